@@ -1,7 +1,280 @@
-"""The three file formats of the data sets, read strictly: PLY, PNG and HDF5."""
+"""The three file formats of the data sets, read strictly: PLY, PNG and HDF5.
+
+A file that is missing, damaged or not what it should be ends in a `DataError` that names
+it; no reader opens a file for writing, and none leaves one open.
+"""
 
 from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+import h5py
+import numpy as np
+from PIL import Image
+from plyfile import PlyData, PlyParseError
+
+from datasets.sampler import shard_range
+
+# A rendering has 137x137 pixels; a picture this large is a mistake or an attack.
+MAX_PIXELS = 1 << 26
+MAX_PLY_HEADER = 1 << 20
+# Deflate cannot pack more tightly than this, so a larger claim is not backed by data.
+MAX_COMPRESSION = 1100
+
+_PLY_TYPE_SIZES = {
+    **dict.fromkeys(("char", "uchar", "int8", "uint8"), 1),
+    **dict.fromkeys(("short", "ushort", "int16", "uint16"), 2),
+    **dict.fromkeys(("int", "uint", "int32", "uint32", "float", "float32"), 4),
+    **dict.fromkeys(("double", "float64"), 8),
+}
 
 
 class DataError(Exception):
     """A data file or folder is missing or damaged; the message names it and the cure."""
+
+
+def how_to_get(archive: str | None = None) -> str:
+    """The sentence that says which commands fetch or generate the data.
+
+    Args:
+        archive: the name ``data/download_data.sh --only`` knows the data set by
+            (modelnet40, shapenet, scanobjectnn, shapenetpart); None for all of them.
+    """
+    only = f" --only {archive}" if archive else ""
+    return (
+        f"Real data: `bash data/download_data.sh{only}`; synthetic data: "
+        "`python -m datasets.synthetic --out data/synthetic --shapes 480`, then "
+        "`--data_root data/synthetic`."
+    )
+
+
+def fail(
+    path: str | os.PathLike, problem: str, archive: str | None = None
+) -> NoReturn:
+    """Raise the `DataError` that names `path`, what is wrong, and how to get the data."""
+    raise DataError(f"{os.fspath(path)}: {problem}. {how_to_get(archive)}") from None
+
+
+def check_num_points(
+    path: str | os.PathLike, stored: int, num_points: int | None
+) -> int:
+    """How many points to take of a file's `stored`: `num_points`, or all for None.
+
+    Raises:
+        DataError: if the file holds fewer than asked for.
+    """
+    if num_points is None:
+        return stored
+    if num_points < 1:
+        raise ValueError(f"--num_points must be at least 1, got {num_points}")
+    if num_points > stored:
+        raise DataError(
+            f"{os.fspath(path)}: stores {stored} points a shape, fewer than the "
+            f"{num_points} asked for; use --num_points {stored} or less."
+        )
+    return num_points
+
+
+@contextmanager
+def _open(path: str | os.PathLike, archive: str | None) -> Iterator[BinaryIO]:
+    """A file open for reading, known to exist and to hold something."""
+    try:
+        stream = open(path, "rb")  # noqa: SIM115 - closed by the `with` below
+    except FileNotFoundError:
+        fail(path, "file not found", archive)
+    except OSError as error:
+        fail(path, f"cannot be read ({error.strerror})", archive)
+    with stream:
+        if os.fstat(stream.fileno()).st_size == 0:
+            fail(path, "the file is empty", archive)
+        yield stream
+
+
+def _least_ply_size(header: str) -> int:
+    """The fewest bytes that can follow a PLY header, by its counts and properties.
+
+    Raises:
+        ValueError: if a line cannot be understood.
+    """
+    ascii_format, count, row, total = False, 0, 0, 0
+    for line in header.splitlines():
+        words = line.split()
+        if words[:1] == ["format"]:
+            ascii_format = words[1:2] == ["ascii"]
+        elif words[:1] == ["element"]:
+            # A row without properties still costs plyfile a step: count it a byte.
+            total += count * max(row, 1)
+            count, row = int(words[2]) if len(words) == 3 else -1, 0
+            if count < 0:
+                raise ValueError(f"unreadable element line {line.strip()!r}")
+        elif words[:1] == ["property"] and len(words) > 2:
+            size_of = words[2] if words[1] == "list" else words[1]
+            row += 2 if ascii_format else _PLY_TYPE_SIZES.get(size_of, 1)
+    total += count * max(row, 1)
+    return total - ascii_format  # the last line may lack its end
+
+
+def _check_ply_header(stream: BinaryIO) -> None:
+    """Refuse counts that the file's size cannot back, before anything is allocated."""
+    head = stream.read(MAX_PLY_HEADER)
+    end = re.search(rb"(?:^|[\r\n])end_header[ \t]*(?:\r\n|\r|\n|$)", head)
+    if not head.startswith(b"ply") or end is None:
+        raise ValueError("no complete PLY header")
+    left = os.fstat(stream.fileno()).st_size - end.end()
+    needed = _least_ply_size(head[: end.end()].decode("ascii"))
+    if needed > left:
+        raise ValueError(
+            f"the header claims at least {needed} bytes of data, {left} follow it: "
+            "the file is truncated"
+        )
+    stream.seek(0)
+
+
+def read_ply(path: str | os.PathLike, archive: str | None = None) -> np.ndarray:
+    """The vertices of a PLY file, ASCII or binary of either byte order.
+
+    Other vertex properties and other elements are ignored.
+
+    Returns:
+        (N, 3) float32, N >= 1, in the file's units and order.
+
+    Raises:
+        DataError: if the file is missing, empty, truncated, no PLY, without vertices or
+            without x, y and z, or if a coordinate is not finite.
+    """
+    with _open(path, archive) as stream:
+        try:
+            _check_ply_header(stream)
+            vertex = {e.name: e for e in PlyData.read(stream).elements}.get("vertex")
+            if vertex is None:
+                raise ValueError("no element `vertex`")
+            missing = [a for a in "xyz" if a not in (vertex.data.dtype.names or ())]
+            if missing:
+                raise ValueError(f"vertices lack {', '.join(missing)}")
+            # An overflow becomes an infinity, which is refused below.
+            with np.errstate(over="ignore"):
+                points = np.stack(
+                    [np.asarray(vertex.data[a], dtype=np.float32) for a in "xyz"], 1
+                )
+        except (PlyParseError, ValueError, TypeError, IndexError) as error:
+            fail(path, f"not a readable PLY file: {error}", archive)
+    if len(points) == 0:
+        fail(path, "holds no vertices", archive)
+    bad = ~np.isfinite(points).all(axis=1)
+    if bad.any():
+        fail(path, f"vertex {bad.argmax()} has a non-finite coordinate", archive)
+    return points
+
+
+def read_picture(path: str | os.PathLike, archive: str | None = None) -> Image.Image:
+    """A picture as 8-bit RGB, of whatever size it has.
+
+    Alpha is dropped, not composited: a transparent pixel keeps its stored colour.
+    Grey and palette pictures are expanded, 16-bit grey is scaled to 8 bits.
+
+    Raises:
+        DataError: if the file is missing, empty, truncated, no picture, or has more than
+            `MAX_PIXELS` pixels.
+    """
+    with _open(path, archive) as stream:
+        try:
+            with Image.open(stream) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise ValueError(f"{width}x{height} pixels are too many")
+                image.load()
+                if image.mode == "F":
+                    raise ValueError("floating-point pixels have no known range")
+                if image.mode.startswith("I"):
+                    # Pillow would clip 16-bit values at 255 instead of scaling them.
+                    grey = np.clip(np.asarray(image), 0, 65535) // 257
+                    image = Image.fromarray(grey.astype(np.uint8))
+                return image.convert("RGB")
+        except (
+            *(OSError, SyntaxError, ValueError, EOFError, IndexError),
+            *(Image.DecompressionBombError, Image.DecompressionBombWarning),
+        ) as error:
+            # Pillow's message names the stream object; the path is named by `fail`.
+            reason = "unknown format" if "cannot identify" in str(error) else error
+            fail(path, f"not a readable picture ({reason})", archive)
+
+
+@dataclass(frozen=True)
+class Field:
+    """What a key of an HDF5 file has to hold.
+
+    Attributes:
+        kind: "points" (M, P, 3) finite numbers, read as float32; "label" (M,) or (M, 1)
+            and "parts" (M, P), whole numbers, read as int64.
+        limit: labels and parts lie in 0 .. limit - 1; None leaves the top open.
+    """
+
+    kind: str
+    limit: int | None = None
+
+
+POINTS = Field("points")
+
+
+def read_hdf5(
+    paths: Sequence[str | os.PathLike],
+    fields: Mapping[str, Field],
+    rows: range | None = None,
+    num_points: int | None = None,
+    archive: str | None = None,
+) -> dict[str, np.ndarray]:
+    """Read the named keys of several files as if the files were one.
+
+    Args:
+        paths: the files, in order.
+        fields: key -> what it has to hold. Other keys of the files are ignored.
+        rows: a contiguous range of rows of the concatenation; None for all. Only these
+            are read from the disk.
+        num_points: the first so many points of every shape; None for all stored.
+        archive: see `how_to_get`.
+
+    Returns:
+        key -> array: points (M, P, 3) float32, labels (M,) int64, parts (M, P) int64.
+
+    Raises:
+        DataError: if a file is missing, damaged, lacks a key, stores too few points, or
+            holds something else than `fields` says.
+    """
+    pieces: dict[str, list[np.ndarray]] = {key: [] for key in fields}
+    first = 0  # row of the concatenation that the file begins with
+    for path in paths:
+        with _open(path, archive):  # a missing or empty file is told apart here
+            pass
+        try:
+            with h5py.File(path, "r") as file:
+                sources = {k: _source(path, file, k, fields[k], archive) for k in fields}
+                stored = {s.shape[0] for s in sources.values()}
+                clouds = {s.shape[1] for k, s in sources.items() if fields[k].kind != "label"}
+                if len(stored) > 1 or len(clouds) > 1:
+                    shapes = ", ".join(f"{k} {s.shape}" for k, s in sources.items())
+                    fail(path, f"shapes do not agree: {shapes}", archive)
+                count = stored.pop()
+                wanted = range(count)
+                if rows is not None:
+                    wanted = range(
+                        min(max(rows.start - first, 0), count),
+                        min(max(rows.stop - first, 0), count),
+                    )
+                take = check_num_points(path, clouds.pop(), num_points) if clouds else 0
+                for key, source in sources.items():
+                    piece = _read_rows(path, key, source, fields[key], wanted, take, archive)
+                    pieces[key].append(piece)
+                first += count
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            fail(path, f"not a readable HDF5 file ({error})", archive)
+    for key, parts in pieces.items():
+        if len({piece.shape[1:] for piece in parts}) > 1:
+            sizes = ", ".join(f"{Path(p).name} {a.shape[1]}" for p, a in zip(paths, parts))
+            fail(Path(paths[0]).parent, f"files store clouds of unlike size: {sizes}", archive)
+    return {key: np.concatenate(parts) for key, parts in pieces.items()}

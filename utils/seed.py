@@ -2,8 +2,8 @@
 
 A generator is named by integers such as ``(seed, epoch, sample index)``; it does not
 depend on the worker, the rank, or anything drawn before. That is what lets a run give
-the same numbers on any number of processes and after a resume (DESIGN: any world size
-sees the same global batches).
+the same numbers on any number of processes and after a resume: any world size sees the
+same global batches.
 """
 
 from __future__ import annotations

@@ -1,0 +1,27 @@
+"""The networks; :func:`point_encoder` builds one by the name used on command lines."""
+
+from __future__ import annotations
+
+from torch import nn
+
+ENCODERS = ("dgcnn", "dgcnn_seg")
+
+
+def point_encoder(name: str, k: int, emb_dims: int) -> nn.Module:
+    """The point encoder of pre-training, with its projection head.
+
+    Args:
+        name: ``dgcnn`` (classification) or ``dgcnn_seg`` (part segmentation).
+        k: neighbours a point in the kNN graph.
+        emb_dims: width of the embedding.
+
+    Returns:
+        A module with ``forward(points (B, 3, N)) -> (projection, feature)``,
+        ``features(points) -> feature`` and ``feature_dim``.
+    """
+    from models.dgcnn import DGCNN
+    from models.partseg import DGCNNPartSeg
+
+    if name not in ENCODERS:
+        raise ValueError(f"--model {name!r} is not one of {', '.join(ENCODERS)}")
+    return (DGCNN if name == "dgcnn" else DGCNNPartSeg)(k=k, emb_dims=emb_dims)

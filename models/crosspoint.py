@@ -1,0 +1,40 @@
+"""Both encoders as one module, so that one DDP wrap holds the whole training step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class CrossPoint(nn.Module):
+    """CrossPoint (Afham et al., CVPR 2022, figure 2): two views of a cloud, one picture.
+
+    Args:
+        point_encoder: (2B, 3, N) -> (projection (2B, D), feature).
+        image_encoder: (B, 3, H, W) -> projection (B, D).
+
+    Forward:
+        view1 (B, 3, N), view2 (B, 3, N), images (B, 3, H, W) -> z1, z2, z_image, each
+        (B, D). Both views pass the encoder as one batch, so that its BatchNorm sees
+        them together.
+
+    Raises:
+        ValueError: if the three inputs are not the same number of samples.
+    """
+
+    def __init__(self, point_encoder: nn.Module, image_encoder: nn.Module) -> None:
+        super().__init__()
+        self.point_encoder = point_encoder
+        self.image_encoder = image_encoder
+
+    def forward(
+        self, view1: Tensor, view2: Tensor, images: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if view1.shape != view2.shape or len(view1) != len(images):
+            raise ValueError(
+                "two views of one shape and as many images are needed, got "
+                f"{tuple(view1.shape)}, {tuple(view2.shape)}, {tuple(images.shape)}"
+            )
+        projection, _ = self.point_encoder(torch.cat([view1, view2]))
+        z1, z2 = projection.chunk(2)
+        return z1, z2, self.image_encoder(images)

@@ -1,0 +1,112 @@
+"""DGCNN (Wang et al., TOG 2019): the point encoder and its classification head."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.edgeconv import SLOPE, edge_conv, edge_layer
+
+PROJECTION_DIM = 256
+
+
+def check_points(points: Tensor, k: int) -> None:
+    """Raise a ValueError unless ``points`` is (B, 3, N) with N >= k."""
+    if points.dim() != 3 or points.shape[1] != 3:
+        raise ValueError(
+            f"points must be (B, 3, N), got shape {tuple(points.shape)}; "
+            "clouds stored as (B, N, 3) need .transpose(1, 2)"
+        )
+    if points.shape[2] < k:
+        raise ValueError(
+            f"a graph of k = {k} neighbours needs at least {k} points, "
+            f"got N = {points.shape[2]} (--k, --num_points)"
+        )
+
+
+def point_layer(in_channels: int, out_channels: int) -> nn.Sequential:
+    """A 1x1 convolution on points without bias, BatchNorm, LeakyReLU."""
+    return nn.Sequential(
+        nn.Conv1d(in_channels, out_channels, 1, bias=False),
+        nn.BatchNorm1d(out_channels),
+        nn.LeakyReLU(SLOPE),
+    )
+
+
+def projection_head(in_features: int, hidden: int) -> nn.Sequential:
+    """The MLP between a point feature and the space in which clouds are compared."""
+    return nn.Sequential(
+        nn.Linear(in_features, hidden),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, PROJECTION_DIM),
+    )
+
+
+class DGCNN(nn.Module):
+    """Four EdgeConv layers, their outputs joined, and max- and average-pooling.
+
+    Modules carry the published code's names; ``bn1`` to ``bn5`` are second names of the
+    BatchNorms inside ``conv1`` to ``conv5``.
+
+    Args:
+        k: neighbours a point in every kNN graph.
+        emb_dims: E, width of the embedding before pooling.
+        num_classes: None for pre-training (projection head), otherwise the number of
+            outputs of the classification head.
+        dropout: probability in the classification head.
+
+    Forward:
+        points (B, 3, N), N >= k -> (projection (B, 256), feature (B, 2E)), or logits
+        (B, num_classes). Any B >= 1 in eval mode, B >= 2 in training.
+
+    Raises:
+        ValueError: in forward, if the points have another shape or N < k.
+    """
+
+    def __init__(
+        self,
+        k: int = 15,
+        emb_dims: int = 1024,
+        num_classes: int | None = None,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.k = k
+        self.num_classes = num_classes
+        self.feature_dim = 2 * emb_dims
+        self.conv1 = edge_layer(2 * 3, 64)
+        self.conv2 = edge_layer(2 * 64, 64)
+        self.conv3 = edge_layer(2 * 64, 128)
+        self.conv4 = edge_layer(2 * 128, 256)
+        self.conv5 = point_layer(64 + 64 + 128 + 256, emb_dims)
+        self.bn1, self.bn2, self.bn3 = self.conv1[1], self.conv2[1], self.conv3[1]
+        self.bn4, self.bn5 = self.conv4[1], self.conv5[1]
+        if num_classes is None:
+            self.inv_head = projection_head(2 * emb_dims, emb_dims)
+        else:
+            self.linear1 = nn.Linear(2 * emb_dims, 512, bias=False)
+            self.bn6 = nn.BatchNorm1d(512)
+            self.linear2 = nn.Linear(512, 256)
+            self.bn7 = nn.BatchNorm1d(256)
+            self.linear3 = nn.Linear(256, num_classes)
+            self.act = nn.LeakyReLU(SLOPE)
+            self.dropout = nn.Dropout(dropout)
+
+    def features(self, points: Tensor) -> Tensor:
+        """(B, 3, N) -> (B, 2E), what the SVM and few-shot evaluation judge."""
+        check_points(points, self.k)
+        x1 = edge_conv(points, self.k, self.conv1)  # (B, 64, N)
+        x2 = edge_conv(x1, self.k, self.conv2)  # (B, 64, N)
+        x3 = edge_conv(x2, self.k, self.conv3)  # (B, 128, N)
+        x4 = edge_conv(x3, self.k, self.conv4)  # (B, 256, N)
+        x = self.conv5(torch.cat([x1, x2, x3, x4], dim=1))  # (B, E, N)
+        return torch.cat([x.amax(dim=2), x.mean(dim=2)], dim=1)
+
+    def forward(self, points: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        feature = self.features(points)
+        if self.num_classes is None:
+            return self.inv_head(feature), feature
+        x = self.dropout(self.act(self.bn6(self.linear1(feature))))
+        x = self.dropout(self.act(self.bn7(self.linear2(x))))
+        return self.linear3(x)
