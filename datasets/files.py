@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +71,6 @@ def check_num_points(
     """
     if num_points is None:
         return stored
-    if num_points < 1:
-        raise ValueError(f"--num_points must be at least 1, got {num_points}")
     if num_points > stored:
         raise DataError(
             f"{os.fspath(path)}: stores {stored} points a shape, fewer than the "
@@ -222,6 +220,70 @@ class Field:
 POINTS = Field("points")
 
 
+def _source(
+    path: str | os.PathLike,
+    file: h5py.File,
+    key: str,
+    field: Field,
+    archive: str | None,
+) -> h5py.Dataset:
+    """The data set under `key`, its shape and the bytes behind it checked."""
+    source = file.get(key)
+    if not isinstance(source, h5py.Dataset):
+        present = ", ".join(sorted(file)) or "none"
+        fail(path, f"key `{key}` not found; keys present: {present}", archive)
+    shape = source.shape
+    fits = {
+        "points": len(shape) == 3 and shape[2] == 3,
+        "label": len(shape) == 1 or (len(shape) == 2 and shape[1] == 1),
+        "parts": len(shape) == 2,
+    }[field.kind]
+    if not fits or source.dtype.kind not in "fiu":
+        wanted = {"points": "(M, P, 3)", "label": "(M,) or (M, 1)", "parts": "(M, P)"}
+        fail(
+            path,
+            f"key `{key}` holds {source.dtype} of shape {shape}, expected numbers of "
+            f"shape {wanted[field.kind]}",
+            archive,
+        )
+    if source.nbytes > source.id.get_storage_size() * MAX_COMPRESSION:
+        fail(path, f"key `{key}` claims shape {shape}, but stores no such data", archive)
+    return source
+
+
+def _read_rows(
+    path: str | os.PathLike,
+    key: str,
+    source: h5py.Dataset,
+    field: Field,
+    rows: range,
+    num_points: int,
+    archive: str | None,
+) -> np.ndarray:
+    """Rows of a checked data set as float32 or int64, their values checked."""
+    if field.kind == "points":
+        values = source[rows.start : rows.stop, :num_points]
+        # An overflow becomes an infinity, which is refused below.
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32, copy=False)
+        good, problem = np.isfinite(values), "a non-finite coordinate"
+    else:
+        values = source[rows.start : rows.stop]
+        if field.kind == "label":
+            values = values.reshape(-1)
+        else:
+            values = values[:, :num_points]
+        top = np.inf if field.limit is None else field.limit - 1
+        good = (values >= 0) & (values <= top)
+        if values.dtype.kind == "f":
+            good &= values == np.floor(values)
+        problem = f"a value that is no whole number of 0 .. {top}"
+    if not good.all():
+        row = rows.start + int(np.argwhere(~good)[0, 0])
+        fail(path, f"key `{key}`, row {row} has {problem}", archive)
+    return values if field.kind == "points" else values.astype(np.int64)
+
+
 def read_hdf5(
     paths: Sequence[str | os.PathLike],
     fields: Mapping[str, Field],
@@ -246,6 +308,8 @@ def read_hdf5(
         DataError: if a file is missing, damaged, lacks a key, stores too few points, or
             holds something else than `fields` says.
     """
+    if num_points is not None and num_points < 1:
+        raise ValueError(f"--num_points must be at least 1, got {num_points}")
     pieces: dict[str, list[np.ndarray]] = {key: [] for key in fields}
     first = 0  # row of the concatenation that the file begins with
     for path in paths:
@@ -278,3 +342,38 @@ def read_hdf5(
             sizes = ", ".join(f"{Path(p).name} {a.shape[1]}" for p, a in zip(paths, parts))
             fail(Path(paths[0]).parent, f"files store clouds of unlike size: {sizes}", archive)
     return {key: np.concatenate(parts) for key, parts in pieces.items()}
+
+
+def read_shard(
+    paths: Sequence[str | os.PathLike],
+    fields: Mapping[str, Field],
+    shard: tuple[int, int],
+    num_points: int | None = None,
+    archive: str | None = None,
+    keep: int | None = None,
+) -> tuple[dict[str, np.ndarray], int, int]:
+    """One rank's rows of several files with the keys `data` and `label`.
+
+    Every rank reads all labels, a byte or so a shape, but points of its own rows alone.
+
+    Args:
+        paths, fields, num_points, archive: as in `read_hdf5`.
+        shard: (rank, world size), see `datasets.sampler.shard_range`.
+        keep: only rows with this label count; None for all.
+
+    Returns:
+        key -> array of the rank's rows; the first of them among all rows that count;
+        how many count.
+
+    Raises:
+        DataError: as `read_hdf5`.
+    """
+    labels = read_hdf5(paths, {"label": fields["label"]}, archive=archive)["label"]
+    counted = np.flatnonzero(labels == keep) if keep is not None else np.arange(len(labels))
+    mine = shard_range(len(counted), *shard)
+    own = counted[mine.start : mine.stop]
+    span = range(own[0], own[-1] + 1) if len(own) else range(0)
+    arrays = read_hdf5(paths, fields, span, num_points, archive)
+    if len(own) < len(span):
+        arrays = {key: array[own - span.start] for key, array in arrays.items()}
+    return arrays, mine.start, len(counted)

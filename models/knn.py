@@ -26,8 +26,8 @@ def knn(x: Tensor, k: int) -> Tensor:
         raise ValueError(f"knn expects (B, C, N), got shape {tuple(x.shape)}")
     if not 1 <= k <= x.shape[2]:
         raise ValueError(
-            f"a graph of {k} neighbours needs 1 <= k <= N, the cloud has N = {x.shape[2]} "
-            "points (--k, --num_points)"
+            f"a graph of {k} neighbours needs 1 <= k <= N, the cloud has "
+            f"N = {x.shape[2]} points (--k, --num_points)"
         )
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         x = x.detach()

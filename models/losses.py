@@ -14,9 +14,10 @@ from utils import distributed
 class NTXentLoss(nn.Module):
     """Normalised-temperature cross-entropy (SimCLR; CrossPoint equations 1 and 2).
 
-    With L2-normalised rows, B pairs and the 2B rows ``r = [z0; z1]``, the loss of anchor
-    i with partner p(i) is ``-log exp(r_i.r_p(i)/T) / sum_{j != i} exp(r_i.r_j/T)``; it is
-    averaged over the 2B anchors, each with 2B - 2 negatives from the global batch.
+    With L2-normalised rows, B pairs and the 2B rows ``r = [z0; z1]``, the loss of
+    anchor i with partner p(i) is ``-log exp(r_i.r_p(i)/T) / sum_{j != i}
+    exp(r_i.r_j/T)``; it is averaged over the 2B anchors, each with 2B - 2 negatives
+    from the global batch.
 
     Args:
         temperature: T.

@@ -199,7 +199,7 @@ def _broadcast_json(value: Any) -> Any:
 
 
 def data_parallel(module: nn.Module, device: torch.device) -> nn.Module:
-    """``module`` on ``device`` as every rank's replica, BatchNorm over the global batch.
+    """``module`` on ``device`` on every rank, with BatchNorm over the global batch.
 
     With one process the module itself comes back. Buffers are not broadcast: running
     statistics are computed from the global batch and therefore equal on every rank.
@@ -266,7 +266,9 @@ class GlobalBatchNorm(_BatchNorm):
         if not self.training or world_size() == 1:
             # With one process this is nn.BatchNorm itself, kept for its speed.
             return super().forward(x)
-        y, mean, var, count = _GlobalBatchNorm.apply(x, self.weight, self.bias, self.eps)
+        y, mean, var, count = _GlobalBatchNorm.apply(
+            x, self.weight, self.bias, self.eps
+        )
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
             unbiased = var * (count / (count - 1))

@@ -27,7 +27,9 @@ def generator(purpose: int, *key: int) -> np.random.Generator:
     """
     if min(key, default=0) < 0:
         raise ValueError(f"seeds and indices are >= 0, got {key}")
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((purpose, *key))))
+    return np.random.Generator(
+        np.random.Philox(np.random.SeedSequence((purpose, *key)))
+    )
 
 
 def seed_torch(seed: int) -> None:
