@@ -1,14 +1,14 @@
 """The three file formats of the data sets, read strictly: PLY, PNG and HDF5.
 
-A file that is missing, damaged or not what it should be ends in a `DataError` that names
-it; no reader opens a file for writing, and none leaves one open.
+A file that is missing, damaged or not what it should be ends in a `DataError` that
+names it; no reader opens a file for writing, and none leaves one open.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,6 @@ import h5py
 import numpy as np
 from PIL import Image
 from plyfile import PlyData, PlyParseError
-
-from datasets.sampler import shard_range
 
 # A rendering has 137x137 pixels; a picture this large is a mistake or an attack.
 MAX_PIXELS = 1 << 26
@@ -36,7 +34,7 @@ _PLY_TYPE_SIZES = {
 
 
 class DataError(Exception):
-    """A data file or folder is missing or damaged; the message names it and the cure."""
+    """A file or folder is missing or damaged: the message names it and the cure"""
 
 
 def how_to_get(archive: str | None = None) -> str:
@@ -54,10 +52,8 @@ def how_to_get(archive: str | None = None) -> str:
     )
 
 
-def fail(
-    path: str | os.PathLike, problem: str, archive: str | None = None
-) -> NoReturn:
-    """Raise the `DataError` that names `path`, what is wrong, and how to get the data."""
+def fail(path: str | os.PathLike, problem: str, archive: str | None = None) -> NoReturn:
+    """Raise the `DataError` that names `path`, the problem, and how to get the data."""
     raise DataError(f"{os.fspath(path)}: {problem}. {how_to_get(archive)}") from None
 
 
@@ -177,8 +173,8 @@ def read_picture(path: str | os.PathLike, archive: str | None = None) -> Image.I
     Grey and palette pictures are expanded, 16-bit grey is scaled to 8 bits.
 
     Raises:
-        DataError: if the file is missing, empty, truncated, no picture, or has more than
-            `MAX_PIXELS` pixels.
+        DataError: if the file is missing, empty, truncated, no picture, or has more
+            than `MAX_PIXELS` pixels.
     """
     with _open(path, archive) as stream:
         try:
@@ -218,6 +214,7 @@ class Field:
 
 
 POINTS = Field("points")
+RowCheck = Callable[[dict[str, np.ndarray]], tuple[np.ndarray, str]]
 
 
 def _source(
@@ -247,7 +244,9 @@ def _source(
             archive,
         )
     if source.nbytes > source.id.get_storage_size() * MAX_COMPRESSION:
-        fail(path, f"key `{key}` claims shape {shape}, but stores no such data", archive)
+        fail(
+            path, f"key `{key}` claims shape {shape}, but stores no such data", archive
+        )
     return source
 
 
@@ -269,10 +268,8 @@ def _read_rows(
         good, problem = np.isfinite(values), "a non-finite coordinate"
     else:
         values = source[rows.start : rows.stop]
-        if field.kind == "label":
-            values = values.reshape(-1)
-        else:
-            values = values[:, :num_points]
+        flat = field.kind == "label"
+        values = values.reshape(-1) if flat else values[:, :num_points]
         top = np.inf if field.limit is None else field.limit - 1
         good = (values >= 0) & (values <= top)
         if values.dtype.kind == "f":
@@ -290,6 +287,7 @@ def read_hdf5(
     rows: range | None = None,
     num_points: int | None = None,
     archive: str | None = None,
+    check: RowCheck | None = None,
 ) -> dict[str, np.ndarray]:
     """Read the named keys of several files as if the files were one.
 
@@ -300,6 +298,8 @@ def read_hdf5(
             are read from the disk.
         num_points: the first so many points of every shape; None for all stored.
         archive: see `how_to_get`.
+        check: given the arrays read from one file, says which rows are wrong (M,) bool,
+            and in what way.
 
     Returns:
         key -> array: points (M, P, 3) float32, labels (M,) int64, parts (M, P) int64.
@@ -317,9 +317,13 @@ def read_hdf5(
             pass
         try:
             with h5py.File(path, "r") as file:
-                sources = {k: _source(path, file, k, fields[k], archive) for k in fields}
+                sources = {
+                    k: _source(path, file, k, fields[k], archive) for k in fields
+                }
                 stored = {s.shape[0] for s in sources.values()}
-                clouds = {s.shape[1] for k, s in sources.items() if fields[k].kind != "label"}
+                clouds = {
+                    s.shape[1] for k, s in sources.items() if fields[k].kind != "label"
+                }
                 if len(stored) > 1 or len(clouds) > 1:
                     shapes = ", ".join(f"{k} {s.shape}" for k, s in sources.items())
                     fail(path, f"shapes do not agree: {shapes}", archive)
@@ -331,49 +335,31 @@ def read_hdf5(
                         min(max(rows.stop - first, 0), count),
                     )
                 take = check_num_points(path, clouds.pop(), num_points) if clouds else 0
-                for key, source in sources.items():
-                    piece = _read_rows(path, key, source, fields[key], wanted, take, archive)
-                    pieces[key].append(piece)
-                first += count
+                arrays = {
+                    key: _read_rows(
+                        path, key, source, fields[key], wanted, take, archive
+                    )
+                    for key, source in sources.items()
+                }
         except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
             fail(path, f"not a readable HDF5 file ({error})", archive)
-    for key, parts in pieces.items():
+        if check is not None:
+            bad, problem = check(arrays)
+            if bad.any():
+                row = wanted.start + int(bad.argmax())
+                fail(path, f"row {row} has {problem}", archive)
+        for key, array in arrays.items():
+            pieces[key].append(array)
+        first += count
+    for parts in pieces.values():
         if len({piece.shape[1:] for piece in parts}) > 1:
-            sizes = ", ".join(f"{Path(p).name} {a.shape[1]}" for p, a in zip(paths, parts))
-            fail(Path(paths[0]).parent, f"files store clouds of unlike size: {sizes}", archive)
+            sizes = ", ".join(
+                f"{Path(p).name} {a.shape[1]}"
+                for p, a in zip(paths, parts, strict=True)
+            )
+            fail(
+                Path(paths[0]).parent,
+                f"files store clouds of unlike size: {sizes}",
+                archive,
+            )
     return {key: np.concatenate(parts) for key, parts in pieces.items()}
-
-
-def read_shard(
-    paths: Sequence[str | os.PathLike],
-    fields: Mapping[str, Field],
-    shard: tuple[int, int],
-    num_points: int | None = None,
-    archive: str | None = None,
-    keep: int | None = None,
-) -> tuple[dict[str, np.ndarray], int, int]:
-    """One rank's rows of several files with the keys `data` and `label`.
-
-    Every rank reads all labels, a byte or so a shape, but points of its own rows alone.
-
-    Args:
-        paths, fields, num_points, archive: as in `read_hdf5`.
-        shard: (rank, world size), see `datasets.sampler.shard_range`.
-        keep: only rows with this label count; None for all.
-
-    Returns:
-        key -> array of the rank's rows; the first of them among all rows that count;
-        how many count.
-
-    Raises:
-        DataError: as `read_hdf5`.
-    """
-    labels = read_hdf5(paths, {"label": fields["label"]}, archive=archive)["label"]
-    counted = np.flatnonzero(labels == keep) if keep is not None else np.arange(len(labels))
-    mine = shard_range(len(counted), *shard)
-    own = counted[mine.start : mine.stop]
-    span = range(own[0], own[-1] + 1) if len(own) else range(0)
-    arrays = read_hdf5(paths, fields, span, num_points, archive)
-    if len(own) < len(span):
-        arrays = {key: array[own - span.start] for key, array in arrays.items()}
-    return arrays, mine.start, len(counted)

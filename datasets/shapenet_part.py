@@ -2,6 +2,23 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from datasets import files
+from datasets.files import Field, fail
+from datasets.modelnet import as_channels, find_files, read_shard
+from datasets.sampler import Key, split_key
+from utils.seed import POINTS, generator
+
+FOLDER = "shapenet_part_seg_hdf5_data"
+ARCHIVE = "shapenetpart"
+
 CATEGORIES = (
     "airplane",
     "bag",
@@ -24,6 +41,23 @@ PARTS_PER_CATEGORY = (4, 2, 2, 4, 4, 3, 3, 2, 4, 2, 6, 2, 3, 3, 3, 3)
 # Parts are numbered consecutively: category c owns FIRST_PART[c] and those that follow.
 FIRST_PART = tuple(sum(PARTS_PER_CATEGORY[:c]) for c in range(len(CATEGORIES)))
 NUM_PARTS = sum(PARTS_PER_CATEGORY)
+
+FIELDS = {
+    "data": files.POINTS,
+    "label": Field("label", len(CATEGORIES)),
+    "pid": Field("parts", NUM_PARTS),
+}
+Transform = Callable[
+    [np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]
+]
+
+
+def foreign_parts(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, str]:
+    """Which rows (M,) have a point with a part that their category does not have."""
+    first = np.asarray(FIRST_PART)[arrays["label"]][:, None]
+    count = np.asarray(PARTS_PER_CATEGORY)[arrays["label"]][:, None]
+    bad = (arrays["pid"] < first) | (arrays["pid"] >= first + count)  # (M, N)
+    return bad.any(axis=1), "a part that does not belong to its category"
 
 
 class ShapeNetPart(Dataset):
@@ -48,8 +82,8 @@ class ShapeNetPart(Dataset):
         start, total: first row of this share, and rows of the whole split.
 
     Raises:
-        DataError: if something is missing or damaged, stores too few points, or labels a
-            point with a part of another category.
+        DataError: if something is missing or damaged, stores too few points, or labels
+            a point with a part of another category.
     """
 
     def __init__(
@@ -65,16 +99,15 @@ class ShapeNetPart(Dataset):
         if split not in ("train", "val", "trainval", "test"):
             raise ValueError(f"split is train, val, trainval or test, got {split!r}")
         if class_choice is not None and class_choice not in CATEGORIES:
-            raise ValueError(
-                f"--class_choice is one of {', '.join(CATEGORIES)}, got {class_choice!r}"
-            )
+            names = ", ".join(CATEGORIES)
+            raise ValueError(f"--class_choice is one of {names}, got {class_choice!r}")
         folder = Path(data_root) / FOLDER
         paths = []
         for part in ("train", "val") if split == "trainval" else (split,):
             paths += find_files(folder, part, f"{part}_hdf5_file_list.txt", ARCHIVE)
         keep = None if class_choice is None else CATEGORIES.index(class_choice)
         arrays, self.start, self.total = read_shard(
-            paths, FIELDS, shard, num_points, ARCHIVE, keep
+            paths, FIELDS, shard, num_points, ARCHIVE, keep, foreign_parts
         )
         if self.total == 0:
             fail(folder, f"no {class_choice or 'shapes'} in its {split} split", ARCHIVE)
@@ -82,23 +115,23 @@ class ShapeNetPart(Dataset):
         self.parts = arrays["pid"]
         self.class_names = list(CATEGORIES)
         self.transform, self.seed = transform, seed
-        self._check_parts(paths)
 
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
 
-    def _check_parts(self, paths: Sequence[Path]) -> None:
-        """Refuse points labelled with a part that their category does not have."""
-        first = np.asarray(FIRST_PART)[self.labels][:, None]
-        count = np.asarray(PARTS_PER_CATEGORY)[self.labels][:, None]
-        bad = ((self.parts < first) | (self.parts >= first + count)).any(axis=1)
-        if not bad.any():
-            return
-        # Rows may have been picked by category: look the offender up in its file.
-        row = int(bad.argmax())
-        for path in paths:
-            arrays = read_hdf5([path], FIELDS, archive=ARCHIVE)
-            first = np.asarray(FIRST_PART)[arrays["label"]][:, None]
-            count = np.asarray(PARTS_PER_CATEGORY)[arrays["label"]][:, None]
-            bad = (arrays["pid"] < first) | (arrays["pid"] >= first + count)
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, key: int | Key) -> tuple[torch.Tensor, int, torch.Tensor]:
+        """(points (3, N) float32, category, parts (N,) int64) of an (epoch, index)."""
+        epoch, index = split_key(key)
+        points, parts = self.points[index], self.parts[index]
+        if self.transform is not None:
+            rng = generator(POINTS, self.seed, epoch, self.start + index)
+            points, parts = self.transform(points, parts, rng)
+        return (
+            as_channels(points),
+            int(self.labels[index]),
+            torch.from_numpy(parts.copy()),
+        )

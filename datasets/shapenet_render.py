@@ -1,0 +1,146 @@
+"""ShapeNet clouds with rendered pictures: what CrossPoint is pre-trained on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from datasets.files import check_num_points, fail, read_picture, read_ply
+from datasets.modelnet import as_channels
+from datasets.sampler import Key, split_key
+from datasets.transforms import augment_picture, augment_points
+from utils.seed import PICTURE, POINTS, generator
+
+CLOUDS = "ShapeNet"
+PICTURES = "ShapeNetRendering"
+ARCHIVE = "shapenet"
+
+PointTransform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+ImageTransform = Callable[[Image.Image, np.random.Generator, int], torch.Tensor]
+
+
+def _scan(folder: str | os.PathLike) -> list[os.DirEntry]:
+    """The entries of a folder by name, hidden ones left out; none if it is missing."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(found, key=lambda entry: entry.name)
+
+
+def _named(entries: list[os.DirEntry], ending: str) -> tuple[str, ...]:
+    return tuple(e.name for e in entries if e.name.lower().endswith(ending))
+
+
+class ShapeNetRender(Dataset):
+    """Two augmented views of a cloud, and one rendered picture of the same shape.
+
+    What an item holds is a function of (seed, epoch, index), whichever process or
+    worker reads it and whatever was read before.
+
+    Args:
+        data_root: the folder that holds `ShapeNet` and `ShapeNetRendering`.
+        num_points: the first so many vertices of every PLY; None for all.
+        image_size: pixels of a picture's side.
+        seed: of augmentations and of the choice of pictures.
+        point_transform: (points (N, 3), rng) -> points (N, 3).
+        image_transform: (RGB image, rng, image_size) -> (3, image_size, image_size).
+
+    Attributes:
+        shapes: "<synset>/<model>" of every shape, sorted by synset, then model.
+
+    Raises:
+        DataError: at construction if a folder is missing, if there are no shapes, or
+            if one has no pictures; on reading if a file is damaged or too small.
+    """
+
+    def __init__(
+        self,
+        data_root: str | os.PathLike,
+        num_points: int | None = 2048,
+        image_size: int = 224,
+        seed: int = 0,
+        point_transform: PointTransform = augment_points,
+        image_transform: ImageTransform = augment_picture,
+    ) -> None:
+        if num_points is not None and num_points < 1:
+            raise ValueError(f"--num_points must be at least 1, got {num_points}")
+        self.clouds = Path(data_root) / CLOUDS
+        self.renderings = Path(data_root) / PICTURES
+        self.num_points, self.image_size, self.seed = num_points, image_size, seed
+        self.point_transform, self.image_transform = point_transform, image_transform
+        self.shapes: list[str] = []
+        self._views: list[tuple[str, ...]] = []
+        self._index()
+
+    def _index(self) -> None:
+        for folder in (self.clouds, self.renderings):
+            if not folder.is_dir():
+                fail(folder, "folder not found", ARCHIVE)
+        # Nearly all shapes have the same picture names: keep one tuple for them all.
+        shared: dict[tuple[str, ...], tuple[str, ...]] = {}
+        for synset in _scan(self.clouds):
+            for name in sorted(
+                file[: -len(".ply")] for file in _named(_scan(synset.path), ".ply")
+            ):
+                views = _named(_scan(self._rendering(f"{synset.name}/{name}")), ".png")
+                self.shapes.append(f"{synset.name}/{name}")
+                self._views.append(shared.setdefault(views, views))
+        if not self.shapes:
+            fail(self.clouds / "<synset>" / "<model>.ply", "no such file", ARCHIVE)
+        bare = [s for s, v in zip(self.shapes, self._views, strict=True) if not v]
+        if bare:
+            some = ", ".join(self._rendering(shape) for shape in bare[:3])
+            fail(
+                self.renderings,
+                f"{len(bare)} of {len(self.shapes)} shapes have no picture (*.png), "
+                f"looked for in {some}{', ...' if len(bare) > 3 else ''}",
+                ARCHIVE,
+            )
+
+    def _rendering(self, shape: str) -> str:
+        return os.path.join(self.renderings, shape, "rendering")
+
+    def cloud_path(self, index: int) -> Path:
+        """The PLY of a shape."""
+        return self.clouds / f"{self.shapes[index]}.ply"
+
+    def picture_paths(self, index: int) -> list[Path]:
+        """The pictures of a shape, by name."""
+        folder = Path(self._rendering(self.shapes[index]))
+        return [folder / name for name in self._views[index]]
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __getitem__(
+        self, key: int | Key
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(view 1 (3, N), view 2 (3, N), picture (3, S, S)), all float32.
+
+        Args:
+            key: (epoch, index), or an index for epoch 0.
+        """
+        epoch, index = split_key(key)
+        path = self.cloud_path(index)
+        points = read_ply(path, ARCHIVE)
+        points = points[: check_num_points(path, len(points), self.num_points)]
+        views = [
+            as_channels(
+                self.point_transform(
+                    points, generator(POINTS, self.seed, epoch, index, view)
+                )
+            )
+            for view in (0, 1)
+        ]
+        rng = generator(PICTURE, self.seed, epoch, index)
+        pictures = self.picture_paths(index)
+        picture = read_picture(pictures[rng.integers(len(pictures))], ARCHIVE)
+        return *views, self.image_transform(picture, rng, self.image_size)
