@@ -1,0 +1,133 @@
+"""Simulated depth scans: what a sensor on one side of a shape would see of it.
+
+Like ScanObjectNN's objects they are partial, noisy, turned about the vertical, and
+stand before some floor or wall.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from datasets.synthetic_parts import move, rotation
+from datasets.synthetic_render import camera, project, rasterise, unproject
+from datasets.synthetic_shapes import Shape
+
+_PIXELS = 280
+_BACKGROUND = -1
+
+
+def scan(
+    shape: Shape, count: int, rng: np.random.Generator
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """One look at a shape in the three variants of the scanned data set.
+
+    Args:
+        shape: what is scanned.
+        count: points of each cloud.
+        rng: generator of everything random.
+
+    Returns:
+        ``obj_only``, ``obj_bg`` and ``pb_t50_rs``, each with points (count,3) f4 in the
+        object's upright frame and a mask (count,) i4: -1 background, 0 object.
+    """
+    turned = move(shape.in_unit_sphere(), rotation("y", rng.uniform(0, 360)))
+    floor, floor_faces = _surroundings(turned, rng)
+    # The scene is shrunk to fit the picture: the floor reaches beyond the unit sphere.
+    scale = 0.7
+    scene = np.concatenate([turned, floor]) * scale
+    faces = np.concatenate([shape.faces, floor_faces + len(turned)])
+    view = camera(rng.uniform(0, 360), rng.uniform(5, 40))
+    screen = project(move(scene, view), _PIXELS)
+    # The object alone and the scene are two pictures: floor under the object and walls
+    # in front of it must not hide it in the clean variant.
+    clean = _visible(screen, shape.faces, view) / scale
+    whole, face = _visible(screen, faces, view, with_face=True)
+    behind = whole[face >= len(shape.faces)] / scale
+    in_scene = whole[face < len(shape.faces)] / scale
+
+    noise = rng.uniform(0.004, 0.015)
+    share = rng.uniform(0.1, 0.4) if len(behind) else 0.0
+    objects_only = _draw(clean, count, noise, rng)
+    strays = round(share * count)
+    scene_points = np.concatenate(
+        [_draw(in_scene, count - strays, noise, rng), _draw(behind, strays, noise, rng)]
+    )
+    mask = np.repeat(np.array([0, _BACKGROUND], np.int32), [count - strays, strays])
+    order = rng.permutation(count)
+    scene_points, mask = scene_points[order], mask[order]
+    hard, hard_mask = _perturb(scene_points, mask, rng)
+    return {
+        "obj_only": (_unit(objects_only), np.zeros(count, np.int32)),
+        "obj_bg": (_unit(scene_points), mask),
+        "pb_t50_rs": (hard, hard_mask),
+    }
+
+
+def _surroundings(
+    points: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A patch of floor below the shape and sometimes a wall: vertices, faces."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    margin = rng.uniform(0.05, 0.3, 4)
+    x0, x1 = low[0] - margin[0], high[0] + margin[1]
+    z0, z1 = low[2] - margin[2], high[2] + margin[3]
+    y = low[1] - 0.01
+    quads = [[(x0, y, z0), (x1, y, z0), (x1, y, z1), (x0, y, z1)]]
+    if rng.random() < 0.4:
+        top = y + rng.uniform(0.3, 1.0) * (high[1] - y)
+        side = x0 if rng.random() < 0.5 else x1
+        quads.append([(side, y, z0), (side, top, z0), (side, top, z1), (side, y, z1)])
+    first = 4 * np.arange(len(quads))[:, None, None]
+    faces = (first + np.array([[0, 1, 2], [0, 2, 3]])).reshape(-1, 3)
+    return np.array(quads, float).reshape(-1, 3), faces
+
+
+def _visible(screen, faces, view, with_face=False):
+    """The surface point (M,3) under each covered pixel, in the scene's axes."""
+    face, inverse = rasterise(screen[faces], _PIXELS)
+    rows, columns = np.nonzero(face >= 0)
+    pixels = np.stack([columns + 0.5, rows + 0.5, inverse[rows, columns]], axis=1)
+    points = move(unproject(pixels, _PIXELS), view.T)
+    return (points, face[rows, columns]) if with_face else points
+
+
+def _draw(points, count, noise, rng) -> np.ndarray:
+    """``count`` of the points, repeated only where there are too few, plus noise."""
+    if len(points) == 0:
+        return np.zeros((0, 3))
+    chosen = rng.choice(len(points), count, replace=len(points) < count)
+    return points[chosen] + rng.normal(0, noise, (count, 3))
+
+
+def _unit(points: np.ndarray) -> np.ndarray:
+    """Centred on the mean and scaled to the unit sphere, as f4."""
+    centred = points - points.mean(axis=0)
+    return (centred / np.sqrt((centred**2).sum(axis=1)).max()).astype(np.float32)
+
+
+def _perturb(points, mask, rng) -> tuple[np.ndarray, np.ndarray]:
+    """Move the box that cuts the object out by up to half its size, turn, scale.
+
+    What the moved box loses is replaced by repeating what it keeps, so the number of
+    points stays the same.
+    """
+    own = points[mask != _BACKGROUND]
+    low, high = own.min(axis=0), own.max(axis=0)
+    extent = high - low
+    kept = np.arange(len(points))
+    # Sideways only, and again with half the way if next to nothing of it is left.
+    shift = rng.uniform(-0.5, 0.5, 3) * extent * (1, 0.3, 1)
+    while True:
+        lower, upper = low + shift - 0.1 * extent, high + shift + 0.1 * extent
+        inside = ((points >= lower) & (points <= upper)).all(axis=1)
+        if (inside & (mask != _BACKGROUND)).sum() >= 0.3 * len(own):
+            kept = np.nonzero(inside)[0]
+            break
+        shift = shift / 2
+    chosen = np.concatenate([kept, rng.choice(kept, len(points) - len(kept))])
+    chosen = chosen[rng.permutation(len(chosen))]
+    turned = move(points[chosen], rotation("y", rng.uniform(0, 360)))
+    turned = move(turned, rotation("x", rng.uniform(-8, 8)))
+    turned = _unit(turned + rng.normal(0, 0.004, turned.shape))
+    moved = turned * rng.uniform(0.75, 1.25) + rng.uniform(-0.1, 0.1, 3)
+    return moved.astype(np.float32), mask[chosen]
