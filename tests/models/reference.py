@@ -1,0 +1,248 @@
+"""The networks and losses once more, written from the equations and slow.
+
+Nothing here imports the code under test. Everything is float64; ``weights`` is a dict
+from the names of the weight files to tensors, in which training mode replaces the
+running statistics, so that they can be compared afterwards.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Weights = dict[str, Tensor]
+
+
+def weights_of(module: nn.Module) -> Weights:
+    """A float64 copy of the module's weights, the parameters with gradient."""
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    return {
+        name: value.detach().double().clone().requires_grad_(name in parameters)
+        for name, value in module.state_dict().items()
+    }
+
+
+def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Every parameter and running statistic at random; the module in float64.
+
+    BatchNorm weights get both signs, so that the wrong end of an order shows.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(shape: torch.Size) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    module.double()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            fan_in = parameter[0].numel() if parameter.dim() > 1 else 1
+            parameter.copy_(normal(parameter.shape) / fan_in**0.5)
+        for name, buffer in module.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.copy_(0.1 * normal(buffer.shape))
+            elif name.endswith("running_var"):
+                buffer.copy_(0.5 + normal(buffer.shape) ** 2)
+    return module
+
+
+def random_clouds(batch: int, points: int, seed: int = 0, channels: int = 3) -> Tensor:
+    """(B, C, N) in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (batch, channels, points)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def neighbours(x: Tensor, k: int) -> Tensor:
+    """(B, C, N) -> (B, N, k): all distances of a point, sorted."""
+    clouds = x.detach().double().numpy()
+    found = np.empty((len(clouds), clouds.shape[2], k), dtype=np.int64)
+    for b, cloud in enumerate(clouds):
+        for i in range(cloud.shape[1]):
+            distances = [
+                (float(np.square(cloud[:, j] - cloud[:, i]).sum()), j)
+                for j in range(cloud.shape[1])
+            ]
+            found[b, i] = [j for _, j in sorted(distances)[:k]]
+    return torch.from_numpy(found)
+
+
+def edges(x: Tensor, idx: Tensor) -> Tensor:
+    """(B, C, N), (B, N, K) -> (B, N, K, 2C): [x_j - x_i, x_i] of every edge."""
+    batch, points, k = idx.shape
+    rows = []
+    for b in range(batch):
+        for i in range(points):
+            for n in range(k):
+                j = int(idx[b, i, n])
+                rows.append(torch.cat([x[b, :, j] - x[b, :, i], x[b, :, i]]))
+    return torch.stack(rows).view(batch, points, k, 2 * x.shape[1])
+
+
+def batch_norm(x: Tensor, weights: Weights, name: str, training: bool) -> Tensor:
+    """Over all but the last dimension, which is the channels."""
+    mean, var = weights[f"{name}.running_mean"], weights[f"{name}.running_var"]
+    if training:
+        rows = x.reshape(-1, x.shape[-1])
+        count = len(rows)
+        own_mean = rows.sum(0) / count
+        own_var = ((rows - own_mean) ** 2).sum(0) / count
+        unbiased = own_var.detach() * count / (count - 1)
+        weights[f"{name}.running_mean"] = 0.9 * mean + 0.1 * own_mean.detach()
+        weights[f"{name}.running_var"] = 0.9 * var + 0.1 * unbiased
+        mean, var = own_mean, own_var
+    x_hat = (x - mean) / torch.sqrt(var + 1e-5)
+    return x_hat * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+def leaky(x: Tensor) -> Tensor:
+    return torch.where(x > 0, x, 0.2 * x)
+
+
+def relu(x: Tensor) -> Tensor:
+    return torch.where(x > 0, x, 0.0 * x)
+
+
+def first_maximum(x: Tensor, dim: int) -> Tensor:
+    """The maximum; of equals, the first one gets the gradient."""
+    best, *others = x.unbind(dim)
+    for other in others:
+        best = torch.where(other > best, other, best)
+    return best
+
+
+def layer(x: Tensor, weights: Weights, name: str, training: bool) -> Tensor:
+    """1x1 convolution without bias, BatchNorm, LeakyReLU; channels last."""
+    matrix = weights[f"{name}.0.weight"].flatten(1)  # (C', C)
+    return leaky(batch_norm(x @ matrix.T, weights, f"{name}.1", training))
+
+
+def edge_conv(
+    x: Tensor, k: int, weights: Weights, names: list[str], training: bool
+) -> Tensor:
+    """(B, C, N) -> (B, C', N): the layers on every edge, maximum over neighbours."""
+    y = edges(x, neighbours(x, k))
+    for name in names:
+        y = layer(y, weights, name, training)  # (B, N, K, C')
+    return first_maximum(y, 2).transpose(1, 2)
+
+
+def projection_head(x: Tensor, weights: Weights, training: bool) -> Tensor:
+    """Linear, BatchNorm, ReLU, Linear; biases where there are any."""
+    x = x @ weights["inv_head.0.weight"].T + weights.get("inv_head.0.bias", 0)
+    x = relu(batch_norm(x, weights, "inv_head.1", training))
+    return x @ weights["inv_head.3.weight"].T + weights.get("inv_head.3.bias", 0)
+
+
+def dgcnn(points: Tensor, k: int, weights: Weights, training: bool) -> list[Tensor]:
+    """[projection, feature], or [logits] where the weights are a classifier's."""
+    x, outputs = points, []
+    for name in ("conv1", "conv2", "conv3", "conv4"):
+        x = edge_conv(x, k, weights, [name], training)
+        outputs.append(x)
+    joined = torch.cat(outputs, 1).transpose(1, 2)  # (B, N, 512)
+    x = layer(joined, weights, "conv5", training)  # (B, N, E)
+    feature = torch.cat([first_maximum(x, 1), x.sum(1) / x.shape[1]], 1)
+    if "inv_head.0.weight" in weights:
+        return [projection_head(feature, weights, training), feature]
+    x = feature @ weights["linear1.weight"].T
+    x = leaky(batch_norm(x, weights, "bn6", training))
+    x = x @ weights["linear2.weight"].T + weights["linear2.bias"]
+    x = leaky(batch_norm(x, weights, "bn7", training))
+    return [x @ weights["linear3.weight"].T + weights["linear3.bias"]]
+
+
+def transform(points: Tensor, k: int, weights: Weights, training: bool) -> Tensor:
+    """(B, 3, N) -> (B, 3, 3), the spatial transformer's matrix."""
+    net = "transform_net"
+    names = [f"{net}.conv1", f"{net}.conv2"]
+    x = edge_conv(points, k, weights, names, training).transpose(1, 2)
+    x = first_maximum(layer(x, weights, f"{net}.conv3", training), 1)  # (B, 1024)
+    x = x @ weights[f"{net}.linear1.weight"].T
+    x = leaky(batch_norm(x, weights, f"{net}.bn3", training))
+    x = x @ weights[f"{net}.linear2.weight"].T
+    x = leaky(batch_norm(x, weights, f"{net}.bn4", training))
+    x = x @ weights[f"{net}.transform.weight"].T + weights[f"{net}.transform.bias"]
+    return x.view(-1, 3, 3)
+
+
+def partseg(
+    points: Tensor,
+    k: int,
+    weights: Weights,
+    training: bool,
+    category: Tensor | None = None,
+) -> list[Tensor]:
+    """[projection, feature], or [logits (B, parts, N)] where a category is given."""
+    matrix = transform(points, k, weights, training)
+    aligned = [cloud.T @ m for cloud, m in zip(points, matrix, strict=True)]  # (N, 3)
+    x = torch.stack(aligned).transpose(1, 2)
+    outputs = []
+    for names in (["conv1", "conv2"], ["conv3", "conv4"], ["conv5"]):
+        x = edge_conv(x, k, weights, names, training)
+        outputs.append(x)
+    local = torch.cat(outputs, 1).transpose(1, 2)  # (B, N, 192)
+    feature = first_maximum(layer(local, weights, "conv6", training), 1)  # (B, E)
+    if category is None:
+        return [projection_head(feature, weights, training), feature]
+    label = layer(category.double(), weights, "conv7", training)  # (B, 64)
+    whole = torch.cat([feature, label], 1)  # (B, E + 64)
+    repeated = torch.stack([whole] * points.shape[2], 1)
+    x = torch.cat([repeated, local], 2)  # (B, N, E + 256)
+    for name in ("conv8", "conv9", "conv10"):
+        x = layer(x, weights, name, training)
+    x = x @ weights["conv11.weight"].flatten(1).T
+    return [x.transpose(1, 2)]
+
+
+def nt_xent(z0: Tensor, z1: Tensor, temperature: float) -> Tensor:
+    """A double loop over anchors and everything they are compared with."""
+    rows = [row / row.pow(2).sum().sqrt() for row in torch.cat([z0, z1])]
+    losses = []
+    for i, anchor in enumerate(rows):
+        partner = (i + len(z0)) % len(rows)
+        others = [j for j in range(len(rows)) if j != i]
+        assert len(others) == 1 + 2 * len(z0) - 2  # the partner and the negatives
+        terms = {j: torch.exp((anchor * rows[j]).sum() / temperature) for j in others}
+        losses.append(-torch.log(terms[partner] / sum(terms.values())))
+    return sum(losses) / len(losses)
+
+
+def relative_error(value: Tensor, expected: Tensor, floor: float = 0.0) -> float:
+    """Norm of the difference over the norm of ``expected``, or over ``floor``."""
+    difference = (value.double() - expected.double()).norm().item()
+    return difference / max(expected.double().norm().item(), floor, 1e-300)
+
+
+def gradients(weights: Weights) -> Weights:
+    """The gradients that a backward pass left in ``weights``."""
+    return {name: w.grad for name, w in weights.items() if w.grad is not None}
+
+
+def check_gradients(
+    module: nn.Module, expected: Weights, tolerance: float = 1e-8
+) -> None:
+    """Every parameter's gradient, by name; none may be missing.
+
+    Biases in front of a BatchNorm have no gradient but rounding: norms below 1e-6 of
+    the largest one are compared with that instead of with themselves.
+    """
+    found = {name: p.grad for name, p in module.named_parameters()}
+    missing = [name for name, grad in found.items() if grad is None]
+    assert not missing, f"no gradient: {missing}"
+    floor = 1e-6 * max(expected[name].norm().item() for name in found)
+    errors = {n: relative_error(g, expected[n], floor) for n, g in found.items()}
+    wrong = {name: error for name, error in errors.items() if not error < tolerance}
+    assert not wrong, f"relative error of gradients: {wrong}"
+
+
+def check_running_statistics(
+    module: nn.Module, expected: Weights, tolerance: float = 1e-9
+) -> None:
+    """Every running mean and variance of the module, by name."""
+    state = module.state_dict()
+    names = [name for name, _ in module.named_buffers() if "running_" in name]
+    assert names
+    errors = {name: relative_error(state[name], expected[name]) for name in names}
+    wrong = {name: error for name, error in errors.items() if not error < tolerance}
+    assert not wrong, f"relative error of running statistics: {wrong}"

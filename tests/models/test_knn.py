@@ -1,0 +1,59 @@
+"""Nearest neighbours against sorting all distances."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models.knn import knn
+from tests.models.reference import neighbours, random_clouds
+
+
+@pytest.mark.parametrize("channels", [1, 3, 16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_knn_is_brute_force_in_the_same_order(channels, dtype):
+    x = random_clouds(3, 26, channels=channels).to(dtype)
+    assert torch.equal(knn(x, 7), neighbours(x, 7))
+
+
+def test_the_point_itself_comes_first_and_all_points_come_with_k_equal_n():
+    x = random_clouds(2, 20)
+    idx = knn(x, 20)
+    assert idx.dtype == torch.int64
+    assert torch.equal(idx[:, :, 0], torch.arange(20).expand(2, 20))
+    assert torch.equal(idx.sort(dim=2).values, torch.arange(20).expand(2, 20, 20))
+
+
+def test_copies_of_a_point_are_its_nearest_neighbours():
+    x = random_clouds(1, 20)
+    x[:, :, [3, 8, 11]] = x[:, :, :1]
+    assert set(knn(x, 4)[0, 8].tolist()) == {0, 3, 8, 11}
+
+
+def test_a_cloud_does_not_see_the_others_of_its_batch():
+    x = random_clouds(4, 30)
+    alone = torch.cat([knn(cloud[None], 6) for cloud in x])
+    assert torch.equal(knn(x, 6), alone)
+
+
+def test_bfloat16_autocast_does_not_change_the_neighbours():
+    x = random_clouds(2, 200, channels=8).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = knn(x, 20)
+    assert torch.equal(inside, knn(x, 20))
+
+
+def test_no_gradient_passes_through_the_graph():
+    x = random_clouds(1, 10).requires_grad_()
+    assert not knn(x, 3).requires_grad
+
+
+@pytest.mark.parametrize("k", [0, 11])
+def test_a_graph_without_enough_points_is_refused(k):
+    with pytest.raises(ValueError, match=rf"{k} neighbours.*N = 10"):
+        knn(random_clouds(1, 10), k)
+
+
+def test_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"\(B, C, N\).*\(10, 3\)"):
+        knn(torch.zeros(10, 3), 2)
