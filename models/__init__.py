@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # names for command lines come without loading PyTorch
+    from torch import nn
 
 ENCODERS = ("dgcnn", "dgcnn_seg")
+BACKBONES = ("resnet50", "resnet34", "resnet18")
 
 
 def point_encoder(name: str, k: int, emb_dims: int) -> nn.Module:
@@ -18,6 +22,9 @@ def point_encoder(name: str, k: int, emb_dims: int) -> nn.Module:
     Returns:
         A module with ``forward(points (B, 3, N)) -> (projection, feature)``,
         ``features(points) -> feature`` and ``feature_dim``.
+
+    Raises:
+        ValueError: for another name.
     """
     from models.dgcnn import DGCNN
     from models.partseg import DGCNNPartSeg

@@ -6,9 +6,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from models import BACKBONES
 from models.dgcnn import PROJECTION_DIM
-
-BACKBONES = ("resnet18", "resnet34", "resnet50")
 
 
 class ImageEncoder(nn.Module):

@@ -1,0 +1,219 @@
+"""Judge a frozen point encoder by a linear SVM on its features.
+
+Features of every cloud are computed once, over all ranks; rank 0 fits the SVM. With
+several values of C the choice is made on a held-out fifth of the training set. An
+encoder without weights (--model_path none) shows what pre-training adds.
+
+  one CPU   python eval_svm.py --dataset modelnet40 --model_path best_model.pth
+  N GPUs    torchrun --nproc_per_node=N eval_svm.py --dataset scanobjectnn \\
+                --model_path best_model.pth --C 0.01 0.1 1 10 100
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from models import ENCODERS
+from utils import cli
+
+DATASETS = ("modelnet40", "scanobjectnn")
+VARIANTS = ("obj_bg", "obj_only", "pb_t50_rs")
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The command line of the SVM evaluation."""
+    parser = cli.Parser(__doc__)
+    cli.add_run_flags(parser, exp_name="eval_svm")
+    model = cli.add_model_flags(parser, num_points=1024, k=15, models=ENCODERS)
+    model.add_argument(
+        "--test_batch_size",
+        type=cli.positive_int,
+        default=32,
+        help="clouds a step over all ranks (default: 32)",
+    )
+    group = parser.add_argument_group("evaluation")
+    group.add_argument(
+        "--dataset",
+        choices=DATASETS,
+        nargs="+",
+        default=["modelnet40"],
+        help="one or several (default: modelnet40)",
+    )
+    group.add_argument(
+        "--variant",
+        choices=VARIANTS,
+        default="obj_bg",
+        help="of ScanObjectNN (default: obj_bg)",
+    )
+    group.add_argument(
+        "--C",
+        type=cli.positive_float,
+        nargs="+",
+        default=[0.1],
+        help="one value, or several to choose from on held-out training data "
+        "(default: 0.1)",
+    )
+    group.add_argument(
+        "--save_features",
+        default="",
+        metavar="FILE.npz",
+        help="write features and labels of both splits, for one --dataset",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    # Before PyTorch is imported: --help and a mistyped flag are answered at once.
+    ARGS = get_args_parser().parse_args()
+
+import numpy as np
+import torch
+from torch import nn
+
+from datasets.files import DataError
+from datasets.modelnet import ModelNet40
+from datasets.scanobjectnn import ScanObjectNN
+from models import point_encoder
+from utils import checkpoint, distributed
+from utils.features import extract_features
+from utils.logger import RunLogger, on_main, open_run_folder
+from utils.metrics import confusion_matrix, mean_class_accuracy
+from utils.seed import seed_torch
+from utils.svm import choose_C, fit_linear_svm
+
+
+def main(args: argparse.Namespace) -> None:
+    process = distributed.start(args.dist_timeout)
+    if args.save_features and len(args.dataset) > 1:
+        raise cli.UsageError("--save_features takes one --dataset at a time")
+    shard = (process.rank, process.world_size)
+    sets = {name: load_splits(name, args, shard) for name in args.dataset}
+    seed_torch(args.seed)
+    encoder = point_encoder(args.model, args.k, args.emb_dims)
+    untrained = args.model_path in ("", "none")
+    source = f"an untrained {args.model} (seed {args.seed})"
+    if not untrained:
+        source = str(checkpoint.load_pretrained(encoder, args.model_path))
+    encoder.to(process.device)
+    folder = open_run_folder(args.exp_name, args.overwrite)
+    logger = RunLogger(folder, vars(args))
+    try:
+        logger.introduce({"encoder": source, "k": str(args.k)})
+        for name, splits in sets.items():
+            result = evaluate(name, splits, encoder, process.device, args, logger)
+            logger.record({"dataset": name, "model_path": args.model_path, **result})
+    finally:
+        logger.close()
+    distributed.stop()
+
+
+def load_splits(
+    name: str, args: argparse.Namespace, shard: tuple[int, int]
+) -> tuple[ModelNet40 | ScanObjectNN, ...]:
+    """This rank's part of the training and the test split."""
+    splits = ("train", "test")
+    if name == "modelnet40":
+        return tuple(
+            ModelNet40(args.data_root, s, args.num_points, shard) for s in splits
+        )
+    return tuple(
+        ScanObjectNN(args.data_root, s, args.variant, args.num_points, shard)
+        for s in splits
+    )
+
+
+def evaluate(
+    name: str,
+    splits: tuple[ModelNet40 | ScanObjectNN, ...],
+    encoder: nn.Module,
+    device: torch.device,
+    args: argparse.Namespace,
+    logger: RunLogger,
+) -> dict[str, object]:
+    """Features, the choice of C, and the test figures of one data set.
+
+    Writes ``confusion_<name>.csv`` (rows: true classes, columns: predictions).
+    """
+    start = time.perf_counter()
+    features = [
+        extract_features(encoder, part.points, args.test_batch_size, device, name)
+        for part in splits
+    ]
+    labels = [distributed.gather_array(part.labels) for part in splits]
+    classes = splits[0].class_names
+    seconds = {"features_seconds": round(time.perf_counter() - start, 2)}
+
+    def judge() -> dict[str, object]:
+        begin = time.perf_counter()
+        C, held_out = choose_C(features[0], labels[0], args.C, args.seed)
+        rows, chosen = [], None
+        for value in sorted(args.C):
+            predicted = fit_linear_svm(features[0], labels[0], value).predict(
+                features[1]
+            )
+            matrix = confusion_matrix(labels[1], predicted, len(classes))
+            accuracy = float(np.trace(matrix) / matrix.sum())
+            row = {"C": value, "held_out": held_out.get(value), "test": accuracy}
+            rows.append(row)
+            if value == C:
+                chosen = {
+                    "C": C,
+                    "accuracy": accuracy,
+                    "class_accuracy": mean_class_accuracy(matrix),
+                }
+                write_confusion(
+                    logger.folder / f"confusion_{name}.csv", matrix, classes
+                )
+        seconds["svm_seconds"] = round(time.perf_counter() - begin, 2)
+        sizes = {"train_size": len(labels[0]), "test_size": len(labels[1])}
+        return {**chosen, **sizes, **seconds, "table": rows}
+
+    result = on_main(judge)
+    logger.info(render(name, result))
+    if args.save_features and distributed.rank() == 0:
+        np.savez(
+            args.save_features,
+            train=features[0],
+            train_labels=labels[0],
+            test=features[1],
+            test_labels=labels[1],
+        )
+    return result
+
+
+def write_confusion(path: str, matrix: np.ndarray, classes: list[str]) -> None:
+    """A CSV table: true classes down, predictions across."""
+    lines = ["true\\predicted," + ",".join(classes)]
+    lines += [
+        f"{name},{','.join(map(str, row))}"
+        for name, row in zip(classes, matrix, strict=True)
+    ]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def render(name: str, result: dict) -> str:
+    """The result of one data set as the text of the log."""
+    lines = [
+        f"{name}: {result['train_size']} training and {result['test_size']} test "
+        f"clouds, features {result['features_seconds']} s, "
+        f"SVM {result['svm_seconds']} s"
+    ]
+    if len(result["table"]) > 1:
+        lines.append("       C  held out      test")
+        for row in result["table"]:
+            mark = "  <- chosen on held-out data" if row["C"] == result["C"] else ""
+            lines.append(
+                f"{row['C']:>8g}  {row['held_out']:>7.2%}  {row['test']:>8.2%}{mark}"
+            )
+        best = max(row["test"] for row in result["table"])
+        lines.append(f"best of the table, chosen on test data: {best:.2%}")
+    lines.append(
+        f"accuracy {result['accuracy']:.2%}, mean class accuracy "
+        f"{result['class_accuracy']:.2%} (C = {result['C']:g})"
+    )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    cli.run(lambda: main(ARGS), DataError, checkpoint.CheckpointError)

@@ -1,0 +1,349 @@
+"""Pre-train a point encoder with CrossPoint (Afham et al., CVPR 2022).
+
+Two augmented views of a cloud and a picture of the same shape are pulled together by
+NT-Xent over the global batch. The number of processes changes the time, nothing else.
+
+  one CPU     python train_crosspoint.py --data_root data/synthetic --batch_size 8
+  one GPU     torchrun --nproc_per_node=1 train_crosspoint.py
+  a node      torchrun --nproc_per_node=4 train_crosspoint.py
+  two nodes   torchrun --nnodes=2 --nproc_per_node=4 --rdzv_backend=c10d \\
+                  --rdzv_endpoint=HOST:29500 train_crosspoint.py --batch_size 24
+              (the same line on both nodes, HOST being one of them)
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from models import BACKBONES, ENCODERS
+from utils import cli
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The command line of pre-training."""
+    parser = cli.Parser(__doc__)
+    cli.add_run_flags(parser, exp_name="crosspoint_cls", resumable=True)
+    model = cli.add_model_flags(parser, num_points=2048, k=15, models=ENCODERS)
+    model.add_argument(
+        "--image_encoder",
+        choices=BACKBONES,
+        default="resnet50",
+        help="picture encoder (default: resnet50)",
+    )
+    model.add_argument(
+        "--img_model_path",
+        default="",
+        metavar="FILE",
+        help="picture encoder's weights to start from (default: none)",
+    )
+    training = cli.add_training_flags(
+        parser, batch_size=20, epochs=100, weight_decay=1e-6
+    )
+    training.add_argument(
+        "--image_size",
+        type=cli.positive_int,
+        default=224,
+        help="edge of a picture in pixels (default: 224)",
+    )
+    training.add_argument(
+        "--temperature",
+        type=cli.positive_float,
+        default=0.1,
+        help="of NT-Xent (default: 0.1)",
+    )
+    probe = parser.add_argument_group("linear SVM probe on ModelNet40")
+    probe.add_argument(
+        "--svm_every",
+        type=cli.natural_int,
+        default=1,
+        help="epochs between two probes; 0 for none (default: 1)",
+    )
+    probe.add_argument(
+        "--svm_C",
+        type=cli.positive_float,
+        default=0.1,
+        help="the SVM's C (default: 0.1)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    # Before PyTorch is imported: --help and a mistyped flag are answered at once.
+    ARGS = get_args_parser().parse_args()
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from datasets.files import DataError
+from datasets.modelnet import ModelNet40
+from datasets.sampler import GlobalBatchSampler
+from datasets.shapenet_render import ShapeNetRender
+from models import point_encoder
+from models.crosspoint import CrossPoint
+from models.image import ImageEncoder
+from models.losses import NTXentLoss, crosspoint_loss
+from utils import checkpoint, distributed
+from utils.checkpoint import Progress
+from utils.features import extract_features
+from utils.logger import (
+    RunLogger,
+    ThroughputMeter,
+    on_main,
+    open_run_folder,
+    progress,
+)
+from utils.optim import (
+    DEFAULT_LR,
+    DivergenceError,
+    Precision,
+    build_optimizer,
+    cosine,
+)
+from utils.seed import seed_torch
+from utils.svm import fit_linear_svm
+
+PROBE_POINTS = 1024
+
+
+def main(args: argparse.Namespace) -> None:
+    args.lr = args.lr or DEFAULT_LR[args.optimizer]
+    process = distributed.start(args.dist_timeout)
+    with cli.usage_errors():
+        dataset = ShapeNetRender(
+            args.data_root, args.num_points, args.image_size, args.seed
+        )
+        sampler = GlobalBatchSampler(
+            len(dataset), args.batch_size, process.rank, process.world_size, args.seed
+        )
+        if args.k > args.num_points:
+            raise ValueError(
+                f"--k {args.k} is more than --num_points {args.num_points}"
+            )
+    probe = load_probe(args, process)
+    folder = open_run_folder(args.exp_name, args.overwrite, args.resume)
+    loader = DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=args.num_workers,
+        pin_memory=process.device.type == "cuda",
+        persistent_workers=args.num_workers > 0,
+    )
+
+    seed_torch(args.seed)
+    model = CrossPoint(
+        point_encoder(args.model, args.k, args.emb_dims),
+        ImageEncoder(args.image_encoder),
+    )
+    starts = [
+        (model.point_encoder, args.model_path),
+        (model.image_encoder, args.img_model_path),
+    ]
+    reports = [checkpoint.load_pretrained(m, path) for m, path in starts if path]
+    precision = Precision(args.precision, process.device)
+    parallel = distributed.data_parallel(model.to(precision.dtype), process.device)
+    optimizer = build_optimizer(parallel.parameters(), args)
+    parts = {"model": model, "optimizer": optimizer, "precision": precision}
+
+    last = folder / "models" / "checkpoint_last.pth"
+    state, resumed_at = Progress(), None
+    if last.is_file():
+        state = checkpoint.load_training_state(last, vars(args), **parts)
+        resumed_at = (state.epoch, state.step)
+    logger = RunLogger(folder, vars(args), resumed_at)
+
+    def save() -> None:
+        checkpoint.save_training_state(last, vars(args), state, **parts)
+
+    try:
+        logger.introduce(description(args, process, model, dataset, sampler, probe))
+        for report in reports:
+            logger.info(str(report))
+        if resumed_at is not None:
+            logger.info(f"going on from {last} at step {state.step}")
+        while state.epoch < args.epochs:
+            values = train_one_epoch(
+                parallel, loader, optimizer, precision, state, args, logger, save
+            )
+            finish_epoch(values, probe, process, model, state, args, logger)
+            save()
+        logger.info(f"done; weights in {folder / 'models' / 'best_model.pth'}")
+    finally:
+        logger.close()
+    distributed.stop()
+
+
+def train_one_epoch(
+    model: nn.Module,
+    loader: DataLoader,
+    optimizer: torch.optim.Optimizer,
+    precision: Precision,
+    state: Progress,
+    args: argparse.Namespace,
+    logger: RunLogger,
+    save: Callable[[], None],
+) -> dict[str, float]:
+    """One pass over the shapes, or what is left of it after a resume.
+
+    Returns:
+        The epoch's mean losses over the global batches.
+
+    Raises:
+        DivergenceError: if a loss is not finite; looked at every ``--print_freq``
+            steps and before every checkpoint.
+    """
+    model.train()
+    loader.batch_sampler.set_epoch(state.epoch, state.step_in_epoch)
+    steps = len(loader.batch_sampler)
+    criterion = NTXentLoss(args.temperature)
+    rate = cosine(args.lr, state.epoch, args.epochs)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    sums = torch.tensor(
+        state.sums or (0.0,) * 3, dtype=torch.float64, device=precision.device
+    )
+    meter = ThroughputMeter(args.batch_size)
+    bar = progress(
+        total=steps,
+        initial=state.step_in_epoch,
+        desc=f"epoch {state.epoch + 1}/{args.epochs}",
+        unit="step",
+    )
+    for batch in meter.waiting_for(loader):
+        view1, view2, images = (
+            x.to(precision.device, precision.dtype, non_blocking=True) for x in batch
+        )
+        with precision.autocast():
+            z1, z2, z_image = model(view1, view2, images)
+            losses = crosspoint_loss(z1, z2, z_image, criterion)
+        optimizer.zero_grad(set_to_none=True)
+        precision.backward_and_step(losses[0], optimizer)
+        # Each rank has the mean over its own anchors; their mean is the global loss.
+        own = torch.stack([loss.detach().double() for loss in losses])
+        sums += own
+        if state.step % args.print_freq == 0:
+            loss, imid, cmid, total, *_ = distributed.mean_over_ranks(
+                torch.cat([own, sums])
+            ).tolist()
+            if not math.isfinite(loss + total):
+                raise DivergenceError(state.step, loss, args)
+            speed = meter.read()
+            values = {"step": state.step, "epoch": state.epoch, "loss": loss}
+            values |= {"imid_loss": imid, "cmid_loss": cmid, "lr": rate, **speed}
+            logger.record(values)
+            bar.set_postfix(loss=f"{loss:.3f}", **speed)
+        state.step += 1
+        state.step_in_epoch += 1
+        bar.update()
+        at_end = state.step_in_epoch == steps
+        due = args.checkpoint_steps and state.step % args.checkpoint_steps == 0
+        if at_end or due:
+            state.sums = tuple(distributed.mean_over_ranks(sums).tolist())
+            if not math.isfinite(state.sums[0]):
+                raise DivergenceError(state.step - 1, state.sums[0], args)
+            if not at_end:
+                save()
+    bar.close()
+    names = ("train_loss", "train_imid_loss", "train_cmid_loss")
+    return {n: value / steps for n, value in zip(names, state.sums, strict=True)}
+
+
+def load_probe(
+    args: argparse.Namespace, process: distributed.Process
+) -> tuple[ModelNet40, ModelNet40] | None:
+    """This rank's share of ModelNet40; None where the probe is off or has no data."""
+    folder = Path(args.data_root, "modelnet40_ply_hdf5_2048")
+    if args.svm_every == 0 or not on_main(folder.is_dir):
+        return None
+    shard = (process.rank, process.world_size)
+    train, test = (
+        ModelNet40(args.data_root, split, PROBE_POINTS, shard)
+        for split in ("train", "test")
+    )
+    return train, test
+
+
+def run_probe(
+    encoder: nn.Module,
+    probe: tuple[ModelNet40, ModelNet40],
+    device: torch.device,
+    args: argparse.Namespace,
+) -> float:
+    """Accuracy of a linear SVM on ModelNet40's test split: one fit, by rank 0."""
+    features = [
+        extract_features(encoder, split.points, args.test_batch_size, device, "probe")
+        for split in probe
+    ]
+    labels = [distributed.gather_array(split.labels) for split in probe]
+
+    def fit() -> float:
+        svm = fit_linear_svm(features[0], labels[0], args.svm_C)
+        return svm.score(features[1], labels[1])
+
+    return on_main(fit)
+
+
+def finish_epoch(
+    values: dict[str, float],
+    probe: tuple[ModelNet40, ModelNet40] | None,
+    process: distributed.Process,
+    model: CrossPoint,
+    state: Progress,
+    args: argparse.Namespace,
+    logger: RunLogger,
+) -> None:
+    """Probe, write the epoch's record and weights, and move on to the next epoch."""
+    done = state.epoch + 1
+    is_best = probe is None
+    if probe is not None and (done % args.svm_every == 0 or done == args.epochs):
+        accuracy = run_probe(model.point_encoder, probe, process.device, args)
+        values["svm_accuracy"] = accuracy
+        is_best = accuracy > state.best
+        state.best = max(accuracy, state.best)
+    logger.record({"epoch": state.epoch, "epoch_end": True, **values})
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+    logger.info(f"epoch {done}/{args.epochs}: {shown}")
+    if process.is_main:
+        folder = logger.folder / "models"
+        if is_best:
+            checkpoint.save_weights(model.point_encoder, folder / "best_model.pth")
+            checkpoint.save_weights(model.image_encoder, folder / "img_model_best.pth")
+        if done % args.save_freq == 0:
+            path = folder / f"ckpt_epoch_{done}.pth"
+            checkpoint.save_weights(model.point_encoder, path)
+    state.next_epoch()
+
+
+def description(
+    args: argparse.Namespace,
+    process: distributed.Process,
+    model: CrossPoint,
+    dataset: ShapeNetRender,
+    sampler: GlobalBatchSampler,
+    probe: tuple[ModelNet40, ModelNet40] | None,
+) -> dict[str, str]:
+    """What the log says before the first step."""
+    point, image = (
+        f"{sum(p.numel() for p in part.parameters()) / 1e6:.2f} M parameters"
+        for part in (model.point_encoder, model.image_encoder)
+    )
+    world = process.world_size
+    best = "of the last epoch (--svm_every 0, or no ModelNet40 in --data_root)"
+    if probe is not None:
+        best = "chosen by the SVM probe on ModelNet40's test split"
+    return {
+        "model": f"{args.model} {point}, {args.image_encoder} {image}",
+        "data": f"{len(dataset)} shapes in {args.data_root}, {args.num_points} points",
+        "batch": f"{args.batch_size} global, {args.batch_size // world} a rank "
+        f"on {world} {'process' if world == 1 else 'processes'}",
+        "steps": f"{len(sampler)} an epoch, {args.epochs} epochs",
+        "device": f"{process.device.type}, backend {process.backend}, {args.precision}",
+        "best": f"models/best_model.pth is {best}",
+    }
+
+
+if __name__ == "__main__":
+    cli.run(lambda: main(ARGS), DataError, checkpoint.CheckpointError, DivergenceError)

@@ -1,0 +1,299 @@
+"""The command line: flags that scripts share, retired flags, errors without tracebacks.
+
+Nothing heavy is imported here, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+
+class UsageError(Exception):
+    """The user asked for something that cannot be; the message says what to do."""
+
+
+class FailedElsewhere(Exception):
+    """Rank 0 failed and has said why; this rank ends without a word."""
+
+
+# Flags of the paper's code and of CrossPoint-DDP, with what serves instead.
+RETIRED = {
+    "--use_sgd": "use --optimizer sgd (or --optimizer adam)",
+    "--ft_dataset": "use --dataset",
+    "--num_ft_points": "use --num_points",
+    "--num_pt_points": "use --num_points",
+    "--num_classes": "it is read from the data set; leave the flag out",
+    "--wb_key": "keys are never arguments: set WANDB_API_KEY or run 'wandb login'",
+    "--no_cuda": "set CUDA_VISIBLE_DEVICES='' to run on the CPU",
+    "--world_size": "start the processes with torchrun --nproc_per_node=N",
+    "--backend": "NCCL on GPUs and gloo on the CPU are chosen from what is there",
+}
+
+
+class _Retired(argparse.Action):
+    def __call__(self, parser: Any, *_: Any) -> NoReturn:
+        parser.error(f"{self.option_strings[0]} is gone: {self.help}")
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that knows the retired flags and speaks once a node."""
+
+    def __init__(self, doc: str) -> None:
+        super().__init__(
+            description=doc,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> argparse.Namespace:
+        for flag, instead in RETIRED.items():
+            if flag not in self._option_string_actions:
+                # "%" would be read as a format; the help is our message, never shown.
+                action = self.add_argument(flag, action=_Retired, nargs="?")
+                action.help = instead
+        return super().parse_args(*args, **kwargs)
+
+    def format_help(self) -> str:
+        actions = self._option_string_actions
+        hidden = {flag: actions[flag].help for flag in RETIRED if flag in actions}
+        retired = [f for f in hidden if isinstance(actions[f], _Retired)]
+        for flag in retired:
+            actions[flag].help = argparse.SUPPRESS
+        text = super().format_help()
+        for flag in retired:
+            actions[flag].help = hidden[flag]
+        return text
+
+    def format_usage(self) -> str:
+        return f"usage: {self.prog} [flags]; see {self.prog} --help\n"
+
+    def error(self, message: str) -> NoReturn:
+        if _speaks_for_node():
+            super().error(message)
+        sys.exit(2)
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: an integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def natural_int(text: str) -> int:
+    """An argparse type: an integer of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """An argparse type: a finite number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return value
+
+
+def add_run_flags(
+    parser: argparse.ArgumentParser, exp_name: str, resumable: bool = False
+) -> None:
+    """Flags of every script: data, name of the run, seed, W&B."""
+    group = parser.add_argument_group("run")
+    group.add_argument(
+        "--data_root", default="data", help="folder of the data sets (default: data)"
+    )
+    group.add_argument(
+        "--exp_name",
+        default=exp_name,
+        help=f"results go to checkpoints/<exp_name>/ (default: {exp_name})",
+    )
+    existing = group.add_mutually_exclusive_group()
+    existing.add_argument(
+        "--overwrite", action="store_true", help="delete what the run folder holds"
+    )
+    if resumable:
+        existing.add_argument(
+            "--resume",
+            action="store_true",
+            help="go on from the run folder's checkpoint_last.pth; start if there is "
+            "none",
+        )
+    group.add_argument(
+        "--seed", type=natural_int, default=1, help="of everything random (default: 1)"
+    )
+    group.add_argument(
+        "--num_workers",
+        type=natural_int,
+        default=4,
+        help="loader processes a rank (default: 4)",
+    )
+    group.add_argument(
+        "--dist_timeout",
+        type=positive_float,
+        default=600.0,
+        help="seconds after which a rank that does not answer ends the run "
+        "(default: 600)",
+    )
+    group.add_argument(
+        "--wandb",
+        choices=("offline", "online", "disabled"),
+        default="offline",
+        help="W&B: files in the run folder, a server, or nothing (default: offline)",
+    )
+    group.add_argument(
+        "--wb_url",
+        default="http://localhost:28282",
+        help="W&B server of --wandb online (default: http://localhost:28282)",
+    )
+
+
+def add_model_flags(
+    parser: argparse.ArgumentParser, num_points: int, k: int, models: tuple[str, ...]
+) -> argparse._ArgumentGroup:
+    """Flags of every script that builds a point encoder; returns their group."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model", choices=models, default=models[0], help=f"(default: {models[0]})"
+    )
+    group.add_argument(
+        "--model_path",
+        default="",
+        metavar="FILE",
+        help="weights to start from (default: none)",
+    )
+    group.add_argument(
+        "--num_points",
+        type=positive_int,
+        default=num_points,
+        help=f"points of a cloud, the first as stored (default: {num_points})",
+    )
+    group.add_argument(
+        "--k",
+        type=positive_int,
+        default=k,
+        help=f"neighbours a point in the kNN graph (default: {k})",
+    )
+    group.add_argument(
+        "--emb_dims",
+        type=positive_int,
+        default=1024,
+        help="width of the embedding (default: 1024)",
+    )
+    return group
+
+
+def add_training_flags(
+    parser: argparse.ArgumentParser,
+    batch_size: int,
+    epochs: int,
+    weight_decay: float,
+) -> argparse._ArgumentGroup:
+    """Flags of every training script; returns their group."""
+    group = parser.add_argument_group("training")
+    group.add_argument(
+        "--batch_size",
+        type=positive_int,
+        default=batch_size,
+        help="global batch in samples, whatever the number of processes "
+        f"(default: {batch_size})",
+    )
+    group.add_argument(
+        "--test_batch_size",
+        type=positive_int,
+        default=32,
+        help="global batch in samples when only features or predictions are computed "
+        "(default: 32)",
+    )
+    group.add_argument(
+        "--epochs", type=positive_int, default=epochs, help=f"(default: {epochs})"
+    )
+    group.add_argument(
+        "--optimizer", choices=("adam", "sgd"), default="adam", help="(default: adam)"
+    )
+    group.add_argument(
+        "--lr",
+        type=positive_float,
+        default=None,
+        help="learning rate, not scaled with the batch (default: Adam 1e-3, SGD 0.1)",
+    )
+    group.add_argument(
+        "--momentum", type=float, default=0.9, help="of SGD (default: 0.9)"
+    )
+    group.add_argument(
+        "--weight_decay",
+        type=float,
+        default=weight_decay,
+        help=f"(default: {weight_decay:g})",
+    )
+    group.add_argument(
+        "--precision",
+        choices=("fp32", "fp64", "bf16", "fp16"),
+        default="fp32",
+        help="bf16 and fp16 by autocast (default: fp32)",
+    )
+    group.add_argument(
+        "--print_freq",
+        type=positive_int,
+        default=10,
+        help="steps between two lines of metrics.jsonl (default: 10)",
+    )
+    group.add_argument(
+        "--save_freq",
+        type=positive_int,
+        default=10,
+        help="epochs between two models/ckpt_epoch_N.pth (default: 10)",
+    )
+    group.add_argument(
+        "--checkpoint_steps",
+        type=natural_int,
+        default=0,
+        help="steps between two checkpoints inside an epoch, beside the one at its end "
+        "(default: 0, none)",
+    )
+    return group
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Inside, a ValueError is the user's: it ends the run without a traceback."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def run(main: Callable[[], None], *expected: type[Exception]) -> NoReturn:
+    """Call ``main``; expected errors become one line and exit code 2.
+
+    Args:
+        main: the script.
+        expected: exception classes whose message is written for the user, beside
+            :class:`UsageError`.
+    """
+    try:
+        main()
+    except FailedElsewhere:
+        sys.exit(2)
+    except (UsageError, *expected) as error:
+        # Flags and folders are the same for all ranks of a node: one of them says it.
+        # A loader process wraps the error of a sample, which only this rank has.
+        text = str(error)
+        from_worker = "Original Traceback" in text
+        if from_worker:
+            text = text[text.rindex(type(error).__name__) :].split(": ", 1)[-1].strip()
+        if _speaks_for_node() or from_worker:
+            print(f"\nerror: {text}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    sys.exit(0)
+
+
+def _speaks_for_node() -> bool:
+    return os.environ.get("LOCAL_RANK", "0") == "0"

@@ -1,0 +1,275 @@
+"""What a run leaves behind: config.json, run.log, metrics.jsonl, and W&B."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from utils import distributed
+from utils.cli import FailedElsewhere, UsageError
+
+CHECKPOINTS = Path("checkpoints")
+
+# Names of the epoch's values in W&B; values of single steps keep their own.
+WANDB_NAMES = {
+    "train_loss": "Train Loss",
+    "train_imid_loss": "Train IMID Loss",
+    "train_cmid_loss": "Train CMID Loss",
+    "svm_accuracy": "Overall Linear Accuracy",
+    "test_loss": "Test Loss",
+    "train_accuracy": "Train Accuracy",
+    "test_accuracy": "Test Accuracy",
+    "best_test_accuracy": "Best Test Accuracy",
+    "train_class_accuracy": "Train Per Class Accuracy",
+    "test_class_accuracy": "Test Per Class Accuracy",
+    "train_miou": "Train Mean IOU",
+    "test_miou": "Test Mean IOU",
+}
+
+
+def open_run_folder(
+    exp_name: str, overwrite: bool = False, resume: bool = False
+) -> Path:
+    """``checkpoints/<exp_name>`` with ``models/`` in it, made by rank 0.
+
+    A restart by torchrun counts as ``resume``.
+
+    Raises:
+        UsageError: if the folder is not empty and neither flag was given, cannot be
+            written, or the name is not that of a folder directly in ``checkpoints``.
+    """
+    folder = CHECKPOINTS / exp_name
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+    def make() -> None:
+        if Path(exp_name).name != exp_name or exp_name in ("", ".", ".."):
+            raise UsageError(f"--exp_name {exp_name!r} is not the name of a folder")
+        try:
+            filled = any(path.is_file() for path in folder.rglob("*"))
+            if filled and not (resume or restarted):
+                if not overwrite:
+                    raise UsageError(
+                        f"{folder} is not empty: go on with --resume, delete it with "
+                        "--overwrite, or choose another --exp_name"
+                    )
+                shutil.rmtree(folder)
+            (folder / "models").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{folder} cannot be written: {error}") from error
+
+    on_main(make)
+    return folder
+
+
+def on_main(work: Any) -> Any:
+    """``distributed.run_on_main`` whose failure is reported by rank 0 alone."""
+    try:
+        return distributed.run_on_main(work)
+    except RuntimeError as error:
+        if distributed.rank() != 0:
+            raise FailedElsewhere(str(error)) from error
+        raise
+
+
+def describe_environment() -> dict[str, str]:
+    """Versions, machine and git commit, as strings."""
+    import numpy
+    import torchvision
+
+    def git(*command: str) -> str:
+        here = Path(__file__).resolve().parent
+        done = subprocess.run(
+            ["git", "-C", str(here), *command], capture_output=True, text=True
+        )
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        commit = git("rev-parse", "--short=12", "HEAD") or "unknown"
+        if git("status", "--porcelain", "--untracked-files=no"):
+            commit += " (modified)"
+    except OSError:  # no git on this machine
+        commit = "unknown"
+    return {
+        "commit": commit,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": numpy.__version__,
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, "
+        + (
+            f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+            if torch.cuda.is_available()
+            else "no GPU"
+        ),
+    }
+
+
+class RunLogger:
+    """Writes a run's text, metrics and W&B record on rank 0; silent on other ranks.
+
+    Args:
+        folder: the run folder.
+        arguments: of the script; ``wandb``, ``wb_url`` and ``exp_name`` are used.
+        resumed_at: ``(epoch, step)`` of a resumed run: later lines of
+            ``metrics.jsonl`` are dropped, because those steps are done again.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        arguments: dict[str, Any],
+        resumed_at: tuple[int, int] | None = None,
+    ) -> None:
+        self.main = distributed.rank() == 0
+        self.folder = folder
+        self._wandb: Any = None
+        if not self.main:
+            return
+        self.environment = describe_environment()
+        config = {"arguments": arguments, "environment": self.environment}
+        config["world_size"] = distributed.world_size()
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        metrics = folder / "metrics.jsonl"
+        if resumed_at is not None and metrics.is_file():
+            _keep_metrics_before(metrics, *resumed_at)
+        mode = "w" if resumed_at is None else "a"
+        self._log = open(folder / "run.log", mode, encoding="utf-8")
+        self._metrics = open(metrics, mode, encoding="utf-8")
+        self._start_wandb(arguments, config)
+
+    def _start_wandb(self, arguments: dict[str, Any], config: dict[str, Any]) -> None:
+        if arguments["wandb"] == "disabled":
+            return
+        try:
+            import wandb
+
+            self._wandb = wandb.init(
+                project="CrossPoint",
+                name=arguments["exp_name"],
+                dir=str(self.folder),
+                mode=arguments["wandb"],
+                config=config,
+                settings=wandb.Settings(
+                    base_url=arguments["wb_url"], silent=True, init_timeout=30
+                ),
+            )
+        except Exception as error:  # watching must not stop training
+            self.info(f"W&B is off for this run: {error}")
+
+    def info(self, text: str) -> None:
+        """A line for the terminal and ``run.log``, never in the middle of a bar."""
+        if not self.main:
+            return
+        tqdm.write(text)
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        for line in text.split("\n"):
+            self._log.write(f"{stamp}  {line}\n")
+        self._log.flush()
+
+    def introduce(self, rows: dict[str, str]) -> None:
+        """Say what is about to run, and on what, one labelled row each."""
+        if self.main:
+            found = self.environment
+            names = ("torch", "torchvision", "numpy", "python")
+            versions = ", ".join(f"{name} {found[name]}" for name in names)
+            rows = {
+                **rows,
+                "machine": found["machine"],
+                "versions": versions,
+                "commit": found["commit"],
+                "results": str(self.folder),
+            }
+            self.info("\n".join(f"{name:<9}{text}" for name, text in rows.items()))
+
+    def record(self, values: dict[str, Any]) -> None:
+        """One line of ``metrics.jsonl``, and the same values for W&B."""
+        if not self.main:
+            return
+        self._metrics.write(json.dumps(values) + "\n")
+        self._metrics.flush()
+        if self._wandb is not None:
+            named = {WANDB_NAMES.get(name, name): v for name, v in values.items()}
+            try:
+                self._wandb.log(named)
+            except Exception as error:
+                self._wandb = None
+                self.info(f"W&B is off for the rest of the run: {error}")
+
+    def close(self) -> None:
+        """Flush and close everything; the logger is not usable afterwards."""
+        if not self.main:
+            return
+        if self._wandb is not None:
+            self._wandb.finish()
+        self._log.close()
+        self._metrics.close()
+
+
+def progress(items: Iterable[Any] | None = None, **options: Any) -> tqdm:
+    """A tqdm bar on rank 0 of a terminal, silent everywhere else."""
+    silent = distributed.rank() != 0 or not sys.stderr.isatty()
+    return tqdm(items, disable=silent, dynamic_ncols=True, leave=False, **options)
+
+
+class ThroughputMeter:
+    """Samples a second, and the share of the time spent waiting for data.
+
+    Args:
+        batch_size: samples a step over all ranks.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self._steps, self._waited, self._since = 0, 0.0, time.perf_counter()
+
+    def waiting_for(self, loader: Iterable[Any]) -> Iterator[Any]:
+        """The loader's batches; the time until each arrives counts as waiting."""
+        batches = iter(loader)
+        while True:
+            start = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self._waited += time.perf_counter() - start
+            self._steps += 1
+            yield batch
+
+    def read(self) -> dict[str, float]:
+        """``samples_per_second`` and ``data_wait`` since the last call."""
+        now = time.perf_counter()
+        seconds = max(now - self._since, 1e-9)
+        values = {
+            "samples_per_second": round(self._steps * self.batch_size / seconds, 2),
+            "data_wait": round(self._waited / seconds, 3),
+        }
+        self._steps, self._waited, self._since = 0, 0.0, now
+        return values
+
+
+def _keep_metrics_before(path: Path, epoch: int, step: int) -> None:
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            values = json.loads(line)
+        except ValueError:  # cut off when the run was killed
+            continue
+        done = (
+            values["epoch"] < epoch if "epoch_end" in values else values["step"] < step
+        )
+        if done:
+            kept.append(line + "\n")
+    temporary = path.with_suffix(".partial")
+    temporary.write_text("".join(kept))
+    os.replace(temporary, path)
