@@ -6,6 +6,7 @@ names it; no reader opens a file for writing, and none leaves one open.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -79,7 +80,7 @@ def check_num_points(
 def _open(path: str | os.PathLike, archive: str | None) -> Iterator[BinaryIO]:
     """A file open for reading, known to exist and to hold something."""
     try:
-        stream = open(path, "rb")  # noqa: SIM115 - closed by the `with` below
+        stream = open(path, "rb")
     except FileNotFoundError:
         fail(path, "file not found", archive)
     except OSError as error:
@@ -114,8 +115,11 @@ def _least_ply_size(header: str) -> int:
     return total - ascii_format  # the last line may lack its end
 
 
-def _check_ply_header(stream: BinaryIO) -> None:
-    """Refuse counts that the file's size cannot back, before anything is allocated."""
+def _check_ply_header(stream: BinaryIO) -> bool:
+    """Refuse counts that the file's size cannot back, before anything is allocated.
+
+    Returns whether the file is ASCII; the stream stands at its beginning again.
+    """
     head = stream.read(MAX_PLY_HEADER)
     end = re.search(rb"(?:^|[\r\n])end_header[ \t]*(?:\r\n|\r|\n|$)", head)
     if not head.startswith(b"ply") or end is None:
@@ -128,6 +132,7 @@ def _check_ply_header(stream: BinaryIO) -> None:
             "the file is truncated"
         )
     stream.seek(0)
+    return re.search(rb"[\r\n]format[ \t]+ascii", head[: end.end()]) is not None
 
 
 def read_ply(path: str | os.PathLike, archive: str | None = None) -> np.ndarray:
@@ -144,8 +149,12 @@ def read_ply(path: str | os.PathLike, archive: str | None = None) -> np.ndarray:
     """
     with _open(path, archive) as stream:
         try:
-            _check_ply_header(stream)
-            vertex = {e.name: e for e in PlyData.read(stream).elements}.get("vertex")
+            if _check_ply_header(stream):
+                # plyfile would wrap the file itself for text and leave that open.
+                ply = PlyData.read(io.BytesIO(stream.read()))
+            else:
+                ply = PlyData.read(stream)  # memory-mapped: fast for vertices
+            vertex = {element.name: element for element in ply.elements}.get("vertex")
             if vertex is None:
                 raise ValueError("no element `vertex`")
             missing = [a for a in "xyz" if a not in (vertex.data.dtype.names or ())]
