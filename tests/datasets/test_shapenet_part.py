@@ -1,0 +1,183 @@
+"""ShapeNetPart: splits, parts, categories, order of the points."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from datasets.files import DataError
+from datasets.sampler import GlobalBatchSampler
+from datasets.shapenet_part import (
+    CATEGORIES,
+    FIRST_PART,
+    NUM_PARTS,
+    PARTS_PER_CATEGORY,
+    ShapeNetPart,
+)
+from datasets.transforms import shuffle_points
+
+STORED = 12
+
+
+def write(path, labels, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = np.asarray(labels)
+    first = np.asarray(FIRST_PART)[labels][:, None]
+    count = np.asarray(PARTS_PER_CATEGORY)[labels][:, None]
+    with h5py.File(path, "w") as file:
+        file["data"] = rng.normal(size=(len(labels), STORED, 3)).astype(np.float32)
+        file["label"] = labels.astype(np.uint8)[:, None]
+        parts = first + rng.integers(0, 60, (len(labels), STORED)) % count
+        file["pid"] = parts.astype(np.uint8)
+
+
+@pytest.fixture
+def root(tmp_path):
+    folder = tmp_path / "shapenet_part_seg_hdf5_data"
+    folder.mkdir()
+    write(folder / "ply_data_train0.h5", range(16), seed=0)
+    write(folder / "ply_data_train1.h5", [4, 4, 0, 15, 4], seed=1)
+    write(folder / "ply_data_val0.h5", [4, 1, 2], seed=2)
+    write(folder / "ply_data_test0.h5", [0, 4, 15, 4], seed=3)
+    return tmp_path
+
+
+def folder_of(root):
+    return root / "shapenet_part_seg_hdf5_data"
+
+
+def test_constants():
+    assert len(CATEGORIES) == len(PARTS_PER_CATEGORY) == len(FIRST_PART) == 16
+    assert NUM_PARTS == 50
+    # As published: chair 12 to 15, motorbike 30 to 35, table 47 to 49.
+    ranges = dict(
+        zip(CATEGORIES, zip(FIRST_PART, PARTS_PER_CATEGORY, strict=True), strict=True)
+    )
+    assert ranges["airplane"] == (0, 4) and ranges["chair"] == (12, 4)
+    assert ranges["motorbike"] == (30, 6) and ranges["table"] == (47, 3)
+
+
+def test_splits(root):
+    sizes = {"train": 21, "val": 3, "trainval": 24, "test": 4}
+    sets = {split: ShapeNetPart(root, split) for split in sizes}
+    assert {split: len(data) for split, data in sets.items()} == sizes
+    both = np.concatenate([sets["train"].points, sets["val"].points])
+    np.testing.assert_array_equal(sets["trainval"].points, both)
+    data = sets["test"]
+    assert data.points.shape == (4, STORED, 3) and data.points.dtype == np.float32
+    assert data.labels.tolist() == [0, 4, 15, 4] and data.labels.dtype == np.int64
+    assert data.parts.shape == (4, STORED) and data.parts.dtype == np.int64
+    assert data.num_classes == 16 and data.class_names == list(CATEGORIES)
+    points, category, parts = data[(1, 2)]
+    np.testing.assert_array_equal(points.numpy(), data.points[2].T)
+    np.testing.assert_array_equal(parts.numpy(), data.parts[2])
+    assert category == 15 and parts.dtype == torch.int64
+    with h5py.File(folder_of(root) / "ply_data_test0.h5", "r") as file:
+        np.testing.assert_array_equal(data.parts, file["pid"][:])
+    assert ShapeNetPart(root, "test", num_points=5).parts.shape == (4, 5)
+
+
+@pytest.mark.parametrize("class_choice", [None, "chair"])
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_shards_concatenate_to_the_whole(root, world, class_choice):
+    whole = ShapeNetPart(root, "trainval", 6, class_choice=class_choice)
+    shards = [
+        ShapeNetPart(root, "trainval", 6, (rank, world), class_choice)
+        for rank in range(world)
+    ]
+    for name in ("points", "labels", "parts"):
+        together = np.concatenate([getattr(shard, name) for shard in shards])
+        np.testing.assert_array_equal(together, getattr(whole, name))
+    starts = np.cumsum([0] + [len(shard) for shard in shards[:-1]])
+    assert [shard.start for shard in shards] == list(starts)
+    assert {shard.total for shard in shards} == {len(whole)}
+
+
+def test_one_category(root):
+    everything = ShapeNetPart(root, "trainval")
+    chairs = ShapeNetPart(root, "trainval", class_choice="chair")
+    assert chairs.total == len(chairs) == 5 and set(chairs.labels) == {4}
+    chosen = everything.labels == 4
+    np.testing.assert_array_equal(chairs.points, everything.points[chosen])
+    np.testing.assert_array_equal(chairs.parts, everything.parts[chosen])
+    with pytest.raises(ValueError, match=r"--class_choice is one of airplane.*'stool'"):
+        ShapeNetPart(root, "train", class_choice="stool")
+    with pytest.raises(DataError, match="no mug in its test split"):
+        ShapeNetPart(root, "test", class_choice="mug")
+
+
+def test_points_are_shuffled_by_seed_epoch_and_row(root):
+    stored = ShapeNetPart(root, "train")
+    data = ShapeNetPart(root, "train", transform=shuffle_points, seed=2)
+    points, category, parts = data[(1, 4)]
+    label_of = {
+        tuple(p): part
+        for p, part in zip(stored.points[4].tolist(), stored.parts[4], strict=True)
+    }
+    assert [label_of[tuple(p)] for p in points.T.tolist()] == parts.tolist()
+    assert not torch.equal(points, stored[4][0]) and category == stored[4][1]
+    assert torch.equal(points, data[(1, 4)][0])
+    for key in ((0, 4), (2, 4)):
+        assert not torch.equal(points, data[key][0])
+    # A row is shuffled alike whether its shard or the whole set was read.
+    shard = ShapeNetPart(root, "train", None, (1, 3), transform=shuffle_points, seed=2)
+    row = shard.start + 2
+    assert torch.equal(shard[(1, 2)][0], data[(1, row)][0])
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(root):
+    data = ShapeNetPart(root, "train", transform=shuffle_points)
+    loaded = []
+    for workers in (0, 2):
+        sampler = GlobalBatchSampler(len(data), 8, last="fill")
+        sampler.set_epoch(3)
+        loader = DataLoader(data, batch_sampler=sampler, num_workers=workers)
+        loaded.append(list(loader))
+    assert len(loaded[0]) == 3
+    for alone, shared in zip(*loaded, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
+
+
+def refused(root, *texts, split="train", **kwargs):
+    with pytest.raises(DataError) as error:
+        ShapeNetPart(root, split, **kwargs)
+    message = str(error.value)
+    for text in (*texts, "bash data/download_data.sh --only shapenetpart`"):
+        assert text in message, message
+
+
+@pytest.mark.parametrize("part", [11, 16])
+def test_a_part_of_another_category_is_refused(root, part):
+    path = folder_of(root) / "ply_data_train1.h5"
+    with h5py.File(path, "a") as file:
+        file["pid"][1, 7] = part  # of a chair, which has 12 to 15
+    text = f"{path}: row 1 has a part that does not belong to its category"
+    refused(root, text)
+    refused(root, text, shard=(2, 3))
+
+
+def test_damage_is_named(root):
+    path = folder_of(root) / "ply_data_val0.h5"
+    with h5py.File(path, "a") as file:
+        file["label"][2] = 16
+    refused(root, f"{path}: key `label`, row 2", split="trainval")
+    with h5py.File(path, "a") as file:
+        del file["pid"]
+        file["label"][2] = 0
+    refused(
+        root, f"{path}: key `pid` not found; keys present: data, label", split="val"
+    )
+    path.write_bytes(path.read_bytes()[:500])
+    refused(root, f"{path}: not a readable HDF5", split="val")
+    path.unlink()
+    place = folder_of(root) / "ply_data_val*.h5"
+    refused(root, f"{place}: no such file", split="trainval")
+    listed = folder_of(root) / "train_hdf5_file_list.txt"
+    listed.write_text("ply_data_train0.h5\nply_data_train7.h5\n")
+    refused(root, f"{folder_of(root) / 'ply_data_train7.h5'}: file not found")
+    refused(root / "nowhere", f"{folder_of(root / 'nowhere')}: folder not found")
+    with pytest.raises(DataError, match=r"stores 12 .* --num_points 12"):
+        ShapeNetPart(root, "test", num_points=13)
+    with pytest.raises(ValueError, match="'all'"):
+        ShapeNetPart(root, "all")

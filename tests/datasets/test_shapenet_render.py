@@ -1,0 +1,219 @@
+"""Pre-training triplets: listing, choice of picture, independence of the loader."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from datasets.files import DataError
+from datasets.sampler import GlobalBatchSampler
+from datasets.shapenet_render import ShapeNetRender
+from datasets.transforms import augment_picture, augment_points
+from utils.seed import PICTURE, POINTS, generator
+
+POINTS_STORED = 32
+# Unsorted on purpose; unlike numbers and sizes of views.
+SHAPES = {"04/b": 3, "04/a": 1, "02/z": 2, "02/y": 4, "03/c": 5, "02/x": 3}
+
+
+def write_cloud(path, points):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(points)}\n"
+    header += "property float x\nproperty float y\nproperty float z\nend_header\n"
+    path.write_bytes(header.encode() + points.astype("<f4").tobytes())
+
+
+def write_views(folder, count, seed):
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    for view in range(count):
+        pixels = rng.integers(0, 256, (9 + view, 11, 4), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{view:02d}.png")
+
+
+@pytest.fixture
+def root(tmp_path):
+    for seed, (shape, views) in enumerate(SHAPES.items()):
+        points = np.random.default_rng(seed).normal(size=(POINTS_STORED, 3))
+        write_cloud(tmp_path / "ShapeNet" / f"{shape}.ply", points)
+        write_views(tmp_path / "ShapeNetRendering" / shape / "rendering", views, seed)
+    # What is not part of the data set is passed over.
+    (tmp_path / "ShapeNet" / "readme.txt").write_text("hello")
+    (tmp_path / "ShapeNet" / "02" / "._x.ply").write_text("left by an archiver")
+    for name in ("rendering_metadata.txt", "._00.png"):
+        (tmp_path / "ShapeNetRendering/02/x/rendering" / name).write_text("no picture")
+    (tmp_path / "ShapeNetRendering/99/more/rendering").mkdir(parents=True)
+    return tmp_path
+
+
+def make(root, **kwargs):
+    kwargs = {"num_points": POINTS_STORED, "image_size": 16, **kwargs}
+    return ShapeNetRender(root, **kwargs)
+
+
+def test_shapes_and_views_are_listed_sorted(root):
+    data = make(root)
+    assert data.shapes == ["02/x", "02/y", "02/z", "03/c", "04/a", "04/b"]
+    assert len(data) == 6
+    for index, shape in enumerate(data.shapes):
+        names = [path.name for path in data.picture_paths(index)]
+        assert names == [f"{view:02d}.png" for view in range(SHAPES[shape])]
+        assert data.cloud_path(index) == root / "ShapeNet" / f"{shape}.ply"
+
+
+def test_an_item_is_a_function_of_seed_epoch_and_index(root):
+    data = make(root, seed=3)
+    for epoch, index in [(0, 0), (2, 3), (5, 5)]:
+        path = data.cloud_path(index)
+        points = np.frombuffer(path.read_bytes()[-12 * POINTS_STORED :], "<f4")
+        points = points.reshape(-1, 3)
+        view1, view2, picture = data[(epoch, index)]
+        for view, got in enumerate((view1, view2)):
+            expected = augment_points(points, generator(POINTS, 3, epoch, index, view))
+            np.testing.assert_array_equal(got.numpy(), expected.T)
+        rng = generator(PICTURE, 3, epoch, index)
+        paths = data.picture_paths(index)
+        pixels = np.asarray(Image.open(paths[rng.integers(len(paths))]))[..., :3]
+        expected = augment_picture(Image.fromarray(pixels), rng, 16)
+        assert torch.equal(picture, expected)
+        assert [x.dtype for x in (view1, view2, picture)] == [torch.float32] * 3
+        assert not torch.equal(view1, view2)
+    for a, b in zip(data[4], data[(0, 4)], strict=True):
+        assert torch.equal(a, b)
+    for changed in (data[(1, 4)], make(root, seed=4)[4], data[3]):
+        assert not any(torch.equal(a, b) for a, b in zip(data[4], changed, strict=True))
+
+
+def test_every_view_is_chosen_about_as_often(root):
+    chosen = []
+
+    def note(image, rng, size):
+        chosen.append(image.size[1] - 9)
+        return torch.zeros(3, size, size)
+
+    data = make(root, image_transform=note)
+    index = data.shapes.index("02/y")
+    for epoch in range(400):
+        data[(epoch, index)]
+    counts = np.bincount(chosen, minlength=4)
+    assert len(counts) == 4 and counts.min() > 70
+
+
+def batches(data, workers, order=None, epochs=(0, 1)):
+    sampler = GlobalBatchSampler(len(data), 2, seed=1)
+    loader = DataLoader(
+        data,
+        batch_sampler=sampler,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
+    found = []
+    for epoch in epochs:
+        sampler.set_epoch(epoch)
+        found += list(loader)
+    return found
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(root):
+    alone, shared = batches(make(root), 0), batches(make(root), 2)
+    assert len(alone) == len(shared) == 6
+    for a, b in zip(alone, shared, strict=True):
+        for x, y in zip(a, b, strict=True):
+            assert torch.equal(x, y)
+    assert alone[0][0].shape == (2, 3, POINTS_STORED)
+    assert alone[0][2].shape == (2, 3, 16, 16)
+    assert not torch.equal(alone[0][0], alone[3][0])  # persistent workers, new epoch
+
+
+def test_items_do_not_depend_on_what_was_read_before(root):
+    data = make(root)
+    keys = [(e, i) for e in range(2) for i in range(6)]
+    forwards = {key: data[key] for key in keys}
+    backwards = {key: data[key] for key in reversed(keys)}
+    for key in keys:
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(forwards[key], backwards[key], strict=True)
+        )
+
+
+def test_pickled_and_closed(root):
+    data = make(root)
+    before = set(os.listdir("/proc/self/fd"))
+    copy = pickle.loads(pickle.dumps(data))
+    assert all(torch.equal(a, b) for a, b in zip(copy[2], data[2], strict=True))
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_first_vertices_are_taken(root):
+    def still(points, rng):
+        return points
+
+    whole = make(root, point_transform=still, num_points=None)[0][0]
+    assert whole.shape == (3, POINTS_STORED)
+    some = make(root, point_transform=still, num_points=10)[0][0]
+    assert torch.equal(some, whole[:, :10])
+    with pytest.raises(DataError) as error:
+        make(root, num_points=33)[0]
+    message = str(error.value)
+    assert str(root / "ShapeNet/02/x.ply") in message
+    assert "stores 32 points" in message and "the 33 asked for" in message
+    assert "--num_points 32" in message
+
+
+def refused(call, *texts):
+    with pytest.raises(DataError) as error:
+        call()
+    message = str(error.value)
+    for text in (*texts, "bash data/download_data.sh --only shapenet`"):
+        assert text in message, message
+    assert "`--data_root data/synthetic`" in message
+
+
+@pytest.mark.parametrize("name", ["ShapeNet", "ShapeNetRendering"])
+def test_a_missing_folder_is_named(root, name):
+    (root / name).rename(root / "elsewhere")
+    refused(lambda: make(root), f"{root / name}: folder not found")
+
+
+def test_no_shapes_at_all(tmp_path):
+    (tmp_path / "ShapeNet" / "02").mkdir(parents=True)
+    (tmp_path / "ShapeNetRendering").mkdir()
+    refused(lambda: make(tmp_path), str(tmp_path / "ShapeNet"), "no such file")
+
+
+def test_shapes_without_pictures_are_named_and_counted(root):
+    renderings = root / "ShapeNetRendering"
+    (renderings / "03" / "c").rename(root / "elsewhere")  # no folder of views
+    place = str(renderings / "03/c/rendering")
+    refused(lambda: make(root), "1 of 6 shapes have no picture", place)
+    for shape in ("02/x", "02/z", "04/a"):  # a folder, but no pictures in it
+        for path in (renderings / shape / "rendering").glob("0*.png"):
+            path.unlink()
+    places = [str(renderings / s / "rendering") for s in ("02/x", "02/z", "03/c")]
+    refused(lambda: make(root), "4 of 6 shapes", ", ".join(places) + ", ...")
+
+
+def test_damaged_files_are_named_when_they_are_read(root):
+    data = make(root)
+    cloud, picture = data.cloud_path(4), data.picture_paths(4)[0]
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[: len(whole) // 2])
+    refused(lambda: data[4], f"{picture}: not a readable picture")
+    picture.unlink()
+    refused(lambda: data[4], f"{picture}: file not found")
+    cloud.write_bytes(cloud.read_bytes()[:-1])
+    refused(lambda: data[4], f"{cloud}: not a readable PLY", "truncated")
+    cloud.unlink()
+    refused(lambda: data[4], f"{cloud}: file not found")
+
+
+def test_a_worker_passes_the_message_on(root):
+    data = make(root)
+    data.cloud_path(4).write_bytes(b"")
+    with pytest.raises(DataError, match=r"a\.ply: the file is empty"):
+        batches(data, 1, epochs=(0,))
