@@ -1,0 +1,167 @@
+"""NT-Xent against a double loop, on one process and on two; the other losses."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from models.losses import NTXentLoss, crosspoint_loss, smoothed_cross_entropy
+from tests.models import reference
+from utils import distributed
+
+B, D = 6, 8
+
+
+def rows(seed: int, batch: int = B) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, D, generator=generator, dtype=torch.float64)
+
+
+def leaves(*tensors: torch.Tensor) -> list[torch.Tensor]:
+    return [t.detach().clone().requires_grad_() for t in tensors]
+
+
+@pytest.mark.parametrize("batch", [1, 2, B])
+@pytest.mark.parametrize("temperature", [0.1, 0.7])
+@pytest.mark.parametrize("gather", [True, False])
+def test_nt_xent_is_the_double_loop_with_gradients(batch, temperature, gather):
+    found, wanted = (leaves(rows(0, batch), rows(1, batch)) for _ in range(2))
+    loss = NTXentLoss(temperature, gather=gather)(*found)
+    expected = reference.nt_xent(*wanted, temperature)
+    assert loss.shape == ()
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-12)
+    loss.backward()
+    expected.backward()
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_every_anchor_has_2b_minus_2_negatives():
+    """Where all rows are the same, each of 2B - 1 candidates is as likely."""
+    same = torch.ones(B, D, dtype=torch.float64)
+    loss = NTXentLoss()(same, same)
+    assert loss.item() == pytest.approx(math.log(2 * B - 1))
+
+
+def test_lengths_of_the_rows_do_not_matter():
+    criterion = NTXentLoss()
+    loss = criterion(rows(0), rows(1))
+    torch.testing.assert_close(criterion(1000 * rows(0), 0.01 * rows(1)), loss)
+
+
+def test_the_default_temperature_is_a_tenth():
+    torch.testing.assert_close(
+        NTXentLoss()(rows(0), rows(1)), reference.nt_xent(rows(0), rows(1), 0.1)
+    )
+
+
+def test_autocast_does_not_lower_the_precision():
+    z0, z1 = rows(0).float(), rows(1).float()
+    expected = NTXentLoss()(z0, z1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(NTXentLoss()(z0, z1), expected)
+    halves = NTXentLoss()(z0.bfloat16(), z1.bfloat16())
+    assert halves.dtype == torch.float32
+    same = NTXentLoss()(z0.bfloat16().float(), z1.bfloat16().float())
+    assert torch.equal(halves, same)
+
+
+@pytest.mark.parametrize("temperature", [0, -0.1])
+def test_a_temperature_that_is_not_positive_is_refused(temperature):
+    with pytest.raises(ValueError, match="temperature must be positive"):
+        NTXentLoss(temperature)
+
+
+@pytest.mark.parametrize("shape", [(B - 1, D), (B, D + 1), (B, D, 1), (D,)])
+def test_unequal_shapes_are_refused(shape):
+    with pytest.raises(ValueError, match=r"\(B, D\) with \(B, D\), got \(6, 8\) and"):
+        NTXentLoss()(torch.zeros(B, D), torch.zeros(shape))
+    if len(shape) != 2:
+        with pytest.raises(ValueError, match="NT-Xent compares"):
+            NTXentLoss()(torch.zeros(shape), torch.zeros(shape))
+
+
+def test_crosspoint_loss_is_the_sum_with_the_mean_taken_before_normalisation():
+    found, wanted = (leaves(5 * rows(0), rows(1), rows(2)) for _ in range(2))
+    total, imid, cmid = crosspoint_loss(*found, NTXentLoss())
+    z1, z2, z_image = wanted
+    expected_imid = reference.nt_xent(z1, z2, 0.1)
+    expected_cmid = reference.nt_xent(0.5 * z1 + 0.5 * z2, z_image, 0.1)
+    torch.testing.assert_close(imid, expected_imid)
+    torch.testing.assert_close(cmid, expected_cmid)
+    torch.testing.assert_close(total, expected_imid + expected_cmid)
+    total.backward()
+    (expected_imid + expected_cmid).backward()
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_smoothed_cross_entropy_is_the_loop(classes, smoothing):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, classes, generator=generator, dtype=torch.float64)
+    target = torch.tensor([0, classes - 1, 1, 1])
+    found, wanted = leaves(logits, logits)
+    expected = 0.0
+    for row, label in zip(wanted, target.tolist(), strict=True):
+        normaliser = torch.log(sum(torch.exp(value) for value in row))
+        for c in range(classes):
+            share = 1 - smoothing if c == label else smoothing / (classes - 1)
+            expected = expected - share * (row[c] - normaliser) / len(logits)
+    loss = smoothed_cross_entropy(found, target, smoothing)
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(found.grad, wanted.grad)
+
+
+def test_the_default_smoothing_is_a_fifth():
+    logits, target = rows(0), torch.arange(B)
+    loss = smoothed_cross_entropy(logits, target)
+    torch.testing.assert_close(loss, smoothed_cross_entropy(logits, target, 0.2))
+
+
+def nt_xent_on_rank(z0, z1, gather):
+    """The rank's loss of its half of the batch, and its gradients."""
+    share = len(z0) // distributed.world_size()
+    first = share * distributed.rank()
+    own = leaves(z0[first : first + share], z1[first : first + share])
+    loss = NTXentLoss(0.3, gather=gather)(*own)
+    loss.backward()
+    return loss.detach(), own[0].grad, own[1].grad
+
+
+def test_two_ranks_see_the_global_batch(two_ranks):
+    wanted = leaves(rows(0), rows(1))
+    expected = reference.nt_xent(*wanted, 0.3)
+    expected.backward()
+    losses, *grads = zip(*two_ranks.run(nt_xent_on_rank, *wanted, True), strict=True)
+    torch.testing.assert_close(sum(losses) / 2, expected.detach())
+    for found, leaf in zip(grads, wanted, strict=True):
+        # Averaging over ranks, as data-parallel training does, halves the sum.
+        torch.testing.assert_close(torch.cat(found) / 2, leaf.grad)
+
+
+def test_negatives_come_from_the_other_rank(two_ranks):
+    z0, z1 = rows(0), rows(1)
+    before = two_ranks.run(nt_xent_on_rank, z0, z1, True)
+    z0[B // 2 :] = rows(2)[B // 2 :]  # rank 1's rows alone
+    after = two_ranks.run(nt_xent_on_rank, z0, z1, True)
+    assert abs(before[0][0] - after[0][0]) > 1e-3
+    same = torch.ones(B, D, dtype=torch.float64)
+    for loss, *_ in two_ranks.run(nt_xent_on_rank, same, same, True):
+        assert loss.item() == pytest.approx(math.log(2 * B - 1))
+
+
+def test_without_gathering_each_rank_has_its_own_batch(two_ranks):
+    z0, z1 = rows(0), rows(1)
+    half = B // 2
+    losses = [loss for loss, *_ in two_ranks.run(nt_xent_on_rank, z0, z1, False)]
+    expected = [
+        reference.nt_xent(z0[:half], z1[:half], 0.3),
+        reference.nt_xent(z0[half:], z1[half:], 0.3),
+    ]
+    torch.testing.assert_close(torch.stack(losses), torch.stack(expected))

@@ -1,0 +1,140 @@
+"""Names and shapes of all weights: the published code loads them strictly."""
+
+from __future__ import annotations
+
+import pytest
+import torchvision
+
+from models.dgcnn import DGCNN
+from models.image import ImageEncoder
+from models.partseg import DGCNNPartSeg
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def batch_norm(name: str, width: int) -> Shapes:
+    return {
+        f"{name}.weight": (width,),
+        f"{name}.bias": (width,),
+        f"{name}.running_mean": (width,),
+        f"{name}.running_var": (width,),
+        f"{name}.num_batches_tracked": (),
+    }
+
+
+def named(name: str, twin: str, *shape: int) -> Shapes:
+    """A convolution and its BatchNorm, which ``twin`` names a second time."""
+    width = shape[0]
+    norms = batch_norm(f"{name}.1", width) | batch_norm(twin, width)
+    return {f"{name}.0.weight": shape} | norms
+
+
+DGCNN_BODY: Shapes = {
+    **named("conv1", "bn1", 64, 6, 1, 1),
+    **named("conv2", "bn2", 64, 128, 1, 1),
+    **named("conv3", "bn3", 128, 128, 1, 1),
+    **named("conv4", "bn4", 256, 256, 1, 1),
+    **named("conv5", "bn5", 1024, 512, 1),
+}
+DGCNN_PRETRAINING: Shapes = {
+    **DGCNN_BODY,
+    "inv_head.0.weight": (1024, 2048),
+    "inv_head.0.bias": (1024,),
+    **batch_norm("inv_head.1", 1024),
+    "inv_head.3.weight": (256, 1024),
+    "inv_head.3.bias": (256,),
+}
+DGCNN_CLASSIFIER: Shapes = {
+    **DGCNN_BODY,
+    "linear1.weight": (512, 2048),
+    **batch_norm("bn6", 512),
+    "linear2.weight": (256, 512),
+    "linear2.bias": (256,),
+    **batch_norm("bn7", 256),
+    "linear3.weight": (40, 256),
+    "linear3.bias": (40,),
+}
+PARTSEG_BODY: Shapes = {
+    **named("transform_net.conv1", "transform_net.bn1", 64, 6, 1, 1),
+    **named("transform_net.conv2", "transform_net.bn2", 128, 64, 1, 1),
+    "transform_net.conv3.0.weight": (1024, 128, 1),
+    **batch_norm("transform_net.conv3.1", 1024),
+    "transform_net.linear1.weight": (512, 1024),
+    **batch_norm("transform_net.bn3", 512),
+    "transform_net.linear2.weight": (256, 512),
+    **batch_norm("transform_net.bn4", 256),
+    "transform_net.transform.weight": (9, 256),
+    "transform_net.transform.bias": (9,),
+    **named("conv1", "bn1", 64, 6, 1, 1),
+    **named("conv2", "bn2", 64, 64, 1, 1),
+    **named("conv3", "bn3", 64, 128, 1, 1),
+    **named("conv4", "bn4", 64, 64, 1, 1),
+    **named("conv5", "bn5", 64, 128, 1, 1),
+    **named("conv6", "bn6", 1024, 192, 1),
+}
+PARTSEG_PRETRAINING: Shapes = {
+    **PARTSEG_BODY,
+    "inv_head.0.weight": (1024, 1024),
+    "inv_head.0.bias": (1024,),
+    **batch_norm("inv_head.1", 1024),
+    "inv_head.3.weight": (256, 1024),
+    "inv_head.3.bias": (256,),
+}
+PARTSEG_SEGMENTATION: Shapes = {
+    **PARTSEG_BODY,
+    **named("conv7", "bn7", 64, 16, 1),
+    **named("conv8", "bn8", 256, 1280, 1),
+    **named("conv9", "bn9", 256, 256, 1),
+    **named("conv10", "bn10", 128, 256, 1),
+    "conv11.weight": (50, 128, 1),
+}
+IMAGE_HEAD: Shapes = {
+    "inv_head.0.weight": (512, 2048),
+    **batch_norm("inv_head.1", 512),
+    "inv_head.3.weight": (256, 512),
+}
+
+NETWORKS = {
+    "dgcnn pre-training": (DGCNN, {}, DGCNN_PRETRAINING),
+    "dgcnn classifier": (DGCNN, {"num_classes": 40}, DGCNN_CLASSIFIER),
+    "partseg pre-training": (DGCNNPartSeg, {}, PARTSEG_PRETRAINING),
+    "partseg segmentation": (DGCNNPartSeg, {"num_parts": 50}, PARTSEG_SEGMENTATION),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_names_and_shapes(name):
+    kind, options, expected = NETWORKS[name]
+    state = kind(**options).state_dict()
+    assert {key: tuple(value.shape) for key, value in state.items()} == expected
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_two_names_of_a_batch_norm_are_one(name):
+    kind, options, _ = NETWORKS[name]
+    model = kind(**options)
+    state = model.state_dict(keep_vars=True)
+    twins = {
+        key: key.replace("conv", "bn").replace(".1.", ".")
+        for key in state
+        if "conv" in key and ".1." in key and "transform_net.conv3" not in key
+    }
+    assert len(twins) >= 5 * 5
+    assert all(state[key] is state[twin] for key, twin in twins.items())
+
+
+def test_the_picture_side_is_torchvisions_network_without_classifier_and_the_head():
+    state = ImageEncoder("resnet50").state_dict()
+    backbone = {
+        f"resnet.{name}": tuple(value.shape)
+        for name, value in torchvision.models.resnet50().state_dict().items()
+        if not name.startswith("fc.")
+    }
+    assert {n: tuple(v.shape) for n, v in state.items()} == backbone | IMAGE_HEAD
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet34"])
+def test_smaller_backbones_keep_the_names_of_the_head(backbone):
+    state = ImageEncoder(backbone).state_dict()
+    head = {n: tuple(v.shape) for n, v in state.items() if n.startswith("inv_head.")}
+    assert head == IMAGE_HEAD | {"inv_head.0.weight": (512, 512)}
