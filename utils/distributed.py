@@ -6,6 +6,7 @@ With one process nothing is initialised and every function here is the identity,
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections.abc import Callable
@@ -209,7 +210,10 @@ def data_parallel(module: nn.Module, device: torch.device) -> nn.Module:
         return module
     module = synchronise_batchnorm(module, device)
     ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
+    known = inspect.signature(DistributedDataParallel).parameters
+    newer = "forward_sync_buffers"  # what later releases of torch call it
+    option = newer if newer in known else "broadcast_buffers"
+    return DistributedDataParallel(module, device_ids=ids, **{option: False})
 
 
 def unwrap(module: nn.Module) -> nn.Module:

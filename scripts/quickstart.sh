@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# From nothing to a pre-trained encoder and its score, on synthetic data:
+#
+#   scripts/quickstart.sh               one run, minutes on 2 CPU cores
+#   scripts/quickstart.sh --seeds 3     three runs: mean and deviation
+#
+# Writes data/synthetic and checkpoints/quickstart*. A second run uses the environment
+# and the data again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+seeds=1
+while [ $# -gt 0 ]; do
+  case $1 in
+    --seeds) seeds=${2:?--seeds needs a number}; shift 2 ;;
+    -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) echo "error: unknown argument $1; see $0 --help" >&2; exit 2 ;;
+  esac
+done
+case $seeds in '' | *[!0-9]* | 0) echo "error: --seeds takes 1, 2, ..." >&2; exit 2 ;; esac
+
+. scripts/environment.sh requirements.txt
+
+# Every GPU whose number divides the batch, or 2 processes on the CPU.
+batch=16
+processes=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)
+if [ "$processes" -eq 0 ]; then
+  processes=2
+  cores=$(getconf _NPROCESSORS_ONLN)
+  export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > 1 ? cores / 2 : 1))}"
+else
+  while [ $((batch % processes)) -ne 0 ]; do processes=$((processes - 1)); done
+fi
+
+runs=checkpoints/quickstart
+mkdir -p "$runs"
+times=$runs/stages.tsv
+: >"$times"
+stage() { # stage NAME COMMAND...: run it, and note the seconds that it took
+  local name=$1 start=$SECONDS
+  shift
+  printf '\n== %s\n   %s\n' "$name" "$*"
+  "$@"
+  printf '%s\t%s\n' "$name" "$((SECONDS - start))" >>"$times"
+}
+
+# Small enough for two cores: 512 points, 10 neighbours, ResNet-18 on 64x64 pictures.
+encoder=(--num_points 512 --k 10 --emb_dims 256)
+common=(--data_root data/synthetic --overwrite)
+
+stage "synthetic data" python -m datasets.synthetic \
+  --out data/synthetic --shapes 480 --seed 0
+
+judge() { # judge NAME WEIGHTS SEED: the linear SVM on both evaluation sets
+  torchrun --nproc_per_node="$processes" eval_svm.py "${common[@]}" "${encoder[@]}" \
+    --dataset modelnet40 scanobjectnn --C 0.01 0.1 1 10 100 --wandb disabled \
+    --model_path "$2" --seed "$3" --exp_name "quickstart_$1_seed$3"
+}
+
+for seed in $(seq "$seeds"); do
+  stage "SVM, untrained encoder, seed $seed" judge untrained none "$seed"
+  stage "pre-training, seed $seed" torchrun --nproc_per_node="$processes" \
+    train_crosspoint.py "${common[@]}" "${encoder[@]}" \
+    --image_encoder resnet18 --image_size 64 --batch_size "$batch" --epochs 4 \
+    --svm_every 0 --num_workers 1 --seed "$seed" --exp_name "quickstart_seed$seed"
+  stage "SVM, pre-trained encoder, seed $seed" judge pretrained \
+    "checkpoints/quickstart_seed$seed/models/best_model.pth" "$seed"
+done
+
+python scripts/quickstart_table.py "$seeds" | tee "$runs/table.txt"

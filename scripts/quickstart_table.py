@@ -1,0 +1,84 @@
+"""The table that ends scripts/quickstart.sh, read from the files its stages wrote."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from pathlib import Path
+
+CHECKPOINTS = Path("checkpoints")
+NAMES = {"modelnet40": "ModelNet40-like", "scanobjectnn": "ScanObjectNN-like"}
+
+
+def read_metrics(run: str) -> list[dict]:
+    """The lines of a run's metrics.jsonl."""
+    path = CHECKPOINTS / run / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def spread(values: list[float]) -> str:
+    """``91.2 ± 0.4`` in percent; the sample deviation, where there are two or more."""
+    mean = f"{100 * statistics.fmean(values):.1f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ± {100 * statistics.stdev(values):.1f}"
+
+
+def accuracies(kind: str, seeds: range) -> dict[str, list[dict]]:
+    """Results of every data set, one a seed."""
+    found: dict[str, list[dict]] = {}
+    for seed in seeds:
+        for result in read_metrics(f"quickstart_{kind}_seed{seed}"):
+            found.setdefault(result["dataset"], []).append(result)
+    return found
+
+
+def table(seeds: range) -> str:
+    """The whole text: accuracies, losses, times, files."""
+    untrained, trained = (
+        accuracies(kind, seeds) for kind in ("untrained", "pretrained")
+    )
+    lines = [
+        "",
+        f"Linear SVM on frozen features, accuracy in %, {len(seeds)} seed"
+        + ("s, mean ± deviation" if len(seeds) > 1 else "")
+        + "; C chosen on held-out training data",
+        f"  {'':<20}{'untrained':>14}{'pre-trained':>14}   C untrained | pre-trained",
+    ]
+    for name, label in NAMES.items():
+        values = [
+            spread([r["accuracy"] for r in part[name]]) for part in (untrained, trained)
+        ]
+        chosen = " | ".join(
+            " ".join(f"{r['C']:g}" for r in part[name]) for part in (untrained, trained)
+        )
+        lines.append(f"  {label:<20}{values[0]:>14}{values[1]:>14}   {chosen}")
+    lines += ["", "Pre-training loss, first step and mean of the last epoch"]
+    for seed in seeds:
+        metrics = read_metrics(f"quickstart_seed{seed}")
+        first = next(m["loss"] for m in metrics if "step" in m)
+        last = [m["train_loss"] for m in metrics if "epoch_end" in m][-1]
+        lines.append(f"  seed {seed}: {first:.3f} -> {last:.3f}")
+    lines += ["", "Wall time"]
+    stages = (CHECKPOINTS / "quickstart" / "stages.tsv").read_text().splitlines()
+    for stage in stages:
+        name, seconds = stage.split("\t")
+        lines.append(f"  {name:<38}{seconds:>6} s")
+    total = sum(int(stage.split("\t")[1]) for stage in stages)
+    lines.append(f"  {'all':<38}{total:>6} s")
+    lines += ["", "Files", "  data/synthetic/                          four data sets"]
+    for seed in seeds:
+        run = f"checkpoints/quickstart_seed{seed}"
+        lines += [
+            f"  {run}/models/best_model.pth   the point encoder",
+            f"  {run}/metrics.jsonl, run.log, wandb/",
+            f"  checkpoints/quickstart_untrained_seed{seed}/, "
+            f"checkpoints/quickstart_pretrained_seed{seed}/   confusion tables",
+        ]
+    lines.append("  checkpoints/quickstart/table.txt         this table")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table(range(1, int(sys.argv[1]) + 1)))

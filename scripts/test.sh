@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Lint and all tests. `--fast` leaves out the end-to-end runs of the scripts; any other
+# argument goes to pytest:   scripts/test.sh [--fast] [PYTEST ARGUMENTS]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/environment.sh requirements-dev.txt
+select=()
+if [ "${1:-}" = --fast ]; then
+  shift
+  select=(-m "not slow")
+fi
+ruff check .
+ruff format --check .
+# One thread a process: the tests are small, and some start two processes themselves.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+exec python -m pytest ${select[@]+"${select[@]}"} "$@"
