@@ -13,6 +13,7 @@ from datasets.synthetic_render import camera, project, rasterise, unproject
 from datasets.synthetic_shapes import Shape
 
 _PIXELS = 280
+_SHRINK = 0.7
 _BACKGROUND = -1
 
 
@@ -31,42 +32,38 @@ def scan(
         object's upright frame and a mask (count,) i4: -1 background, 0 object.
     """
     turned = move(shape.in_unit_sphere(), rotation("y", rng.uniform(0, 360)))
-    floor, floor_faces = _surroundings(turned, rng)
-    # The scene is shrunk to fit the picture: the floor reaches beyond the unit sphere.
-    scale = 0.7
-    scene = np.concatenate([turned, floor]) * scale
-    faces = np.concatenate([shape.faces, floor_faces + len(turned)])
     view = camera(rng.uniform(0, 360), rng.uniform(5, 40))
-    screen = project(move(scene, view), _PIXELS)
-    # The object alone and the scene are two pictures: floor under the object and walls
-    # in front of it must not hide it in the clean variant.
-    clean = _visible(screen, shape.faces, view) / scale
-    whole, face = _visible(screen, faces, view, with_face=True)
-    behind = whole[face >= len(shape.faces)] / scale
-    in_scene = whole[face < len(shape.faces)] / scale
+    floor, floor_faces = _surroundings(turned, view[2], rng)
+    scene = np.concatenate([turned, floor])
+    faces = np.concatenate([shape.faces, floor_faces + len(turned)])
+    seen, face = _visible(scene, faces, view)
+    own, behind = seen[face < len(shape.faces)], seen[face >= len(shape.faces)]
 
     noise = rng.uniform(0.004, 0.015)
     share = rng.uniform(0.1, 0.4) if len(behind) else 0.0
-    objects_only = _draw(clean, count, noise, rng)
+    alone = _draw(own, count, noise, rng)
     strays = round(share * count)
     scene_points = np.concatenate(
-        [_draw(in_scene, count - strays, noise, rng), _draw(behind, strays, noise, rng)]
+        [_draw(own, count - strays, noise, rng), _draw(behind, strays, noise, rng)]
     )
     mask = np.repeat(np.array([0, _BACKGROUND], np.int32), [count - strays, strays])
     order = rng.permutation(count)
     scene_points, mask = scene_points[order], mask[order]
     hard, hard_mask = _perturb(scene_points, mask, rng)
     return {
-        "obj_only": (_unit(objects_only), np.zeros(count, np.int32)),
+        "obj_only": (_unit(alone), np.zeros(count, np.int32)),
         "obj_bg": (_unit(scene_points), mask),
         "pb_t50_rs": (hard, hard_mask),
     }
 
 
 def _surroundings(
-    points: np.ndarray, rng: np.random.Generator
+    points: np.ndarray, to_sensor: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A patch of floor below the shape and sometimes a wall: vertices, faces."""
+    """A patch of floor below the shape and sometimes a wall: vertices, faces.
+
+    The wall stands on the far side, where it cannot come between sensor and shape.
+    """
     low, high = points.min(axis=0), points.max(axis=0)
     margin = rng.uniform(0.05, 0.3, 4)
     x0, x1 = low[0] - margin[0], high[0] + margin[1]
@@ -75,20 +72,24 @@ def _surroundings(
     quads = [[(x0, y, z0), (x1, y, z0), (x1, y, z1), (x0, y, z1)]]
     if rng.random() < 0.4:
         top = y + rng.uniform(0.3, 1.0) * (high[1] - y)
-        side = x0 if rng.random() < 0.5 else x1
+        side = x0 if to_sensor[0] > 0 else x1
         quads.append([(side, y, z0), (side, top, z0), (side, top, z1), (side, y, z1)])
     first = 4 * np.arange(len(quads))[:, None, None]
     faces = (first + np.array([[0, 1, 2], [0, 2, 3]])).reshape(-1, 3)
     return np.array(quads, float).reshape(-1, 3), faces
 
 
-def _visible(screen, faces, view, with_face=False):
-    """The surface point (M,3) under each covered pixel, in the scene's axes."""
+def _visible(
+    scene: np.ndarray, faces: np.ndarray, view: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The point (M,3) of the scene under each covered pixel, and its face (M,)."""
+    # Shrunk to fit the picture: the floor reaches beyond the unit sphere.
+    screen = project(move(scene * _SHRINK, view), _PIXELS)
     face, inverse = rasterise(screen[faces], _PIXELS)
     rows, columns = np.nonzero(face >= 0)
     pixels = np.stack([columns + 0.5, rows + 0.5, inverse[rows, columns]], axis=1)
-    points = move(unproject(pixels, _PIXELS), view.T)
-    return (points, face[rows, columns]) if with_face else points
+    points = move(unproject(pixels, _PIXELS), view.T) / _SHRINK
+    return points, face[rows, columns]
 
 
 def _draw(points, count, noise, rng) -> np.ndarray:
@@ -114,16 +115,15 @@ def _perturb(points, mask, rng) -> tuple[np.ndarray, np.ndarray]:
     own = points[mask != _BACKGROUND]
     low, high = own.min(axis=0), own.max(axis=0)
     extent = high - low
-    kept = np.arange(len(points))
-    # Sideways only, and again with half the way if next to nothing of it is left.
     shift = rng.uniform(-0.5, 0.5, 3) * extent * (1, 0.3, 1)
+    # Half the way, and half again, where next to nothing of the object would be left.
     while True:
         lower, upper = low + shift - 0.1 * extent, high + shift + 0.1 * extent
         inside = ((points >= lower) & (points <= upper)).all(axis=1)
         if (inside & (mask != _BACKGROUND)).sum() >= 0.3 * len(own):
-            kept = np.nonzero(inside)[0]
             break
         shift = shift / 2
+    kept = np.nonzero(inside)[0]
     chosen = np.concatenate([kept, rng.choice(kept, len(points) - len(kept))])
     chosen = chosen[rng.permutation(len(chosen))]
     turned = move(points[chosen], rotation("y", rng.uniform(0, 360)))
