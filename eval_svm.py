@@ -85,6 +85,12 @@ from utils.svm import choose_C, fit_linear_svm
 
 def main(args: argparse.Namespace) -> None:
     process = distributed.start(args.dist_timeout)
+    judge_encoder(args, process)
+    distributed.stop()
+
+
+def judge_encoder(args: argparse.Namespace, process: distributed.Process) -> None:
+    """Every data set's features and SVM, and a run folder with the results."""
     if args.save_features and len(args.dataset) > 1:
         raise cli.UsageError("--save_features takes one --dataset at a time")
     shard = (process.rank, process.world_size)
@@ -105,7 +111,6 @@ def main(args: argparse.Namespace) -> None:
             logger.record({"dataset": name, "model_path": args.model_path, **result})
     finally:
         logger.close()
-    distributed.stop()
 
 
 def load_splits(

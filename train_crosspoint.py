@@ -110,8 +110,14 @@ PROBE_POINTS = 1024
 
 
 def main(args: argparse.Namespace) -> None:
-    args.lr = args.lr or DEFAULT_LR[args.optimizer]
     process = distributed.start(args.dist_timeout)
+    pretrain(args, process)
+    distributed.stop()
+
+
+def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
+    """Read the data, build the model, train, and leave a run folder behind."""
+    args.lr = args.lr or DEFAULT_LR[args.optimizer]
     with cli.usage_errors():
         dataset = ShapeNetRender(
             args.data_root, args.num_points, args.image_size, args.seed
@@ -173,7 +179,6 @@ def main(args: argparse.Namespace) -> None:
         logger.info(f"done; weights in {folder / 'models' / 'best_model.pth'}")
     finally:
         logger.close()
-    distributed.stop()
 
 
 def train_one_epoch(

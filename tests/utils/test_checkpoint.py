@@ -1,0 +1,173 @@
+"""Files of weights: whole or not at all, and never loaded in silence."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from models.dgcnn import DGCNN
+from models.partseg import DGCNNPartSeg
+from utils import checkpoint
+from utils.checkpoint import CheckpointError, Progress
+
+
+def small_dgcnn(seed: int, **options) -> DGCNN:
+    torch.manual_seed(seed)
+    return DGCNN(k=4, emb_dims=16, **options)
+
+
+def test_weights_return_bit_for_bit(tmp_path: Path) -> None:
+    saved, loaded = small_dgcnn(0), small_dgcnn(1)
+    checkpoint.save_weights(saved, tmp_path / "w.pth")
+    report = checkpoint.load_pretrained(loaded, tmp_path / "w.pth")
+    assert report.left_out == report.initialised == ()
+    assert set(report.loaded) == set(saved.state_dict())
+    for name, value in saved.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name])
+
+
+def test_the_file_of_a_wrapped_model_has_inner_names(tmp_path: Path) -> None:
+    # Saved with `module.` names and loaded leniently, not one entry would match.
+    inner = small_dgcnn(0)
+    state = {f"module.{name}": value for name, value in inner.state_dict().items()}
+    torch.save(state, tmp_path / "prefixed.pth")
+    other = small_dgcnn(1)
+    report = checkpoint.load_pretrained(other, tmp_path / "prefixed.pth")
+    assert len(report.loaded) == len(inner.state_dict())
+    assert torch.equal(other.conv1[0].weight, inner.conv1[0].weight)
+
+
+def test_fine_tuning_takes_the_encoder_and_says_what_is_new(tmp_path: Path) -> None:
+    pretrained = small_dgcnn(0)
+    checkpoint.save_weights(pretrained, tmp_path / "w.pth")
+    classifier = small_dgcnn(1, num_classes=7)
+    report = checkpoint.load_pretrained(classifier, tmp_path / "w.pth")
+    assert torch.equal(classifier.conv4[0].weight, pretrained.conv4[0].weight)
+    assert {name.split(".")[0] for name in report.left_out} == {"inv_head"}
+    assert {name.split(".")[0] for name in report.initialised} == {
+        *("linear1", "linear2", "linear3", "bn6", "bn7")
+    }
+    assert "inv_head" in str(report)
+    assert "linear3" in str(report)
+
+
+def test_segmentation_pretraining_file_has_the_unused_batchnorms(
+    tmp_path: Path,
+) -> None:
+    model = DGCNNPartSeg(k=4, emb_dims=16)
+    checkpoint.save_weights(model, tmp_path / "w.pth")
+    state = torch.load(tmp_path / "w.pth", weights_only=True)
+    for name, width in {"bn7": 64, "bn8": 256, "bn9": 256, "bn10": 128}.items():
+        assert torch.equal(state[f"{name}.weight"], torch.ones(width))
+        assert torch.equal(state[f"{name}.running_mean"], torch.zeros(width))
+        assert state[f"{name}.num_batches_tracked"].shape == ()
+    report = checkpoint.load_pretrained(
+        DGCNNPartSeg(k=4, emb_dims=16), tmp_path / "w.pth"
+    )
+    assert {name.split(".")[0] for name in report.left_out} == {
+        *("bn7", "bn8", "bn9", "bn10")
+    }
+    segmenter = DGCNNPartSeg(k=4, emb_dims=16, num_parts=50).state_dict()
+    assert "bn7.weight" in segmenter
+    assert set(checkpoint.published_weights(DGCNN(4, 16))) == set(
+        DGCNN(4, 16).state_dict()
+    )
+
+
+def test_a_file_of_which_nothing_fits_is_refused(tmp_path: Path) -> None:
+    torch.save({"encoder.weight": torch.zeros(3)}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"w\.pth: none of its 1 entries.*conv1"):
+        checkpoint.load_pretrained(small_dgcnn(0), tmp_path / "w.pth")
+
+
+def test_another_shape_is_refused_by_name(tmp_path: Path) -> None:
+    checkpoint.save_weights(DGCNN(k=4, emb_dims=32), tmp_path / "w.pth")
+    model = small_dgcnn(0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"conv5\.0\.weight has shape \(32, 512"):
+        checkpoint.load_pretrained(model, tmp_path / "w.pth")
+    assert all(torch.equal(v, before[n]) for n, v in model.state_dict().items())
+
+
+class Payload:
+    """Something whose unpickling would run code."""
+
+    def __reduce__(self) -> tuple:
+        return (exec, ("raise SystemExit('executed')",))
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "empty", "text", "code"])
+def test_damaged_and_dangerous_files_are_refused(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "w.pth"
+    if damage == "truncated":
+        checkpoint.save_weights(small_dgcnn(0), path)
+        path.write_bytes(path.read_bytes()[:-2000])
+    elif damage == "empty":
+        path.touch()
+    elif damage == "text":
+        path.write_text("<html>404</html>")
+    elif damage == "code":
+        path.write_bytes(pickle.dumps(Payload()))
+    with pytest.raises(CheckpointError, match=r"w\.pth"):
+        checkpoint.load_pretrained(small_dgcnn(0), path)
+
+
+def test_a_training_checkpoint_is_not_taken_for_weights(tmp_path: Path) -> None:
+    model = small_dgcnn(0)
+    path = tmp_path / "last.pth"
+    checkpoint.save_training_state(path, {}, Progress(), model=model)
+    with pytest.raises(CheckpointError, match=r"--resume.*best_model\.pth"):
+        checkpoint.load_pretrained(model, path)
+
+
+def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    checkpoint.save_atomically({"a": torch.ones(2)}, path)
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        checkpoint.save_atomically({"a": lambda: None}, path)
+    assert torch.equal(torch.load(path, weights_only=True)["a"], torch.ones(2))
+    assert [p.name for p in tmp_path.iterdir()] == ["w.pth"]
+
+
+def test_training_state_restores_model_optimiser_and_place(tmp_path: Path) -> None:
+    def build() -> tuple[nn.Linear, torch.optim.Adam]:
+        model = nn.Linear(3, 2)
+        return model, torch.optim.Adam(model.parameters(), 0.1)
+
+    def step(model: nn.Linear, optimizer: torch.optim.Adam) -> None:
+        optimizer.zero_grad()
+        model(torch.rand(4, 3)).square().sum().backward()
+        optimizer.step()
+
+    path = tmp_path / "last.pth"
+    model, optimizer = build()
+    step(model, optimizer)
+    arguments = {"lr": 0.1, "print_freq": 10}
+    place = Progress(epoch=2, step_in_epoch=3, step=13, best=0.5, sums=(1.0, 2.0))
+    checkpoint.save_training_state(
+        path, arguments, place, model=model, optimizer=optimizer
+    )
+    step(model, optimizer)
+
+    again, its_optimizer = build()
+    # How often a line is printed does not matter for the numbers.
+    found = checkpoint.load_training_state(
+        path, {"lr": 0.1, "print_freq": 1}, model=again, optimizer=its_optimizer
+    )
+    assert found == place
+    step(again, its_optimizer)  # the same random numbers, moments and step count
+    assert torch.equal(again.weight, model.weight)
+
+    with pytest.raises(CheckpointError, match=r"--lr 0\.1 -> 0\.2"):
+        checkpoint.load_training_state(path, {"lr": 0.2}, model=again)
+
+
+def test_foreign_files_are_no_training_state(tmp_path: Path) -> None:
+    path = tmp_path / "last.pth"
+    torch.save({"epoch": 3}, path)
+    with pytest.raises(CheckpointError, match=r"last\.pth: not a training checkpoint"):
+        checkpoint.load_training_state(path, {})

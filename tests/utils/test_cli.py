@@ -1,0 +1,116 @@
+"""The command line: what users of earlier code type, and errors without tracebacks."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+import pytest
+
+from utils import cli
+
+
+def parser() -> argparse.ArgumentParser:
+    found = cli.Parser("A script.")
+    cli.add_run_flags(found, "run", resumable=True)
+    cli.add_model_flags(found, 2048, 15, ("dgcnn", "dgcnn_seg"))
+    cli.add_training_flags(found, batch_size=20, epochs=100, weight_decay=1e-6)
+    return found
+
+
+@pytest.mark.parametrize("flag", cli.RETIRED)
+@pytest.mark.parametrize("value", [[], ["3"]])
+def test_retired_flags_name_what_serves_now(
+    flag: str, value: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args([flag, *value])
+    assert ended.value.code == 2
+    assert f"{flag} is gone: {cli.RETIRED[flag]}" in capsys.readouterr().err
+
+
+def test_retired_flags_are_not_in_the_help() -> None:
+    arguments = parser()
+    with pytest.raises(SystemExit):
+        arguments.parse_args(["--batch_size", "0"])
+    text = arguments.format_help()
+    assert "--batch_size" in text
+    assert not [flag for flag in cli.RETIRED if flag in text]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--batch_size", "0"],
+        ["--batch_size", "2.5"],
+        ["--lr", "nan"],
+        ["--lr", "-1"],
+        ["--seed", "-1"],
+        ["--precision", "fp8"],
+        ["--resume", "--overwrite"],
+        ["--batch", "3"],  # abbreviations would take part in silence
+    ],
+)
+def test_impossible_values_are_refused(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args(words)
+    assert ended.value.code == 2
+
+
+def test_only_one_rank_a_node_prints_the_usage(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args(["--epochs", "0"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == ""
+
+
+class Expected(Exception):
+    pass
+
+
+def test_expected_errors_become_one_line(capsys: pytest.CaptureFixture) -> None:
+    def fails() -> None:
+        raise Expected("data/x.ply: truncated")
+
+    with pytest.raises(SystemExit) as ended:
+        cli.run(fails, Expected)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "\nerror: data/x.ply: truncated\n"
+    with pytest.raises(Expected):  # what nobody expected keeps its traceback
+        cli.run(fails)
+
+
+def test_an_error_of_a_loader_process_keeps_only_its_message(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "3")  # only this rank read the sample
+
+    def fails() -> None:
+        raise Expected(
+            "Caught Expected in DataLoader worker process 0.\n"
+            "Original Traceback (most recent call last):\n  File ...\n"
+            "tests.Expected: data/x.ply: truncated\n"
+        )
+
+    with pytest.raises(SystemExit):
+        cli.run(fails, Expected)
+    assert capsys.readouterr().err == "\nerror: data/x.ply: truncated\n"
+
+
+@pytest.mark.parametrize("script", ["train_crosspoint.py", "eval_svm.py"])
+def test_help_comes_before_pytorch_is_imported(script: str) -> None:
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = [{script!r}, '--help']\n"
+        "try:\n"
+        f"    runpy.run_path({script!r}, run_name='__main__')\n"
+        "finally:\n"
+        "    assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--exp_name" in done.stdout

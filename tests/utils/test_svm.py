@@ -1,0 +1,65 @@
+"""The SVM and the choice of its C."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.svm import SVC
+
+from utils import svm
+
+
+def blobs(samples: int, classes: int, spread: float) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    centres = np.random.default_rng(1).normal(size=(classes, 12))
+    labels = random.integers(classes, size=samples)
+    return centres[labels] + spread * random.normal(size=(samples, 12)), labels
+
+
+@pytest.mark.parametrize("C", [0.01, 1.0, 100.0])
+def test_same_labels_as_linear_svc_on_overlapping_classes(C: float) -> None:
+    features, labels = blobs(300, 5, 1.0)
+    reference = SVC(kernel="linear", C=C).fit(features, labels)
+    fitted = svm.fit_linear_svm(features, labels, C)
+    assert (fitted.predict(features) == reference.predict(features)).all()
+    accuracy = fitted.score(features, labels)
+    assert accuracy == np.mean(reference.predict(features) == labels)
+    assert 0.5 < accuracy < 1
+
+
+def test_held_out_rows_are_stratified_disjoint_and_seeded() -> None:
+    labels = np.repeat([0, 1, 2, 3], [50, 10, 2, 1])
+    kept, held = svm.held_out_split(labels, seed=3)
+    assert sorted([*kept, *held]) == list(range(len(labels)))
+    assert np.bincount(labels[held], minlength=4).tolist() == [10, 2, 1, 0]
+    again = svm.held_out_split(labels, seed=3)[1]
+    other = svm.held_out_split(labels, seed=4)[1]
+    assert (held == again).all()
+    assert (held != other).any()
+
+
+def test_C_is_the_best_on_the_held_out_rows() -> None:
+    features, labels = blobs(200, 4, 1.2)
+    features *= 0.02  # small features, as an untrained encoder has
+    chosen, accuracy = svm.choose_C(features, labels, svm.CANDIDATES, seed=0)
+    kept, held = svm.held_out_split(labels, 0)
+    for C in svm.CANDIDATES:
+        reference = SVC(kernel="linear", C=C).fit(features[kept], labels[kept])
+        assert accuracy[C] == reference.score(features[held], labels[held])
+    best = max(accuracy.values())
+    assert chosen == min(C for C, value in accuracy.items() if value == best)
+    assert accuracy[0.01] < best
+
+
+def test_one_candidate_needs_no_choice() -> None:
+    features, labels = blobs(20, 2, 1.0)
+    assert svm.choose_C(features, labels, [0.5]) == (0.5, {})
+
+
+def test_unusable_input_is_refused() -> None:
+    features, labels = blobs(20, 2, 1.0)
+    with pytest.raises(ValueError, match="two classes"):
+        svm.fit_linear_svm(features, np.zeros(20, int))
+    features[3, 4] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        svm.fit_linear_svm(features, labels)
