@@ -290,7 +290,9 @@ class _GlobalBatchNorm(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         dims = [0, *range(2, x.dim())]
         kept = x if x.dtype == torch.float64 else x.float()
-        var, mean = torch.var_mean(kept, dims, correction=0)
+        var = mean = kept.new_zeros(x.shape[1])  # without rows, where torch has NaN
+        if kept.numel() > 0:
+            var, mean = torch.var_mean(kept, dims, correction=0)
         own = torch.full((1,), x.numel() // x.shape[1], device=x.device)
         packed = torch.cat([own.double(), mean.double(), var.double()])
         parts = [torch.empty_like(packed) for _ in range(world_size())]
