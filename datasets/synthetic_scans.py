@@ -37,6 +37,8 @@ def scan(
     scene = np.concatenate([turned, floor])
     faces = np.concatenate([shape.faces, floor_faces + len(turned)])
     seen, face = _visible(scene, faces, view)
+    # Floors and walls are made along the axes; turned, they tell nothing of the sensor.
+    seen = move(seen, rotation("y", rng.uniform(0, 360)))
     own, behind = seen[face < len(shape.faces)], seen[face >= len(shape.faces)]
 
     noise = rng.uniform(0.004, 0.015)
