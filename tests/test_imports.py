@@ -1,0 +1,132 @@
+"""Who may import whom, and that importing a script does nothing."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("models", "datasets", "utils")
+SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py"))
+PROJECT = {*PACKAGES, *SCRIPTS, "scripts", "benchmarks", "tests"}
+
+# What each package may import from the project.
+ALLOWED = {
+    "models": ("models", "utils.distributed"),
+    "datasets": ("datasets", "utils.seed"),
+    "utils": ("utils",),
+}
+
+
+def modules_in(source: str, package: str = "") -> set[str]:
+    """Every module of the project that the source imports, wherever in the file.
+
+    ``from a import b`` counts as ``a.b``, since b may be a module.
+    """
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parts = [node.module] if node.module else []
+            if node.level:
+                parents = package.split(".")
+                parts = parents[: len(parents) - node.level + 1] + parts
+            found |= {".".join([*parts, alias.name]) for alias in node.names}
+    return {name for name in found if name.split(".")[0] in PROJECT}
+
+
+def modules_of(path: Path) -> set[str]:
+    package = ".".join(path.relative_to(ROOT).parts[:-1])
+    return modules_in(path.read_text(encoding="utf-8"), package)
+
+
+def within(name: str, allowed: tuple[str, ...]) -> bool:
+    return any(name == a or name.startswith(f"{a}.") for a in allowed)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_in_one_direction(package):
+    paths = sorted((ROOT / package).rglob("*.py"))
+    assert len(paths) > 2
+    wrong = {
+        str(path.relative_to(ROOT)): outside
+        for path in paths
+        if (
+            outside := sorted(
+                n for n in modules_of(path) if not within(n, ALLOWED[package])
+            )
+        )
+    }
+    assert not wrong, f"{package} may import {ALLOWED[package]} alone"
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_root_scripts_import_the_packages_and_no_script(script):
+    modules = modules_of(ROOT / f"{script}.py")
+    assert not [name for name in modules if not within(name, PACKAGES)]
+
+
+def test_nothing_but_tests_imports_tests():
+    paths = [*ROOT.glob("*.py")]
+    for folder in (*PACKAGES, "scripts", "benchmarks"):
+        paths += (ROOT / folder).rglob("*.py")
+    wrong = [p for p in paths if any(within(n, ("tests",)) for n in modules_of(p))]
+    assert not wrong
+
+
+def test_every_way_of_importing_is_seen():
+    source = """
+import utils.metrics as m, os
+from models import dgcnn
+def later():
+    from . import knn
+    from ..datasets.files import find
+    from .edgeconv import edge_conv
+"""
+    assert modules_in(source, "models") == {
+        "utils.metrics",
+        "models.dgcnn",
+        "models.knn",
+        "datasets.files.find",
+        "models.edgeconv.edge_conv",
+    }
+
+
+# Runs in an interpreter of its own, where whatever a script must not do fails.
+IMPORT_ALL = """
+import argparse, importlib, multiprocessing, socket, sys
+
+def refuse(*args, **kwargs):
+    raise AssertionError("importing a script did something")
+
+sys.argv = ["importer", "--no_such_flag"]
+argparse.ArgumentParser.parse_known_args = refuse
+socket.socket.connect = refuse
+multiprocessing.Process.start = refuse
+import torch
+state = torch.get_rng_state()
+for name in {names!r}:
+    importlib.import_module(name)
+    assert not torch.cuda.is_initialized(), name
+    assert not torch.distributed.is_initialized(), name
+    assert torch.equal(torch.get_rng_state(), state), name
+print("imported", len({names!r}))
+"""
+
+
+@pytest.mark.skipif(not SCRIPTS, reason="no script in the root folder")
+def test_importing_a_script_does_nothing():
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL.format(names=SCRIPTS)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"imported {len(SCRIPTS)}\n"
