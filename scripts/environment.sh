@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: puts a Python with the project's packages on PATH.
 # usage: . scripts/environment.sh REQUIREMENTS_FILE      (from the repository root)
 #

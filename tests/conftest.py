@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,3 +23,13 @@ def two_ranks() -> Iterator[Pool]:
     pool = Pool(2)
     yield pool
     pool.close()
+
+
+@pytest.fixture(scope="session")
+def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All four data sets, 24 rendered shapes: a ``--data_root``."""
+    from datasets.synthetic import generate
+
+    root = tmp_path_factory.mktemp("synthetic") / "data"
+    generate(root, shapes=24, seed=0, workers=1, progress=False)
+    return root

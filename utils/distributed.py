@@ -48,6 +48,7 @@ def start(timeout_s: float = 600.0) -> Process:
     """Join the process group that torchrun describes in the environment, if any.
 
     NCCL and ``cuda:<local rank>`` where GPUs are visible, gloo and the CPU elsewhere.
+    A process that has joined already stays as it is.
 
     Args:
         timeout_s: seconds after which a collective that not every rank joined fails.
@@ -74,6 +75,7 @@ def start(timeout_s: float = 600.0) -> Process:
     backend = "none"
     if world_size > 1:
         backend = "nccl" if device.type == "cuda" else "gloo"
+    if world_size > 1 and not dist.is_initialized():
         dist.init_process_group(
             backend,
             timeout=timedelta(seconds=timeout_s),

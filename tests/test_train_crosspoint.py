@@ -1,0 +1,283 @@
+"""Pre-training as a whole: the same numbers on one and two processes, and its files."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import train_crosspoint
+from datasets.files import DataError
+from models.dgcnn import DGCNN
+from models.image import ImageEncoder
+from models.partseg import DGCNNPartSeg
+from utils import checkpoint, cli, distributed
+from utils.optim import DivergenceError, cosine
+
+TINY = (
+    "--num_points 64 --k 5 --emb_dims 16 --image_encoder resnet18 --image_size 32 "
+    "--batch_size 8 --num_workers 0 --wandb disabled --print_freq 1 --svm_every 0"
+).split()
+STEP_KEYS = {
+    *("step", "epoch", "loss", "imid_loss", "cmid_loss", "lr"),
+    *("samples_per_second", "data_wait"),
+}
+
+
+def pretrain(folder: Path, data: Path, *words: str) -> Path:
+    """Run the script's body in ``folder`` on this rank; returns the run folder."""
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        args = train_crosspoint.get_args_parser().parse_args(
+            ["--data_root", str(data), "--exp_name", "run", *TINY, *words]
+        )
+        train_crosspoint.pretrain(args, distributed.start())
+    finally:
+        os.chdir(before)
+    return folder / "checkpoints" / "run"
+
+
+def metrics(run: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The records of steps and of epochs."""
+    lines = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
+    return [x for x in lines if "step" in x], [x for x in lines if "epoch_end" in x]
+
+
+def weights(run: Path, name: str = "best_model.pth") -> dict[str, torch.Tensor]:
+    return torch.load(run / "models" / name, weights_only=True)
+
+
+@pytest.mark.parametrize("model", ["dgcnn", "dgcnn_seg"])
+def test_two_processes_give_the_numbers_of_one(
+    model: str, tmp_path: Path, synthetic_root: Path, two_ranks
+) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    words = ("--model", model, "--precision", "fp64", "--epochs", "2")
+    words += ("--svm_every", "2")
+    one = pretrain(tmp_path / "one", synthetic_root, *words)
+    two = two_ranks.run(pretrain, tmp_path / "two", synthetic_root, *words)[0]
+    (steps, epochs), (their_steps, their_epochs) = metrics(one), metrics(two)
+    assert len(steps) == len(their_steps) == 2 * (24 // 8)
+    for mine, theirs in zip(steps, their_steps, strict=True):
+        for name in ("loss", "imid_loss", "cmid_loss", "lr"):
+            assert math.isclose(mine[name], theirs[name], rel_tol=1e-8), name
+    assert epochs[-1]["svm_accuracy"] == their_epochs[-1]["svm_accuracy"]
+    for name in ("best_model.pth", "img_model_best.pth"):
+        theirs = weights(two, name)
+        for key, value in weights(one, name).items():
+            torch.testing.assert_close(value, theirs[key], rtol=1e-6, atol=1e-6)
+
+
+def test_outputs(tmp_path: Path, synthetic_root: Path) -> None:
+    run = pretrain(
+        tmp_path,
+        synthetic_root,
+        "--epochs",
+        "2",
+        "--svm_every",
+        "1",
+        "--save_freq",
+        "1",
+    )
+    names = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
+    assert names == {
+        *("config.json", "run.log", "metrics.jsonl"),
+        *("models/best_model.pth", "models/img_model_best.pth"),
+        *("models/ckpt_epoch_1.pth", "models/ckpt_epoch_2.pth"),
+        "models/checkpoint_last.pth",
+    }
+    steps, epochs = metrics(run)
+    assert [line["step"] for line in steps] == list(range(6))
+    assert all(set(line) == STEP_KEYS for line in steps)
+    assert [line["lr"] for line in steps] == [1e-3] * 3 + [cosine(1e-3, 1, 2)] * 3
+    assert math.isclose(cosine(1e-3, 1, 2), 0.5e-3)
+    for number, line in enumerate(epochs):
+        own = [x for x in steps if x["epoch"] == number]
+        for name in ("loss", "imid_loss", "cmid_loss"):
+            mean = sum(x[name] for x in own) / len(own)
+            assert math.isclose(line[f"train_{name}"], mean, rel_tol=1e-9)
+            if name == "loss":
+                total = line["train_imid_loss"] + line["train_cmid_loss"]
+                assert math.isclose(mean, total, rel_tol=1e-6)
+        assert 0 <= line["svm_accuracy"] <= 1
+        assert line["epoch_end"] is True
+    best = max(epochs, key=lambda line: line["svm_accuracy"])["epoch"]
+    chosen, kept = weights(run), weights(run, f"ckpt_epoch_{best + 1}.pth")
+    assert all(torch.equal(chosen[name], kept[name]) for name in kept)
+    DGCNN(k=5, emb_dims=16).load_state_dict(chosen, strict=True)
+    ImageEncoder("resnet18").load_state_dict(weights(run, "img_model_best.pth"))
+    config = json.loads((run / "config.json").read_text())
+    assert config["arguments"]["batch_size"] == 8
+    assert config["world_size"] == 1
+    log = (run / "run.log").read_text()
+    for said in ("M parameters", "8 global, 8 a rank on 1 process", "3 an epoch"):
+        assert said in log
+    for said in ("torch ", "commit", "cpu, backend none, fp32", "24 shapes"):
+        assert said in log
+    assert "chosen by the SVM probe on ModelNet40's test split" in log
+
+
+def test_the_probe_fits_once_and_covers_the_test_split(
+    tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted = []
+
+    class Constant:
+        def score(self, features, labels) -> float:
+            assert len(features) == len(labels) == 16
+            return 0.5
+
+    def fit(features, labels, C) -> Constant:
+        fitted.append((features.shape, C))
+        return Constant()
+
+    monkeypatch.setattr(train_crosspoint, "fit_linear_svm", fit)
+    words = ("--epochs", "3", "--svm_every", "2", "--svm_C", "0.25")
+    run = pretrain(tmp_path, synthetic_root, *words)
+    assert fitted == [((24, 32), 0.25)] * 2  # after epoch 2, and after the last
+    assert ["svm_accuracy" in line for line in metrics(run)[1]] == [False, True, True]
+
+
+def test_without_modelnet40_the_last_weights_are_the_best(
+    tmp_path: Path, synthetic_root: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("ShapeNet", "ShapeNetRendering"):
+        (data / name).symlink_to(synthetic_root / name)
+    words = ("--epochs", "2", "--svm_every", "1", "--save_freq", "2")
+    run = pretrain(tmp_path, data, *words, "--model", "dgcnn_seg")
+    assert "models/best_model.pth is of the last epoch" in (run / "run.log").read_text()
+    last, best = weights(run, "ckpt_epoch_2.pth"), weights(run)
+    assert all(torch.equal(last[name], best[name]) for name in best)
+    state = {n: v for n, v in best.items() if n.split(".")[0] not in UNUSED}
+    DGCNNPartSeg(k=5, emb_dims=16).load_state_dict(state, strict=True)
+
+
+UNUSED = ("bn7", "bn8", "bn9", "bn10")
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_resuming_inside_an_epoch_gives_the_uninterrupted_run(
+    tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    words = ("--epochs", "2", "--checkpoint_steps", "2")
+    whole = pretrain(tmp_path / "whole", synthetic_root, *words)
+
+    write = checkpoint.save_training_state
+
+    def write_then_die(path, arguments, progress, **parts) -> None:
+        write(path, arguments, progress, **parts)
+        if progress.step == 4:  # the first step of the second epoch is done
+            raise Interrupted
+
+    monkeypatch.setattr(checkpoint, "save_training_state", write_then_die)
+    with pytest.raises(Interrupted):
+        pretrain(tmp_path / "parts", synthetic_root, *words)
+    monkeypatch.undo()
+    run = tmp_path / "parts" / "checkpoints" / "run"
+    with open(run / "metrics.jsonl", "a") as file:  # steps after the checkpoint
+        file.write('{"step": 4, "epoch": 1, "loss": 0}\n{"step": 5, "ep')
+    with pytest.raises(checkpoint.CheckpointError, match=r"--lr 0\.001 -> 0\.5"):
+        pretrain(tmp_path / "parts", synthetic_root, *words, "--resume", "--lr", "0.5")
+    pretrain(tmp_path / "parts", synthetic_root, *words, "--resume")
+
+    for mine, theirs in zip(metrics(whole), metrics(run), strict=True):
+        for line, other in zip(mine, theirs, strict=True):
+            for name in set(line) - {"samples_per_second", "data_wait"}:
+                assert line[name] == other[name], name
+    for name in ("best_model.pth", "img_model_best.pth"):
+        theirs = weights(run, name)
+        assert all(torch.equal(v, theirs[n]) for n, v in weights(whole, name).items())
+
+
+def test_a_filled_run_folder_is_kept(
+    tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = pretrain(tmp_path, synthetic_root, "--epochs", "1")
+    before = weights(run)
+    with pytest.raises(cli.UsageError, match=r"--resume.*--overwrite"):
+        pretrain(tmp_path, synthetic_root, "--epochs", "1")
+    assert all(torch.equal(v, before[n]) for n, v in weights(run).items())
+    pretrain(tmp_path, synthetic_root, "--epochs", "1", "--overwrite", "--seed", "2")
+    assert not torch.equal(before["conv1.0.weight"], weights(run)["conv1.0.weight"])
+    # A restart by torchrun goes on, whatever the flags say; here there is nothing left.
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    pretrain(tmp_path, synthetic_root, "--epochs", "1", "--overwrite", "--seed", "2")
+    assert len(metrics(run)[1]) == 1
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_starts_where_float32_does(
+    precision: str, tmp_path: Path, synthetic_root: Path
+) -> None:
+    first = []
+    for number, words in enumerate([("fp32",), (precision,)]):
+        (tmp_path / str(number)).mkdir()
+        run = pretrain(
+            *(tmp_path / str(number), synthetic_root),
+            *("--epochs", "1", "--optimizer", "sgd", "--precision", *words),
+        )
+        first.append(metrics(run)[0][0]["loss"])
+        assert weights(run)["conv1.0.weight"].dtype == torch.float32
+    assert first[0] != first[1]
+    assert math.isclose(*first, rel_tol=0.1)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    tmp_path: Path, synthetic_root: Path
+) -> None:
+    words = ("--epochs", "5", "--optimizer", "sgd", "--lr", "1e30")
+    with pytest.raises(DivergenceError, match=r"the loss is (nan|inf) at step .*--lr"):
+        pretrain(tmp_path, synthetic_root, *words)
+    folder = tmp_path / "checkpoints" / "run" / "models"
+    assert list(folder.iterdir()) == []
+
+
+def test_bad_requests_stop_before_anything_is_written(
+    tmp_path: Path, synthetic_root: Path
+) -> None:
+    def refused(error: type[Exception], text: str, *words: str) -> None:
+        with pytest.raises(error, match=text):
+            pretrain(tmp_path, synthetic_root, *words)
+        assert not (tmp_path / "checkpoints").exists()
+
+    refused(cli.UsageError, r"--k 100 is more than --num_points 64", "--k", "100")
+    refused(cli.UsageError, "--batch_size", "--batch_size", "25")
+    refused(DataError, "ShapeNet", "--data_root", str(tmp_path / "nowhere"))
+    refused(cli.UsageError, "exp_name", "--exp_name", "../other")
+    missing = str(tmp_path / "no.pth")
+    with pytest.raises(checkpoint.CheckpointError, match=r"no\.pth: no such file"):
+        pretrain(tmp_path, synthetic_root, "--model_path", missing)
+
+
+def test_weights_to_start_from_are_loaded_into_both_encoders(
+    tmp_path: Path, synthetic_root: Path
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first = pretrain(tmp_path / "a", synthetic_root, "--epochs", "1") / "models"
+    words = ("--epochs", "1", "--lr", "1e-30", "--seed", "5")
+    run = pretrain(
+        *(tmp_path / "b", synthetic_root, *words),
+        *("--model_path", str(first / "best_model.pth")),
+        *("--img_model_path", str(first / "img_model_best.pth")),
+    )
+    for name, key in (
+        ("best_model.pth", "conv4.0.weight"),
+        ("img_model_best.pth", "resnet.layer1.0.conv1.weight"),
+    ):
+        assert torch.equal(weights(first.parent, name)[key], weights(run, name)[key])
+    assert "entries loaded" in (run / "run.log").read_text()

@@ -1,0 +1,108 @@
+"""Run folders, metrics and W&B."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from utils import logger
+from utils.cli import UsageError
+from utils.logger import RunLogger, ThroughputMeter, open_run_folder
+
+ARGUMENTS = {"exp_name": "run", "wandb": "disabled", "wb_url": "http://localhost:9"}
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_an_empty_run_folder_is_used_again() -> None:
+    # What a start leaves that failed before the first file.
+    folder = open_run_folder("run")
+    assert (folder / "models").is_dir()
+    assert open_run_folder("run") == folder
+    (folder / "run.log").write_text("x")
+    with pytest.raises(UsageError, match=r"checkpoints.run is not empty"):
+        open_run_folder("run")
+    open_run_folder("run", resume=True)
+    assert (folder / "run.log").exists()
+    open_run_folder("run", overwrite=True)
+    assert not (folder / "run.log").exists()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/abs"])
+def test_run_names_stay_inside_the_folder(name: str) -> None:
+    with pytest.raises(UsageError, match="--exp_name"):
+        open_run_folder(name, overwrite=True)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("a file")
+    with pytest.raises(UsageError, match=r"checkpoints.run cannot be written"):
+        open_run_folder("run")
+
+
+def test_later_steps_are_dropped_when_a_run_goes_on() -> None:
+    folder = open_run_folder("run")
+    log = RunLogger(folder, ARGUMENTS)
+    for step in range(6):
+        log.record({"step": step, "epoch": step // 3, "loss": 1.0})
+        if step % 3 == 2:
+            log.record({"epoch": step // 3, "epoch_end": True})
+    log.info("first")
+    log.close()
+    log = RunLogger(folder, ARGUMENTS, resumed_at=(1, 4))
+    log.record({"step": 4, "epoch": 1, "loss": 2.0})
+    log.info("second")
+    log.close()
+    lines = [
+        json.loads(x) for x in (folder / "metrics.jsonl").read_text().split("\n")[:-1]
+    ]
+    assert [x.get("step", "end") for x in lines] == [0, 1, 2, "end", 3, 4]
+    text = (folder / "run.log").read_text()
+    assert "first" in text
+    assert "second" in text
+
+
+def test_offline_wandb_writes_a_file_with_the_published_names() -> None:
+    folder = open_run_folder("run")
+    log = RunLogger(folder, {**ARGUMENTS, "wandb": "offline"})
+    log.record({"epoch": 0, "epoch_end": True, "train_loss": 2.5, "svm_accuracy": 0.75})
+    log.close()
+    (path,) = folder.rglob("*.wandb")
+    written = path.read_bytes()
+    for name in (b"Train Loss", b"2.5", b"Overall Linear Accuracy", b"0.75"):
+        assert name in written
+
+
+def test_a_refusing_wandb_does_not_stop_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    def refuses(**options) -> None:
+        raise wandb.errors.CommError("refused")
+
+    monkeypatch.setattr(wandb, "init", refuses)
+    folder = open_run_folder("run")
+    log = RunLogger(folder, {**ARGUMENTS, "wandb": "online"})
+    log.record({"step": 0, "loss": 1.0})
+    log.close()
+    assert "W&B is off for this run: refused" in (folder / "run.log").read_text()
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_meter_counts_samples_and_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(logger.time, "perf_counter", lambda: clock[0])
+
+    def slow_loader():
+        for batch in range(2):
+            clock[0] += 3.0  # waiting
+            yield batch
+
+    meter = ThroughputMeter(batch_size=8)
+    for _ in meter.waiting_for(slow_loader()):
+        clock[0] += 1.0  # working
+    assert meter.read() == {"samples_per_second": 2.0, "data_wait": 0.75}
