@@ -25,8 +25,7 @@ def center_and_scale(points: np.ndarray) -> np.ndarray:
     """
     centered = points - points.mean(axis=0, dtype=np.float64)
     radius = np.sqrt((centered**2).sum(axis=1).max())
-    # Rounding can leave a repeated point a hair off its mean: not a shape to blow up.
-    if (points == points[0]).all() or radius == 0:
+    if radius == 0:  # exactly so for a repeated point: float64 sums float32 exactly
         return np.zeros_like(points)
     return (centered / radius).astype(np.float32)
 
