@@ -214,6 +214,17 @@ def relative_error(value: Tensor, expected: Tensor, floor: float = 0.0) -> float
     return difference / max(expected.double().norm().item(), floor, 1e-300)
 
 
+def dropout_widths(module: nn.Module) -> list[int]:
+    """A list to which every later pass adds the channels that each dropout gets."""
+    widths: list[int] = []
+    for part in module.modules():
+        if "dropout" in type(part).__name__.lower():
+            part.register_forward_pre_hook(
+                lambda _, args: widths.append(args[0].shape[1])
+            )
+    return widths
+
+
 def gradients(weights: Weights) -> Weights:
     """The gradients that a backward pass left in ``weights``."""
     return {name: w.grad for name, w in weights.items() if w.grad is not None}

@@ -81,6 +81,13 @@ def test_dropout_acts_in_training_alone():
     assert torch.equal(with_dropout.eval()(points), without.eval()(points))
 
 
+def test_dropout_follows_both_hidden_layers_of_the_classifier():
+    model = encoder(num_classes=7)
+    widths = reference.dropout_widths(model)
+    model(random_clouds(B, N))
+    assert widths == [512, 256]
+
+
 def test_as_many_points_as_neighbours():
     model = encoder().eval()
     points = random_clouds(2, K)

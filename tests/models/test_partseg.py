@@ -98,6 +98,20 @@ def test_the_category_matters():
     )
 
 
+def test_dropout_acts_in_training_alone_after_the_first_two_layers_of_the_head():
+    points, category = random_clouds(B, N), categories(1, 2, 3)
+    with_dropout = network(num_parts=11, dropout=0.5)
+    without = network(num_parts=11, dropout=0.0)
+    widths = reference.dropout_widths(with_dropout)
+    dropped = with_dropout.train()(points, category)
+    assert widths == [256, 256]
+    assert not torch.equal(dropped, without.train()(points, category))
+    with_dropout.load_state_dict(without.state_dict())
+    assert torch.equal(
+        with_dropout.eval()(points, category), without.eval()(points, category)
+    )
+
+
 def test_as_many_points_as_neighbours():
     model = network().eval()
     points = random_clouds(2, K)
