@@ -20,16 +20,18 @@ def generator(purpose: int, *key: int) -> np.random.Generator:
 
     Args:
         purpose: one of this module's constants (``ORDER``, ``POINTS``, ...).
-        key: non-negative integers, e.g. ``seed, epoch, index``.
+        key: integers in [0, 2**64), e.g. ``seed, epoch, index``.
 
     Raises:
         ValueError: if a number is negative.
     """
     if min(key, default=0) < 0:
         raise ValueError(f"seeds and indices are >= 0, got {key}")
-    return np.random.Generator(
-        np.random.Philox(np.random.SeedSequence((purpose, *key)))
-    )
+    # Two 32-bit words a number and the count in front: SeedSequence alone would give
+    # (1,) and (1, 0), or 2**32 and (0, 1), the same stream.
+    words = [word for number in key for word in (number & 0xFFFFFFFF, number >> 32)]
+    sequence = np.random.SeedSequence((purpose, len(key), *words))
+    return np.random.Generator(np.random.Philox(sequence))
 
 
 def seed_torch(seed: int) -> None:
