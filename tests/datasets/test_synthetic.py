@@ -96,6 +96,7 @@ def test_views_differ_and_show_the_object(root):
             assert view.shape == (137, 137, 4) and view.dtype == np.uint8
             covered = view[..., 3] > 0
             assert 0.003 < covered.mean() < 0.8
+            assert (view[covered][:, 3] < 255).any()  # edges are smoothed
             assert not covered[[0, -1]].any() and not covered[:, [0, -1]].any()
             assert np.ptp(view[covered][:, :3], axis=0).max() > 30  # shaded
 
