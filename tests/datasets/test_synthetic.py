@@ -10,8 +10,9 @@ import pytest
 import trimesh
 from PIL import Image
 
-from datasets import synthetic, synthetic_write
-from datasets.synthetic_render import (
+from datasets import synthetic
+from datasets.synthetic import write as synthetic_write
+from datasets.synthetic.render import (
     DISTANCE,
     camera,
     project,
@@ -19,8 +20,8 @@ from datasets.synthetic_render import (
     render,
     unproject,
 )
-from datasets.synthetic_scans import scan
-from datasets.synthetic_shapes import (
+from datasets.synthetic.scans import scan
+from datasets.synthetic.shapes import (
     CATEGORIES,
     FIRST_PART,
     OPTIONAL_PARTS,

@@ -13,13 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import trimesh
 
-from datasets import synthetic_aircraft as aircraft
-from datasets import synthetic_furniture as furniture
-from datasets import synthetic_objects as objects
-from datasets import synthetic_tools as tools
-from datasets import synthetic_vehicles as vehicles
 from datasets.shapenet_part import CATEGORIES, FIRST_PART, PARTS_PER_CATEGORY
-from datasets.synthetic_parts import Builder
+from datasets.synthetic import aircraft, furniture, objects, tools, vehicles
+from datasets.synthetic.parts import Builder
 
 __all__ = [
     "CATEGORIES",

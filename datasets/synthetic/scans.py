@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from datasets.synthetic_parts import move, rotation
-from datasets.synthetic_render import camera, project, rasterise, unproject
-from datasets.synthetic_shapes import Shape
+from datasets.synthetic.parts import move, rotation
+from datasets.synthetic.render import camera, project, rasterise, unproject
+from datasets.synthetic.shapes import Shape
 
 _PIXELS = 280
 _SHRINK = 0.7

@@ -11,9 +11,9 @@ import h5py
 import numpy as np
 from PIL import Image
 
-from datasets.synthetic_render import render
-from datasets.synthetic_scans import scan
-from datasets.synthetic_shapes import (
+from datasets.synthetic.render import render
+from datasets.synthetic.scans import scan
+from datasets.synthetic.shapes import (
     CATEGORIES,
     SYNSETS,
     Shape,

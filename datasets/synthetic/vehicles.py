@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from datasets.synthetic_parts import Builder, arc, move, point, rotation
+from datasets.synthetic.parts import Builder, arc, move, point, rotation
 
 _DARK = (0.13, 0.13, 0.15)
 _GLASS = (0.2, 0.26, 0.33)

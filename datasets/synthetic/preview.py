@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from datasets.synthetic_parts import move
-from datasets.synthetic_render import camera, project, render
-from datasets.synthetic_shapes import CATEGORIES, Shape, make_shape, sample_surface
+from datasets.synthetic.parts import move
+from datasets.synthetic.render import camera, project, render
+from datasets.synthetic.shapes import CATEGORIES, Shape, make_shape, sample_surface
 from utils.seed import SHAPE, generator
 
 _CELL = 137

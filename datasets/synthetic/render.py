@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from datasets.synthetic_parts import move, rotation
+from datasets.synthetic.parts import move, rotation
 
 # Unit sphere fills the picture: distance * sin(half angle of view) is a little above 1.
 DISTANCE = 3.2

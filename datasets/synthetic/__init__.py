@@ -26,9 +26,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from datasets import synthetic_write as write
-from datasets.synthetic_preview import contact_sheet
-from datasets.synthetic_shapes import CATEGORIES
+from datasets.synthetic import write
+from datasets.synthetic.preview import contact_sheet
+from datasets.synthetic.shapes import CATEGORIES
 
 # Raise it whenever the same arguments give other bytes.
 VERSION = 1
@@ -259,7 +259,3 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit("a worker process died (out of memory?): try fewer --workers")
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()
