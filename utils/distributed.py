@@ -290,11 +290,11 @@ class _GlobalBatchNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        dims = [0, *range(2, x.dim())]
         kept = x if x.dtype == torch.float64 else x.float()
         var = mean = kept.new_zeros(x.shape[1])  # without rows, where torch has NaN
         if kept.numel() > 0:
-            var, mean = torch.var_mean(kept, dims, correction=0)
+            # The biased variance; four times as fast as torch.var_mean on the CPU.
+            mean, var = torch.batch_norm_update_stats(kept, None, None, 0.0)
         own = torch.full((1,), x.numel() // x.shape[1], device=x.device)
         packed = torch.cat([own.double(), mean.double(), var.double()])
         parts = [torch.empty_like(packed) for _ in range(world_size())]
@@ -310,26 +310,32 @@ class _GlobalBatchNorm(torch.autograd.Function):
             )
         mean = (counts * means).sum(0) / count
         var = (counts * (variances + (means - mean) ** 2)).sum(0) / count
-        inv_std = (var + eps).rsqrt()
-        mean_x, inv_x = mean.to(kept.dtype), inv_std.to(kept.dtype)
-        y = F.batch_norm(kept, mean_x, var.to(kept.dtype), weight, bias, eps=eps)
-        ctx.save_for_backward(x, weight, mean_x, inv_x, count)
+        mean_x, var_x = mean.to(kept.dtype), var.to(kept.dtype)
+        y = F.batch_norm(kept, mean_x, var_x, weight, bias, eps=eps)
+        ctx.save_for_backward(x, weight, mean_x, var_x, count)
+        ctx.eps = eps
         ctx.mark_non_differentiable(mean, var, count)
         return y.to(x.dtype), mean, var, count
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        x, weight, mean, inv_std, count = ctx.saved_tensors
-        dims = [0, *range(2, x.dim())]
-        shape = [1, -1, *[1] * (x.dim() - 2)]
-        grad = grad.to(mean.dtype)
-        x_hat = (x.to(mean.dtype) - mean.view(shape)) * inv_std.view(shape)
-        grad_bias = grad.sum(dims)
-        grad_weight = (grad * x_hat).sum(dims)
-        # The mean and the variance depend on every rank's input.
+        x, weight, mean, var, count = ctx.saved_tensors
+        kept, grad = x.to(mean.dtype), grad.to(mean.dtype)
+        # As if the statistics were constants, in one pass over memory ...
+        grad_x, grad_weight, grad_bias = grad, torch.zeros_like(mean), mean * 0
+        if kept.numel() > 0:
+            grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+                *(grad, kept, weight, mean, var, None, None, False, ctx.eps),
+                [True, True, True],
+            )
+        # ... then the terms through them, which depend on every rank's input:
+        # -w s (sum(g) + x_hat sum(g x_hat)) / n with x_hat = (x - mean) s.
         sums = torch.cat([grad_bias.double(), grad_weight.double()])
         dist.all_reduce(sums)
         mean_grad, mean_grad_x = (sums / count).to(mean.dtype).chunk(2)
-        grad_x = grad - mean_grad.view(shape) - x_hat * mean_grad_x.view(shape)
-        grad_x = grad_x * (weight * inv_std).view(shape)
+        inv_std = (var + ctx.eps).rsqrt()
+        slope = -weight * inv_std**2 * mean_grad_x
+        offset = -weight * inv_std * mean_grad - slope * mean
+        shape = [1, -1, *[1] * (x.dim() - 2)]
+        grad_x = torch.addcmul(grad_x, kept, slope.view(shape)).add_(offset.view(shape))
         return grad_x.to(x.dtype), grad_weight, grad_bias, None
