@@ -38,9 +38,15 @@ class Pool:
     :meth:`run` starts new ones.
     """
 
-    def __init__(self, world_size: int, timeout_s: float = 120.0) -> None:
+    def __init__(
+        self,
+        world_size: int,
+        timeout_s: float = 120.0,
+        collective_timeout_s: float = 60.0,
+    ) -> None:
         self.world_size = world_size
         self.timeout_s = timeout_s
+        self.collective_timeout_s = collective_timeout_s
         self._processes: list[multiprocessing.process.BaseProcess] = []
         self._connections: list[Connection] = []
 
@@ -97,9 +103,8 @@ class Pool:
         port = _free_port()
         for rank in range(self.world_size):
             here, there = context.Pipe()
-            process = context.Process(
-                target=_serve, args=(there, rank, self.world_size, port), daemon=True
-            )
+            place = (rank, self.world_size, port, self.collective_timeout_s)
+            process = context.Process(target=_serve, args=(there, *place), daemon=True)
             process.start()
             there.close()
             self._connections.append(here)
@@ -129,7 +134,9 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _serve(connection: Connection, rank: int, world_size: int, port: int) -> None:
+def _serve(
+    connection: Connection, rank: int, world_size: int, port: int, timeout_s: float
+) -> None:
     """What a worker process does: calls in, answers out, until the pipe is closed."""
     os.environ.update(
         RANK=str(rank),
@@ -147,7 +154,7 @@ def _serve(connection: Connection, rank: int, world_size: int, port: int) -> Non
     from utils import distributed
 
     torch.set_num_threads(1)
-    distributed.start(timeout_s=60.0)
+    distributed.start(timeout_s)
     while True:
         try:
             call = connection.recv_bytes()

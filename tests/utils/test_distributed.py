@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.ddp_helpers import Pool
 from utils import distributed
 from utils.distributed import GlobalBatchNorm, synchronise_batchnorm
 
@@ -321,3 +324,21 @@ def test_data_parallel_is_one_process_on_the_global_batch(two_ranks):
         torch.testing.assert_close(state, dict(model.state_dict()))
         expected = [p.grad for p in model.parameters()]
         torch.testing.assert_close(grads, expected, rtol=1e-8, atol=1e-10)
+
+
+def slow_on_main() -> tuple[int, float]:
+    def work() -> int:
+        time.sleep(4.0)
+        return 7
+
+    found = distributed.run_on_main(work)
+    # The ranks are still in step: a collective under the short timeout works.
+    return found, distributed.mean_over_ranks(torch.ones(1)).item()
+
+
+def test_ranks_wait_for_rank_0_longer_than_a_collective_may_take() -> None:
+    pool = Pool(2, collective_timeout_s=2.0)
+    try:
+        assert pool.run(slow_on_main) == [(7, 1.0)] * 2
+    finally:
+        pool.close()
