@@ -93,6 +93,10 @@ def judge_encoder(args: argparse.Namespace, process: distributed.Process) -> Non
     """Every data set's features and SVM, and a run folder with the results."""
     if args.save_features and len(args.dataset) > 1:
         raise cli.UsageError("--save_features takes one --dataset at a time")
+    if args.k > args.num_points:
+        raise cli.UsageError(
+            f"--k {args.k} is more than --num_points {args.num_points}"
+        )
     shard = (process.rank, process.world_size)
     sets = {name: load_splits(name, args, shard) for name in args.dataset}
     seed_torch(args.seed)

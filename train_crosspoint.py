@@ -126,7 +126,7 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
             len(dataset), args.batch_size, process.rank, process.world_size, args.seed
         )
         if args.k > args.num_points:
-            raise ValueError(
+            raise cli.UsageError(
                 f"--k {args.k} is more than --num_points {args.num_points}"
             )
     probe = load_probe(args, process)

@@ -1,0 +1,87 @@
+"""The scripts as they are started from a shell, torchrun included."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = "--num_points 64 --k 5 --emb_dims 16".split()
+TRAIN = (
+    "--image_encoder resnet18 --image_size 32 --batch_size 8 --epochs 1 "
+    "--num_workers 1 --svm_every 1 --exp_name run"
+).split()
+TORCHRUN = "-m torch.distributed.run --standalone --nproc_per_node=2".split()
+
+
+def start(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.slow
+def test_pretraining_and_evaluation_under_torchrun(
+    tmp_path: Path, synthetic_root: Path
+) -> None:
+    data = ["--data_root", str(synthetic_root)]
+    train = [*TORCHRUN, str(ROOT / "train_crosspoint.py"), *data, *TINY, *TRAIN]
+    done = start(tmp_path, *train)
+    assert done.returncode == 0, done.stderr
+    assert "8 global, 4 a rank on 2 processes" in done.stdout
+    assert done.stdout.count("epoch 1/1: train_loss") == 1  # by rank 0 alone
+    run = tmp_path / "checkpoints" / "run"
+    assert len(list(run.rglob("*.wandb"))) == 1  # offline by default
+
+    again = start(tmp_path, *train)
+    assert again.returncode != 0
+    assert again.stderr.count("error: checkpoints/run is not empty") == 1
+    assert "Traceback (most recent call last)" not in again.stderr.split("torch/")[0]
+
+    weights = str(run / "models" / "best_model.pth")
+    judge = [str(ROOT / "eval_svm.py"), *data, *TINY, "--wandb", "disabled"]
+    done = start(tmp_path, *judge, "--model_path", weights, "--C", "1", "10")
+    assert done.returncode == 0, done.stderr
+    assert "entries loaded" in done.stdout
+    assert "<- chosen on held-out data" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_damaged_sample_ends_the_run_with_its_path(
+    tmp_path: Path, synthetic_root: Path
+) -> None:
+    data = tmp_path / "data"
+    (data / "ShapeNet").mkdir(parents=True)
+    (data / "ShapeNetRendering").symlink_to(synthetic_root / "ShapeNetRendering")
+    for path in sorted((synthetic_root / "ShapeNet").glob("*/*.ply")):
+        copy = data / "ShapeNet" / path.parent.name / path.name
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    copy.write_bytes(copy.read_bytes()[:-100])
+    script = str(ROOT / "train_crosspoint.py")
+    done = start(
+        tmp_path, script, "--data_root", str(data), *TINY, *TRAIN, "--wandb", "disabled"
+    )
+    assert done.returncode == 2
+    assert f"error: {copy}: not a readable PLY file" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [["--seeds", "0"], ["--seeds", "x"], ["--sedes"]])
+def test_the_quick_start_refuses_what_it_does_not_know(words: list[str]) -> None:
+    done = subprocess.run(
+        ["bash", str(ROOT / "scripts" / "quickstart.sh"), *words],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")

@@ -1,0 +1,146 @@
+"""The SVM evaluation: same numbers on one and two processes, honest choice of C."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.svm import SVC
+
+import eval_svm
+from models.dgcnn import DGCNN
+from models.partseg import DGCNNPartSeg
+from utils import cli, distributed
+from utils.checkpoint import CheckpointError, save_weights
+from utils.svm import held_out_split
+
+TINY = "--num_points 64 --k 5 --emb_dims 16 --wandb disabled".split()
+
+
+def judge(folder: Path, data: Path, *words: str) -> Path:
+    """Run the script's body in ``folder`` on this rank; returns the run folder."""
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        args = eval_svm.get_args_parser().parse_args(
+            ["--data_root", str(data), "--exp_name", "run", *TINY, *words]
+        )
+        eval_svm.judge_encoder(args, distributed.start())
+    finally:
+        os.chdir(before)
+    return folder / "checkpoints" / "run"
+
+
+def results(run: Path) -> list[dict[str, Any]]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_two_processes_give_the_numbers_of_one(
+    tmp_path: Path, synthetic_root: Path, two_ranks
+) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    words = ("--dataset", "modelnet40", "scanobjectnn", "--C", "1", "100")
+    one = results(judge(tmp_path / "one", synthetic_root, *words))
+    runs = two_ranks.run(judge, tmp_path / "two", synthetic_root, *words)
+    two = results(runs[0])
+    assert [line["dataset"] for line in one] == ["modelnet40", "scanobjectnn"]
+    for mine, theirs in zip(one, two, strict=True):
+        assert set(mine) == set(theirs)
+        for name in set(mine) - {"features_seconds", "svm_seconds"}:
+            assert mine[name] == theirs[name], name
+
+
+def test_C_is_chosen_without_test_data_and_files_agree(
+    tmp_path: Path, synthetic_root: Path
+) -> None:
+    torch.manual_seed(3)
+    encoder = DGCNN(k=5, emb_dims=16)
+    save_weights(encoder, tmp_path / "w.pth")
+    words = ("--model_path", str(tmp_path / "w.pth"), "--C", "100", "1", "0.01")
+    features = tmp_path / "f.npz"
+    run = judge(tmp_path, synthetic_root, *words, "--save_features", str(features))
+    (line,) = results(run)
+    saved = np.load(features)
+    assert saved["train"].shape == (24, 32)
+    assert saved["test"].shape == (16, 32)
+    kept, held = held_out_split(saved["train_labels"], 1)
+    accuracy = {}
+    for row in line["table"]:
+        svm = SVC(kernel="linear", C=row["C"])
+        svm.fit(saved["train"][kept].astype(float), saved["train_labels"][kept])
+        accuracy[row["C"]] = svm.score(
+            saved["train"][held], saved["train_labels"][held]
+        )
+        assert row["held_out"] == accuracy[row["C"]]
+        svm.fit(saved["train"].astype(float), saved["train_labels"])
+        assert row["test"] == svm.score(saved["test"], saved["test_labels"])
+    assert [row["C"] for row in line["table"]] == [0.01, 1, 100]
+    assert line["C"] == max(accuracy, key=lambda C: (accuracy[C], -C))
+    chosen = next(row for row in line["table"] if row["C"] == line["C"])
+    assert line["accuracy"] == chosen["test"]
+    rows = (run / "confusion_modelnet40.csv").read_text().splitlines()
+    counts = np.array([[int(x) for x in row.split(",")[1:]] for row in rows[1:]])
+    assert counts.shape == (16, 16)
+    assert counts.sum() == line["test_size"] == 16
+    assert np.trace(counts) / counts.sum() == line["accuracy"]
+    log = (run / "run.log").read_text()
+    assert "<- chosen on held-out data" in log
+    assert "best of the table, chosen on test data" in log
+    assert f"{len(encoder.state_dict())} entries loaded" in log
+
+
+def test_the_segmentation_encoder_and_the_variants_of_scanobjectnn(
+    tmp_path: Path, synthetic_root: Path
+) -> None:
+    save_weights(DGCNNPartSeg(k=5, emb_dims=16), tmp_path / "w.pth")
+    sizes = []
+    for variant in ("obj_only", "pb_t50_rs"):
+        run = judge(
+            *(tmp_path, synthetic_root, "--model", "dgcnn_seg", "--overwrite"),
+            *("--model_path", str(tmp_path / "w.pth")),
+            *("--dataset", "scanobjectnn", "--variant", variant),
+            *("--save_features", str(tmp_path / f"{variant}.npz")),
+        )
+        sizes.append(results(run)[0]["train_size"])
+        assert np.load(tmp_path / f"{variant}.npz")["train"].shape == (24, 16)
+    assert sizes == [24, 24]
+    features = [
+        np.load(tmp_path / f"{v}.npz")["train"] for v in ("obj_only", "pb_t50_rs")
+    ]
+    assert not np.array_equal(*features)
+
+
+def test_an_untrained_encoder_is_a_function_of_the_seed(
+    tmp_path: Path, synthetic_root: Path
+) -> None:
+    found = []
+    for seed in ("1", "1", "2"):
+        words = ("--model_path", "none", "--seed", seed, "--overwrite")
+        path = tmp_path / "f.npz"
+        run = judge(tmp_path, synthetic_root, *words, "--save_features", str(path))
+        found.append(np.load(path)["train"])
+    assert np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+    assert "an untrained dgcnn (seed 2)" in (run / "run.log").read_text()
+
+
+def test_bad_requests_stop_before_anything_is_written(
+    tmp_path: Path, synthetic_root: Path
+) -> None:
+    with pytest.raises(cli.UsageError, match="--save_features"):
+        judge(
+            *(tmp_path, synthetic_root, "--save_features", "f.npz"),
+            *("--dataset", "modelnet40", "scanobjectnn"),
+        )
+    with pytest.raises(CheckpointError, match=r"w\.pth: no such file"):
+        judge(tmp_path, synthetic_root, "--model_path", str(tmp_path / "w.pth"))
+    with pytest.raises(cli.UsageError, match="--k 65"):
+        judge(tmp_path, synthetic_root, "--k", "65")
+    assert not (tmp_path / "checkpoints").exists()
