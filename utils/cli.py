@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -75,7 +76,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if _speaks_for_node():
             super().error(message)
-        sys.exit(2)
+        _leave_silently()
 
 
 def positive_int(text: str) -> int:
@@ -281,7 +282,7 @@ def run(main: Callable[[], None], *expected: type[Exception]) -> NoReturn:
     try:
         main()
     except FailedElsewhere:
-        sys.exit(2)
+        _leave_silently()
     except (UsageError, *expected) as error:
         # Flags and folders are the same for all ranks of a node: one of them says it.
         # A loader process wraps the error of a sample, which only this rank has.
@@ -289,11 +290,18 @@ def run(main: Callable[[], None], *expected: type[Exception]) -> NoReturn:
         from_worker = "Original Traceback" in text
         if from_worker:
             text = text[text.rindex(type(error).__name__) :].split(": ", 1)[-1].strip()
-        if _speaks_for_node() or from_worker:
-            print(f"\nerror: {text}", file=sys.stderr, flush=True)
+        if not _speaks_for_node() and not from_worker:
+            _leave_silently()
+        print(f"\nerror: {text}", file=sys.stderr, flush=True)
         sys.exit(2)
     sys.exit(0)
 
 
 def _speaks_for_node() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _leave_silently() -> NoReturn:
+    # torchrun ends all ranks when the first has left: let the one that speaks finish.
+    time.sleep(3.0)
+    sys.exit(2)

@@ -45,7 +45,7 @@ def test_pretraining_and_evaluation_under_torchrun(
     again = start(tmp_path, *train)
     assert again.returncode != 0
     assert again.stderr.count("error: checkpoints/run is not empty") == 1
-    assert "Traceback (most recent call last)" not in again.stderr.split("torch/")[0]
+    assert "in pretrain" not in again.stderr  # no traceback but torchrun's own
 
     weights = str(run / "models" / "best_model.pth")
     judge = [str(ROOT / "eval_svm.py"), *data, *TINY, "--wandb", "disabled"]

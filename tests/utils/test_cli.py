@@ -62,10 +62,13 @@ def test_only_one_rank_a_node_prints_the_usage(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
+    waits = []
+    monkeypatch.setattr(cli.time, "sleep", waits.append)
     with pytest.raises(SystemExit) as ended:
         parser().parse_args(["--epochs", "0"])
     assert ended.value.code == 2
     assert capsys.readouterr().err == ""
+    assert waits  # for the rank that prints: torchrun ends it with the first to leave
 
 
 class Expected(Exception):
