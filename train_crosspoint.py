@@ -156,7 +156,7 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
 
     last = folder / "models" / "checkpoint_last.pth"
     state, resumed_at = Progress(), None
-    if last.is_file():
+    if on_main(last.is_file):  # one answer for all ranks, or they would part here
         state = checkpoint.load_training_state(last, vars(args), **parts)
         resumed_at = (state.epoch, state.step)
     logger = RunLogger(folder, vars(args), resumed_at)
