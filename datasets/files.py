@@ -1,4 +1,4 @@
-"""The three file formats of the data sets, read strictly: PLY, PNG and HDF5.
+"""Clouds as PLY and pictures as PNG, read strictly, and what all readers share.
 
 A file that is missing, damaged or not what it should be ends in a `DataError` that
 names it; no reader opens a file for writing, and none leaves one open.
@@ -9,13 +9,10 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-import h5py
 import numpy as np
 from PIL import Image
 from plyfile import PlyData, PlyParseError
@@ -23,8 +20,6 @@ from plyfile import PlyData, PlyParseError
 # A rendering has 137x137 pixels; a picture this large is a mistake or an attack.
 MAX_PIXELS = 1 << 26
 MAX_PLY_HEADER = 1 << 20
-# Deflate cannot pack more tightly than this, so a larger claim is not backed by data.
-MAX_COMPRESSION = 1100
 
 _PLY_TYPE_SIZES = {
     **dict.fromkeys(("char", "uchar", "int8", "uint8"), 1),
@@ -77,7 +72,7 @@ def check_num_points(
 
 
 @contextmanager
-def _open(path: str | os.PathLike, archive: str | None) -> Iterator[BinaryIO]:
+def open_file(path: str | os.PathLike, archive: str | None) -> Iterator[BinaryIO]:
     """A file open for reading, known to exist and to hold something."""
     try:
         stream = open(path, "rb")
@@ -147,7 +142,7 @@ def read_ply(path: str | os.PathLike, archive: str | None = None) -> np.ndarray:
         DataError: if the file is missing, empty, truncated, no PLY, without vertices or
             without x, y and z, or if a coordinate is not finite.
     """
-    with _open(path, archive) as stream:
+    with open_file(path, archive) as stream:
         try:
             if _check_ply_header(stream):
                 # plyfile would wrap the file itself for text and leave that open.
@@ -185,7 +180,7 @@ def read_picture(path: str | os.PathLike, archive: str | None = None) -> Image.I
         DataError: if the file is missing, empty, truncated, no picture, or has more
             than `MAX_PIXELS` pixels.
     """
-    with _open(path, archive) as stream:
+    with open_file(path, archive) as stream:
         try:
             with Image.open(stream) as image:
                 width, height = image.size
@@ -206,169 +201,3 @@ def read_picture(path: str | os.PathLike, archive: str | None = None) -> Image.I
             # Pillow's message names the stream object; the path is named by `fail`.
             reason = "unknown format" if "cannot identify" in str(error) else error
             fail(path, f"not a readable picture ({reason})", archive)
-
-
-@dataclass(frozen=True)
-class Field:
-    """What a key of an HDF5 file has to hold.
-
-    Attributes:
-        kind: "points" (M, P, 3) finite numbers, read as float32; "label" (M,) or (M, 1)
-            and "parts" (M, P), whole numbers, read as int64.
-        limit: labels and parts lie in 0 .. limit - 1; None leaves the top open.
-    """
-
-    kind: str
-    limit: int | None = None
-
-
-POINTS = Field("points")
-RowCheck = Callable[[dict[str, np.ndarray]], tuple[np.ndarray, str]]
-
-
-def _source(
-    path: str | os.PathLike,
-    file: h5py.File,
-    key: str,
-    field: Field,
-    archive: str | None,
-) -> h5py.Dataset:
-    """The data set under `key`, its shape and the bytes behind it checked."""
-    source = file.get(key)
-    if not isinstance(source, h5py.Dataset):
-        present = ", ".join(sorted(file)) or "none"
-        fail(path, f"key `{key}` not found; keys present: {present}", archive)
-    shape = source.shape
-    fits = {
-        "points": len(shape) == 3 and shape[2] == 3,
-        "label": len(shape) == 1 or (len(shape) == 2 and shape[1] == 1),
-        "parts": len(shape) == 2,
-    }[field.kind]
-    if not fits or source.dtype.kind not in "fiu":
-        wanted = {"points": "(M, P, 3)", "label": "(M,) or (M, 1)", "parts": "(M, P)"}
-        fail(
-            path,
-            f"key `{key}` holds {source.dtype} of shape {shape}, expected numbers of "
-            f"shape {wanted[field.kind]}",
-            archive,
-        )
-    if source.nbytes > source.id.get_storage_size() * MAX_COMPRESSION:
-        fail(
-            path, f"key `{key}` claims shape {shape}, but stores no such data", archive
-        )
-    return source
-
-
-def _read_rows(
-    path: str | os.PathLike,
-    key: str,
-    source: h5py.Dataset,
-    field: Field,
-    rows: range,
-    num_points: int,
-    archive: str | None,
-) -> np.ndarray:
-    """Rows of a checked data set as float32 or int64, their values checked."""
-    if field.kind == "points":
-        values = source[rows.start : rows.stop, :num_points]
-        # An overflow becomes an infinity, which is refused below.
-        with np.errstate(over="ignore"):
-            values = values.astype(np.float32, copy=False)
-        good, problem = np.isfinite(values), "a non-finite coordinate"
-    else:
-        values = source[rows.start : rows.stop]
-        flat = field.kind == "label"
-        values = values.reshape(-1) if flat else values[:, :num_points]
-        top = np.inf if field.limit is None else field.limit - 1
-        good = (values >= 0) & (values <= top)
-        if values.dtype.kind == "f":
-            good &= values == np.floor(values)
-        problem = f"a value that is no whole number of 0 .. {top}"
-    if not good.all():
-        row = rows.start + int(np.argwhere(~good)[0, 0])
-        fail(path, f"key `{key}`, row {row} has {problem}", archive)
-    return values if field.kind == "points" else values.astype(np.int64)
-
-
-def read_hdf5(
-    paths: Sequence[str | os.PathLike],
-    fields: Mapping[str, Field],
-    rows: range | None = None,
-    num_points: int | None = None,
-    archive: str | None = None,
-    check: RowCheck | None = None,
-) -> dict[str, np.ndarray]:
-    """Read the named keys of several files as if the files were one.
-
-    Args:
-        paths: the files, in order.
-        fields: key -> what it has to hold. Other keys of the files are ignored.
-        rows: a contiguous range of rows of the concatenation; None for all. Only these
-            are read from the disk.
-        num_points: the first so many points of every shape; None for all stored.
-        archive: see `how_to_get`.
-        check: given the arrays read from one file, says which rows are wrong (M,) bool,
-            and in what way.
-
-    Returns:
-        key -> array: points (M, P, 3) float32, labels (M,) int64, parts (M, P) int64.
-
-    Raises:
-        DataError: if a file is missing, damaged, lacks a key, stores too few points, or
-            holds something else than `fields` says.
-    """
-    if num_points is not None and num_points < 1:
-        raise ValueError(f"--num_points must be at least 1, got {num_points}")
-    pieces: dict[str, list[np.ndarray]] = {key: [] for key in fields}
-    first = 0  # row of the concatenation that the file begins with
-    for path in paths:
-        with _open(path, archive):  # a missing or empty file is told apart here
-            pass
-        try:
-            with h5py.File(path, "r") as file:
-                sources = {
-                    k: _source(path, file, k, fields[k], archive) for k in fields
-                }
-                stored = {s.shape[0] for s in sources.values()}
-                clouds = {
-                    s.shape[1] for k, s in sources.items() if fields[k].kind != "label"
-                }
-                if len(stored) > 1 or len(clouds) > 1:
-                    shapes = ", ".join(f"{k} {s.shape}" for k, s in sources.items())
-                    fail(path, f"shapes do not agree: {shapes}", archive)
-                count = stored.pop()
-                wanted = range(count)
-                if rows is not None:
-                    wanted = range(
-                        min(max(rows.start - first, 0), count),
-                        min(max(rows.stop - first, 0), count),
-                    )
-                take = check_num_points(path, clouds.pop(), num_points) if clouds else 0
-                arrays = {
-                    key: _read_rows(
-                        path, key, source, fields[key], wanted, take, archive
-                    )
-                    for key, source in sources.items()
-                }
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-            fail(path, f"not a readable HDF5 file ({error})", archive)
-        if check is not None:
-            bad, problem = check(arrays)
-            if bad.any():
-                row = wanted.start + int(bad.argmax())
-                fail(path, f"row {row} has {problem}", archive)
-        for key, array in arrays.items():
-            pieces[key].append(array)
-        first += count
-    for parts in pieces.values():
-        if len({piece.shape[1:] for piece in parts}) > 1:
-            sizes = ", ".join(
-                f"{Path(p).name} {a.shape[1]}"
-                for p, a in zip(paths, parts, strict=True)
-            )
-            fail(
-                Path(paths[0]).parent,
-                f"files store clouds of unlike size: {sizes}",
-                archive,
-            )
-    return {key: np.concatenate(parts) for key, parts in pieces.items()}

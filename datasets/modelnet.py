@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datasets.files import POINTS, Field, RowCheck, fail, read_hdf5
+from datasets.files import fail
+from datasets.hdf5 import POINTS, Field, RowCheck, read_hdf5
 from datasets.sampler import Key, shard_range, split_key
 
 FOLDER = "modelnet40_ply_hdf5_2048"

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datasets import files
-from datasets.files import Field, fail
+from datasets.files import fail
+from datasets.hdf5 import Field
 from datasets.modelnet import as_channels, find_files, read_shard
 from datasets.sampler import Key, split_key
 from utils.seed import POINTS, generator
@@ -43,7 +43,7 @@ FIRST_PART = tuple(sum(PARTS_PER_CATEGORY[:c]) for c in range(len(CATEGORIES)))
 NUM_PARTS = sum(PARTS_PER_CATEGORY)
 
 FIELDS = {
-    "data": files.POINTS,
+    "data": Field("points"),
     "label": Field("label", len(CATEGORIES)),
     "pid": Field("parts", NUM_PARTS),
 }

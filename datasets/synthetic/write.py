@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 from PIL import Image
 
+from datasets.scanobjectnn import VARIANTS
 from datasets.synthetic.render import render
 from datasets.synthetic.scans import scan
 from datasets.synthetic.shapes import (
@@ -44,12 +45,6 @@ STREAMS = {
     (PARTS, "test"): 7,
 }
 PREVIEW_STREAM = 8
-# Variant: the official folder and the end of the official file name.
-_SCAN_FILES = {
-    "obj_bg": ("main_split", ""),
-    "obj_only": ("main_split_nobg", ""),
-    "pb_t50_rs": ("main_split", "_augmentedrot_scale75"),
-}
 
 
 def make_row(job: tuple[str, str, int, int, int]):
@@ -180,7 +175,7 @@ def write_scans(folder: Path, split: str, rows: list) -> None:
     """The three variants of one split from its rows."""
     label = np.array([row[0] for row in rows], np.int32)
     stem = {"train": "training", "test": "test"}[split]
-    for variant, (sub, end) in _SCAN_FILES.items():
+    for variant, (sub, end) in VARIANTS.items():
         arrays = {
             "data": np.stack([row[1][variant][0] for row in rows]),
             "label": label,

@@ -1,4 +1,4 @@
-"""The synthetic generator: its files, its reproducibility, its renderer."""
+"""The synthetic generator: its files, its reproducibility, its folders."""
 
 import json
 from pathlib import Path
@@ -7,29 +7,15 @@ import h5py
 import numpy as np
 import plyfile
 import pytest
-import trimesh
 from PIL import Image
 
 from datasets import synthetic
 from datasets.synthetic import write as synthetic_write
-from datasets.synthetic.render import (
-    DISTANCE,
-    camera,
-    project,
-    rasterise,
-    render,
-    unproject,
-)
-from datasets.synthetic.scans import scan
 from datasets.synthetic.shapes import (
     CATEGORIES,
     FIRST_PART,
-    OPTIONAL_PARTS,
     PARTS_PER_CATEGORY,
     SYNSETS,
-    Shape,
-    make_shape,
-    sample_surface,
 )
 
 SHAPES, SEED = 18, 1
@@ -51,18 +37,6 @@ def root(tmp_path_factory) -> Path:
 def read(path: Path) -> dict[str, np.ndarray]:
     with h5py.File(path, "r") as file:
         return {name: file[name][()] for name in file}
-
-
-def rng(*key: int) -> np.random.Generator:
-    return np.random.default_rng(key)
-
-
-def mesh_shape(mesh: trimesh.Trimesh, category: int = 0) -> Shape:
-    faces = np.asarray(mesh.faces)
-    part = np.zeros(len(faces), int)
-    return Shape(
-        category, np.asarray(mesh.vertices), faces, part, np.ones((len(part), 3))
-    )
 
 
 # What is written
@@ -205,142 +179,6 @@ def test_a_row_depends_on_seed_and_number(root):
 
 
 # Shapes and sampling
-
-
-@pytest.mark.parametrize("category", range(16), ids=CATEGORIES)
-def test_parts_of_a_category(category):
-    shapes = [make_shape(category, rng(category, k)) for k in range(25)]
-    every = set(range(PARTS_PER_CATEGORY[category]))
-    optional = OPTIONAL_PARTS.get(CATEGORIES[category], set())
-    seen = [set(np.unique(s.face_part) - FIRST_PART[category]) for s in shapes]
-    assert set.union(*seen) == every
-    assert set.intersection(*seen) == every - optional
-    for shape in shapes:
-        assert shape.faces.max() < len(shape.vertices)
-        assert len(shape.face_part) == len(shape.face_colour) == len(shape.faces)
-        assert np.isfinite(shape.vertices).all()
-        diagonal = np.linalg.norm(np.ptp(shape.vertices, axis=0))
-        assert diagonal == pytest.approx(1)
-    proportions = {tuple(np.ptp(s.vertices, axis=0).round(6)) for s in shapes}
-    assert len(proportions) == len(shapes)
-
-
-@pytest.mark.parametrize("category", [-1, 16])
-def test_no_seventeenth_category(category):
-    with pytest.raises(ValueError, match="category"):
-        make_shape(category, rng(0))
-
-
-def test_sampling_is_by_area_and_by_the_given_generator():
-    # A unit square of two triangles beside a single triangle of area 3.
-    vertices = np.array(
-        [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (5, 0, 0), (8, 0, 0), (5, 2, 0)],
-        float,
-    )
-    faces = np.array([(0, 1, 2), (0, 2, 3), (4, 5, 6)])
-    points, face = sample_surface(vertices, faces, 40_000, rng(3))
-    assert (face == 2).mean() == pytest.approx(0.75, abs=0.01)
-    np.testing.assert_array_equal(face == 2, points[:, 0] >= 5)
-    square = points[face < 2]
-    np.testing.assert_allclose(square[:, :2].mean(axis=0), 0.5, atol=0.02)
-    np.testing.assert_allclose(square[:, :2].var(axis=0), 1 / 12, atol=0.004)
-    before = np.random.get_state()[1].copy()  # noqa: NPY002
-    again, _ = sample_surface(vertices, faces, 40_000, rng(3))
-    np.testing.assert_array_equal(again, points)
-    other, _ = sample_surface(vertices, faces, 40_000, rng(4))
-    assert not np.array_equal(other, points)
-    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
-
-
-# Scans
-
-
-@pytest.mark.parametrize("variant", SCAN_NAMES)
-def test_a_scan_sees_one_side(variant):
-    ball = mesh_shape(trimesh.creation.icosphere(subdivisions=4))
-    directions = rng(0).normal(size=(500, 3))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    for k in range(4):
-        points, mask = scan(ball, 2048, rng(5, k))[variant]
-        own = points[mask == 0]
-        extent = np.ptp(own @ directions.T, axis=0)
-        # Half a ball is half as deep as it is wide; a whole one is as deep as wide.
-        assert extent.min() < 0.68 * extent.max()
-
-
-def test_scans_are_turned_about_the_vertical_alone():
-    upright = mesh_shape(trimesh.creation.box(extents=(0.1, 2, 0.4)))
-    headings = []
-    for k in range(12):
-        points, _ = scan(upright, 2048, rng(6, k))["obj_only"]
-        # The long axis stays vertical, the broad side points anywhere.
-        assert np.ptp(points[:, 1]) > 3 * np.ptp(points[:, [0, 2]], axis=0).max()
-        flat = points[:, [0, 2]] - points[:, [0, 2]].mean(axis=0)
-        axis = np.linalg.eigh(flat.T @ flat)[1][:, 1]
-        headings.append(np.arctan2(axis[1], axis[0]) % np.pi)
-    assert np.ptp(headings) > 1
-
-
-def test_background_lies_below_the_object():
-    ball = mesh_shape(trimesh.creation.icosphere(subdivisions=3))
-    for k in range(6):
-        points, mask = scan(ball, 2048, rng(7, k))["obj_bg"]
-        height = points[:, 1]
-        assert np.median(height[mask == -1]) < np.quantile(height[mask == 0], 0.05)
-
-
-# Renderer
-
-
-def test_unproject_inverts_project():
-    points = rng(1).uniform(-0.6, 0.6, (50, 3))
-    back = unproject(project(points, 137), 137)
-    np.testing.assert_allclose(back, points, atol=1e-12)
-
-
-def test_rasteriser_keeps_the_nearest_face_and_its_exact_depth():
-    def plane(z_left, z_right):
-        return np.array(
-            [(-0.8, -0.8, z_left), (0.8, -0.8, z_right), (0, 0.8, 0)], float
-        )
-
-    near, far = plane(0.5, 0.1), plane(-0.5, -0.1)
-    near[2], far[2] = (0, 0.8, 0.3), (0, 0.8, -0.3)
-    for first, second, winner in ((near, far, 0), (far, near, 1)):
-        corners = project(np.concatenate([first, second]), 64).reshape(2, 3, 3)
-        face, inverse = rasterise(corners, 64)
-        rows, columns = np.nonzero(face == winner)
-        inner = (face >= 0).sum()
-        assert len(rows) > 0.95 * inner > 300
-        pixels = np.stack([columns + 0.5, rows + 0.5, inverse[rows, columns]], axis=1)
-        points = unproject(pixels, 64)
-        # On the near triangle z falls linearly from 0.5 at x=-0.8 to 0.1 at x=0.8.
-        np.testing.assert_allclose(points[:, 2], 0.3 - 0.25 * points[:, 0], atol=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("azimuth", "elevation", "seen"),
-    [(0, 0, (0, 0, 1)), (180, 0, (0, 0, -1)), (90, 0, (1, 0, 0)), (0, 89, (0, 1, 0))],
-)
-def test_camera_stands_where_it_is_said_to(azimuth, elevation, seen):
-    towards = camera(azimuth, elevation)[2]
-    np.testing.assert_allclose(towards, seen, atol=0.02)
-    box = trimesh.creation.box(extents=(0.8, 0.8, 0.8))
-    facing = (np.asarray(box.face_normals) @ np.array(seen, float)) > 0.9
-    colours = np.where(facing[:, None], [1.0, 0, 0], [0, 0, 1.0])
-    picture = render(box.vertices, box.faces, colours, azimuth, elevation)
-    assert picture[68, 68, 0] > 80 and picture[68, 68, 2] == 0
-    assert picture[0, 0, 3] == 0 and picture[68, 68, 3] == 255
-
-
-def test_unit_sphere_fits_the_picture():
-    angle = np.linspace(0, 2 * np.pi, 100)
-    limb = np.sqrt(1 - 1 / DISTANCE**2)  # the sphere's outline as the camera sees it
-    rim = np.stack([limb * np.cos(angle), limb * np.sin(angle)], axis=1)
-    points = np.column_stack([rim, np.full(100, 1 / DISTANCE)])
-    pixels = project(points, 137)[:, :2]
-    assert pixels.min() > 0 and pixels.max() < 137
-    assert np.ptp(pixels) > 0.9 * 137
 
 
 # Folders that exist already

@@ -1,0 +1,182 @@
+"""Clouds and labels in HDF5 files, read strictly and no more of them than asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from datasets.files import check_num_points, fail, open_file
+
+# Deflate cannot pack more tightly than this, so a larger claim is not backed by data.
+MAX_COMPRESSION = 1100
+
+
+@dataclass(frozen=True)
+class Field:
+    """What a key of an HDF5 file has to hold.
+
+    Attributes:
+        kind: "points" (M, P, 3) finite numbers, read as float32; "label" (M,) or (M, 1)
+            and "parts" (M, P), whole numbers, read as int64.
+        limit: labels and parts lie in 0 .. limit - 1; None leaves the top open.
+    """
+
+    kind: str
+    limit: int | None = None
+
+
+POINTS = Field("points")
+RowCheck = Callable[[dict[str, np.ndarray]], tuple[np.ndarray, str]]
+
+
+def _source(
+    path: str | os.PathLike,
+    file: h5py.File,
+    key: str,
+    field: Field,
+    archive: str | None,
+) -> h5py.Dataset:
+    """The data set under `key`, its shape and the bytes behind it checked."""
+    source = file.get(key)
+    if not isinstance(source, h5py.Dataset):
+        present = ", ".join(sorted(file)) or "none"
+        fail(path, f"key `{key}` not found; keys present: {present}", archive)
+    shape = source.shape
+    fits = {
+        "points": len(shape) == 3 and shape[2] == 3,
+        "label": len(shape) == 1 or (len(shape) == 2 and shape[1] == 1),
+        "parts": len(shape) == 2,
+    }[field.kind]
+    if not fits or source.dtype.kind not in "fiu":
+        wanted = {"points": "(M, P, 3)", "label": "(M,) or (M, 1)", "parts": "(M, P)"}
+        fail(
+            path,
+            f"key `{key}` holds {source.dtype} of shape {shape}, expected numbers of "
+            f"shape {wanted[field.kind]}",
+            archive,
+        )
+    if source.nbytes > source.id.get_storage_size() * MAX_COMPRESSION:
+        fail(
+            path, f"key `{key}` claims shape {shape}, but stores no such data", archive
+        )
+    return source
+
+
+def _read_rows(
+    path: str | os.PathLike,
+    key: str,
+    source: h5py.Dataset,
+    field: Field,
+    rows: range,
+    num_points: int,
+    archive: str | None,
+) -> np.ndarray:
+    """Rows of a checked data set as float32 or int64, their values checked."""
+    if field.kind == "points":
+        values = source[rows.start : rows.stop, :num_points]
+        # An overflow becomes an infinity, which is refused below.
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32, copy=False)
+        good, problem = np.isfinite(values), "a non-finite coordinate"
+    else:
+        values = source[rows.start : rows.stop]
+        flat = field.kind == "label"
+        values = values.reshape(-1) if flat else values[:, :num_points]
+        top = np.inf if field.limit is None else field.limit - 1
+        good = (values >= 0) & (values <= top)
+        if values.dtype.kind == "f":
+            good &= values == np.floor(values)
+        problem = f"a value that is no whole number of 0 .. {top}"
+    if not good.all():
+        row = rows.start + int(np.argwhere(~good)[0, 0])
+        fail(path, f"key `{key}`, row {row} has {problem}", archive)
+    return values if field.kind == "points" else values.astype(np.int64)
+
+
+def read_hdf5(
+    paths: Sequence[str | os.PathLike],
+    fields: Mapping[str, Field],
+    rows: range | None = None,
+    num_points: int | None = None,
+    archive: str | None = None,
+    check: RowCheck | None = None,
+) -> dict[str, np.ndarray]:
+    """Read the named keys of several files as if the files were one.
+
+    Args:
+        paths: the files, in order.
+        fields: key -> what it has to hold. Other keys of the files are ignored.
+        rows: a contiguous range of rows of the concatenation; None for all. Only these
+            are read from the disk.
+        num_points: the first so many points of every shape; None for all stored.
+        archive: see `how_to_get`.
+        check: given the arrays read from one file, says which rows are wrong (M,) bool,
+            and in what way.
+
+    Returns:
+        key -> array: points (M, P, 3) float32, labels (M,) int64, parts (M, P) int64.
+
+    Raises:
+        DataError: if a file is missing, damaged, lacks a key, stores too few points, or
+            holds something else than `fields` says.
+    """
+    if num_points is not None and num_points < 1:
+        raise ValueError(f"--num_points must be at least 1, got {num_points}")
+    pieces: dict[str, list[np.ndarray]] = {key: [] for key in fields}
+    first = 0  # row of the concatenation that the file begins with
+    for path in paths:
+        with open_file(path, archive):  # a missing or empty file is told apart here
+            pass
+        try:
+            with h5py.File(path, "r") as file:
+                sources = {
+                    k: _source(path, file, k, fields[k], archive) for k in fields
+                }
+                stored = {s.shape[0] for s in sources.values()}
+                clouds = {
+                    s.shape[1] for k, s in sources.items() if fields[k].kind != "label"
+                }
+                if len(stored) > 1 or len(clouds) > 1:
+                    shapes = ", ".join(f"{k} {s.shape}" for k, s in sources.items())
+                    fail(path, f"shapes do not agree: {shapes}", archive)
+                count = stored.pop()
+                wanted = range(count)
+                if rows is not None:
+                    wanted = range(
+                        min(max(rows.start - first, 0), count),
+                        min(max(rows.stop - first, 0), count),
+                    )
+                take = check_num_points(path, clouds.pop(), num_points) if clouds else 0
+                arrays = {
+                    key: _read_rows(
+                        path, key, source, fields[key], wanted, take, archive
+                    )
+                    for key, source in sources.items()
+                }
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            fail(path, f"not a readable HDF5 file ({error})", archive)
+        if check is not None:
+            bad, problem = check(arrays)
+            if bad.any():
+                row = wanted.start + int(bad.argmax())
+                fail(path, f"row {row} has {problem}", archive)
+        for key, array in arrays.items():
+            pieces[key].append(array)
+        first += count
+    for parts in pieces.values():
+        if len({piece.shape[1:] for piece in parts}) > 1:
+            sizes = ", ".join(
+                f"{Path(p).name} {a.shape[1]}"
+                for p, a in zip(paths, parts, strict=True)
+            )
+            fail(
+                Path(paths[0]).parent,
+                f"files store clouds of unlike size: {sizes}",
+                archive,
+            )
+    return {key: np.concatenate(parts) for key, parts in pieces.items()}
