@@ -13,24 +13,34 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 
 from models import ENCODERS
 from utils import cli
 
 DATASETS = ("modelnet40", "scanobjectnn")
 VARIANTS = ("obj_bg", "obj_only", "pb_t50_rs")
+UNTRAINED = "none"
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The command line of the SVM evaluation."""
     parser = cli.Parser(__doc__)
-    cli.add_run_flags(parser, exp_name="eval_svm")
-    model = cli.add_model_flags(parser, num_points=1024, k=15, models=ENCODERS)
+    cli.add_run_flags(
+        parser, exp_name="", naming="svm_<data sets>_<run or file of the weights>"
+    )
+    model = cli.add_model_flags(
+        parser,
+        num_points=1024,
+        k=15,
+        models=ENCODERS,
+        weights=f"weights to judge, or '{UNTRAINED}' for an untrained encoder",
+    )
     model.add_argument(
         "--test_batch_size",
         type=cli.positive_int,
         default=32,
-        help="clouds a step over all ranks (default: 32)",
+        help="clouds a step over all ranks, at least one each (default: 32)",
     )
     group = parser.add_argument_group("evaluation")
     group.add_argument(
@@ -77,10 +87,12 @@ from datasets.scanobjectnn import ScanObjectNN
 from models import point_encoder
 from utils import checkpoint, distributed
 from utils.features import extract_features
-from utils.logger import RunLogger, on_main, open_run_folder
+from utils.logger import RunLogger, open_run_folder
 from utils.metrics import confusion_matrix, mean_class_accuracy
 from utils.seed import seed_torch
 from utils.svm import choose_C, fit_linear_svm
+
+Splits = tuple[ModelNet40 | ScanObjectNN, ...]  # this rank's shares
 
 
 def main(args: argparse.Namespace) -> None:
@@ -91,35 +103,48 @@ def main(args: argparse.Namespace) -> None:
 
 def judge_encoder(args: argparse.Namespace, process: distributed.Process) -> None:
     """Every data set's features and SVM, and a run folder with the results."""
-    if args.save_features and len(args.dataset) > 1:
-        raise cli.UsageError("--save_features takes one --dataset at a time")
-    if args.k > args.num_points:
-        raise cli.UsageError(
-            f"--k {args.k} is more than --num_points {args.num_points}"
-        )
-    shard = (process.rank, process.world_size)
-    sets = {name: load_splits(name, args, shard) for name in args.dataset}
-    seed_torch(args.seed)
-    encoder = point_encoder(args.model, args.k, args.emb_dims)
-    untrained = args.model_path in ("", "none")
-    source = f"an untrained {args.model} (seed {args.seed})"
-    if not untrained:
-        source = str(checkpoint.load_pretrained(encoder, args.model_path))
+    args.exp_name = args.exp_name or default_name(args)
+    sets, encoder, source = distributed.run_everywhere(
+        lambda: prepare(args, process),
+        *(DataError, checkpoint.CheckpointError, ValueError),
+    )
     encoder.to(process.device)
-    folder = open_run_folder(args.exp_name, args.overwrite)
-    logger = RunLogger(folder, vars(args))
-    try:
+    inputs = [] if args.model_path == UNTRAINED else [args.model_path]
+    folder = open_run_folder(args.exp_name, args.overwrite, inputs=inputs)
+    with RunLogger(folder, vars(args)) as logger:
         logger.introduce({"encoder": source, "k": str(args.k)})
         for name, splits in sets.items():
             result = evaluate(name, splits, encoder, process.device, args, logger)
             logger.record({"dataset": name, "model_path": args.model_path, **result})
-    finally:
-        logger.close()
 
 
-def load_splits(
-    name: str, args: argparse.Namespace, shard: tuple[int, int]
-) -> tuple[ModelNet40 | ScanObjectNN, ...]:
+def default_name(args: argparse.Namespace) -> str:
+    """A run folder's name that says what was judged on what."""
+    path = Path(args.model_path)
+    run = path.parent.parent.name if path.parent.name == "models" else ""
+    return "_".join(["svm", *args.dataset, *filter(None, [run, path.stem])])
+
+
+def prepare(
+    args: argparse.Namespace, process: distributed.Process
+) -> tuple[dict[str, Splits], nn.Module, str]:
+    """Data, encoder and where it comes from; all that can be wrong with the flags."""
+    if args.save_features and len(args.dataset) > 1:
+        raise ValueError("--save_features takes one --dataset at a time")
+    if not Path(args.save_features).parent.is_dir():
+        raise ValueError(f"--save_features {args.save_features}: no such folder")
+    if args.k > args.num_points:
+        raise ValueError(f"--k {args.k} is more than --num_points {args.num_points}")
+    shard = (process.rank, process.world_size)
+    sets = {name: load_splits(name, args, shard) for name in args.dataset}
+    seed_torch(args.seed)
+    encoder = point_encoder(args.model, args.k, args.emb_dims)
+    if args.model_path == UNTRAINED:
+        return sets, encoder, f"an untrained {args.model} (seed {args.seed})"
+    return sets, encoder, str(checkpoint.load_pretrained(encoder, args.model_path))
+
+
+def load_splits(name: str, args: argparse.Namespace, shard: tuple[int, int]) -> Splits:
     """This rank's part of the training and the test split."""
     splits = ("train", "test")
     if name == "modelnet40":
@@ -134,7 +159,7 @@ def load_splits(
 
 def evaluate(
     name: str,
-    splits: tuple[ModelNet40 | ScanObjectNN, ...],
+    splits: Splits,
     encoder: nn.Module,
     device: torch.device,
     args: argparse.Namespace,
@@ -178,7 +203,7 @@ def evaluate(
         sizes = {"train_size": len(labels[0]), "test_size": len(labels[1])}
         return {**chosen, **sizes, **seconds, "table": rows}
 
-    result = on_main(judge)
+    result = distributed.run_on_main(judge)
     logger.info(render(name, result))
     if args.save_features and distributed.rank() == 0:
         np.savez(
@@ -191,7 +216,7 @@ def evaluate(
     return result
 
 
-def write_confusion(path: str, matrix: np.ndarray, classes: list[str]) -> None:
+def write_confusion(path: Path, matrix: np.ndarray, classes: list[str]) -> None:
     """A CSV table: true classes down, predictions across."""
     lines = ["true\\predicted," + ",".join(classes)]
     lines += [

@@ -37,7 +37,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--img_model_path",
         default="",
         metavar="FILE",
-        help="picture encoder's weights to start from (default: none)",
+        help="picture encoder's weights to start from (default: a random start)",
     )
     training = cli.add_training_flags(
         parser, batch_size=20, epochs=100, weight_decay=1e-6
@@ -87,19 +87,21 @@ from models.crosspoint import CrossPoint
 from models.image import ImageEncoder
 from models.losses import NTXentLoss, crosspoint_loss
 from utils import checkpoint, distributed
-from utils.checkpoint import Progress
+from utils.checkpoint import LoadReport, Progress
 from utils.features import extract_features
 from utils.logger import (
     RunLogger,
     ThroughputMeter,
-    on_main,
+    continues,
     open_run_folder,
     progress,
+    run_folder,
 )
 from utils.optim import (
     DEFAULT_LR,
     DivergenceError,
     Precision,
+    all_finite,
     build_optimizer,
     cosine,
 )
@@ -107,6 +109,9 @@ from utils.seed import seed_torch
 from utils.svm import fit_linear_svm
 
 PROBE_POINTS = 1024
+PROBE_FOLDER = "modelnet40_ply_hdf5_2048"
+LAST = Path("models", "checkpoint_last.pth")
+Probe = tuple[ModelNet40, ModelNet40]  # this rank's shares of both splits
 
 
 def main(args: argparse.Namespace) -> None:
@@ -118,19 +123,18 @@ def main(args: argparse.Namespace) -> None:
 def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
     """Read the data, build the model, train, and leave a run folder behind."""
     args.lr = args.lr or DEFAULT_LR[args.optimizer]
-    with cli.usage_errors():
-        dataset = ShapeNetRender(
-            args.data_root, args.num_points, args.image_size, args.seed
-        )
-        sampler = GlobalBatchSampler(
-            len(dataset), args.batch_size, process.rank, process.world_size, args.seed
-        )
-        if args.k > args.num_points:
-            raise cli.UsageError(
-                f"--k {args.k} is more than --num_points {args.num_points}"
-            )
-    probe = load_probe(args, process)
-    folder = open_run_folder(args.exp_name, args.overwrite, args.resume)
+
+    def look() -> tuple[bool, bool]:
+        checkpoint_there = (run_folder(args.exp_name) / LAST).is_file()
+        probe_there = Path(args.data_root, PROBE_FOLDER).is_dir()
+        return continues(args.resume) and checkpoint_there, probe_there
+
+    # One answer for all ranks, or they would part here.
+    resuming, probe_there = distributed.run_on_main(look)
+    dataset, sampler, probe, model, reports = distributed.run_everywhere(
+        lambda: prepare(args, process, resuming, probe_there),
+        *(DataError, checkpoint.CheckpointError, ValueError),
+    )
     loader = DataLoader(
         dataset,
         batch_sampler=sampler,
@@ -138,7 +142,73 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
         pin_memory=process.device.type == "cuda",
         persistent_workers=args.num_workers > 0,
     )
+    precision = Precision(args.precision, process.device)
+    parallel = distributed.data_parallel(model.to(precision.dtype), process.device)
+    optimizer = build_optimizer(parallel.parameters(), args)
+    parts = {"model": model, "optimizer": optimizer, "precision": precision}
 
+    inputs = [path for path in (args.model_path, args.img_model_path) if path]
+    folder = open_run_folder(args.exp_name, args.overwrite, args.resume, inputs)
+    state = Progress()
+    if resuming:
+        state = distributed.run_everywhere(
+            lambda: checkpoint.load_training_state(folder / LAST, vars(args), **parts),
+            checkpoint.CheckpointError,
+        )
+
+    def save() -> None:
+        checkpoint.save_training_state(folder / LAST, vars(args), state, **parts)
+
+    done_before = (state.epoch, state.step) if resuming else None
+    with RunLogger(folder, vars(args), done_before) as logger:
+        logger.introduce(description(args, process, model, dataset, sampler, probe))
+        for report in reports:
+            logger.info(str(report))
+        if resuming:
+            logger.info(f"going on from {folder / LAST} at step {state.step}")
+        while state.epoch < args.epochs:
+            values = train_one_epoch(
+                parallel, loader, optimizer, precision, state, args, logger, save
+            )
+            finish_epoch(values, probe, process, model, state, args, logger)
+            save()
+        logger.info(f"done; weights in {folder / 'models' / 'best_model.pth'}")
+
+
+def prepare(
+    args: argparse.Namespace,
+    process: distributed.Process,
+    resuming: bool,
+    probe_there: bool,
+) -> tuple[
+    ShapeNetRender, GlobalBatchSampler, Probe | None, CrossPoint, list[LoadReport]
+]:
+    """Everything that can be wrong with flags and files, before anything is written."""
+    if args.batch_size < 2:
+        raise ValueError("--batch_size 1 leaves NT-Xent no negatives: use 2 or more")
+    if args.k > args.num_points:
+        raise ValueError(f"--k {args.k} is more than --num_points {args.num_points}")
+    dataset = ShapeNetRender(
+        args.data_root, args.num_points, args.image_size, args.seed
+    )
+    sampler = GlobalBatchSampler(
+        len(dataset), args.batch_size, process.rank, process.world_size, args.seed
+    )
+    _ = dataset[0]  # too few points in a file shows here, not after the start
+    probe = None
+    if args.svm_every > 0 and probe_there:
+        shard = (process.rank, process.world_size)
+        probe = tuple(
+            ModelNet40(args.data_root, split, None, shard)
+            for split in ("train", "test")
+        )
+        for split in probe:
+            split.points = split.points[:, :PROBE_POINTS].copy()
+            if args.k > split.points.shape[1]:
+                raise ValueError(
+                    f"the probe's clouds have {split.points.shape[1]} points, fewer "
+                    f"than --k {args.k}; --svm_every 0 turns the probe off"
+                )
     seed_torch(args.seed)
     model = CrossPoint(
         point_encoder(args.model, args.k, args.emb_dims),
@@ -148,37 +218,12 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
         (model.point_encoder, args.model_path),
         (model.image_encoder, args.img_model_path),
     ]
-    reports = [checkpoint.load_pretrained(m, path) for m, path in starts if path]
-    precision = Precision(args.precision, process.device)
-    parallel = distributed.data_parallel(model.to(precision.dtype), process.device)
-    optimizer = build_optimizer(parallel.parameters(), args)
-    parts = {"model": model, "optimizer": optimizer, "precision": precision}
-
-    last = folder / "models" / "checkpoint_last.pth"
-    state, resumed_at = Progress(), None
-    if on_main(last.is_file):  # one answer for all ranks, or they would part here
-        state = checkpoint.load_training_state(last, vars(args), **parts)
-        resumed_at = (state.epoch, state.step)
-    logger = RunLogger(folder, vars(args), resumed_at)
-
-    def save() -> None:
-        checkpoint.save_training_state(last, vars(args), state, **parts)
-
-    try:
-        logger.introduce(description(args, process, model, dataset, sampler, probe))
-        for report in reports:
-            logger.info(str(report))
-        if resumed_at is not None:
-            logger.info(f"going on from {last} at step {state.step}")
-        while state.epoch < args.epochs:
-            values = train_one_epoch(
-                parallel, loader, optimizer, precision, state, args, logger, save
-            )
-            finish_epoch(values, probe, process, model, state, args, logger)
-            save()
-        logger.info(f"done; weights in {folder / 'models' / 'best_model.pth'}")
-    finally:
-        logger.close()
+    reports = [
+        checkpoint.load_pretrained(part, path)
+        for part, path in starts
+        if path and not resuming
+    ]
+    return dataset, sampler, probe, model, reports
 
 
 def train_one_epoch(
@@ -197,8 +242,8 @@ def train_one_epoch(
         The epoch's mean losses over the global batches.
 
     Raises:
-        DivergenceError: if a loss is not finite; looked at every ``--print_freq``
-            steps and before every checkpoint.
+        DivergenceError: if a loss is not finite, looked at every ``--print_freq`` steps
+            and before every checkpoint, or a weight, before every checkpoint.
     """
     model.train()
     loader.batch_sampler.set_epoch(state.epoch, state.step_in_epoch)
@@ -234,7 +279,7 @@ def train_one_epoch(
                 torch.cat([own, sums])
             ).tolist()
             if not math.isfinite(loss + total):
-                raise DivergenceError(state.step, loss, args)
+                raise DivergenceError(state.step, "the loss", args)
             speed = meter.read()
             values = {"step": state.step, "epoch": state.epoch, "loss": loss}
             values |= {"imid_loss": imid, "cmid_loss": cmid, "lr": rate, **speed}
@@ -248,7 +293,9 @@ def train_one_epoch(
         if at_end or due:
             state.sums = tuple(distributed.mean_over_ranks(sums).tolist())
             if not math.isfinite(state.sums[0]):
-                raise DivergenceError(state.step - 1, state.sums[0], args)
+                raise DivergenceError(state.step - 1, "the loss", args)
+            if not all_finite(model.parameters()):
+                raise DivergenceError(state.step - 1, "a weight", args)
             if not at_end:
                 save()
     bar.close()
@@ -256,24 +303,9 @@ def train_one_epoch(
     return {n: value / steps for n, value in zip(names, state.sums, strict=True)}
 
 
-def load_probe(
-    args: argparse.Namespace, process: distributed.Process
-) -> tuple[ModelNet40, ModelNet40] | None:
-    """This rank's share of ModelNet40; None where the probe is off or has no data."""
-    folder = Path(args.data_root, "modelnet40_ply_hdf5_2048")
-    if args.svm_every == 0 or not on_main(folder.is_dir):
-        return None
-    shard = (process.rank, process.world_size)
-    train, test = (
-        ModelNet40(args.data_root, split, PROBE_POINTS, shard)
-        for split in ("train", "test")
-    )
-    return train, test
-
-
 def run_probe(
     encoder: nn.Module,
-    probe: tuple[ModelNet40, ModelNet40],
+    probe: Probe,
     device: torch.device,
     args: argparse.Namespace,
 ) -> float:
@@ -285,15 +317,16 @@ def run_probe(
     labels = [distributed.gather_array(split.labels) for split in probe]
 
     def fit() -> float:
-        svm = fit_linear_svm(features[0], labels[0], args.svm_C)
+        with cli.usage_errors():
+            svm = fit_linear_svm(features[0], labels[0], args.svm_C)
         return svm.score(features[1], labels[1])
 
-    return on_main(fit)
+    return distributed.run_on_main(fit)
 
 
 def finish_epoch(
     values: dict[str, float],
-    probe: tuple[ModelNet40, ModelNet40] | None,
+    probe: Probe | None,
     process: distributed.Process,
     model: CrossPoint,
     state: Progress,
@@ -328,7 +361,7 @@ def description(
     model: CrossPoint,
     dataset: ShapeNetRender,
     sampler: GlobalBatchSampler,
-    probe: tuple[ModelNet40, ModelNet40] | None,
+    probe: Probe | None,
 ) -> dict[str, str]:
     """What the log says before the first step."""
     point, image = (

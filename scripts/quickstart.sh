@@ -21,18 +21,21 @@ case $seeds in '' | *[!0-9]* | 0) echo "error: --seeds takes 1, 2, ..." >&2; exi
 
 . scripts/environment.sh requirements.txt
 
-# Every GPU whose number divides the batch, or 2 processes on the CPU.
+# As many GPUs as divide the batch, or 2 processes on the CPU.
 batch=16
-processes=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)
-if [ "$processes" -eq 0 ]; then
+gpus=$(python -c 'import torch; print(torch.cuda.device_count())')
+if [ "$gpus" -eq 0 ]; then
   processes=2
   cores=$(getconf _NPROCESSORS_ONLN)
   export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > 1 ? cores / 2 : 1))}"
   # glibc returns every large tensor to the system and faults it in again, half of the
   # time of a step; these make it keep the memory.
   export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
+  echo "device: CPU, $processes processes"
 else
+  processes=$gpus
   while [ $((batch % processes)) -ne 0 ]; do processes=$((processes - 1)); done
+  echo "device: $processes of $gpus GPUs (a batch of $batch is divided evenly)"
 fi
 
 runs=checkpoints/quickstart

@@ -13,13 +13,14 @@ import torch
 from sklearn.svm import SVC
 
 import eval_svm
+from datasets import scanobjectnn
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
 from utils import cli, distributed
-from utils.checkpoint import CheckpointError, save_weights
+from utils.checkpoint import save_weights
 from utils.svm import held_out_split
 
-TINY = "--num_points 64 --k 5 --emb_dims 16 --wandb disabled".split()
+TINY = "--num_points 64 --k 5 --emb_dims 16 --wandb disabled --model_path none".split()
 
 
 def judge(folder: Path, data: Path, *words: str) -> Path:
@@ -139,8 +140,25 @@ def test_bad_requests_stop_before_anything_is_written(
             *(tmp_path, synthetic_root, "--save_features", "f.npz"),
             *("--dataset", "modelnet40", "scanobjectnn"),
         )
-    with pytest.raises(CheckpointError, match=r"w\.pth: no such file"):
+    with pytest.raises(cli.UsageError, match=r"--save_features .*no such folder"):
+        judge(tmp_path, synthetic_root, "--save_features", str(tmp_path / "no" / "f"))
+    with pytest.raises(cli.UsageError, match=r"w\.pth: no such file"):
         judge(tmp_path, synthetic_root, "--model_path", str(tmp_path / "w.pth"))
     with pytest.raises(cli.UsageError, match="--k 65"):
         judge(tmp_path, synthetic_root, "--k", "65")
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_default_name_says_what_is_judged() -> None:
+    def name(*words: str) -> str:
+        return eval_svm.default_name(eval_svm.get_args_parser().parse_args(words))
+
+    assert name("--model_path", "none") == "svm_modelnet40_none"
+    path = "checkpoints/run/models/best_model.pth"
+    both = ("--dataset", "modelnet40", "scanobjectnn")
+    expected = "svm_modelnet40_scanobjectnn_run_best_model"
+    assert name("--model_path", path, *both) == expected
+
+
+def test_names_known_without_pytorch_are_those_of_the_readers() -> None:
+    assert tuple(scanobjectnn.VARIANTS) == eval_svm.VARIANTS

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 import torch
 
 import train_crosspoint
-from datasets.files import DataError
 from models.dgcnn import DGCNN
 from models.image import ImageEncoder
 from models.partseg import DGCNNPartSeg
@@ -114,6 +116,7 @@ def test_outputs(tmp_path: Path, synthetic_root: Path) -> None:
     DGCNN(k=5, emb_dims=16).load_state_dict(chosen, strict=True)
     ImageEncoder("resnet18").load_state_dict(weights(run, "img_model_best.pth"))
     config = json.loads((run / "config.json").read_text())
+    assert not set(config["arguments"]) & {flag[2:] for flag in cli.RETIRED}
     assert config["arguments"]["batch_size"] == 8
     assert config["world_size"] == 1
     log = (run / "run.log").read_text()
@@ -190,7 +193,7 @@ def test_resuming_inside_an_epoch_gives_the_uninterrupted_run(
     run = tmp_path / "parts" / "checkpoints" / "run"
     with open(run / "metrics.jsonl", "a") as file:  # steps after the checkpoint
         file.write('{"step": 4, "epoch": 1, "loss": 0}\n{"step": 5, "ep')
-    with pytest.raises(checkpoint.CheckpointError, match=r"--lr 0\.001 -> 0\.5"):
+    with pytest.raises(cli.UsageError, match=r"--lr 0\.001 -> 0\.5"):
         pretrain(tmp_path / "parts", synthetic_root, *words, "--resume", "--lr", "0.5")
     pretrain(tmp_path / "parts", synthetic_root, *words, "--resume")
 
@@ -240,7 +243,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     tmp_path: Path, synthetic_root: Path
 ) -> None:
     words = ("--epochs", "5", "--optimizer", "sgd", "--lr", "1e30")
-    with pytest.raises(DivergenceError, match=r"the loss is (nan|inf) at step .*--lr"):
+    with pytest.raises(DivergenceError, match=r"is not finite at step .*--lr"):
         pretrain(tmp_path, synthetic_root, *words)
     folder = tmp_path / "checkpoints" / "run" / "models"
     assert list(folder.iterdir()) == []
@@ -256,11 +259,52 @@ def test_bad_requests_stop_before_anything_is_written(
 
     refused(cli.UsageError, r"--k 100 is more than --num_points 64", "--k", "100")
     refused(cli.UsageError, "--batch_size", "--batch_size", "25")
-    refused(DataError, "ShapeNet", "--data_root", str(tmp_path / "nowhere"))
+    refused(cli.UsageError, "ShapeNet", "--data_root", str(tmp_path / "nowhere"))
     refused(cli.UsageError, "exp_name", "--exp_name", "../other")
+    refused(cli.UsageError, "--batch_size 1 leaves", "--batch_size", "1")
     missing = str(tmp_path / "no.pth")
-    with pytest.raises(checkpoint.CheckpointError, match=r"no\.pth: no such file"):
-        pretrain(tmp_path, synthetic_root, "--model_path", missing)
+    refused(cli.UsageError, r"no\.pth: no such file", "--model_path", missing)
+    many = ("--num_points", "4096")
+    refused(cli.UsageError, "fewer than the 4096 asked for", *many)
+
+
+def test_nothing_is_deleted_before_all_is_in_order(
+    tmp_path: Path, synthetic_root: Path
+) -> None:
+    run = pretrain(tmp_path, synthetic_root, "--epochs", "1")
+    for words in (
+        ("--model_path", str(tmp_path / "no.pth")),
+        ("--model_path", str(run / "models" / "best_model.pth")),
+        ("--emb_dims", "8", "--model_path", str(run / "models" / "best_model.pth")),
+    ):
+        with pytest.raises(cli.UsageError, match=r"\.pth"):
+            pretrain(tmp_path, synthetic_root, "--overwrite", *words)
+        assert (run / "models" / "best_model.pth").is_file()
+
+
+def damaged_share(folder: Path, data: Path) -> str:
+    try:
+        pretrain(folder, data, "--svm_every", "1")
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "ran"
+
+
+def test_damage_in_one_rank_s_share_ends_all_ranks_with_its_message(
+    tmp_path: Path, synthetic_root: Path, two_ranks
+) -> None:
+    data = tmp_path / "data"
+    folder = data / "modelnet40_ply_hdf5_2048"
+    shutil.copytree(synthetic_root / folder.name, folder)
+    for name in ("ShapeNet", "ShapeNetRendering"):
+        (data / name).symlink_to(synthetic_root / name)
+    with h5py.File(folder / "ply_data_test0.h5", "r+") as file:
+        file["data"][-1, 5, 2] = np.nan  # rank 1 alone reads this row
+    first, second = two_ranks.run(damaged_share, tmp_path, data)
+    assert first.startswith("FailedElsewhere")
+    assert second.startswith("UsageError")
+    assert "ply_data_test0.h5" in second
+    assert "non-finite" in second
 
 
 def test_weights_to_start_from_are_loaded_into_both_encoders(

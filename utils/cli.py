@@ -38,7 +38,8 @@ RETIRED = {
 
 class _Retired(argparse.Action):
     def __call__(self, parser: Any, *_: Any) -> NoReturn:
-        parser.error(f"{self.option_strings[0]} is gone: {self.help}")
+        flag = self.option_strings[0]
+        parser.error(f"{flag} is gone: {RETIRED[flag]}")
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,31 +51,20 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-
-    def parse_args(self, *args: Any, **kwargs: Any) -> argparse.Namespace:
-        for flag, instead in RETIRED.items():
-            if flag not in self._option_string_actions:
-                # "%" would be read as a format; the help is our message, never shown.
-                action = self.add_argument(flag, action=_Retired, nargs="?")
-                action.help = instead
-        return super().parse_args(*args, **kwargs)
-
-    def format_help(self) -> str:
-        actions = self._option_string_actions
-        hidden = {flag: actions[flag].help for flag in RETIRED if flag in actions}
-        retired = [f for f in hidden if isinstance(actions[f], _Retired)]
-        for flag in retired:
-            actions[flag].help = argparse.SUPPRESS
-        text = super().format_help()
-        for flag in retired:
-            actions[flag].help = hidden[flag]
-        return text
+        for flag in RETIRED:
+            self.add_argument(
+                flag,
+                action=_Retired,
+                nargs="?",
+                default=argparse.SUPPRESS,
+                help=argparse.SUPPRESS,
+            )
 
     def format_usage(self) -> str:
         return f"usage: {self.prog} [flags]; see {self.prog} --help\n"
 
     def error(self, message: str) -> NoReturn:
-        if _speaks_for_node():
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # the flags are everybody's
             super().error(message)
         _leave_silently()
 
@@ -95,6 +85,14 @@ def natural_int(text: str) -> int:
     return value
 
 
+def natural_float(text: str) -> float:
+    """An argparse type: a finite number of at least 0."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
+    return value
+
+
 def positive_float(text: str) -> float:
     """An argparse type: a finite number above 0."""
     value = float(text)
@@ -104,9 +102,19 @@ def positive_float(text: str) -> float:
 
 
 def add_run_flags(
-    parser: argparse.ArgumentParser, exp_name: str, resumable: bool = False
+    parser: argparse.ArgumentParser,
+    exp_name: str,
+    resumable: bool = False,
+    naming: str = "",
 ) -> None:
-    """Flags of every script: data, name of the run, seed, W&B."""
+    """Flags of every script: data, name of the run, seed, W&B.
+
+    Args:
+        parser: gets the flags.
+        exp_name: default name of the run folder.
+        resumable: whether there is a ``--resume``.
+        naming: how the name is made where ``exp_name`` is empty.
+    """
     group = parser.add_argument_group("run")
     group.add_argument(
         "--data_root", default="data", help="folder of the data sets (default: data)"
@@ -114,7 +122,7 @@ def add_run_flags(
     group.add_argument(
         "--exp_name",
         default=exp_name,
-        help=f"results go to checkpoints/<exp_name>/ (default: {exp_name})",
+        help=f"results go to checkpoints/<exp_name>/ (default: {exp_name or naming})",
     )
     existing = group.add_mutually_exclusive_group()
     existing.add_argument(
@@ -129,12 +137,6 @@ def add_run_flags(
         )
     group.add_argument(
         "--seed", type=natural_int, default=1, help="of everything random (default: 1)"
-    )
-    group.add_argument(
-        "--num_workers",
-        type=natural_int,
-        default=4,
-        help="loader processes a rank (default: 4)",
     )
     group.add_argument(
         "--dist_timeout",
@@ -157,9 +159,23 @@ def add_run_flags(
 
 
 def add_model_flags(
-    parser: argparse.ArgumentParser, num_points: int, k: int, models: tuple[str, ...]
+    parser: argparse.ArgumentParser,
+    num_points: int,
+    k: int,
+    models: tuple[str, ...],
+    weights: str = "",
 ) -> argparse._ArgumentGroup:
-    """Flags of every script that builds a point encoder; returns their group."""
+    """Flags of every script that builds a point encoder.
+
+    Args:
+        parser: gets the flags.
+        num_points, k: defaults.
+        models: names of the encoders, the default first.
+        weights: help of ``--model_path`` where the script needs one.
+
+    Returns:
+        Their group.
+    """
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model", choices=models, default=models[0], help=f"(default: {models[0]})"
@@ -167,8 +183,9 @@ def add_model_flags(
     group.add_argument(
         "--model_path",
         default="",
+        required=bool(weights),
         metavar="FILE",
-        help="weights to start from (default: none)",
+        help=weights or "weights to start from (default: a random start)",
     )
     group.add_argument(
         "--num_points",
@@ -226,11 +243,11 @@ def add_training_flags(
         help="learning rate, not scaled with the batch (default: Adam 1e-3, SGD 0.1)",
     )
     group.add_argument(
-        "--momentum", type=float, default=0.9, help="of SGD (default: 0.9)"
+        "--momentum", type=natural_float, default=0.9, help="of SGD (default: 0.9)"
     )
     group.add_argument(
         "--weight_decay",
-        type=float,
+        type=natural_float,
         default=weight_decay,
         help=f"(default: {weight_decay:g})",
     )
@@ -238,7 +255,14 @@ def add_training_flags(
         "--precision",
         choices=("fp32", "fp64", "bf16", "fp16"),
         default="fp32",
-        help="bf16 and fp16 by autocast (default: fp32)",
+        help="bf16 and fp16 by autocast; in fp32, GPUs convolve in TF32 as PyTorch "
+        "does by default (default: fp32)",
+    )
+    group.add_argument(
+        "--num_workers",
+        type=natural_int,
+        default=4,
+        help="loader processes a rank (default: 4)",
     )
     group.add_argument(
         "--print_freq",
@@ -284,21 +308,19 @@ def run(main: Callable[[], None], *expected: type[Exception]) -> NoReturn:
     except FailedElsewhere:
         _leave_silently()
     except (UsageError, *expected) as error:
-        # Flags and folders are the same for all ranks of a node: one of them says it.
-        # A loader process wraps the error of a sample, which only this rank has.
-        text = str(error)
-        from_worker = "Original Traceback" in text
-        if from_worker:
-            text = text[text.rindex(type(error).__name__) :].split(": ", 1)[-1].strip()
-        if not _speaks_for_node() and not from_worker:
-            _leave_silently()
-        print(f"\nerror: {text}", file=sys.stderr, flush=True)
+        rank = os.environ.get("RANK", "0")
+        place = f" (rank {rank})" if rank != "0" else ""
+        print(f"\nerror{place}: {message(error)}", file=sys.stderr, flush=True)
         sys.exit(2)
     sys.exit(0)
 
 
-def _speaks_for_node() -> bool:
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+def message(error: Exception) -> str:
+    """An error's text; that of a sample without the loader process's traceback."""
+    text = str(error)
+    if "Original Traceback" in text:
+        text = text[text.rindex(type(error).__name__) :].split(": ", 1)[-1].strip()
+    return text
 
 
 def _leave_silently() -> NoReturn:

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from utils.cli import FailedElsewhere, UsageError
+
 # Rank 0 may work alone for as long as it likes (an SVM on 9,840 samples takes minutes)
 # while the others wait in `run_on_main`; a dead rank 0 still ends them at once, because
 # gloo notices the closed connection.
@@ -54,16 +56,22 @@ def start(timeout_s: float = 600.0) -> Process:
         timeout_s: seconds after which a collective that not every rank joined fails.
 
     Raises:
-        RuntimeError: if more processes were started on this node than it has GPUs.
+        UsageError: if more processes were started on this node than it has GPUs, or by
+            something else than torchrun.
     """
     global _patient_group
     rank = int(os.environ.get("RANK", 0))
     world_size = int(os.environ.get("WORLD_SIZE", 1))
+    if world_size > 1 and "LOCAL_RANK" not in os.environ:
+        raise UsageError(
+            f"RANK and WORLD_SIZE={world_size} are set but LOCAL_RANK is not: start "
+            "the processes with torchrun"
+        )
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     if torch.cuda.is_available():
         gpus = torch.cuda.device_count()
         if local_rank >= gpus:
-            raise RuntimeError(
+            raise UsageError(
                 f"local rank {local_rank} has no GPU: {gpus} visible on this node. "
                 f"Start at most {gpus} processes a node (torchrun --nproc_per_node), "
                 "or set CUDA_VISIBLE_DEVICES='' to run on the CPU."
@@ -172,7 +180,7 @@ def run_on_main(work: Callable[[], Any]) -> Any:
     The other ranks wait for as long as it takes, without a collective's timeout.
 
     Raises:
-        RuntimeError: on the other ranks, if ``work`` raised on rank 0, where the
+        FailedElsewhere: on the other ranks, if ``work`` raised on rank 0, where the
             exception itself goes on.
     """
     if world_size() == 1:
@@ -180,7 +188,7 @@ def run_on_main(work: Callable[[], Any]) -> Any:
     if rank() != 0:
         answer = _broadcast_json(None)
         if "error" in answer:
-            raise RuntimeError(f"rank 0 failed: {answer['error']}")
+            raise FailedElsewhere(f"rank 0 failed: {answer['error']}")
         return answer["result"]
     try:
         result = work()
@@ -188,6 +196,37 @@ def run_on_main(work: Callable[[], Any]) -> Any:
         _broadcast_json({"error": f"{type(error).__name__}: {error}"})
         raise
     return _broadcast_json({"result": result})["result"]
+
+
+def run_everywhere(work: Callable[[], Any], *expected: type[Exception]) -> Any:
+    """Every rank calls ``work``; where one fails all do, and one error is raised.
+
+    A file may be damaged in one rank's share alone. Without this the other ranks would
+    wait for it in the next collective.
+
+    Args:
+        work: reads data, checks flags; no collectives inside.
+        expected: exception classes to exchange, beside :class:`UsageError`; any other
+            goes on at once.
+
+    Returns:
+        What ``work`` returned on this rank.
+
+    Raises:
+        UsageError: on the first rank that failed, with its error's message.
+        FailedElsewhere: on all others.
+    """
+    result, text = None, ""
+    try:
+        result = work()
+    except (UsageError, *expected) as error:
+        text = str(error)
+    failed = gather_array(np.array([bool(text)]))
+    if failed.any():
+        if rank() == int(failed.argmax()):
+            raise UsageError(text)
+        raise FailedElsewhere(f"rank {int(failed.argmax())} failed")
+    return result
 
 
 def _broadcast_json(value: Any) -> Any:
@@ -257,7 +296,7 @@ class GlobalBatchNorm(_BatchNorm):
 
     Input (b, C, ...) on every rank, any b; output of the same shape. The same numbers
     as ``nn.BatchNorm`` on the concatenation of all ranks' inputs, running statistics
-    (unbiased variance) included.
+    (unbiased variance) included. With weight, bias and a momentum, as all here have.
 
     Raises:
         ValueError: in training, if the global batch has one value a channel.
@@ -322,7 +361,8 @@ class _GlobalBatchNorm(torch.autograd.Function):
         x, weight, mean, var, count = ctx.saved_tensors
         kept, grad = x.to(mean.dtype), grad.to(mean.dtype)
         # As if the statistics were constants, in one pass over memory ...
-        grad_x, grad_weight, grad_bias = grad, torch.zeros_like(mean), mean * 0
+        grad_x = grad
+        grad_weight, grad_bias = torch.zeros_like(mean), torch.zeros_like(mean)
         if kept.numel() > 0:
             grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
                 *(grad, kept, weight, mean, var, None, None, False, ctx.eps),

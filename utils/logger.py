@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from utils import distributed
-from utils.cli import FailedElsewhere, UsageError
+from utils.cli import UsageError, message
 
 CHECKPOINTS = Path("checkpoints")
 
@@ -38,48 +38,74 @@ WANDB_NAMES = {
 }
 
 
-def open_run_folder(
-    exp_name: str, overwrite: bool = False, resume: bool = False
-) -> Path:
-    """``checkpoints/<exp_name>`` with ``models/`` in it, made by rank 0.
-
-    A restart by torchrun counts as ``resume``.
+def run_folder(exp_name: str) -> Path:
+    """``checkpoints/<exp_name>``.
 
     Raises:
-        UsageError: if the folder is not empty and neither flag was given, cannot be
-            written, or the name is not that of a folder directly in ``checkpoints``.
+        UsageError: if the name is not that of a folder directly in ``checkpoints``.
     """
-    folder = CHECKPOINTS / exp_name
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    if Path(exp_name).name != exp_name or exp_name in ("", ".", ".."):
+        raise UsageError(f"--exp_name {exp_name!r} is not the name of a folder")
+    return CHECKPOINTS / exp_name
+
+
+def continues(resume: bool) -> bool:
+    """Whether a run goes on where it was: by ``--resume``, or restarted by torchrun."""
+    return resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def open_run_folder(
+    exp_name: str,
+    overwrite: bool = False,
+    resume: bool | None = None,
+    inputs: Sequence[str] = (),
+) -> Path:
+    """Rank 0 makes :func:`run_folder`, ``models/`` in it for a training run.
+
+    To be called when everything else is known to be in order: it may delete.
+
+    Args:
+        exp_name: name of the run.
+        overwrite: delete what an earlier run left.
+        resume: keep it and go on; None for a script that has no such flag.
+        inputs: files that the run reads, which must not be deleted.
+
+    Raises:
+        UsageError: if the folder holds results and neither flag was given, if it
+            holds an input that would be deleted, or if it cannot be written.
+    """
+    folder = run_folder(exp_name)
 
     def make() -> None:
-        if Path(exp_name).name != exp_name or exp_name in ("", ".", ".."):
-            raise UsageError(f"--exp_name {exp_name!r} is not the name of a folder")
         try:
-            filled = any(path.is_file() for path in folder.rglob("*"))
-            if filled and not (resume or restarted):
-                if not overwrite:
+            # A start that failed leaves a log and a configuration, but no results.
+            metrics = folder / "metrics.jsonl"
+            filled = metrics.is_file() and metrics.stat().st_size > 0
+            filled = filled or any(folder.glob("**/*.pth"))
+            if not continues(bool(resume)):
+                if filled and not overwrite:
+                    go_on = "" if resume is None else "go on with --resume, "
                     raise UsageError(
-                        f"{folder} is not empty: go on with --resume, delete it with "
-                        "--overwrite, or choose another --exp_name"
+                        f"{folder} is not empty: {go_on}delete it with --overwrite, "
+                        "or choose another --exp_name"
                     )
-                shutil.rmtree(folder)
-            (folder / "models").mkdir(parents=True, exist_ok=True)
+                for path in inputs:
+                    if folder.resolve() in Path(path).resolve().parents:
+                        raise UsageError(
+                            f"--overwrite would delete {path}, which this run reads: "
+                            "choose another --exp_name"
+                        )
+                if folder.exists():
+                    shutil.rmtree(folder)
+            for leftover in folder.glob("models/.*.partial"):
+                leftover.unlink()  # of a write that was killed
+            models = "" if resume is None else "models"
+            (folder / models).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"{folder} cannot be written: {error}") from error
 
-    on_main(make)
+    distributed.run_on_main(make)
     return folder
-
-
-def on_main(work: Any) -> Any:
-    """``distributed.run_on_main`` whose failure is reported by rank 0 alone."""
-    try:
-        return distributed.run_on_main(work)
-    except RuntimeError as error:
-        if distributed.rank() != 0:
-            raise FailedElsewhere(str(error)) from error
-        raise
 
 
 def describe_environment() -> dict[str, str]:
@@ -172,6 +198,9 @@ class RunLogger:
         if not self.main:
             return
         tqdm.write(text)
+        self._write(text)
+
+    def _write(self, text: str) -> None:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         for line in text.split("\n"):
             self._log.write(f"{stamp}  {line}\n")
@@ -206,12 +235,20 @@ class RunLogger:
                 self._wandb = None
                 self.info(f"W&B is off for the rest of the run: {error}")
 
-    def close(self) -> None:
-        """Flush and close everything; the logger is not usable afterwards."""
+    def __enter__(self) -> RunLogger:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, _: Any) -> None:
+        """Close everything; what ended the run stays in ``run.log``."""
         if not self.main:
             return
+        if error is not None:
+            self._write(f"ended by {kind.__name__}: {message(error)}")
         if self._wandb is not None:
-            self._wandb.finish()
+            try:
+                self._wandb.finish(exit_code=0 if error is None else 1)
+            except Exception as trouble:
+                self._write(f"W&B could not finish its record: {trouble}")
         self._log.close()
         self._metrics.close()
 

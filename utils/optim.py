@@ -16,15 +16,20 @@ DEFAULT_LR = {"adam": 1e-3, "sgd": 0.1}
 
 
 class DivergenceError(Exception):
-    """The loss is no longer a finite number."""
+    """A loss or a weight is no longer a finite number."""
 
-    def __init__(self, step: int, loss: float, args: argparse.Namespace) -> None:
+    def __init__(self, step: int, what: str, args: argparse.Namespace) -> None:
         super().__init__(
-            f"the loss is {loss} at step {step}, or was so since the last check "
+            f"{what} is not finite at step {step}, or was so since the last check "
             f"(every {args.print_freq} steps). Nothing was written since. Look at "
             f"metrics.jsonl, then try a lower --lr (now {args.lr:g})"
             + ("" if args.precision in ("fp32", "fp64") else " or --precision fp32")
         )
+
+
+def all_finite(parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether every number of the parameters is finite."""
+    return bool(torch.stack([p.detach().isfinite().all() for p in parameters]).all())
 
 
 class Precision:

@@ -10,8 +10,6 @@ from sklearn.svm import SVC
 
 from utils.seed import SPLIT, generator
 
-CANDIDATES = (0.01, 0.1, 1.0, 10.0, 100.0)
-
 
 @dataclass(frozen=True)
 class LinearSVM:

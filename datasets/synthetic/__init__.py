@@ -210,15 +210,18 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m datasets.synthetic",
         description="Write synthetic data in the formats of the four real data sets.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--out", type=Path, help="folder to make, a --data_root")
-    parser.add_argument("--shapes", type=int, default=256, help="rendered shapes")
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything")
+    parser.add_argument(
+        "--shapes", type=int, default=480, help="rendered shapes (default: 480)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of everything (default: 0)"
+    )
     parser.add_argument(
         "--workers",
         type=int,
-        help="processes (None: one a core); never changes the data",
+        help="processes; never changes the data (default: one a core)",
     )
     parser.add_argument(
         "--preview", type=Path, metavar="FILE.png", help="write a contact sheet"

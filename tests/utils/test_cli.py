@@ -90,7 +90,7 @@ def test_expected_errors_become_one_line(capsys: pytest.CaptureFixture) -> None:
 def test_an_error_of_a_loader_process_keeps_only_its_message(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LOCAL_RANK", "3")  # only this rank read the sample
+    monkeypatch.setenv("RANK", "3")  # only this rank read the sample
 
     def fails() -> None:
         raise Expected(
@@ -101,7 +101,7 @@ def test_an_error_of_a_loader_process_keeps_only_its_message(
 
     with pytest.raises(SystemExit):
         cli.run(fails, Expected)
-    assert capsys.readouterr().err == "\nerror: data/x.ply: truncated\n"
+    assert capsys.readouterr().err == "\nerror (rank 3): data/x.ply: truncated\n"
 
 
 @pytest.mark.parametrize("script", ["train_crosspoint.py", "eval_svm.py"])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.ddp_helpers import Pool
-from utils import distributed
+from utils import cli, distributed
 from utils.distributed import GlobalBatchNorm, synchronise_batchnorm
 
 CPU = torch.device("cpu")
@@ -110,7 +110,7 @@ def test_run_on_main_works_once_and_tells_every_rank(two_ranks):
 def test_run_on_main_fails_on_every_rank_where_rank_0_fails(two_ranks):
     first, second = two_ranks.run(work_on_main, True)
     assert first == (1, "FileNotFoundError", "no such data set")
-    assert second[:2] == (0, "RuntimeError")
+    assert second[:2] == (0, "FailedElsewhere")
     assert "rank 0 failed: FileNotFoundError: no such data set" in second[2]
     assert two_ranks.run(place) == [(0, 2), (1, 2)]  # nobody waits any more
 
@@ -145,7 +145,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(RuntimeError, match=r"local rank 2 has no GPU: 2 visible"):
+    with pytest.raises(cli.UsageError, match=r"local rank 2 has no GPU: 2 visible"):
         distributed.start()
 
 

@@ -21,16 +21,44 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_an_empty_run_folder_is_used_again() -> None:
     # What a start leaves that failed before the first file.
-    folder = open_run_folder("run")
+    folder = open_run_folder("run", resume=False)
     assert (folder / "models").is_dir()
-    assert open_run_folder("run") == folder
     (folder / "run.log").write_text("x")
-    with pytest.raises(UsageError, match=r"checkpoints.run is not empty"):
+    (folder / "metrics.jsonl").touch()
+    assert open_run_folder("run", resume=False) == folder
+    (folder / "metrics.jsonl").write_text("{}")
+    with pytest.raises(UsageError, match=r"checkpoints.run is not empty.*--resume"):
+        open_run_folder("run", resume=False)
+    with pytest.raises(UsageError) as error:  # a script that cannot resume
         open_run_folder("run")
+    assert "--resume" not in str(error.value)
+    leftover = folder / "models" / ".checkpoint_last.pth.12.partial"
+    leftover.touch()
     open_run_folder("run", resume=True)
-    assert (folder / "run.log").exists()
+    assert (folder / "metrics.jsonl").exists()
+    assert not leftover.exists()
     open_run_folder("run", overwrite=True)
-    assert not (folder / "run.log").exists()
+    assert not (folder / "metrics.jsonl").exists()
+
+
+def test_a_file_that_the_run_reads_is_not_overwritten() -> None:
+    folder = open_run_folder("run", resume=False)
+    weights = folder / "models" / "best_model.pth"
+    weights.write_text("weights")
+    with pytest.raises(UsageError, match=r"would delete .*best_model\.pth"):
+        open_run_folder("run", overwrite=True, inputs=[str(weights)])
+    assert weights.exists()
+    open_run_folder("other", overwrite=True, inputs=[str(weights)])
+
+
+def test_what_ended_a_run_is_in_its_log() -> None:
+    folder = open_run_folder("run")
+    with pytest.raises(UsageError), RunLogger(folder, ARGUMENTS) as log:
+        log.info("first")
+        raise UsageError("data/x.ply: truncated")
+    text = (folder / "run.log").read_text()
+    assert "first" in text
+    assert "ended by UsageError: data/x.ply: truncated" in text
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/abs"])
@@ -53,11 +81,11 @@ def test_later_steps_are_dropped_when_a_run_goes_on() -> None:
         if step % 3 == 2:
             log.record({"epoch": step // 3, "epoch_end": True})
     log.info("first")
-    log.close()
+    log.__exit__(None, None, None)
     log = RunLogger(folder, ARGUMENTS, resumed_at=(1, 4))
     log.record({"step": 4, "epoch": 1, "loss": 2.0})
     log.info("second")
-    log.close()
+    log.__exit__(None, None, None)
     lines = [
         json.loads(x) for x in (folder / "metrics.jsonl").read_text().split("\n")[:-1]
     ]
@@ -71,7 +99,7 @@ def test_offline_wandb_writes_a_file_with_the_published_names() -> None:
     folder = open_run_folder("run")
     log = RunLogger(folder, {**ARGUMENTS, "wandb": "offline"})
     log.record({"epoch": 0, "epoch_end": True, "train_loss": 2.5, "svm_accuracy": 0.75})
-    log.close()
+    log.__exit__(None, None, None)
     (path,) = folder.rglob("*.wandb")
     written = path.read_bytes()
     for name in (b"Train Loss", b"2.5", b"Overall Linear Accuracy", b"0.75"):
@@ -88,7 +116,7 @@ def test_a_refusing_wandb_does_not_stop_a_run(monkeypatch: pytest.MonkeyPatch) -
     folder = open_run_folder("run")
     log = RunLogger(folder, {**ARGUMENTS, "wandb": "online"})
     log.record({"step": 0, "loss": 1.0})
-    log.close()
+    log.__exit__(None, None, None)
     assert "W&B is off for this run: refused" in (folder / "run.log").read_text()
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1
 

@@ -8,6 +8,8 @@ from sklearn.svm import SVC
 
 from utils import svm
 
+CANDIDATES = (0.01, 0.1, 1.0, 10.0, 100.0)
+
 
 def blobs(samples: int, classes: int, spread: float) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(0)
@@ -41,9 +43,9 @@ def test_held_out_rows_are_stratified_disjoint_and_seeded() -> None:
 def test_C_is_the_best_on_the_held_out_rows() -> None:
     features, labels = blobs(200, 4, 1.2)
     features *= 0.02  # small features, as an untrained encoder has
-    chosen, accuracy = svm.choose_C(features, labels, svm.CANDIDATES, seed=0)
+    chosen, accuracy = svm.choose_C(features, labels, CANDIDATES, seed=0)
     kept, held = svm.held_out_split(labels, 0)
-    for C in svm.CANDIDATES:
+    for C in CANDIDATES:
         reference = SVC(kernel="linear", C=C).fit(features[kept], labels[kept])
         assert accuracy[C] == reference.score(features[held], labels[held])
     best = max(accuracy.values())
