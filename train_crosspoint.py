@@ -79,6 +79,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from datasets.files import DataError
+from datasets.modelnet import FOLDER as PROBE_FOLDER
 from datasets.modelnet import ModelNet40
 from datasets.sampler import GlobalBatchSampler
 from datasets.shapenet_render import ShapeNetRender
@@ -109,7 +110,6 @@ from utils.seed import seed_torch
 from utils.svm import fit_linear_svm
 
 PROBE_POINTS = 1024
-PROBE_FOLDER = "modelnet40_ply_hdf5_2048"
 LAST = Path("models", "checkpoint_last.pth")
 Probe = tuple[ModelNet40, ModelNet40]  # this rank's shares of both splits
 

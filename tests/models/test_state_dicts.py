@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+import torch
 import torchvision
 
 from models.dgcnn import DGCNN
 from models.image import ImageEncoder
 from models.partseg import DGCNNPartSeg
+from utils.checkpoint import load_pretrained, save_weights
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -80,6 +84,13 @@ PARTSEG_PRETRAINING: Shapes = {
     "inv_head.3.weight": (256, 1024),
     "inv_head.3.bias": (256,),
 }
+# In the published pre-training file, though its network does not use them.
+UNUSED: Shapes = {
+    **batch_norm("bn7", 64),
+    **batch_norm("bn8", 256),
+    **batch_norm("bn9", 256),
+    **batch_norm("bn10", 128),
+}
 PARTSEG_SEGMENTATION: Shapes = {
     **PARTSEG_BODY,
     **named("conv7", "bn7", 64, 16, 1),
@@ -138,3 +149,47 @@ def test_smaller_backbones_keep_the_names_of_the_head(backbone):
     state = ImageEncoder(backbone).state_dict()
     head = {n: tuple(v.shape) for n, v in state.items() if n.startswith("inv_head.")}
     assert head == IMAGE_HEAD | {"inv_head.0.weight": (512, 512)}
+
+
+def written_by_hand(shapes: Shapes) -> dict[str, torch.Tensor]:
+    """Random values under the published names, a BatchNorm's two names alike."""
+    state = {}
+    for number, (name, shape) in enumerate(shapes.items()):
+        generator = torch.Generator().manual_seed(number)
+        value = torch.rand(shape, generator=generator)
+        if name.endswith("num_batches_tracked"):
+            value = torch.tensor(number)
+        first = re.sub(r"(^|\.)bn(\d+)\.", r"\1conv\2.1.", name)
+        is_twin = first != name and first in shapes and "transform_net.bn3" not in name
+        state[name] = state[first] if is_twin else value
+    return state
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_published_file_loads_whole(name, prefix, tmp_path):
+    kind, options, shapes = NETWORKS[name]
+    if name == "partseg pre-training":  # its file has four that the network lacks
+        shapes = shapes | UNUSED
+    state = written_by_hand(shapes)
+    torch.save({prefix + key: value for key, value in state.items()}, tmp_path / "w")
+    model = kind(**options)
+    report = load_pretrained(model, tmp_path / "w")
+    assert report.initialised == ()
+    assert set(report.left_out) == set(UNUSED if name == "partseg pre-training" else ())
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, state[key]), key
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_file_written_here_has_exactly_the_published_entries(name, tmp_path):
+    kind, options, shapes = NETWORKS[name]
+    if name == "partseg pre-training":
+        shapes = shapes | UNUSED
+    model = kind(**options)
+    save_weights(model, tmp_path / "w")
+    found = torch.load(tmp_path / "w", weights_only=True)
+    # What load_state_dict(strict=True) of a network with these names asks for.
+    assert {key: tuple(value.shape) for key, value in found.items()} == shapes
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, found[key]), key
