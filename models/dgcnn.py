@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.dropout import GlobalBatchDropout
 from models.edgeconv import SLOPE, edge_conv, edge_layer
 
 PROJECTION_DIM = 256
@@ -91,7 +92,7 @@ class DGCNN(nn.Module):
             self.bn7 = nn.BatchNorm1d(256)
             self.linear3 = nn.Linear(256, num_classes)
             self.act = nn.LeakyReLU(SLOPE)
-            self.dropout = nn.Dropout(dropout)
+            self.dropout = GlobalBatchDropout(dropout)
 
     def features(self, points: Tensor) -> Tensor:
         """(B, 3, N) -> (B, 2E), what the SVM and few-shot evaluation judge."""

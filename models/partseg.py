@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.dgcnn import check_points, point_layer, projection_head
+from models.dropout import GlobalBatchDropout
 from models.edgeconv import SLOPE, edge_conv, edge_layer
 
 NUM_CATEGORIES = 16
@@ -93,7 +94,7 @@ class DGCNNPartSeg(nn.Module):
             self.bn7, self.bn8 = self.conv7[1], self.conv8[1]
             self.bn9, self.bn10 = self.conv9[1], self.conv10[1]
             self.conv11 = nn.Conv1d(128, num_parts, 1, bias=False)
-            self.dropout = nn.Dropout(dropout)
+            self.dropout = GlobalBatchDropout(dropout)
 
     def _encode(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, N) -> local features (B, 192, N), global feature (B, E)."""

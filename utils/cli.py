@@ -286,6 +286,30 @@ def add_training_flags(
     return group
 
 
+def add_downstream_flags(
+    parser: argparse.ArgumentParser,
+) -> argparse._ArgumentGroup:
+    """Flags of the scripts that fine-tune; returns their group."""
+    group = parser.add_argument_group("fine-tuning")
+    group.add_argument(
+        "--from_scratch",
+        action="store_true",
+        help="start from random weights instead of --model_path",
+    )
+    group.add_argument(
+        "--dropout",
+        type=natural_float,
+        default=0.5,
+        help="probability in the head (default: 0.5)",
+    )
+    group.add_argument(
+        "--eval",
+        action="store_true",
+        help="only judge the weights of --model_path on the test split",
+    )
+    return group
+
+
 @contextmanager
 def usage_errors() -> Iterator[None]:
     """Inside, a ValueError is the user's: it ends the run without a traceback."""
