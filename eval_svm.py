@@ -15,11 +15,10 @@ import argparse
 import time
 from pathlib import Path
 
+from datasets import CLASSIFICATION, SCANOBJECTNN_VARIANTS
 from models import ENCODERS
 from utils import cli
 
-DATASETS = ("modelnet40", "scanobjectnn")
-VARIANTS = ("obj_bg", "obj_only", "pb_t50_rs")
 UNTRAINED = "none"
 
 
@@ -45,14 +44,14 @@ def get_args_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("evaluation")
     group.add_argument(
         "--dataset",
-        choices=DATASETS,
+        choices=CLASSIFICATION,
         nargs="+",
         default=["modelnet40"],
         help="one or several (default: modelnet40)",
     )
     group.add_argument(
         "--variant",
-        choices=VARIANTS,
+        choices=SCANOBJECTNN_VARIANTS,
         default="obj_bg",
         help="of ScanObjectNN (default: obj_bg)",
     )
@@ -81,9 +80,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from datasets import labelled_clouds
 from datasets.files import DataError
-from datasets.modelnet import ModelNet40
-from datasets.scanobjectnn import ScanObjectNN
+from datasets.modelnet import LabelledClouds
 from models import point_encoder
 from utils import checkpoint, distributed
 from utils.features import extract_features
@@ -92,7 +91,7 @@ from utils.metrics import confusion_matrix, mean_class_accuracy
 from utils.seed import seed_torch
 from utils.svm import choose_C, fit_linear_svm
 
-Splits = tuple[ModelNet40 | ScanObjectNN, ...]  # this rank's shares
+Splits = tuple[LabelledClouds, ...]  # this rank's shares
 
 
 def main(args: argparse.Namespace) -> None:
@@ -103,7 +102,8 @@ def main(args: argparse.Namespace) -> None:
 
 def judge_encoder(args: argparse.Namespace, process: distributed.Process) -> None:
     """Every data set's features and SVM, and a run folder with the results."""
-    args.exp_name = args.exp_name or default_name(args)
+    name = "_".join(["svm", *args.dataset, checkpoint.run_name(args.model_path)])
+    args.exp_name = args.exp_name or name
     sets, encoder, source = distributed.run_everywhere(
         lambda: prepare(args, process),
         *(DataError, checkpoint.CheckpointError, ValueError),
@@ -118,13 +118,6 @@ def judge_encoder(args: argparse.Namespace, process: distributed.Process) -> Non
             logger.record({"dataset": name, "model_path": args.model_path, **result})
 
 
-def default_name(args: argparse.Namespace) -> str:
-    """A run folder's name that says what was judged on what."""
-    path = Path(args.model_path)
-    run = path.parent.parent.name if path.parent.name == "models" else ""
-    return "_".join(["svm", *args.dataset, *filter(None, [run, path.stem])])
-
-
 def prepare(
     args: argparse.Namespace, process: distributed.Process
 ) -> tuple[dict[str, Splits], nn.Module, str]:
@@ -136,25 +129,20 @@ def prepare(
     if args.k > args.num_points:
         raise ValueError(f"--k {args.k} is more than --num_points {args.num_points}")
     shard = (process.rank, process.world_size)
-    sets = {name: load_splits(name, args, shard) for name in args.dataset}
+    sets = {
+        name: tuple(
+            labelled_clouds(
+                *(name, args.data_root, split, args.num_points, shard, args.variant)
+            )
+            for split in ("train", "test")
+        )
+        for name in args.dataset
+    }
     seed_torch(args.seed)
     encoder = point_encoder(args.model, args.k, args.emb_dims)
     if args.model_path == UNTRAINED:
         return sets, encoder, f"an untrained {args.model} (seed {args.seed})"
     return sets, encoder, str(checkpoint.load_pretrained(encoder, args.model_path))
-
-
-def load_splits(name: str, args: argparse.Namespace, shard: tuple[int, int]) -> Splits:
-    """This rank's part of the training and the test split."""
-    splits = ("train", "test")
-    if name == "modelnet40":
-        return tuple(
-            ModelNet40(args.data_root, s, args.num_points, shard) for s in splits
-        )
-    return tuple(
-        ScanObjectNN(args.data_root, s, args.variant, args.num_points, shard)
-        for s in splits
-    )
 
 
 def evaluate(

@@ -13,7 +13,7 @@ import torch
 from sklearn.svm import SVC
 
 import eval_svm
-from datasets import scanobjectnn
+from datasets import SCANOBJECTNN_VARIANTS, scanobjectnn
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
 from utils import cli, distributed
@@ -149,16 +149,5 @@ def test_bad_requests_stop_before_anything_is_written(
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_the_default_name_says_what_is_judged() -> None:
-    def name(*words: str) -> str:
-        return eval_svm.default_name(eval_svm.get_args_parser().parse_args(words))
-
-    assert name("--model_path", "none") == "svm_modelnet40_none"
-    path = "checkpoints/run/models/best_model.pth"
-    both = ("--dataset", "modelnet40", "scanobjectnn")
-    expected = "svm_modelnet40_scanobjectnn_run_best_model"
-    assert name("--model_path", path, *both) == expected
-
-
 def test_names_known_without_pytorch_are_those_of_the_readers() -> None:
-    assert tuple(scanobjectnn.VARIANTS) == eval_svm.VARIANTS
+    assert tuple(scanobjectnn.VARIANTS) == SCANOBJECTNN_VARIANTS

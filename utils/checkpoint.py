@@ -61,6 +61,13 @@ class LoadReport:
         return text
 
 
+def run_name(path: str) -> str:
+    """A short name of a file of weights: ``<run>_best_model`` for a run folder's."""
+    file = Path(path)
+    run = file.parent.parent.name if file.parent.name == "models" else ""
+    return "_".join(filter(None, [run, file.stem]))
+
+
 def _few(names: tuple[str, ...]) -> str:
     """Names of modules rather than of tensors: ``linear1, bn6 (6 entries)``."""
     modules = dict.fromkeys(name.rsplit(".", 1)[0] for name in names)

@@ -78,6 +78,13 @@ def test_segmentation_pretraining_file_has_the_unused_batchnorms(
     )
 
 
+def test_a_run_folder_s_weights_are_named_after_the_run() -> None:
+    path = "checkpoints/run/models/best_model.pth"
+    assert checkpoint.run_name(path) == "run_best_model"
+    assert checkpoint.run_name("weights/dgcnn.pth") == "dgcnn"
+    assert checkpoint.run_name("none") == "none"
+
+
 def test_a_file_of_which_nothing_fits_is_refused(tmp_path: Path) -> None:
     torch.save({"encoder.weight": torch.zeros(3)}, tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match=r"w\.pth: none of its 1 entries.*conv1"):

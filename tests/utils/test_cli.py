@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from utils import cli
+
+ROOT = Path(__file__).parents[2]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -104,7 +107,7 @@ def test_an_error_of_a_loader_process_keeps_only_its_message(
     assert capsys.readouterr().err == "\nerror (rank 3): data/x.ply: truncated\n"
 
 
-@pytest.mark.parametrize("script", ["train_crosspoint.py", "eval_svm.py"])
+@pytest.mark.parametrize("script", sorted(p.name for p in ROOT.glob("*.py")))
 def test_help_comes_before_pytorch_is_imported(script: str) -> None:
     code = (
         "import runpy, sys\n"
