@@ -1,0 +1,51 @@
+# shellcheck shell=bash
+# Sourced by the launchers: starts a script on the GPUs of this node, or enqueues it.
+#
+#   launch LABEL BATCH SCRIPT DEFAULTS... -- "$@"
+#
+# LABEL names the task in the queue, BATCH is the script's default global batch, DEFAULTS
+# are the protocol's flags; what follows `--` is the user's and comes later, so it wins.
+#   NGPU=n         use n GPUs instead of all (0: one process on the CPU)
+#   QUEUE=pueue    enqueue with pueue instead of running; PUEUE_GROUP (default: default),
+#                  PUEUE_AFTER="ID ..." to wait for other tasks; prints the task's number
+
+launch() {
+  local label=$1 batch=$2 script=$3 defaults=()
+  shift 3
+  while [ "$1" != -- ]; do defaults+=("$1"); shift; done
+  shift
+  local gpus=${NGPU:-} processes word previous=''
+  for word in "$@"; do
+    [ "$previous" != --batch_size ] || batch=$word
+    case $word in --batch_size=*) batch=${word#*=} ;; esac
+    previous=$word
+  done
+  case $batch in '' | *[!0-9]* | 0)
+    echo "error: --batch_size takes a positive number, got '$batch'" >&2; return 2 ;;
+  esac
+  [ -n "$gpus" ] || gpus=$(python -c 'import torch; print(torch.cuda.device_count())')
+  case $gpus in '' | *[!0-9]*)
+    echo "error: NGPU takes a number, got '$gpus'" >&2; return 2 ;;
+  esac
+  processes=$((gpus > 1 ? gpus : 1))
+  while [ $((batch % processes)) -ne 0 ]; do processes=$((processes - 1)); done
+  if [ "$gpus" -gt 0 ] && [ "$processes" -ne "$gpus" ]; then
+    echo "$label: $processes of $gpus GPUs, the most that divide a batch of $batch" >&2
+  fi
+  local command=(torchrun --standalone "--nproc_per_node=$processes" "$script"
+    ${defaults[@]+"${defaults[@]}"} "$@")
+  if [ "${QUEUE:-}" = pueue ]; then
+    local after=() id
+    for id in ${PUEUE_AFTER:-}; do after+=(--after "$id"); done
+    # pueue hands one line to a shell: quote every word for it.
+    pueue add --print-task-id --group "${PUEUE_GROUP:-default}" --label "$label" \
+      --working-directory "$PWD" ${after[@]+"${after[@]}"} -- "$(printf '%q ' "${command[@]}")"
+  elif [ -n "${QUEUE:-}" ]; then
+    echo "error: QUEUE=$QUEUE is not known; QUEUE=pueue, or leave it out to run" >&2
+    return 2
+  else
+    printf '%q ' "${command[@]}" >&2
+    echo >&2
+    "${command[@]}"
+  fi
+}

@@ -1,0 +1,133 @@
+"""The launchers, with stand-ins for torchrun and pueue that record their arguments."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+LAUNCHERS = sorted(
+    path.name for path in SCRIPTS.glob("*.sh") if "\nlaunch " in path.read_text()
+)
+
+
+@pytest.fixture
+def start(tmp_path: Path):
+    """Run a launcher; returns its process and the recorded lines of arguments."""
+    for name in ("torchrun", "pueue"):
+        stand_in = tmp_path / name
+        stand_in.write_text(
+            f'#!/bin/sh\nprintf "%s\\n" "$@" END >> {tmp_path}/{name}.log\necho 17\n'
+        )
+        stand_in.chmod(0o755)
+
+    def run(name: str, *words: str, **variables: str):
+        done = subprocess.run(
+            ["bash", str(SCRIPTS / name), *words],
+            capture_output=True,
+            text=True,
+            env={
+                **os.environ,
+                "PATH": f"{tmp_path}:{os.environ['PATH']}",
+                "NGPU": "0",
+                **variables,
+            },
+        )
+        calls = {}
+        for program in ("torchrun", "pueue"):
+            log = tmp_path / f"{program}.log"
+            text = log.read_text() if log.exists() else ""
+            calls[program] = [c.split("\n")[:-1] for c in text.split("END\n")[:-1]]
+        return done, calls
+
+    return run
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_flags_are_passed_on_last(name: str, start) -> None:
+    done, calls = start(name, "--seed", "7", "--exp_name", "a b")
+    assert done.returncode == 0, done.stderr
+    assert calls["torchrun"]
+    for words in calls["torchrun"]:
+        assert words[:2] == ["--standalone", "--nproc_per_node=1"]
+        assert (SCRIPTS.parent / words[2]).is_file()
+        assert words[-4:] == ["--seed", "7", "--exp_name", "a b"]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "words", "processes"),
+    [
+        ("6", [], 5),  # of the default batch of 20
+        ("4", [], 4),
+        ("6", ["--batch_size", "12"], 6),
+        ("7", ["--batch_size=12"], 6),
+        ("0", [], 1),
+    ],
+)
+def test_the_most_gpus_that_divide_the_batch(gpus, words, processes, start) -> None:
+    done, calls = start("pt-cls.sh", *words, NGPU=gpus)
+    assert calls["torchrun"][0][1] == f"--nproc_per_node={processes}"
+    told = f"{processes} of {gpus} GPUs" in done.stderr
+    assert told == (gpus not in ("0", str(processes)))
+
+
+def test_the_queue_gets_group_label_and_one_quoted_line(start) -> None:
+    done, calls = start(
+        *("pt-cls.sh", "--exp_name", "a b"),
+        **{"QUEUE": "pueue", "PUEUE_GROUP": "gpu", "PUEUE_AFTER": "3 5", "NGPU": "2"},
+    )
+    assert done.stdout == "17\n"  # the task's number, for the next one to wait for
+    assert calls["torchrun"] == []
+    (words,) = calls["pueue"]
+    line = words[words.index("--") + 1 :]
+    assert len(line) == 1
+    command = shlex.split(line[0])
+    assert command[:2] == ["torchrun", "--standalone"]
+    assert command[-1] == "a b"
+    options = words[: words.index("--")]
+    for pair in (
+        *(["--group", "gpu"], ["--label", "pt-cls"], ["--after", "3"]),
+        *(["--after", "5"], ["--working-directory", str(SCRIPTS.parent)]),
+    ):
+        place = [i for i in range(len(options) - 1) if options[i : i + 2] == pair]
+        assert len(place) == 1, pair
+
+
+@pytest.mark.parametrize(
+    ("words", "variables"),
+    [
+        (["--batch_size", "x"], {}),
+        (["--batch_size", "0"], {}),
+        ([], {"NGPU": "all"}),
+        ([], {"QUEUE": "slurm"}),
+    ],
+)
+def test_what_is_not_understood_is_refused(words, variables, start) -> None:
+    done, calls = start("pt-cls.sh", *words, **variables)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert calls == {"torchrun": [], "pueue": []}
+
+
+def test_both_data_sets_unless_one_is_chosen(start) -> None:
+    _, calls = start("fsl_script.sh")
+    found = [w[w.index("--dataset") + 1] for w in calls["torchrun"]]
+    assert found == ["modelnet40", "scanobjectnn"]
+    _, calls = start("fsl_script.sh", "--dataset", "scanobjectnn")
+    (words,) = calls["torchrun"][2:]
+    assert words.count("--dataset") == 1
+
+
+def test_shellcheck_finds_nothing() -> None:
+    files = [*SCRIPTS.glob("*.sh"), SCRIPTS.parent / "data" / "download_data.sh"]
+    done = subprocess.run(
+        ["shellcheck", *map(str, files)],
+        capture_output=True,
+        text=True,
+        cwd=SCRIPTS.parent,
+    )
+    assert done.returncode == 0, done.stdout
