@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,11 @@ def test_offline_wandb_writes_a_file_with_the_published_names() -> None:
     log.record({"epoch": 0, "epoch_end": True, "train_loss": 2.5, "svm_accuracy": 0.75})
     log.__exit__(None, None, None)
     (path,) = folder.rglob("*.wandb")
-    written = path.read_bytes()
+    # W&B's own process writes on for a moment after `finish` has returned.
+    deadline = time.monotonic() + 30
+    while b"0.75" not in (written := path.read_bytes()):
+        assert time.monotonic() < deadline, "W&B wrote nothing"
+        time.sleep(0.05)
     for name in (b"Train Loss", b"2.5", b"Overall Linear Accuracy", b"0.75"):
         assert name in written
 
