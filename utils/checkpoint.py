@@ -32,6 +32,7 @@ FREE_ARGUMENTS = (
     "save_freq",
     "checkpoint_steps",
     "test_batch_size",
+    "save_predictions",
 )
 
 # BatchNorms that the paper's part-segmentation network has beside those it uses in

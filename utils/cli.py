@@ -213,8 +213,9 @@ def add_training_flags(
     batch_size: int,
     epochs: int,
     weight_decay: float,
+    optimizer: str = "adam",
 ) -> argparse._ArgumentGroup:
-    """Flags of every training script; returns their group."""
+    """Flags of every training script, with their defaults; returns their group."""
     group = parser.add_argument_group("training")
     group.add_argument(
         "--batch_size",
@@ -234,7 +235,10 @@ def add_training_flags(
         "--epochs", type=positive_int, default=epochs, help=f"(default: {epochs})"
     )
     group.add_argument(
-        "--optimizer", choices=("adam", "sgd"), default="adam", help="(default: adam)"
+        "--optimizer",
+        choices=("adam", "sgd"),
+        default=optimizer,
+        help=f"(default: {optimizer})",
     )
     group.add_argument(
         "--lr",

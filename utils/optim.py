@@ -83,3 +83,16 @@ def build_optimizer(
 def cosine(start: float, epoch: int, epochs: int, end: float = 0.0) -> float:
     """The learning rate of an epoch: half a cosine from ``start`` towards ``end``."""
     return end + (start - end) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+
+def scheduled(scheduler: str, start: float, epoch: int, epochs: int) -> float:
+    """The learning rate of an epoch by ``--scheduler`` of part segmentation.
+
+    ``cos`` goes to 1e-3 by half a cosine, ``step`` halves every 20 epochs but not below
+    1e-5. Neither rises: a start below its end stays where it is.
+    """
+    if scheduler == "cos":
+        return cosine(start, epoch, epochs, min(start, 1e-3))
+    if scheduler == "step":
+        return max(start * 0.5 ** (epoch // 20), min(start, 1e-5))
+    raise ValueError(f"--scheduler is cos or step, got {scheduler!r}")

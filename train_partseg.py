@@ -1,0 +1,478 @@
+"""Fine-tune the part-segmentation DGCNN on ShapeNetPart.
+
+It starts from weights that pre-training wrote, or from scratch, and is judged by the
+IoU of parts. The number of processes changes the time, nothing else.
+
+  one CPU     python train_partseg.py --data_root data/synthetic --batch_size 4 \\
+                  --model_path checkpoints/crosspoint_seg/models/best_model.pth
+  one GPU     torchrun --nproc_per_node=1 train_partseg.py --model_path best_model.pth
+  a node      torchrun --nproc_per_node=4 train_partseg.py --from_scratch
+  two nodes   torchrun --nnodes=2 --nproc_per_node=4 --rdzv_backend=c10d \\
+                  --rdzv_endpoint=HOST:29500 train_partseg.py --from_scratch
+              (the same line on both nodes, HOST being one of them)
+  to judge    python train_partseg.py --eval --model_path best_model.pth \\
+                  --save_predictions pictures
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from utils import cli
+
+SHOWN = 3  # shapes of a category that --save_predictions writes
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The command line of part segmentation."""
+    parser = cli.Parser(__doc__)
+    cli.add_run_flags(
+        *(parser, "", True),
+        naming="partseg; with --eval partseg_eval_<run or file of the weights>",
+    )
+    cli.add_model_flags(parser, num_points=2048, k=40, models=("dgcnn_seg",))
+    training = cli.add_training_flags(
+        *(parser, 32, 300), weight_decay=1e-4, optimizer="sgd"
+    )
+    training.add_argument(
+        "--scheduler",
+        choices=("cos", "step"),
+        default="cos",
+        help="cos: cosine to 1e-3; step: halved every 20 epochs, not below 1e-5 "
+        "(default: cos)",
+    )
+    group = cli.add_downstream_flags(parser)
+    group.add_argument(
+        "--class_choice",
+        default=None,
+        metavar="NAME",
+        help="only shapes of this category, such as chair (default: all)",
+    )
+    group.add_argument(
+        "--save_predictions",
+        default="",
+        metavar="DIR",
+        help=f"write the first {SHOWN} test shapes of each category into this empty or "
+        "new folder: PLY files coloured by part, predicted and true, and a contact "
+        "sheet; after training by the best weights",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    # Before PyTorch is imported: --help and a mistyped flag are answered at once.
+    ARGS = get_args_parser().parse_args()
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader
+
+from datasets.files import DataError
+from datasets.sampler import GlobalBatchSampler
+from datasets.shapenet_part import NUM_PARTS, ShapeNetPart
+from datasets.transforms import shuffle_points
+from models.dropout import set_dropout_step
+from models.losses import smoothed_cross_entropy
+from models.partseg import NUM_CATEGORIES, DGCNNPartSeg
+from utils import checkpoint, distributed
+from utils.checkpoint import LoadReport, Progress
+from utils.logger import (
+    RunLogger,
+    ThroughputMeter,
+    continues,
+    open_run_folder,
+    progress,
+    run_folder,
+)
+from utils.metrics import part_figures, shape_iou
+from utils.optim import (
+    DEFAULT_LR,
+    DivergenceError,
+    Precision,
+    all_finite,
+    build_optimizer,
+    scheduled,
+)
+from utils.plot import save_part_predictions
+from utils.seed import seed_torch
+
+LAST = Path("models", "checkpoint_last.pth")
+BEST = Path("models", "best_model.pth")
+
+
+def main(args: argparse.Namespace) -> None:
+    process = distributed.start(args.dist_timeout)
+    segment(args, process)
+    distributed.stop()
+
+
+def segment(args: argparse.Namespace, process: distributed.Process) -> None:
+    """Read the data and the weights, then fine-tune, or only judge with ``--eval``."""
+    args.lr = args.lr or DEFAULT_LR[args.optimizer]
+    args.exp_name = args.exp_name or default_name(args)
+    precision = Precision(args.precision, process.device)
+    last = run_folder(args.exp_name) / LAST
+    # One answer for all ranks, or they would part here.
+    resuming = distributed.run_on_main(
+        lambda: not args.eval and continues(args.resume) and last.is_file()
+    )
+    train, sampler, test, model, start = distributed.run_everywhere(
+        lambda: prepare(args, process, precision, resuming),
+        *(DataError, checkpoint.CheckpointError, ValueError),
+    )
+    model.to(process.device)
+    resume = None if args.eval else args.resume
+    inputs = [args.model_path] if args.model_path else []
+    folder = open_run_folder(args.exp_name, args.overwrite, resume, inputs)
+    if args.eval:
+        with RunLogger(folder, vars(args)) as logger:
+            judge(model, start, test, precision, args, logger)
+        return
+    loader = DataLoader(
+        train,
+        batch_sampler=sampler,
+        num_workers=args.num_workers,
+        pin_memory=process.device.type == "cuda",
+        persistent_workers=args.num_workers > 0,
+    )
+    parallel = distributed.data_parallel(model, process.device)
+    optimizer = build_optimizer(parallel.parameters(), args)
+    parts = {"model": model, "optimizer": optimizer, "precision": precision}
+    state = Progress()
+    if resuming:
+        state = distributed.run_everywhere(
+            lambda: checkpoint.load_training_state(last, vars(args), **parts),
+            checkpoint.CheckpointError,
+        )
+
+    def save() -> None:
+        checkpoint.save_training_state(last, vars(args), state, **parts)
+
+    done_before = (state.epoch, state.step) if resuming else None
+    with RunLogger(folder, vars(args), done_before) as logger:
+        logger.introduce(description(args, process, model, train, sampler, test))
+        logger.info(f"going on from {last} at step {state.step}" if resuming else start)
+        values = {}
+        while state.epoch < args.epochs:
+            values = train_one_epoch(
+                parallel, loader, optimizer, precision, state, args, logger, save
+            )
+            values |= finish_epoch(values, model, test, precision, state, args, logger)
+            save()
+        if "test_miou" in values:
+            logger.info(f"last epoch: test_miou {values['test_miou']:.4f}")
+        logger.info(
+            f"best epoch: test_miou {state.best:.4f}, chosen on the test split; "
+            f"weights in {folder / BEST}"
+        )
+        if args.save_predictions:
+            distributed.run_on_main(lambda: None)  # rank 0 has written the weights
+            checkpoint.load_pretrained(model, folder / BEST)
+            predicted = evaluate(model, test, precision, args)[2]
+            save_examples(test, predicted, args, logger)
+
+
+def judge(
+    model: DGCNNPartSeg,
+    start: LoadReport | str,
+    test: ShapeNetPart,
+    precision: Precision,
+    args: argparse.Namespace,
+    logger: RunLogger,
+) -> None:
+    """``--eval``: figures of the test split, in the log and as one record."""
+    data = f"{test.total} test shapes in {args.data_root}, {args.num_points} points"
+    logger.introduce({"model": str(start), "data": data, "k": str(args.k)})
+    values, by_category, predicted = evaluate(model, test, precision, args)
+    logger.info(shown(values))
+    logger.info("IoU by category:")
+    for name, iou in by_category.items():
+        logger.info(f"  {name:<12}{iou:>7.2%}")
+    record = {"model_path": args.model_path, "test_size": test.total}
+    logger.record({**record, **values, "category_iou": by_category})
+    save_examples(test, predicted, args, logger)
+
+
+def default_name(args: argparse.Namespace) -> str:
+    """A run folder's name; for ``--eval`` it says what was judged."""
+    if not args.eval:
+        return "partseg"
+    path = Path(args.model_path)
+    run = path.parent.parent.name if path.parent.name == "models" else ""
+    return "_".join(["partseg_eval", *filter(None, [run, path.stem])])
+
+
+def prepare(
+    args: argparse.Namespace,
+    process: distributed.Process,
+    precision: Precision,
+    resuming: bool,
+) -> tuple[
+    ShapeNetPart | None,
+    GlobalBatchSampler | None,
+    ShapeNetPart,
+    DGCNNPartSeg,
+    LoadReport | str,
+]:
+    """Everything that can be wrong with flags and files, before anything is written."""
+    if bool(args.model_path) == args.from_scratch:
+        raise ValueError("give one of --model_path FILE and --from_scratch")
+    if args.eval and (args.from_scratch or args.resume):
+        raise ValueError("--eval goes with --model_path, not --from_scratch, --resume")
+    if args.batch_size < 2 and not args.eval:
+        raise ValueError("--batch_size 1 leaves BatchNorm one value: use 2 or more")
+    if args.k > args.num_points:
+        raise ValueError(f"--k {args.k} is more than --num_points {args.num_points}")
+    if args.dropout >= 1:
+        raise ValueError(f"--dropout must be below 1, got {args.dropout:g}")
+    pictures = Path(args.save_predictions)
+    if args.save_predictions and pictures.exists():
+        empty = pictures.is_dir() and not any(pictures.iterdir())
+        if not empty:
+            raise ValueError(f"--save_predictions {pictures} is not an empty folder")
+    data = {"num_points": args.num_points, "class_choice": args.class_choice}
+    shard = (process.rank, process.world_size)
+    test = ShapeNetPart(args.data_root, "test", shard=shard, **data)
+    train = sampler = None
+    if not args.eval:
+        train = ShapeNetPart(
+            *(args.data_root, "trainval"),
+            **data,
+            transform=shuffle_points,
+            seed=args.seed,
+        )
+        sampler = GlobalBatchSampler(
+            len(train), args.batch_size, *shard, seed=args.seed, last="fill"
+        )
+    seed_torch(args.seed)
+    model = DGCNNPartSeg(args.k, args.emb_dims, NUM_PARTS, args.dropout)
+    model.to(precision.dtype)
+    if args.from_scratch or resuming:
+        return train, sampler, test, model, f"random weights (seed {args.seed})"
+    report = checkpoint.load_pretrained(model, args.model_path)
+    if args.eval and report.initialised:
+        raise ValueError(f"--eval needs weights that were fine-tuned: {report}")
+    return train, sampler, test, model, report
+
+
+def train_one_epoch(
+    model: nn.Module,
+    loader: DataLoader,
+    optimizer: torch.optim.Optimizer,
+    precision: Precision,
+    state: Progress,
+    args: argparse.Namespace,
+    logger: RunLogger,
+    save: Callable[[], None],
+) -> dict[str, float]:
+    """One pass over the shapes, or what is left of it after a resume.
+
+    Returns:
+        Loss, instance mIoU and accuracy, means over the global batches as trained on.
+
+    Raises:
+        DivergenceError: if a loss is not finite, looked at every ``--print_freq`` steps
+            and before every checkpoint, or a weight, before every checkpoint.
+    """
+    model.train()
+    loader.batch_sampler.set_epoch(state.epoch, state.step_in_epoch)
+    steps = len(loader.batch_sampler)
+    rate = scheduled(args.scheduler, args.lr, state.epoch, args.epochs)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    sums = torch.tensor(
+        state.sums or (0.0,) * 3, dtype=torch.float64, device=precision.device
+    )
+    meter = ThroughputMeter(args.batch_size)
+    bar = progress(
+        total=steps,
+        initial=state.step_in_epoch,
+        desc=f"epoch {state.epoch + 1}/{args.epochs}",
+        unit="step",
+    )
+    for points, category, target in meter.waiting_for(loader):
+        points = points.to(precision.device, precision.dtype, non_blocking=True)
+        category = category.to(precision.device, non_blocking=True)
+        target = target.to(precision.device, non_blocking=True)
+        set_dropout_step(model, args.seed, state.step)
+        with precision.autocast():
+            logits = model(points, F.one_hot(category, NUM_CATEGORIES))  # (b, 50, N)
+            loss = part_loss(logits, target)
+        optimizer.zero_grad(set_to_none=True)
+        precision.backward_and_step(loss, optimizer)
+        # Each rank has the mean over its own shapes; their mean is the global batch's.
+        predicted = logits.detach().argmax(dim=1)
+        iou = shape_iou(predicted, target, category).mean()
+        right = (predicted == target).double().mean()
+        own = torch.stack([loss.detach().double(), iou, right])
+        sums += own
+        if state.step % args.print_freq == 0:
+            value, _, _, total, *_ = distributed.mean_over_ranks(
+                torch.cat([own, sums])
+            ).tolist()
+            if not math.isfinite(value + total):
+                raise DivergenceError(state.step, "the loss", args)
+            values = {"step": state.step, "epoch": state.epoch, "loss": value}
+            speed = meter.read()
+            logger.record({**values, "lr": rate, **speed})
+            bar.set_postfix(loss=f"{value:.3f}", **speed)
+        state.step += 1
+        state.step_in_epoch += 1
+        bar.update()
+        at_end = state.step_in_epoch == steps
+        due = args.checkpoint_steps and state.step % args.checkpoint_steps == 0
+        if at_end or due:
+            state.sums = tuple(distributed.mean_over_ranks(sums).tolist())
+            if not math.isfinite(state.sums[0]):
+                raise DivergenceError(state.step - 1, "the loss", args)
+            if not all_finite(model.parameters()):
+                raise DivergenceError(state.step - 1, "a weight", args)
+            if not at_end:
+                save()
+    bar.close()
+    names = ("train_loss", "train_miou", "train_accuracy")
+    return {n: value / steps for n, value in zip(names, state.sums, strict=True)}
+
+
+def part_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Smoothed cross-entropy of logits (B, 50, N) and parts (B, N), a mean."""
+    rows = logits.transpose(1, 2).reshape(-1, NUM_PARTS)
+    return smoothed_cross_entropy(rows, target.reshape(-1))
+
+
+@torch.no_grad()
+def evaluate(
+    model: DGCNNPartSeg,
+    test: ShapeNetPart,
+    precision: Precision,
+    args: argparse.Namespace,
+) -> tuple[dict[str, float], dict[str, float], np.ndarray]:
+    """Figures of the whole test split, in the parameters' precision.
+
+    Each rank predicts its own shapes, none twice; values of single shapes are gathered
+    and counts of points summed, so the number of ranks does not show.
+
+    Returns:
+        The figures; IoU by category; this rank's predicted parts (m, N).
+    """
+    model.eval()
+    own = max(1, args.test_batch_size // distributed.world_size())
+    losses, predicted = [np.empty(0)], [np.empty((0, args.num_points), np.int64)]
+    bar = progress(total=len(test), desc="test", unit="shape")
+    for first in range(0, len(test), own):
+        points, category, target = (
+            torch.from_numpy(x[first : first + own]).to(precision.device)
+            for x in (test.points, test.labels, test.parts)
+        )
+        points = points.transpose(1, 2).to(precision.dtype)
+        logits = model(points, F.one_hot(category, NUM_CATEGORIES))
+        shapes = zip(logits.split(1), target.split(1), strict=True)
+        loss = torch.stack([part_loss(*shape) for shape in shapes])
+        losses.append(loss.double().cpu().numpy())
+        predicted.append(logits.argmax(dim=1).cpu().numpy())
+        bar.update(len(points))
+    bar.close()
+    predicted = np.concatenate(predicted)
+    values, by_category = part_figures(
+        *(predicted, test.parts, test.labels, test.class_names)
+    )
+    losses = distributed.gather_array(np.concatenate(losses))
+    return {"test_loss": float(losses.mean()), **values}, by_category, predicted
+
+
+def finish_epoch(
+    values: dict[str, float],
+    model: DGCNNPartSeg,
+    test: ShapeNetPart,
+    precision: Precision,
+    state: Progress,
+    args: argparse.Namespace,
+    logger: RunLogger,
+) -> dict[str, float]:
+    """Judge, write the epoch's record and weights, and move on to the next epoch."""
+    figures, by_category, _ = evaluate(model, test, precision, args)
+    is_best = figures["test_miou"] > state.best
+    state.best = max(figures["test_miou"], state.best)
+    values = {**values, **figures, "best_test_miou": state.best}
+    logger.record({"epoch": state.epoch, "epoch_end": True, **values})
+    done = state.epoch + 1
+    logger.info(f"epoch {done}/{args.epochs}: {shown(values)}")
+    if is_best:
+        text = ", ".join(f"{name} {iou:.1%}" for name, iou in by_category.items())
+        logger.info(f"best so far; IoU by category: {text}")
+    if distributed.rank() == 0:
+        if is_best:
+            checkpoint.save_weights(model, logger.folder / BEST)
+        if done % args.save_freq == 0:
+            path = logger.folder / "models" / f"ckpt_epoch_{done}.pth"
+            checkpoint.save_weights(model, path)
+    state.next_epoch()
+    return values
+
+
+def save_examples(
+    test: ShapeNetPart,
+    predicted: np.ndarray,
+    args: argparse.Namespace,
+    logger: RunLogger,
+) -> None:
+    """``--save_predictions``: rank 0 writes what all ranks have predicted."""
+    if not args.save_predictions:
+        return
+    category = distributed.gather_array(test.labels)
+    firsts = [np.flatnonzero(category == c)[:SHOWN] for c in np.unique(category)]
+    rows = np.sort(np.concatenate(firsts))
+    mine = rows[(rows >= test.start) & (rows < test.start + len(test))] - test.start
+    clouds = [
+        distributed.gather_array(x[mine]) for x in (test.points, test.parts, predicted)
+    ]
+    folder = Path(args.save_predictions)
+
+    def write() -> None:
+        try:
+            save_part_predictions(
+                folder, test.class_names, rows, category[rows], *clouds
+            )
+        except OSError as error:
+            raise cli.UsageError(f"{folder} cannot be written: {error}") from error
+
+    distributed.run_on_main(write)
+    logger.info(f"{len(rows)} shapes, predicted and true, in {folder}")
+
+
+def shown(values: dict[str, float]) -> str:
+    """Named figures as a line of the log."""
+    return ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+
+
+def description(
+    args: argparse.Namespace,
+    process: distributed.Process,
+    model: DGCNNPartSeg,
+    train: ShapeNetPart,
+    sampler: GlobalBatchSampler,
+    test: ShapeNetPart,
+) -> dict[str, str]:
+    """What the log says before the first step."""
+    size = sum(p.numel() for p in model.parameters()) / 1e6
+    world = process.world_size
+    return {
+        "model": f"{args.model} {size:.2f} M parameters, k {args.k}",
+        "data": f"{len(train)} training and {test.total} test shapes in "
+        f"{args.data_root} ({args.class_choice or 'all categories'}), "
+        f"{args.num_points} points",
+        "batch": f"{args.batch_size} global, {args.batch_size // world} a rank "
+        f"on {world} {'process' if world == 1 else 'processes'}",
+        "steps": f"{len(sampler)} an epoch, {args.epochs} epochs",
+        "device": f"{process.device.type}, backend {process.backend}, {args.precision}",
+        "best": f"{BEST} is chosen by instance mIoU on the test split",
+    }
+
+
+if __name__ == "__main__":
+    cli.run(lambda: main(ARGS), DataError, checkpoint.CheckpointError, DivergenceError)

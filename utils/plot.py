@@ -1,0 +1,162 @@
+"""Pictures of results: clouds coloured by part, as PLY files and as a contact sheet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from plyfile import PlyData, PlyElement
+
+from utils.metrics import CATEGORY_OF_PART, shape_iou
+
+# A colour for every part of a category (Okabe and Ito, told apart by all eyes), and one
+# for points that were given a part of another category.
+PALETTE = np.array(
+    [
+        *((0, 114, 178), (230, 159, 0), (0, 158, 115)),
+        *((204, 121, 167), (86, 180, 233), (213, 94, 0)),
+    ],
+    np.uint8,
+)
+FOREIGN = np.array((60, 60, 60), np.uint8)
+
+_AZIMUTH, _ELEVATION = np.radians(40.0), np.radians(25.0)
+_ROWS = 8  # of the contact sheet; further categories go beside them
+_INCHES = 1.4  # a cloud's cell
+
+
+def part_colours(parts: np.ndarray, category: int) -> np.ndarray:
+    """RGB (N, 3) uint8 of parts (N,) of a shape of the category."""
+    own = CATEGORY_OF_PART[parts] == category
+    first = np.flatnonzero(CATEGORY_OF_PART == category)[0]
+    index = np.where(own, parts.astype(np.int64) - first, 0)
+    return np.where(own[:, None], PALETTE[index], FOREIGN)
+
+
+def write_part_cloud(
+    path: Path, points: np.ndarray, parts: np.ndarray, category: int
+) -> None:
+    """A binary PLY file: x, y, z, red, green, blue and part of every point.
+
+    Args:
+        path: of the file.
+        points: (N, 3) float32.
+        parts: (N,) numbered 0 to 49 over all categories.
+        category: of the shape.
+    """
+    fields = [(axis, "f4") for axis in "xyz"]
+    fields += [(colour, "u1") for colour in ("red", "green", "blue")]
+    vertices = np.empty(len(points), [*fields, ("part", "u1")])
+    for axis, values in zip("xyz", points.T, strict=True):
+        vertices[axis] = values
+    colours = part_colours(parts, category).T
+    for name, values in zip(("red", "green", "blue"), colours, strict=True):
+        vertices[name] = values
+    vertices["part"] = parts
+    PlyData([PlyElement.describe(vertices, "vertex")]).write(str(path))
+
+
+def save_part_predictions(
+    folder: Path,
+    class_names: list[str],
+    rows: np.ndarray,
+    category: np.ndarray,
+    points: np.ndarray,
+    target: np.ndarray,
+    predicted: np.ndarray,
+) -> None:
+    """``<category>_<row>_{truth,predicted}.ply`` of M shapes, ``contact_sheet.png``.
+
+    Args:
+        folder: is made where it is missing.
+        class_names: names of the categories.
+        rows: (M,) row of each shape in its split.
+        category: (M,) integers in [0, 16).
+        points: (M, N, 3) float32.
+        target, predicted: (M, N) parts, numbered 0 to 49 over all categories.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, row in enumerate(rows):
+        name = f"{class_names[category[i]]}_{row:04d}"
+        for kind, parts in (("truth", target[i]), ("predicted", predicted[i])):
+            path = folder / f"{name}_{kind}.ply"
+            write_part_cloud(path, points[i], parts, category[i])
+    sheet = part_sheet(class_names, rows, category, points, target, predicted)
+    sheet.savefig(folder / "contact_sheet.png", dpi=130)
+
+
+def part_sheet(
+    class_names: list[str],
+    rows: np.ndarray,
+    category: np.ndarray,
+    points: np.ndarray,
+    target: np.ndarray,
+    predicted: np.ndarray,
+) -> Figure:
+    """A row a category: every shape as it is labelled, and as it was predicted.
+
+    Arguments as of :func:`save_part_predictions`.
+    """
+    iou = shape_iou(predicted.astype(np.int64), target, category).numpy()
+    present = np.unique(category)
+    pairs = int(max((category == c).sum() for c in present))
+    block = 2 * pairs + 0.9  # cells wide: the name, then truth and prediction in turn
+    blocks = -(-len(present) // _ROWS)
+    height = min(len(present), _ROWS)
+    width = max(blocks * block, 3.9)  # the heading needs its room
+    figure = Figure((_INCHES * width, _INCHES * (height + 0.75)), facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width), ylim=(height + 0.2, -0.55), aspect="equal")
+    axes.axis("off")
+    note = "dark grey: a part of another category"
+    axes.text(0.08, height + 0.1, note, fontsize=8, color="0.35", va="center")
+    for order, c in enumerate(present):
+        left, top = order // _ROWS * block, order % _ROWS
+        axes.text(
+            *(left + 0.08, top + 0.5, class_names[c]),
+            **{"fontsize": 9, "weight": "bold", "va": "center"},
+        )
+        for column, i in enumerate(np.flatnonzero(category == c)):
+            x = left + 0.9 + 2 * column
+            if top == 0:
+                _heading(axes, x)
+            axes.fill_between((x, x + 1.94), top + 0.03, top + 0.97, color="0.965")
+            for shift, parts in ((0.0, target[i]), (0.94, predicted[i])):
+                flat, order_of_depth, fade = _project(points[i])
+                colours = part_colours(parts, c)[order_of_depth] / 255
+                colours += (1 - colours) * fade[:, None]
+                cloud = flat + np.array((x + shift + 0.5, top + 0.46))
+                axes.scatter(*cloud.T, s=1.6, c=colours, linewidths=0)
+            axes.text(
+                *(x + 1.9, top + 0.91, f"#{rows[i]}  IoU {iou[i]:.0%}"),
+                **{"fontsize": 6.5, "color": "0.3", "ha": "right"},
+            )
+    return figure
+
+
+def _heading(axes, x: float) -> None:
+    style = {"fontsize": 8, "color": "0.35", "ha": "center"}
+    axes.text(x + 0.5, -0.1, "ground truth", **style)
+    axes.text(x + 1.44, -0.1, "predicted", **style)
+
+
+def _project(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points (N, 3), y up, seen from the front, right and above, without perspective.
+
+    Returns:
+        (N, 2) in [-0.42, 0.42] with y down, farthest first; the order of the points
+        that this is; how much of its colour each loses to distance, in [0, 0.45].
+    """
+    x, y, z = (points - (points.max(axis=0) + points.min(axis=0)) / 2).T
+    right = np.cos(_AZIMUTH) * x - np.sin(_AZIMUTH) * z
+    forth = np.sin(_AZIMUTH) * x + np.cos(_AZIMUTH) * z
+    up = np.cos(_ELEVATION) * y - np.sin(_ELEVATION) * forth
+    near = np.sin(_ELEVATION) * y + np.cos(_ELEVATION) * forth
+    order = np.argsort(near, kind="stable")
+    flat = np.stack([right, -up], axis=1)[order]
+    flat -= (flat.max(axis=0) + flat.min(axis=0)) / 2
+    extent = max(float(np.abs(flat).max()), 1e-9)
+    depth = near[order]
+    fade = 0.45 * (depth[-1] - depth) / max(float(depth[-1] - depth[0]), 1e-9)
+    return 0.42 / extent * flat, order, fade
