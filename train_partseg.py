@@ -156,7 +156,9 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
     done_before = (state.epoch, state.step) if resuming else None
     with RunLogger(folder, vars(args), done_before) as logger:
         logger.introduce(description(args, process, model, train, sampler, test))
-        logger.info(f"going on from {last} at step {state.step}" if resuming else start)
+        logger.info(
+            f"going on from {last} at step {state.step}" if resuming else str(start)
+        )
         values = {}
         while state.epoch < args.epochs:
             values = train_one_epoch(

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from plyfile import PlyData, PlyElement
 
-from utils.metrics import CATEGORY_OF_PART, shape_iou
+from utils.metrics import CATEGORY_OF_PART, PARTS_PER_CATEGORY, shape_iou
 
 # A colour for every part of a category (Okabe and Ito, told apart by all eyes), and one
 # for points that were given a part of another category.
@@ -23,13 +23,14 @@ FOREIGN = np.array((60, 60, 60), np.uint8)
 
 _AZIMUTH, _ELEVATION = np.radians(40.0), np.radians(25.0)
 _ROWS = 8  # of the contact sheet; further categories go beside them
-_INCHES = 1.4  # a cloud's cell
+_INCHES = 1.4  # a cloud's cell, whose edge is the unit below
+_PITCH = 1.16  # of the rows: a cloud and its caption
 
 
 def part_colours(parts: np.ndarray, category: int) -> np.ndarray:
     """RGB (N, 3) uint8 of parts (N,) of a shape of the category."""
     own = CATEGORY_OF_PART[parts] == category
-    first = np.flatnonzero(CATEGORY_OF_PART == category)[0]
+    first = sum(PARTS_PER_CATEGORY[:category])
     index = np.where(own, parts.astype(np.int64) - first, 0)
     return np.where(own[:, None], PALETTE[index], FOREIGN)
 
@@ -103,16 +104,17 @@ def part_sheet(
     pairs = int(max((category == c).sum() for c in present))
     block = 2 * pairs + 0.9  # cells wide: the name, then truth and prediction in turn
     blocks = -(-len(present) // _ROWS)
-    height = min(len(present), _ROWS)
+    height = min(len(present), _ROWS) * _PITCH
     width = max(blocks * block, 3.9)  # the heading needs its room
-    figure = Figure((_INCHES * width, _INCHES * (height + 0.75)), facecolor="white")
+    figure = Figure((_INCHES * width, _INCHES * (height + 0.5)), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, width), ylim=(height + 0.2, -0.55), aspect="equal")
+    axes.set(xlim=(0, width), ylim=(height + 0.2, -0.3), aspect="equal")
     axes.axis("off")
     note = "dark grey: a part of another category"
-    axes.text(0.08, height + 0.1, note, fontsize=8, color="0.35", va="center")
+    size = min(1.6 * (2048 / points.shape[1]) ** 0.5, 6.0)
+    axes.text(0.08, height + 0.08, note, fontsize=8, color="0.35", va="center")
     for order, c in enumerate(present):
-        left, top = order // _ROWS * block, order % _ROWS
+        left, top = order // _ROWS * block, order % _ROWS * _PITCH
         axes.text(
             *(left + 0.08, top + 0.5, class_names[c]),
             **{"fontsize": 9, "weight": "bold", "va": "center"},
@@ -121,16 +123,16 @@ def part_sheet(
             x = left + 0.9 + 2 * column
             if top == 0:
                 _heading(axes, x)
-            axes.fill_between((x, x + 1.94), top + 0.03, top + 0.97, color="0.965")
+            axes.fill_between((x, x + 1.94), top, top + _PITCH - 0.06, color="0.965")
             for shift, parts in ((0.0, target[i]), (0.94, predicted[i])):
                 flat, order_of_depth, fade = _project(points[i])
                 colours = part_colours(parts, c)[order_of_depth] / 255
                 colours += (1 - colours) * fade[:, None]
-                cloud = flat + np.array((x + shift + 0.5, top + 0.46))
-                axes.scatter(*cloud.T, s=1.6, c=colours, linewidths=0)
+                cloud = flat + np.array((x + shift + 0.5, top + 0.48))
+                axes.scatter(*cloud.T, s=size, c=colours, linewidths=0)
             axes.text(
-                *(x + 1.9, top + 0.91, f"#{rows[i]}  IoU {iou[i]:.0%}"),
-                **{"fontsize": 6.5, "color": "0.3", "ha": "right"},
+                *(x + 0.97, top + 1.02, f"#{rows[i]}  IoU {iou[i]:.0%}"),
+                **{"fontsize": 6.5, "color": "0.3", "ha": "center"},
             )
     return figure
 
