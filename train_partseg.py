@@ -98,7 +98,7 @@ from utils.optim import (
     build_optimizer,
     scheduled,
 )
-from utils.plot import save_part_predictions
+from utils.plot import check_empty, save_part_examples
 from utils.seed import seed_torch
 
 LAST = Path("models", "checkpoint_last.pth")
@@ -121,7 +121,7 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
     resuming = distributed.run_on_main(
         lambda: not args.eval and continues(args.resume) and last.is_file()
     )
-    train, sampler, test, model, start = distributed.run_everywhere(
+    loader, test, model, start = distributed.run_everywhere(
         lambda: prepare(args, process, precision, resuming),
         *(DataError, checkpoint.CheckpointError, ValueError),
     )
@@ -133,13 +133,6 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
         with RunLogger(folder, vars(args)) as logger:
             judge(model, start, test, precision, args, logger)
         return
-    loader = DataLoader(
-        train,
-        batch_sampler=sampler,
-        num_workers=args.num_workers,
-        pin_memory=process.device.type == "cuda",
-        persistent_workers=args.num_workers > 0,
-    )
     parallel = distributed.data_parallel(model, process.device)
     optimizer = build_optimizer(parallel.parameters(), args)
     parts = {"model": model, "optimizer": optimizer, "precision": precision}
@@ -155,7 +148,7 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
 
     done_before = (state.epoch, state.step) if resuming else None
     with RunLogger(folder, vars(args), done_before) as logger:
-        logger.introduce(description(args, process, model, train, sampler, test))
+        logger.introduce(description(args, process, model, loader, test))
         logger.info(
             f"going on from {last} at step {state.step}" if resuming else str(start)
         )
@@ -176,7 +169,8 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
             distributed.run_on_main(lambda: None)  # rank 0 has written the weights
             checkpoint.load_pretrained(model, folder / BEST)
             predicted = evaluate(model, test, precision, args)[2]
-            save_examples(test, predicted, args, logger)
+            save_part_examples(args.save_predictions, test, predicted, SHOWN)
+            logger.info(f"pictures in {args.save_predictions}")
 
 
 def judge(
@@ -192,12 +186,12 @@ def judge(
     logger.introduce({"model": str(start), "data": data, "k": str(args.k)})
     values, by_category, predicted = evaluate(model, test, precision, args)
     logger.info(shown(values))
-    logger.info("IoU by category:")
-    for name, iou in by_category.items():
-        logger.info(f"  {name:<12}{iou:>7.2%}")
+    logger.info(f"IoU by category: {shown(by_category)}")
     record = {"model_path": args.model_path, "test_size": test.total}
     logger.record({**record, **values, "category_iou": by_category})
-    save_examples(test, predicted, args, logger)
+    if args.save_predictions:
+        save_part_examples(args.save_predictions, test, predicted, SHOWN)
+        logger.info(f"pictures in {args.save_predictions}")
 
 
 def default_name(args: argparse.Namespace) -> str:
@@ -214,13 +208,7 @@ def prepare(
     process: distributed.Process,
     precision: Precision,
     resuming: bool,
-) -> tuple[
-    ShapeNetPart | None,
-    GlobalBatchSampler | None,
-    ShapeNetPart,
-    DGCNNPartSeg,
-    LoadReport | str,
-]:
+) -> tuple[DataLoader | None, ShapeNetPart, DGCNNPartSeg, LoadReport | str]:
     """Everything that can be wrong with flags and files, before anything is written."""
     if bool(args.model_path) == args.from_scratch:
         raise ValueError("give one of --model_path FILE and --from_scratch")
@@ -232,34 +220,33 @@ def prepare(
         raise ValueError(f"--k {args.k} is more than --num_points {args.num_points}")
     if args.dropout >= 1:
         raise ValueError(f"--dropout must be below 1, got {args.dropout:g}")
-    pictures = Path(args.save_predictions)
-    if args.save_predictions and pictures.exists():
-        empty = pictures.is_dir() and not any(pictures.iterdir())
-        if not empty:
-            raise ValueError(f"--save_predictions {pictures} is not an empty folder")
+    if args.save_predictions:
+        check_empty(args.save_predictions, "--save_predictions")
     data = {"num_points": args.num_points, "class_choice": args.class_choice}
     shard = (process.rank, process.world_size)
     test = ShapeNetPart(args.data_root, "test", shard=shard, **data)
-    train = sampler = None
+    loader = None
     if not args.eval:
-        train = ShapeNetPart(
-            *(args.data_root, "trainval"),
-            **data,
-            transform=shuffle_points,
-            seed=args.seed,
-        )
-        sampler = GlobalBatchSampler(
-            len(train), args.batch_size, *shard, seed=args.seed, last="fill"
+        more = {"transform": shuffle_points, "seed": args.seed}
+        train = ShapeNetPart(args.data_root, "trainval", **data, **more)
+        loader = DataLoader(
+            train,
+            batch_sampler=GlobalBatchSampler(
+                len(train), args.batch_size, *shard, seed=args.seed, last="fill"
+            ),
+            num_workers=args.num_workers,
+            pin_memory=process.device.type == "cuda",
+            persistent_workers=args.num_workers > 0,
         )
     seed_torch(args.seed)
     model = DGCNNPartSeg(args.k, args.emb_dims, NUM_PARTS, args.dropout)
     model.to(precision.dtype)
     if args.from_scratch or resuming:
-        return train, sampler, test, model, f"random weights (seed {args.seed})"
+        return loader, test, model, f"random weights (seed {args.seed})"
     report = checkpoint.load_pretrained(model, args.model_path)
     if args.eval and report.initialised:
         raise ValueError(f"--eval needs weights that were fine-tuned: {report}")
-    return train, sampler, test, model, report
+    return loader, test, model, report
 
 
 def train_one_epoch(
@@ -405,8 +392,7 @@ def finish_epoch(
     done = state.epoch + 1
     logger.info(f"epoch {done}/{args.epochs}: {shown(values)}")
     if is_best:
-        text = ", ".join(f"{name} {iou:.1%}" for name, iou in by_category.items())
-        logger.info(f"best so far; IoU by category: {text}")
+        logger.info(f"best so far; IoU by category: {shown(by_category)}")
     if distributed.rank() == 0:
         if is_best:
             checkpoint.save_weights(model, logger.folder / BEST)
@@ -415,36 +401,6 @@ def finish_epoch(
             checkpoint.save_weights(model, path)
     state.next_epoch()
     return values
-
-
-def save_examples(
-    test: ShapeNetPart,
-    predicted: np.ndarray,
-    args: argparse.Namespace,
-    logger: RunLogger,
-) -> None:
-    """``--save_predictions``: rank 0 writes what all ranks have predicted."""
-    if not args.save_predictions:
-        return
-    category = distributed.gather_array(test.labels)
-    firsts = [np.flatnonzero(category == c)[:SHOWN] for c in np.unique(category)]
-    rows = np.sort(np.concatenate(firsts))
-    mine = rows[(rows >= test.start) & (rows < test.start + len(test))] - test.start
-    clouds = [
-        distributed.gather_array(x[mine]) for x in (test.points, test.parts, predicted)
-    ]
-    folder = Path(args.save_predictions)
-
-    def write() -> None:
-        try:
-            save_part_predictions(
-                folder, test.class_names, rows, category[rows], *clouds
-            )
-        except OSError as error:
-            raise cli.UsageError(f"{folder} cannot be written: {error}") from error
-
-    distributed.run_on_main(write)
-    logger.info(f"{len(rows)} shapes, predicted and true, in {folder}")
 
 
 def shown(values: dict[str, float]) -> str:
@@ -456,8 +412,7 @@ def description(
     args: argparse.Namespace,
     process: distributed.Process,
     model: DGCNNPartSeg,
-    train: ShapeNetPart,
-    sampler: GlobalBatchSampler,
+    loader: DataLoader,
     test: ShapeNetPart,
 ) -> dict[str, str]:
     """What the log says before the first step."""
@@ -465,12 +420,12 @@ def description(
     world = process.world_size
     return {
         "model": f"{args.model} {size:.2f} M parameters, k {args.k}",
-        "data": f"{len(train)} training and {test.total} test shapes in "
+        "data": f"{len(loader.dataset)} training and {test.total} test shapes in "
         f"{args.data_root} ({args.class_choice or 'all categories'}), "
         f"{args.num_points} points",
         "batch": f"{args.batch_size} global, {args.batch_size // world} a rank "
         f"on {world} {'process' if world == 1 else 'processes'}",
-        "steps": f"{len(sampler)} an epoch, {args.epochs} epochs",
+        "steps": f"{len(loader)} an epoch, {args.epochs} epochs",
         "device": f"{process.device.type}, backend {process.backend}, {args.precision}",
         "best": f"{BEST} is chosen by instance mIoU on the test split",
     }

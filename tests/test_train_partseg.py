@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -24,7 +25,7 @@ from datasets.shapenet_part import (
 )
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
-from utils import checkpoint, cli, distributed
+from utils import checkpoint, cli, distributed, plot
 from utils.checkpoint import save_weights
 from utils.metrics import shape_iou
 from utils.optim import DivergenceError, scheduled
@@ -201,6 +202,46 @@ def test_outputs_and_the_recorded_best(tmp_path: Path, data: Path) -> None:
     for name in TEST_KEYS - {"test_loss"}:
         assert again[name] == best[name], name
     assert math.isclose(again["test_loss"], best["test_loss"], rel_tol=1e-5)
+
+
+def test_the_first_loss_is_that_of_the_definition(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches, models = [], []
+    train = train_partseg.train_one_epoch
+
+    def look(model, loader, *others: Any) -> dict[str, float]:
+        loader.batch_sampler.set_epoch(0)
+        batches.extend(loader)
+        models.append(copy.deepcopy(model))
+        return train(model, loader, *others)
+
+    monkeypatch.setattr(train_partseg, "train_one_epoch", look)
+    words = ("--from_scratch", "--epochs", "1", "--dropout", "0", "--precision", "fp64")
+    steps = metrics(segment(tmp_path, data, *words))[0]
+    points, category, target = batches[0]
+    model = models[0].train()
+    logits = model(points.double(), torch.eye(16)[category]).detach().numpy()
+    losses = []
+    for shape, parts in zip(logits, target.numpy(), strict=True):
+        for column, part in zip(shape.T, parts, strict=True):
+            log_p = column - np.log(np.exp(column).sum())
+            wanted = np.full(50, 0.2 / 49)
+            wanted[part] = 0.8
+            losses.append(-(wanted * log_p).sum())
+    assert math.isclose(steps[0]["loss"], np.mean(losses), rel_tol=1e-9)
+    # The second batch is filled from the head of the order, and every cloud has its
+    # points in an order of its own with their labels.
+    assert torch.equal(batches[1][0][2:], points[:2])
+    stored = {}
+    for cloud, _, parts in ShapeNetPart(data, "trainval", num_points=32):
+        rows = [tuple(row) for row in cloud.T.tolist()]
+        stored[frozenset(rows)] = (rows, dict(zip(rows, parts.tolist(), strict=True)))
+    for cloud, parts in zip(points, target, strict=True):
+        rows = [tuple(row) for row in cloud.T.tolist()]
+        original, labels = stored[frozenset(rows)]
+        assert rows != original
+        assert [labels[row] for row in rows] == parts.tolist()
 
 
 def test_training_learns(tmp_path: Path, data: Path) -> None:
@@ -442,9 +483,7 @@ def test_training_writes_the_predictions_of_the_best_weights(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = []
-    monkeypatch.setattr(
-        train_partseg, "save_part_predictions", lambda *a: written.append(a)
-    )
+    monkeypatch.setattr(plot, "save_part_predictions", lambda *a: written.append(a))
     judge = train_partseg.evaluate
     scores = iter([0.5, 0.9, 0.1, 0.0])  # the second epoch is the best
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from matplotlib.figure import Figure
 from plyfile import PlyData, PlyElement
 
+from utils import distributed
+from utils.cli import UsageError
 from utils.metrics import CATEGORY_OF_PART, PARTS_PER_CATEGORY, shape_iou
 
 # A colour for every part of a category (Okabe and Ito, told apart by all eyes), and one
@@ -58,6 +61,61 @@ def write_part_cloud(
     PlyData([PlyElement.describe(vertices, "vertex")]).write(str(path))
 
 
+class LabelledParts(Protocol):
+    """A test split of which every rank has its own rows."""
+
+    class_names: list[str]
+    start: int  # row of the whole split that row 0 is
+    points: np.ndarray  # (M, N, 3)
+    labels: np.ndarray  # (M,) categories
+    parts: np.ndarray  # (M, N)
+
+
+def check_empty(folder: str | Path, flag: str) -> None:
+    """Refuse a folder that new files would be mixed with what is there.
+
+    Raises:
+        ValueError: naming the flag, if it is no folder or not empty.
+    """
+    path = Path(folder)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ValueError(f"{flag} {folder} is not an empty folder")
+
+
+def save_part_examples(
+    folder: str | Path, test: LabelledParts, predicted: np.ndarray, count: int
+) -> None:
+    """Rank 0 writes the first ``count`` shapes of each category of the whole split.
+
+    Args:
+        folder: see :func:`save_part_predictions`.
+        test: this rank's shapes.
+        predicted: (M, N) their predicted parts.
+        count: shapes of a category.
+
+    Raises:
+        UsageError: if the folder cannot be written.
+    """
+    category = distributed.gather_array(test.labels)
+    firsts = [np.flatnonzero(category == c)[:count] for c in np.unique(category)]
+    rows = np.sort(np.concatenate(firsts))
+    mine = rows[(rows >= test.start) & (rows < test.start + len(predicted))]
+    clouds = [
+        distributed.gather_array(x[mine - test.start])
+        for x in (test.points, test.parts, predicted)
+    ]
+
+    def write() -> None:
+        try:
+            save_part_predictions(
+                Path(folder), test.class_names, rows, category[rows], *clouds
+            )
+        except OSError as error:
+            raise UsageError(f"{folder} cannot be written: {error}") from error
+
+    distributed.run_on_main(write)
+
+
 def save_part_predictions(
     folder: Path,
     class_names: list[str],
@@ -101,11 +159,11 @@ def part_sheet(
     """
     iou = shape_iou(predicted.astype(np.int64), target, category).numpy()
     present = np.unique(category)
-    pairs = int(max((category == c).sum() for c in present))
-    block = 2 * pairs + 0.9  # cells wide: the name, then truth and prediction in turn
-    blocks = -(-len(present) // _ROWS)
-    height = min(len(present), _ROWS) * _PITCH
-    width = max(blocks * block, 3.9)  # the heading needs its room
+    blocks = [present[i : i + _ROWS] for i in range(0, len(present), _ROWS)]
+    pairs = [max(int((category == c).sum()) for c in block) for block in blocks]
+    # Cells wide: the name, then truth and prediction in turn.
+    lefts = np.cumsum([0.0, *(2 * count + 0.9 for count in pairs)])
+    width, height = lefts[-1], len(blocks[0]) * _PITCH
     figure = Figure((_INCHES * width, _INCHES * (height + 0.5)), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(height + 0.2, -0.3), aspect="equal")
@@ -114,7 +172,7 @@ def part_sheet(
     size = min(1.6 * (2048 / points.shape[1]) ** 0.5, 6.0)
     axes.text(0.08, height + 0.08, note, fontsize=8, color="0.35", va="center")
     for order, c in enumerate(present):
-        left, top = order // _ROWS * block, order % _ROWS * _PITCH
+        left, top = lefts[order // _ROWS], order % _ROWS * _PITCH
         axes.text(
             *(left + 0.08, top + 0.5, class_names[c]),
             **{"fontsize": 9, "weight": "bold", "va": "center"},
