@@ -31,7 +31,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(__doc__)
     cli.add_run_flags(
         *(parser, "", True),
-        naming="partseg; with --eval partseg_eval_<run or file of the weights>",
+        naming="partseg; with --eval partseg_<run or file of the weights>",
     )
     cli.add_model_flags(parser, num_points=2048, k=40, models=("dgcnn_seg",))
     training = cli.add_training_flags(
@@ -114,7 +114,8 @@ def main(args: argparse.Namespace) -> None:
 def segment(args: argparse.Namespace, process: distributed.Process) -> None:
     """Read the data and the weights, then fine-tune, or only judge with ``--eval``."""
     args.lr = args.lr or DEFAULT_LR[args.optimizer]
-    args.exp_name = args.exp_name or default_name(args)
+    judged = f"partseg_{checkpoint.run_name(args.model_path)}"
+    args.exp_name = args.exp_name or (judged if args.eval else "partseg")
     precision = Precision(args.precision, process.device)
     last = run_folder(args.exp_name) / LAST
     # One answer for all ranks, or they would part here.
@@ -194,15 +195,6 @@ def judge(
         logger.info(f"pictures in {args.save_predictions}")
 
 
-def default_name(args: argparse.Namespace) -> str:
-    """A run folder's name; for ``--eval`` it says what was judged."""
-    if not args.eval:
-        return "partseg"
-    path = Path(args.model_path)
-    run = path.parent.parent.name if path.parent.name == "models" else ""
-    return "_".join(["partseg_eval", *filter(None, [run, path.stem])])
-
-
 def prepare(
     args: argparse.Namespace,
     process: distributed.Process,
@@ -210,10 +202,15 @@ def prepare(
     resuming: bool,
 ) -> tuple[DataLoader | None, ShapeNetPart, DGCNNPartSeg, LoadReport | str]:
     """Everything that can be wrong with flags and files, before anything is written."""
-    if bool(args.model_path) == args.from_scratch:
-        raise ValueError("give one of --model_path FILE and --from_scratch")
-    if args.eval and (args.from_scratch or args.resume):
-        raise ValueError("--eval goes with --model_path, not --from_scratch, --resume")
+    if args.eval and (args.from_scratch or not args.model_path):
+        raise ValueError("--eval judges the weights of --model_path FILE")
+    if args.eval and args.resume:
+        raise ValueError("--eval has nothing to --resume")
+    if not args.eval and bool(args.model_path) == args.from_scratch:
+        raise ValueError(
+            "say where to start from, by either --model_path FILE (pre-trained "
+            "weights) or --from_scratch (random ones)"
+        )
     if args.batch_size < 2 and not args.eval:
         raise ValueError("--batch_size 1 leaves BatchNorm one value: use 2 or more")
     if args.k > args.num_points:

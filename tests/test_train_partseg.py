@@ -138,6 +138,9 @@ def test_evaluation_is_exact_on_two_ranks(
     make(tmp_path / "two")
     runs = two_ranks.run(segment, tmp_path / "two", data, *words)
     records.append(judged(runs[0]))
+    # Without --exp_name the run folder is named after what was judged.
+    segment(tmp_path / "1", data, *words, "--exp_name", "")
+    assert (tmp_path / "1" / "checkpoints" / "partseg_w" / "metrics.jsonl").is_file()
     for record in records:
         assert set(record) == TEST_KEYS | {"model_path", "test_size", "category_iou"}
         assert record["test_size"] == 5
@@ -535,11 +538,11 @@ def test_bad_requests_stop_before_anything_is_written(
 ) -> None:
     path = str(tmp_path / "w.pth")
     for text, *words in (
-        (r"--model_path FILE and --from_scratch",),
-        (r"--model_path FILE and --from_scratch", *SCRATCH, "--model_path", path),
-        (r"--model_path FILE and --from_scratch", "--eval"),
-        ("--eval goes with --model_path", *SCRATCH, "--eval"),
-        ("--eval goes with", "--eval", "--model_path", path, "--resume"),
+        (r"either --model_path FILE .* or --from_scratch",),
+        (r"either --model_path FILE .*", *SCRATCH, "--model_path", path),
+        ("--eval judges the weights of --model_path", "--eval"),
+        ("--eval judges the weights of --model_path", *SCRATCH, "--eval"),
+        ("--eval has nothing to", "--eval", "--model_path", path, "--resume"),
         (r"w\.pth: no such file", "--model_path", path),
         ("--batch_size 1 leaves BatchNorm", *SCRATCH, "--batch_size", "1"),
         ("--k 40 is more than --num_points 32", *SCRATCH, "--k", "40"),
@@ -551,14 +554,3 @@ def test_bad_requests_stop_before_anything_is_written(
         with pytest.raises(cli.UsageError, match=text):
             segment(tmp_path, data, *words)
         assert not (tmp_path / "checkpoints").exists()
-
-
-def test_the_default_name_says_what_is_judged() -> None:
-    def name(*words: str) -> str:
-        parser = train_partseg.get_args_parser()
-        return train_partseg.default_name(parser.parse_args(words))
-
-    assert name("--from_scratch") == "partseg"
-    assert name("--eval", "--model_path", "w.pth") == "partseg_eval_w"
-    path = "checkpoints/run/models/best_model.pth"
-    assert name("--eval", "--model_path", path) == "partseg_eval_run_best_model"
