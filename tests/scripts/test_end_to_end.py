@@ -85,3 +85,35 @@ def test_the_quick_start_refuses_what_it_does_not_know(words: list[str]) -> None
     )
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
+
+
+@pytest.mark.slow
+def test_part_segmentation_from_pretrained_weights_under_torchrun(
+    tmp_path: Path, synthetic_root: Path
+) -> None:
+    data = ["--data_root", str(synthetic_root), "--wandb", "disabled"]
+    train = [*data, *TINY, *TRAIN, "--model", "dgcnn_seg", "--svm_every", "0"]
+    done = start(tmp_path, str(ROOT / "train_crosspoint.py"), *train)
+    assert done.returncode == 0, done.stderr
+
+    script = str(ROOT / "train_partseg.py")
+    few = "--num_points 64 --emb_dims 16 --epochs 1 --batch_size 16".split()
+    weights = ["--model_path", "checkpoints/run/models/best_model.pth"]
+    pictures = ["--save_predictions", "pictures"]
+    done = start(tmp_path, *TORCHRUN, script, *data, *few, *weights, *pictures)
+    assert done.returncode == 0, done.stderr
+    assert "16 global, 8 a rank on 2 processes" in done.stdout
+    assert "left out of the file: inv_head" in done.stdout
+    assert done.stdout.count("best epoch: test_miou") == 1  # by rank 0 alone
+    assert (tmp_path / "pictures" / "contact_sheet.png").is_file()
+
+    judge = [script, *data, *few[:4], "--eval"]
+    weights[1] = "checkpoints/partseg/models/best_model.pth"
+    done = start(tmp_path, *judge, *weights)
+    assert done.returncode == 0, done.stderr
+    assert "IoU by category: airplane" in done.stdout
+    assert (tmp_path / "checkpoints" / "partseg_partseg_best_model").is_dir()
+
+    neither = start(tmp_path, *TORCHRUN, script, *data)
+    assert neither.returncode != 0
+    assert neither.stderr.count("error: say where to start from") == 1
