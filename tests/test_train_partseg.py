@@ -25,6 +25,7 @@ from datasets.shapenet_part import (
 )
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
+from tests.ddp_helpers import Pool
 from utils import checkpoint, cli, distributed, plot
 from utils.checkpoint import save_weights
 from utils.metrics import shape_iou
@@ -49,19 +50,24 @@ STEP_KEYS = {"step", "epoch", "loss", "lr", "samples_per_second", "data_wait"}
 
 @pytest.fixture(scope="module")
 def data(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ``--data_root`` of 6 training and 5 test shapes: neither 2 nor 4 divides them
-    all; chairs and tables among both."""
+    """A ``--data_root`` of 6 training and 7 test shapes, which 2, 3 and 4 do not divide
+    both; the test split begins with 4 chairs, more than are drawn of a category."""
     root = tmp_path_factory.mktemp("partseg")
     (root / FOLDER).mkdir()
-    for split, rows in (("train", 6), ("val", 0), ("test", 5)):
-        source = ShapeNetPart(synthetic_root, split if split == "test" else "trainval")
-        chairs = np.flatnonzero(source.labels == 4)[:2]
-        others = np.flatnonzero(source.labels != 4)[::3]
-        kept = np.concatenate([chairs, others])[:rows]
+    for split, rows, chairs in (("train", 6, 2), ("val", 0, 0), ("test", 7, 4)):
+        source = ShapeNetPart(synthetic_root, split)
+        chair = np.flatnonzero(source.labels == 4)[[0] * chairs]
+        others = np.flatnonzero(source.labels != 4)[::2]
+        kept = np.concatenate([chair, others])[:rows].astype(np.int64)
+        # Another order of the points, of which the first are read: no two are equal.
+        order = np.arange(2048) + 32 * np.arange(rows)[:, None]
+        points, parts = (
+            x[kept[:, None], order % 2048] for x in (source.points, source.parts)
+        )
         with h5py.File(root / FOLDER / f"ply_data_{split}0.h5", "w") as file:
-            file["data"] = source.points[kept]
+            file["data"] = points
             file["label"] = source.labels[kept].astype(np.uint8)[:, None]
-            file["pid"] = source.parts[kept].astype(np.uint8)
+            file["pid"] = parts.astype(np.uint8)
     return root
 
 
@@ -123,7 +129,7 @@ def make(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
 
 
-def test_evaluation_is_exact_on_two_ranks(
+def test_evaluation_is_exact_on_two_and_three_ranks(
     tmp_path: Path, data: Path, two_ranks
 ) -> None:
     torch.manual_seed(0)
@@ -138,12 +144,19 @@ def test_evaluation_is_exact_on_two_ranks(
     make(tmp_path / "two")
     runs = two_ranks.run(segment, tmp_path / "two", data, *words)
     records.append(judged(runs[0]))
+    make(tmp_path / "three")
+    pool = Pool(3)
+    try:
+        runs = pool.run(segment, tmp_path / "three", data, *words)
+    finally:
+        pool.close()
+    records.append(judged(runs[0]))
     # Without --exp_name the run folder is named after what was judged.
     segment(tmp_path / "1", data, *words, "--exp_name", "")
     assert (tmp_path / "1" / "checkpoints" / "partseg_w" / "metrics.jsonl").is_file()
     for record in records:
         assert set(record) == TEST_KEYS | {"model_path", "test_size", "category_iou"}
-        assert record["test_size"] == 5
+        assert record["test_size"] == 7
         for name in set(record) - {"test_loss"}:
             assert record[name] == records[0][name], name
         assert math.isclose(record["test_loss"], records[0]["test_loss"], rel_tol=1e-6)
@@ -193,7 +206,7 @@ def test_outputs_and_the_recorded_best(tmp_path: Path, data: Path) -> None:
     log = (run / "run.log").read_text()
     for said in (
         *("chosen by instance mIoU on the test split", "random weights (seed 1)"),
-        *("6 training and 5 test shapes", "4 global, 4 a rank on 1 process"),
+        *("6 training and 7 test shapes", "4 global, 4 a rank on 1 process"),
         f"last epoch: test_miou {epochs[-1]['test_miou']:.4f}",
         f"best epoch: test_miou {best['test_miou']:.4f}, chosen on the test split",
         "chair ",
@@ -207,7 +220,7 @@ def test_outputs_and_the_recorded_best(tmp_path: Path, data: Path) -> None:
     assert math.isclose(again["test_loss"], best["test_loss"], rel_tol=1e-5)
 
 
-def test_the_first_loss_is_that_of_the_definition(
+def test_the_first_step_is_that_of_the_definition(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches, models = [], []
@@ -221,8 +234,8 @@ def test_the_first_loss_is_that_of_the_definition(
 
     monkeypatch.setattr(train_partseg, "train_one_epoch", look)
     words = ("--from_scratch", "--epochs", "1", "--dropout", "0", "--precision", "fp64")
-    steps = metrics(segment(tmp_path, data, *words))[0]
-    points, category, target = batches[0]
+    steps, epochs = metrics(segment(tmp_path, data, *words, "--batch_size", "8"))
+    ((points, category, target),) = batches
     model = models[0].train()
     logits = model(points.double(), torch.eye(16)[category]).detach().numpy()
     losses = []
@@ -233,9 +246,16 @@ def test_the_first_loss_is_that_of_the_definition(
             wanted[part] = 0.8
             losses.append(-(wanted * log_p).sum())
     assert math.isclose(steps[0]["loss"], np.mean(losses), rel_tol=1e-9)
-    # The second batch is filled from the head of the order, and every cloud has its
-    # points in an order of its own with their labels.
-    assert torch.equal(batches[1][0][2:], points[:2])
+    predicted = logits.argmax(axis=1)
+    iou = shape_iou(predicted, target, category)
+    assert math.isclose(epochs[0]["train_loss"], steps[0]["loss"], rel_tol=1e-12)
+    assert math.isclose(epochs[0]["train_miou"], iou.mean(), rel_tol=1e-9)
+    accuracy = np.mean(predicted == target.numpy())
+    assert math.isclose(epochs[0]["train_accuracy"], accuracy, rel_tol=1e-9)
+    # Six shapes; the batch is filled from the head of their order. Every cloud has its
+    # points in an order of its own, with their labels.
+    assert torch.equal(points[6:], points[:2])
+    assert len({tuple(cloud.flatten().tolist()) for cloud in points}) == 6
     stored = {}
     for cloud, _, parts in ShapeNetPart(data, "trainval", num_points=32):
         rows = [tuple(row) for row in cloud.T.tolist()]
@@ -337,7 +357,7 @@ def test_one_category_in_a_set_smaller_than_a_batch(tmp_path: Path, data: Path) 
     for line in epochs:
         assert line["test_miou"] == line["test_class_miou"]
     log = (run / "run.log").read_text()
-    assert "2 training and 1 test shapes" in log or "2 training and 2 test" in log
+    assert "2 training and 4 test shapes" in log
     assert "airplane" not in log
     with pytest.raises(cli.UsageError, match=r"--class_choice is one of airplane"):
         segment(tmp_path, data, *SCRATCH, "--class_choice", "sofa", "--overwrite")
@@ -449,6 +469,7 @@ def test_predictions_are_written_as_they_were_made(
         for kind in ("truth", "predicted")
     }
     assert {p.name for p in pictures.iterdir()} == {*names, "contact_sheet.png"}
+    assert kept == [0, 1, 2, 4, 5, 6]  # row 3, the fourth chair, is rank 1's first
     model.eval()
     foreign = own = 0
     for row in kept:
