@@ -129,6 +129,23 @@ def make(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
 
 
+def shapes_judged(folder: Path, data: Path, *words: str) -> int:
+    """Run the script; how many shapes this rank predicted."""
+    judge, counts = train_partseg.evaluate, []
+
+    def count(*args: Any) -> tuple:
+        found = judge(*args)
+        counts.append(len(found[2]))
+        return found
+
+    train_partseg.evaluate = count
+    try:
+        segment(folder, data, *words)
+    finally:
+        train_partseg.evaluate = judge
+    return sum(counts)
+
+
 def test_evaluation_is_exact_on_two_and_three_ranks(
     tmp_path: Path, data: Path, two_ranks
 ) -> None:
@@ -141,16 +158,15 @@ def test_evaluation_is_exact_on_two_and_three_ranks(
         judged(segment(tmp_path / n, data, *words, "--test_batch_size", n))
         for n in ("1", "8")
     ]
-    make(tmp_path / "two")
-    runs = two_ranks.run(segment, tmp_path / "two", data, *words)
-    records.append(judged(runs[0]))
-    make(tmp_path / "three")
-    pool = Pool(3)
+    three_ranks = Pool(3)
     try:
-        runs = pool.run(segment, tmp_path / "three", data, *words)
+        for pool, shares in ((two_ranks, [3, 4]), (three_ranks, [2, 2, 3])):
+            where = tmp_path / f"{pool.world_size} ranks"
+            make(where)
+            assert pool.run(shapes_judged, where, data, *words) == shares
+            records.append(judged(where / "checkpoints" / "run"))
     finally:
-        pool.close()
-    records.append(judged(runs[0]))
+        three_ranks.close()
     # Without --exp_name the run folder is named after what was judged.
     segment(tmp_path / "1", data, *words, "--exp_name", "")
     assert (tmp_path / "1" / "checkpoints" / "partseg_w" / "metrics.jsonl").is_file()
