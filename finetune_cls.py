@@ -76,7 +76,7 @@ from torch.utils.data import DataLoader
 from datasets import labelled_clouds
 from datasets.files import DataError
 from datasets.modelnet import LabelledClouds
-from datasets.sampler import GlobalBatchSampler
+from datasets.sampler import GlobalBatchSampler, labelled_share
 from models.dgcnn import DGCNN
 from models.dropout import set_dropout_step
 from utils import checkpoint, distributed
@@ -88,6 +88,7 @@ from utils.logger import (
     open_run_folder,
     progress,
     run_folder,
+    run_rows,
 )
 from utils.metrics import confusion_matrix, mean_class_accuracy
 from utils.optim import (
@@ -98,7 +99,7 @@ from utils.optim import (
     build_optimizer,
     cosine,
 )
-from utils.seed import SPLIT, generator, seed_torch
+from utils.seed import seed_torch
 
 LAST = Path("models", "checkpoint_last.pth")
 
@@ -158,7 +159,7 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
 
     done_before = (state.epoch, state.step) if resuming else None
     with RunLogger(folder, vars(args), done_before) as logger:
-        logger.introduce(description(args, process, model, train, test, sampler))
+        logger.introduce(description(args, process, model, train, test, len(sampler)))
         if report is not None:
             logger.info(str(report))
         if resuming:
@@ -218,6 +219,8 @@ def prepare(
     shard = (process.rank, process.world_size)
     source = (args.variant, args.num_points)
     test = labelled_clouds(args.dataset, args.data_root, "test", *source, shard)
+    if test.total == 0:
+        raise ValueError(f"{args.dataset}'s test split is empty")
     train = sampler = report = None
     if not args.eval:
         train = labelled_clouds(args.dataset, args.data_root, "train", *source)
@@ -239,20 +242,6 @@ def prepare(
         for layer in encoder_layers(model):
             layer.requires_grad_(False)
     return train, test, sampler, model, report
-
-
-def labelled_share(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Row numbers, ascending, of a stratified share of a labelled set.
-
-    Of every class that occurs the share is rounded, to one row at least. It is a
-    function of (seed, class) and holds the smaller shares of the same seed.
-    """
-    kept = []
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        count = max(1, round(fraction * len(rows)))
-        kept.append(generator(SPLIT, seed, int(label)).permutation(rows)[:count])
-    return np.sort(np.concatenate(kept)) if kept else np.empty(0, np.int64)
 
 
 def encoder_layers(model: DGCNN) -> list[nn.Module]:
@@ -355,26 +344,22 @@ def evaluate(
 ) -> dict[str, float]:
     """Loss and accuracies over the whole test split, every cloud counted once.
 
-    Each rank predicts its own clouds, in eval mode and without autocast. Counts are
-    added as integers and losses in the order of the data set, whatever the world size.
+    Each rank predicts its own clouds, in eval mode and without autocast; the logits
+    are gathered in the order of the data set, whatever the world size.
     """
     model.eval()
-    own = max(1, args.test_batch_size // distributed.world_size())
-    matrix = np.zeros((clouds.num_classes, clouds.num_classes), np.int64)
-    losses = [np.empty(0)]
+    batch = max(1, args.test_batch_size // distributed.world_size())
+    own = [torch.empty(0, clouds.num_classes, device=precision.device)]
     bar = progress(total=len(clouds), desc="test", unit="cloud")
-    for first in range(0, len(clouds), own):
-        points = torch.from_numpy(clouds.points[first : first + own]).transpose(1, 2)
-        labels = torch.from_numpy(clouds.labels[first : first + own])
-        logits = model(points.to(precision.device, precision.dtype)).cpu().double()
-        losses.append(F.cross_entropy(logits, labels, reduction="none").numpy())
-        predicted = logits.argmax(dim=1).numpy()
-        matrix += confusion_matrix(labels.numpy(), predicted, clouds.num_classes)
-        bar.update(len(labels))
+    for first in range(0, len(clouds), batch):
+        points = torch.from_numpy(clouds.points[first : first + batch]).transpose(1, 2)
+        own.append(model(points.to(precision.device, precision.dtype)))
+        bar.update(len(points))
     bar.close()
-    everyone = distributed.gather_array(np.concatenate(losses))
-    matrix = distributed.gather_array(matrix[None]).sum(axis=0)
-    loss = math.fsum(everyone) / len(everyone)
+    logits = distributed.gather_array(torch.cat(own).double().cpu().numpy())
+    labels = distributed.gather_array(clouds.labels)
+    loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)).item()
+    matrix = confusion_matrix(labels, logits.argmax(axis=1), clouds.num_classes)
     return {"test_loss": loss, **accuracies("test", matrix)}
 
 
@@ -436,24 +421,20 @@ def description(
     model: DGCNN,
     train: LabelledClouds,
     test: LabelledClouds,
-    sampler: GlobalBatchSampler,
+    steps: int,
 ) -> dict[str, str]:
     """What the log says before the first step."""
     parameters, trained = (
         sum(p.numel() for p in model.parameters() if p.requires_grad or frozen) / 1e6
         for frozen in (True, False)
     )
-    world = process.world_size
     return {
         "model": f"{args.model} {parameters:.2f} M parameters, {trained:.2f} M trained",
         "start": args.model_path or f"random weights (seed {args.seed})",
         "data": f"{args.dataset}, {len(train)} of {train.total} training and "
         f"{test.total} test clouds, {train.num_classes} classes, "
         f"{args.num_points} points",
-        "batch": f"{args.batch_size} global, {args.batch_size // world} a rank "
-        f"on {world} {'process' if world == 1 else 'processes'}",
-        "steps": f"{len(sampler)} an epoch, {args.epochs} epochs",
-        "device": f"{process.device.type}, backend {process.backend}, {args.precision}",
+        **run_rows(args, process, steps),
         "best": "models/best_model.pth is chosen by the accuracy on the test split",
     }
 

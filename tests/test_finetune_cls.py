@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import finetune_cls
 import train_crosspoint
+from datasets.sampler import labelled_share
 from models.dgcnn import DGCNN
 from models.image import ImageEncoder
 from tests.ddp_helpers import Pool
@@ -310,25 +311,6 @@ def test_files_of_the_paper_s_code(
     assert "left out of the file: inv_head.0" in (run / "run.log").read_text()
 
 
-def test_label_shares_are_stratified_and_seeded() -> None:
-    labels = np.repeat([0, 1, 3], [100, 37, 2])[
-        np.random.default_rng(0).permutation(139)
-    ]
-    share = finetune_cls.labelled_share
-
-    def counts(rows: np.ndarray) -> list[int]:
-        return np.bincount(labels[rows], minlength=4).tolist()
-
-    tenth = share(labels, 0.1, 1)
-    assert counts(tenth) == [10, 4, 0, 1]
-    assert counts(share(labels, 0.001, 1)) == [1, 1, 0, 1]
-    assert len(np.unique(tenth)) == len(tenth)
-    assert np.array_equal(tenth, share(labels, 0.1, 1))
-    assert not np.array_equal(tenth, share(labels, 0.1, 2))
-    assert set(tenth) < set(share(labels, 0.2, 1))
-    assert np.array_equal(share(labels, 1.0, 1), np.arange(139))
-
-
 def test_a_label_fraction_trains_on_those_clouds_alone(
     tmp_path: Path, uneven_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,7 +329,7 @@ def test_a_label_fraction_trains_on_those_clouds_alone(
     folder = uneven_root / "modelnet40_ply_hdf5_2048"
     with h5py.File(folder / "ply_data_train0.h5") as file:
         labels = file["label"][:, 0].astype(int)
-        kept = finetune_cls.labelled_share(labels, 0.34, 1)
+        kept = labelled_share(labels, 0.34, 1)
         assert np.array_equal(train.points, file["data"][:, :64][kept])
         assert np.array_equal(train.labels, labels[kept])
     assert len(metrics(run)[0]) == 1
