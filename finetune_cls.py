@@ -21,7 +21,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from datasets import CLASSIFICATION, VARIANTS
+from datasets import CLASSIFICATION, SCANOBJECTNN_VARIANTS
 from utils import cli
 
 
@@ -29,7 +29,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     """The command line of fine-tuning for classification."""
     parser = cli.Parser(__doc__)
     cli.add_run_flags(
-        parser, exp_name="", resumable=True, naming="finetune_<data set>, eval_..."
+        parser, "", resumable=True, naming="finetune_<data set>; eval_... with --eval"
     )
     cli.add_model_flags(parser, num_points=1024, k=20, models=("dgcnn",))
     cli.add_training_flags(parser, batch_size=600, epochs=300, weight_decay=1e-6)
@@ -42,7 +42,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--variant",
-        choices=VARIANTS,
+        choices=SCANOBJECTNN_VARIANTS,
         default="obj_bg",
         help="of ScanObjectNN (default: obj_bg)",
     )
@@ -113,8 +113,7 @@ def main(args: argparse.Namespace) -> None:
 def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
     """Read the data, build the model, train or judge it, leave a run folder behind."""
     args.lr = args.lr or DEFAULT_LR[args.optimizer]
-    task = "eval" if args.eval else "finetune"
-    args.exp_name = args.exp_name or f"{task}_{args.dataset}"
+    args.exp_name = args.exp_name or default_name(args)
     # One answer for all ranks, or they would part here.
     resuming = distributed.run_on_main(
         lambda: (
@@ -128,7 +127,7 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
         lambda: prepare(args, process, precision, resuming),
         *(DataError, checkpoint.CheckpointError, ValueError),
     )
-    parallel = distributed.data_parallel(model, process.device)
+    model.to(process.device)
     inputs = [args.model_path] if args.model_path else []
     if args.eval:
         folder = open_run_folder(args.exp_name, args.overwrite, inputs=inputs)
@@ -142,6 +141,7 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
         pin_memory=process.device.type == "cuda",
         persistent_workers=args.num_workers > 0,
     )
+    parallel = distributed.data_parallel(model, process.device)
     trained = [p for p in parallel.parameters() if p.requires_grad]
     optimizer = build_optimizer(trained, args)
     parts = {"model": model, "optimizer": optimizer, "precision": precision}
@@ -175,6 +175,13 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
             last = f"last epoch: test accuracy {values['test_accuracy']:.2%}; "
         logger.info(f"{last}best, chosen on the test split: {state.best:.2%}")
         logger.info(f"done; weights in {folder / 'models' / 'best_model.pth'}")
+
+
+def default_name(args: argparse.Namespace) -> str:
+    """A run folder's name; for ``--eval`` it says what was judged on what."""
+    if args.eval:
+        return f"eval_{args.dataset}_{checkpoint.run_name(args.model_path)}"
+    return f"finetune_{args.dataset}"
 
 
 def check_flags(args: argparse.Namespace) -> None:
@@ -217,13 +224,13 @@ def prepare(
     """
     check_flags(args)
     shard = (process.rank, process.world_size)
-    source = (args.variant, args.num_points)
-    test = labelled_clouds(args.dataset, args.data_root, "test", *source, shard)
+    place, points = (args.dataset, args.data_root), args.num_points
+    test = labelled_clouds(*place, "test", points, shard, args.variant)
     if test.total == 0:
         raise ValueError(f"{args.dataset}'s test split is empty")
     train = sampler = report = None
     if not args.eval:
-        train = labelled_clouds(args.dataset, args.data_root, "train", *source)
+        train = labelled_clouds(*place, "train", points, variant=args.variant)
         kept = labelled_share(train.labels, args.label_fraction, args.seed)
         train.points, train.labels = train.points[kept], train.labels[kept]
         sampler = GlobalBatchSampler(
@@ -411,7 +418,7 @@ def judge(
     logger.introduce({"data": where, "weights": str(report)})
     values = evaluate(model, test, precision, args)
     source = {"dataset": args.dataset, "model_path": args.model_path}
-    logger.record({**source, **values})
+    logger.record({**source, "test_size": test.total, **values})
     logger.info(", ".join(f"{name} {value:.4f}" for name, value in values.items()))
 
 

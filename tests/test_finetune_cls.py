@@ -222,9 +222,12 @@ def test_any_world_size_and_test_batch_judge_alike(
     best = max(metrics(tuned)[1], key=lambda line: line["test_accuracy"])
     path = str(tuned / "models" / "best_model.pth")
     words = (uneven_root, "--eval", "--model_path", path)
-    one = judged(finetune(tmp_path / "one", *words))
-    assert set(one) == {"dataset", "model_path", *TEST_KEYS}
+    run = finetune(tmp_path / "one", *words, "--exp_name", "")
+    assert run.name == "eval_modelnet40_run_best_model"
+    one = judged(run)
+    assert set(one) == {"dataset", "model_path", "test_size", *TEST_KEYS}
     assert {name: one[name] for name in TEST_KEYS} == {n: best[n] for n in TEST_KEYS}
+    assert one["test_size"] == 13
     assert one["test_accuracy"] != one["test_class_accuracy"]
     runs = [finetune(tmp_path / "single", *words, "--test_batch_size", "1")]
     runs += [two_ranks.run(finetune, tmp_path / "two", *words)[0]]
