@@ -320,7 +320,8 @@ def train_one_epoch(
                 raise DivergenceError(state.step, "the loss", args)
             speed = meter.read()
             values = {"step": state.step, "epoch": state.epoch, "loss": shown}
-            logger.record({**values, "lr": rate, **speed})
+            values["lr"] = optimizer.param_groups[0]["lr"]
+            logger.record({**values, **speed})
             bar.set_postfix(loss=f"{shown:.3f}", **speed)
         state.step += 1
         state.step_in_epoch += 1

@@ -414,6 +414,13 @@ def test_the_variants_of_scanobjectnn(tmp_path: Path, synthetic_root: Path) -> N
         losses.append(metrics(run)[0][0]["loss"])
         assert "scanobjectnn, 24 of 24 training" in (run / "run.log").read_text()
     assert losses[0] != losses[1]
+    words = ("--dataset", "scanobjectnn", "--eval", "--overwrite")
+    words += ("--model_path", str(run / "models" / "best_model.pth"))
+    found = []
+    for variant in ("obj_only", "pb_t50_rs"):
+        again = finetune(tmp_path, synthetic_root, *words, "--variant", variant)
+        found.append(judged(again)["test_loss"])
+    assert found[0] != found[1] == metrics(run)[1][0]["test_loss"]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -496,6 +503,12 @@ def test_a_run_folder_is_kept_and_inputs_are_not_deleted(
     assert Path(path).is_file()
     finetune(tmp_path, *words, "--from_scratch", "--resume")  # nothing is left to do
     assert len(metrics(run)[1]) == 1
+
+    torch.save(weights(run), tmp_path / "w.pth")
+    tuned = ("--model_path", str(tmp_path / "w.pth"), "--exp_name", "tuned")
+    finetune(tmp_path, *words, *tuned)
+    (tmp_path / "w.pth").unlink()  # a resumed run has its weights from the checkpoint
+    finetune(tmp_path, *words, *tuned, "--resume")
 
 
 def test_the_defaults_are_the_published_protocol() -> None:
