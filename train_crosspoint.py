@@ -97,6 +97,7 @@ from utils.logger import (
     open_run_folder,
     progress,
     run_folder,
+    run_rows,
 )
 from utils.optim import (
     DEFAULT_LR,
@@ -368,17 +369,13 @@ def description(
         f"{sum(p.numel() for p in part.parameters()) / 1e6:.2f} M parameters"
         for part in (model.point_encoder, model.image_encoder)
     )
-    world = process.world_size
     best = "of the last epoch (--svm_every 0, or no ModelNet40 in --data_root)"
     if probe is not None:
         best = "chosen by the SVM probe on ModelNet40's test split"
     return {
         "model": f"{args.model} {point}, {args.image_encoder} {image}",
         "data": f"{len(dataset)} shapes in {args.data_root}, {args.num_points} points",
-        "batch": f"{args.batch_size} global, {args.batch_size // world} a rank "
-        f"on {world} {'process' if world == 1 else 'processes'}",
-        "steps": f"{len(sampler)} an epoch, {args.epochs} epochs",
-        "device": f"{process.device.type}, backend {process.backend}, {args.precision}",
+        **run_rows(args, process, len(sampler)),
         "best": f"models/best_model.pth is {best}",
     }
 

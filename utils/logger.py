@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -138,6 +139,25 @@ def describe_environment() -> dict[str, str]:
             if torch.cuda.is_available()
             else "no GPU"
         ),
+    }
+
+
+def run_rows(
+    args: argparse.Namespace, process: distributed.Process, steps: int
+) -> dict[str, str]:
+    """Rows of :meth:`RunLogger.introduce` that every training script has.
+
+    Args:
+        args: of the script.
+        process: this one.
+        steps: of an epoch.
+    """
+    world = process.world_size
+    return {
+        "batch": f"{args.batch_size} global, {args.batch_size // world} a rank "
+        f"on {world} {'process' if world == 1 else 'processes'}",
+        "steps": f"{steps} an epoch, {args.epochs} epochs",
+        "device": f"{process.device.type}, backend {process.backend}, {args.precision}",
     }
 
 

@@ -6,6 +6,7 @@ import pytest
 from datasets.sampler import (
     GlobalBatchSampler,
     check_batch_size,
+    labelled_share,
     shard_range,
     split_key,
 )
@@ -138,3 +139,19 @@ def test_an_uneven_batch_names_the_nearest_that_fit(batch_size, world, fits):
 def test_split_key():
     assert split_key(7) == (0, 7) == split_key(np.int64(7))
     assert split_key((3, 7)) == (3, 7)
+
+
+def test_label_shares_are_stratified_and_seeded():
+    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 3], [100, 37, 2]))
+
+    def counts(rows):
+        return np.bincount(labels[rows], minlength=4).tolist()
+
+    tenth = labelled_share(labels, 0.1, 1)
+    assert counts(tenth) == [10, 4, 0, 1]
+    assert counts(labelled_share(labels, 0.001, 1)) == [1, 1, 0, 1]
+    assert len(np.unique(tenth)) == len(tenth)
+    assert np.array_equal(tenth, labelled_share(labels, 0.1, 1))
+    assert not np.array_equal(tenth, labelled_share(labels, 0.1, 2))
+    assert set(tenth) < set(labelled_share(labels, 0.2, 1))
+    assert np.array_equal(labelled_share(labels, 1.0, 1), np.arange(139))

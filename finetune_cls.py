@@ -1,0 +1,451 @@
+"""Fine-tune DGCNN for classification, from pre-trained weights or from scratch.
+
+Every epoch is judged on the whole test split: each rank predicts its own share, and
+exact counts are added. The number of processes changes the time, nothing else.
+
+  one CPU     python finetune_cls.py --dataset scanobjectnn --batch_size 32 \\
+                  --model_path checkpoints/crosspoint_cls/models/best_model.pth
+  one GPU     torchrun --nproc_per_node=1 finetune_cls.py --model_path best_model.pth
+  a node      torchrun --nproc_per_node=4 finetune_cls.py --from_scratch
+  two nodes   torchrun --nnodes=2 --nproc_per_node=4 --rdzv_backend=c10d \\
+                  --rdzv_endpoint=HOST:29500 finetune_cls.py --from_scratch
+              (the same line on both nodes, HOST being one of them)
+  judge only  python finetune_cls.py --eval \\
+                  --model_path checkpoints/finetune_modelnet40/models/best_model.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from datasets import CLASSIFICATION, SCANOBJECTNN_VARIANTS
+from utils import cli
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The command line of fine-tuning for classification."""
+    parser = cli.Parser(__doc__)
+    cli.add_run_flags(
+        parser, "", resumable=True, naming="finetune_<data set>; eval_... with --eval"
+    )
+    cli.add_model_flags(parser, num_points=1024, k=20, models=("dgcnn",))
+    cli.add_training_flags(parser, batch_size=600, epochs=300, weight_decay=1e-6)
+    group = cli.add_downstream_flags(parser)
+    group.add_argument(
+        "--dataset",
+        choices=CLASSIFICATION,
+        default="modelnet40",
+        help="(default: modelnet40)",
+    )
+    group.add_argument(
+        "--variant",
+        choices=SCANOBJECTNN_VARIANTS,
+        default="obj_bg",
+        help="of ScanObjectNN (default: obj_bg)",
+    )
+    group.add_argument(
+        "--freeze_encoder",
+        action="store_true",
+        help="train the head alone (three linear layers with BatchNorm and dropout): "
+        "the encoder is in eval mode, its weights and running statistics stay as "
+        "they were loaded",
+    )
+    group.add_argument(
+        "--label_fraction",
+        type=cli.positive_float,
+        default=1.0,
+        help="share of every class's training clouds to train on, in (0, 1], at least "
+        "one cloud a class, chosen by --seed (default: 1)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    # Before PyTorch is imported: --help and a mistyped flag are answered at once.
+    ARGS = get_args_parser().parse_args()
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader
+
+from datasets import labelled_clouds
+from datasets.files import DataError
+from datasets.modelnet import LabelledClouds
+from datasets.sampler import GlobalBatchSampler, labelled_share
+from models.dgcnn import DGCNN
+from models.dropout import set_dropout_step
+from utils import checkpoint, distributed
+from utils.checkpoint import LoadReport, Progress
+from utils.logger import (
+    RunLogger,
+    ThroughputMeter,
+    continues,
+    open_run_folder,
+    progress,
+    run_folder,
+    run_rows,
+)
+from utils.metrics import confusion_matrix, mean_class_accuracy
+from utils.optim import (
+    DEFAULT_LR,
+    DivergenceError,
+    Precision,
+    all_finite,
+    build_optimizer,
+    cosine,
+)
+from utils.seed import seed_torch
+
+LAST = Path("models", "checkpoint_last.pth")
+
+
+def main(args: argparse.Namespace) -> None:
+    process = distributed.start(args.dist_timeout)
+    finetune(args, process)
+    distributed.stop()
+
+
+def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
+    """Read the data, build the model, train or judge it, leave a run folder behind."""
+    args.lr = args.lr or DEFAULT_LR[args.optimizer]
+    args.exp_name = args.exp_name or default_name(args)
+    # One answer for all ranks, or they would part here.
+    resuming = distributed.run_on_main(
+        lambda: (
+            continues(args.resume)
+            and not args.eval
+            and (run_folder(args.exp_name) / LAST).is_file()
+        )
+    )
+    precision = Precision(args.precision, process.device)
+    train, test, sampler, model, report = distributed.run_everywhere(
+        lambda: prepare(args, process, precision, resuming),
+        *(DataError, checkpoint.CheckpointError, ValueError),
+    )
+    model.to(process.device)
+    inputs = [args.model_path] if args.model_path else []
+    if args.eval:
+        folder = open_run_folder(args.exp_name, args.overwrite, inputs=inputs)
+        with RunLogger(folder, vars(args)) as logger:
+            judge(model, test, precision, report, args, logger)
+        return
+    loader = DataLoader(
+        train,
+        batch_sampler=sampler,
+        num_workers=args.num_workers,
+        pin_memory=process.device.type == "cuda",
+        persistent_workers=args.num_workers > 0,
+    )
+    parallel = distributed.data_parallel(model, process.device)
+    trained = [p for p in parallel.parameters() if p.requires_grad]
+    optimizer = build_optimizer(trained, args)
+    parts = {"model": model, "optimizer": optimizer, "precision": precision}
+
+    folder = open_run_folder(args.exp_name, args.overwrite, args.resume, inputs)
+    state = Progress()
+    if resuming:
+        state = distributed.run_everywhere(
+            lambda: checkpoint.load_training_state(folder / LAST, vars(args), **parts),
+            checkpoint.CheckpointError,
+        )
+
+    def save() -> None:
+        checkpoint.save_training_state(folder / LAST, vars(args), state, **parts)
+
+    done_before = (state.epoch, state.step) if resuming else None
+    with RunLogger(folder, vars(args), done_before) as logger:
+        logger.introduce(description(args, process, model, train, test, len(sampler)))
+        if report is not None:
+            logger.info(str(report))
+        if resuming:
+            logger.info(f"going on from {folder / LAST} at step {state.step}")
+        last = ""
+        while state.epoch < args.epochs:
+            values = train_one_epoch(
+                parallel, loader, optimizer, precision, state, args, logger, save
+            )
+            values |= evaluate(model, test, precision, args)
+            finish_epoch(values, process, model, state, args, logger)
+            save()
+            last = f"last epoch: test accuracy {values['test_accuracy']:.2%}; "
+        logger.info(f"{last}best, chosen on the test split: {state.best:.2%}")
+        logger.info(f"done; weights in {folder / 'models' / 'best_model.pth'}")
+
+
+def default_name(args: argparse.Namespace) -> str:
+    """A run folder's name; for ``--eval`` it says what was judged on what."""
+    if args.eval:
+        return f"eval_{args.dataset}_{checkpoint.run_name(args.model_path)}"
+    return f"finetune_{args.dataset}"
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Raise a ValueError for flags that do not go together, or out of range."""
+    if args.eval and (args.from_scratch or not args.model_path):
+        raise ValueError("--eval judges the weights of --model_path FILE")
+    if args.eval and args.resume:
+        raise ValueError("--eval has nothing to --resume")
+    if not args.eval and bool(args.model_path) == args.from_scratch:
+        raise ValueError(
+            "say where to start from, by either --model_path FILE (pre-trained "
+            "weights) or --from_scratch (random ones)"
+        )
+    if args.batch_size < 2:
+        raise ValueError("--batch_size 1 leaves BatchNorm one value: use 2 or more")
+    if args.k > args.num_points:
+        raise ValueError(f"--k {args.k} is more than --num_points {args.num_points}")
+    if args.label_fraction > 1:
+        raise ValueError(f"--label_fraction {args.label_fraction:g} is more than 1")
+    if args.dropout >= 1:
+        raise ValueError(f"--dropout {args.dropout:g} must be below 1")
+
+
+def prepare(
+    args: argparse.Namespace,
+    process: distributed.Process,
+    precision: Precision,
+    resuming: bool,
+) -> tuple[
+    LabelledClouds | None,
+    LabelledClouds,
+    GlobalBatchSampler | None,
+    DGCNN,
+    LoadReport | None,
+]:
+    """Everything that can be wrong with flags and files, before anything is written.
+
+    The training split is whole on every rank and absent for ``--eval``; the test
+    split is this rank's share.
+    """
+    check_flags(args)
+    shard = (process.rank, process.world_size)
+    place, points = (args.dataset, args.data_root), args.num_points
+    test = labelled_clouds(*place, "test", points, shard, args.variant)
+    if test.total == 0:
+        raise ValueError(f"{args.dataset}'s test split is empty")
+    train = sampler = report = None
+    if not args.eval:
+        train = labelled_clouds(*place, "train", points, variant=args.variant)
+        kept = labelled_share(train.labels, args.label_fraction, args.seed)
+        train.points, train.labels = train.points[kept], train.labels[kept]
+        sampler = GlobalBatchSampler(
+            len(train), args.batch_size, *shard, args.seed, last="fill"
+        )
+    seed_torch(args.seed)
+    model = DGCNN(args.k, args.emb_dims, test.num_classes, args.dropout)
+    model.to(precision.dtype)  # before the weights, which may be float64 ones
+    if args.model_path and not resuming:
+        report = checkpoint.load_pretrained(model, args.model_path)
+        if args.eval and report.initialised:
+            raise ValueError(
+                f"--eval needs the weights of a whole classifier. {report}"
+            )
+    if args.freeze_encoder:
+        for layer in encoder_layers(model):
+            layer.requires_grad_(False)
+    return train, test, sampler, model, report
+
+
+def encoder_layers(model: DGCNN) -> list[nn.Module]:
+    """The parts of the network before the pooled feature; all others are the head."""
+    return [model.conv1, model.conv2, model.conv3, model.conv4, model.conv5]
+
+
+def train_one_epoch(
+    model: nn.Module,
+    loader: DataLoader,
+    optimizer: torch.optim.Optimizer,
+    precision: Precision,
+    state: Progress,
+    args: argparse.Namespace,
+    logger: RunLogger,
+    save: Callable[[], None],
+) -> dict[str, float]:
+    """One pass over the training clouds, or what is left of it after a resume.
+
+    Returns:
+        The epoch's mean loss, and the accuracies over the samples of its batches as
+        they were predicted while training.
+
+    Raises:
+        DivergenceError: if a loss is not finite, looked at every ``--print_freq`` steps
+            and before every checkpoint, or a weight, before every checkpoint.
+    """
+    model.train()
+    if args.freeze_encoder:
+        for layer in encoder_layers(distributed.unwrap(model)):
+            layer.eval()
+    loader.batch_sampler.set_epoch(state.epoch, state.step_in_epoch)
+    steps, classes = len(loader.batch_sampler), loader.dataset.num_classes
+    rate = cosine(args.lr, state.epoch, args.epochs)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    # The loss, then the confusion matrix: of the epoch so far over all ranks, and of
+    # this rank since. Added at every checkpoint, so that a resumed run adds the same.
+    total = torch.zeros(1 + classes**2, dtype=torch.float64, device=precision.device)
+    own = torch.zeros_like(total)
+    if state.sums:
+        total += torch.tensor(state.sums, dtype=total.dtype, device=total.device)
+    meter = ThroughputMeter(args.batch_size)
+    bar = progress(
+        total=steps,
+        initial=state.step_in_epoch,
+        desc=f"epoch {state.epoch + 1}/{args.epochs}",
+        unit="step",
+    )
+    for points, labels in meter.waiting_for(loader):
+        points = points.to(precision.device, precision.dtype, non_blocking=True)
+        labels = labels.to(precision.device, non_blocking=True)
+        set_dropout_step(model, args.seed, state.step)
+        with precision.autocast():
+            logits = model(points)  # (b, classes)
+            loss = F.cross_entropy(logits, labels)
+        optimizer.zero_grad(set_to_none=True)
+        precision.backward_and_step(loss, optimizer)
+        # Each rank has the mean over its own samples; their mean is the global loss.
+        loss = loss.detach().double()
+        own[0] += loss / distributed.world_size()
+        cells = labels * classes + logits.argmax(dim=1)
+        own[1:].index_add_(0, cells, torch.ones_like(cells, dtype=own.dtype))
+        if state.step % args.print_freq == 0:
+            shown, seen = distributed.mean_over_ranks(
+                torch.stack([loss, own[0]])
+            ).tolist()
+            if not math.isfinite(shown + seen):
+                raise DivergenceError(state.step, "the loss", args)
+            speed = meter.read()
+            values = {"step": state.step, "epoch": state.epoch, "loss": shown}
+            values["lr"] = optimizer.param_groups[0]["lr"]
+            logger.record({**values, **speed})
+            bar.set_postfix(loss=f"{shown:.3f}", **speed)
+        state.step += 1
+        state.step_in_epoch += 1
+        bar.update()
+        at_end = state.step_in_epoch == steps
+        due = args.checkpoint_steps and state.step % args.checkpoint_steps == 0
+        if at_end or due:
+            total += distributed.all_reduce_sum(own)
+            own.zero_()
+            state.sums = tuple(total.tolist())
+            if not math.isfinite(state.sums[0]):
+                raise DivergenceError(state.step - 1, "the loss", args)
+            if not all_finite(model.parameters()):
+                raise DivergenceError(state.step - 1, "a weight", args)
+            if not at_end:
+                save()
+    bar.close()
+    matrix = total[1:].view(classes, classes).cpu().numpy()
+    return {"train_loss": state.sums[0] / steps, **accuracies("train", matrix)}
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    clouds: LabelledClouds,
+    precision: Precision,
+    args: argparse.Namespace,
+) -> dict[str, float]:
+    """Loss and accuracies over the whole test split, every cloud counted once.
+
+    Each rank predicts its own clouds, in eval mode and without autocast; the logits
+    are gathered in the order of the data set, whatever the world size.
+    """
+    model.eval()
+    batch = max(1, args.test_batch_size // distributed.world_size())
+    own = [torch.empty(0, clouds.num_classes, device=precision.device)]
+    bar = progress(total=len(clouds), desc="test", unit="cloud")
+    for first in range(0, len(clouds), batch):
+        points = torch.from_numpy(clouds.points[first : first + batch]).transpose(1, 2)
+        own.append(model(points.to(precision.device, precision.dtype)))
+        bar.update(len(points))
+    bar.close()
+    logits = distributed.gather_array(torch.cat(own).double().cpu().numpy())
+    labels = distributed.gather_array(clouds.labels)
+    loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)).item()
+    matrix = confusion_matrix(labels, logits.argmax(axis=1), clouds.num_classes)
+    return {"test_loss": loss, **accuracies("test", matrix)}
+
+
+def accuracies(split: str, matrix: np.ndarray) -> dict[str, float]:
+    """Overall and balanced accuracy of a confusion matrix, named after the split."""
+    return {
+        f"{split}_accuracy": float(np.trace(matrix) / matrix.sum()),
+        f"{split}_class_accuracy": mean_class_accuracy(matrix),
+    }
+
+
+def finish_epoch(
+    values: dict[str, float],
+    process: distributed.Process,
+    model: DGCNN,
+    state: Progress,
+    args: argparse.Namespace,
+    logger: RunLogger,
+) -> None:
+    """Write the epoch's record and weights, and move on to the next epoch."""
+    if not math.isfinite(values["test_loss"]):
+        raise DivergenceError(state.step - 1, "the test loss", args)
+    done = state.epoch + 1
+    is_best = values["test_accuracy"] > state.best
+    state.best = max(values["test_accuracy"], state.best)
+    values = {**values, "best_test_accuracy": state.best}
+    logger.record({"epoch": state.epoch, "epoch_end": True, **values})
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+    logger.info(f"epoch {done}/{args.epochs}: {shown}")
+    if process.is_main:
+        folder = logger.folder / "models"
+        if is_best:
+            checkpoint.save_weights(model, folder / "best_model.pth")
+        if done % args.save_freq == 0:
+            checkpoint.save_weights(model, folder / f"ckpt_epoch_{done}.pth")
+    state.next_epoch()
+
+
+def judge(
+    model: DGCNN,
+    test: LabelledClouds,
+    precision: Precision,
+    report: LoadReport,
+    args: argparse.Namespace,
+    logger: RunLogger,
+) -> None:
+    """``--eval``: the test metrics of the loaded weights."""
+    where = f"{args.dataset}, {test.total} test clouds, {args.num_points} points"
+    logger.introduce({"data": where, "weights": str(report)})
+    values = evaluate(model, test, precision, args)
+    source = {"dataset": args.dataset, "model_path": args.model_path}
+    logger.record({**source, "test_size": test.total, **values})
+    logger.info(", ".join(f"{name} {value:.4f}" for name, value in values.items()))
+
+
+def description(
+    args: argparse.Namespace,
+    process: distributed.Process,
+    model: DGCNN,
+    train: LabelledClouds,
+    test: LabelledClouds,
+    steps: int,
+) -> dict[str, str]:
+    """What the log says before the first step."""
+    parameters, trained = (
+        sum(p.numel() for p in model.parameters() if p.requires_grad or frozen) / 1e6
+        for frozen in (True, False)
+    )
+    return {
+        "model": f"{args.model} {parameters:.2f} M parameters, {trained:.2f} M trained",
+        "start": args.model_path or f"random weights (seed {args.seed})",
+        "data": f"{args.dataset}, {len(train)} of {train.total} training and "
+        f"{test.total} test clouds, {train.num_classes} classes, "
+        f"{args.num_points} points",
+        **run_rows(args, process, steps),
+        "best": "models/best_model.pth is chosen by the accuracy on the test split",
+    }
+
+
+if __name__ == "__main__":
+    cli.run(lambda: main(ARGS), DataError, checkpoint.CheckpointError, DivergenceError)
