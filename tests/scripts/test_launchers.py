@@ -113,6 +113,14 @@ def test_what_is_not_understood_is_refused(words, variables, start) -> None:
     assert calls == {"torchrun": [], "pueue": []}
 
 
+@pytest.mark.parametrize("name", ["ft-mn.sh", "ft-so.sh", "ft-partseg.sh"])
+def test_fine_tuning_starts_from_weights_or_from_scratch(name: str, start) -> None:
+    _, calls = start(name)
+    assert calls["torchrun"][0].count("--model_path") == 1
+    _, calls = start(name, "--from_scratch")
+    assert "--model_path" not in calls["torchrun"][1]
+
+
 def test_both_data_sets_unless_one_is_chosen(start) -> None:
     _, calls = start("fsl_script.sh")
     found = [w[w.index("--dataset") + 1] for w in calls["torchrun"]]
