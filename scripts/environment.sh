@@ -13,9 +13,10 @@ else
     echo "error: Python 3.10 or newer is needed; name one: PYTHON=python3.12 $0" >&2
     exit 1
   fi
-  # requirements-dev.txt holds all of requirements.txt, so either stamp covers the latter.
-  _stamp=.venv/.$(basename "$_wanted").$(cat requirements*.txt | cksum | cut -d' ' -f1)
+  # requirements-dev.txt holds all of requirements.txt, so its stamp covers the latter.
+  _stamp=.venv/.requirements.txt.$(cksum <requirements.txt | cut -d' ' -f1)
   _full=.venv/.requirements-dev.txt.$(cat requirements*.txt | cksum | cut -d' ' -f1)
+  [ "$_wanted" = requirements.txt ] || _stamp=$_full
   if [ -e "$_stamp" ] || [ -e "$_full" ]; then
     echo "environment: .venv (reused)"
   else

@@ -139,7 +139,8 @@ def _write_all(
 ) -> None:
     sizes = split_sizes(shapes)
     total = sum(sum(splits.values()) for splits in sizes.values())
-    bar = tqdm(total=total, unit="shape", disable=not progress, dynamic_ncols=True)
+    hidden = None if progress else True  # None: hidden where there is no terminal
+    bar = tqdm(total=total, unit="shape", disable=hidden, dynamic_ncols=True)
     with bar, _mapper(workers) as run:
 
         def rows(name: str, split: str) -> Iterator:
