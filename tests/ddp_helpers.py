@@ -41,7 +41,7 @@ class Pool:
     def __init__(
         self,
         world_size: int,
-        timeout_s: float = 120.0,
+        timeout_s: float = 300.0,
         collective_timeout_s: float = 60.0,
     ) -> None:
         self.world_size = world_size
