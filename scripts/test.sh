@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lint and all tests. `--fast` leaves out the end-to-end runs of the scripts; any other
-# argument goes to pytest:   scripts/test.sh [--fast] [PYTEST ARGUMENTS]
+# Lint and all tests. `--fast` leaves out those marked slow; any other argument goes to
+# pytest:   scripts/test.sh [--fast] [PYTEST ARGUMENTS]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh requirements-dev.txt

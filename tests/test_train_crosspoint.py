@@ -222,6 +222,7 @@ def test_a_filled_run_folder_is_kept(
     assert len(metrics(run)[1]) == 1
 
 
+@pytest.mark.slow  # the CPU emulates them
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_starts_where_float32_does(
     precision: str, tmp_path: Path, synthetic_root: Path

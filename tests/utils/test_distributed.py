@@ -336,6 +336,7 @@ def slow_on_main() -> tuple[int, float]:
     return found, distributed.mean_over_ranks(torch.ones(1)).item()
 
 
+@pytest.mark.slow  # it starts processes of its own
 def test_ranks_wait_for_rank_0_longer_than_a_collective_may_take() -> None:
     pool = Pool(2, collective_timeout_s=2.0)
     try:
