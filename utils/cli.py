@@ -265,8 +265,8 @@ def add_training_flags(
     group.add_argument(
         "--num_workers",
         type=natural_int,
-        default=4,
-        help="loader processes a rank (default: 4)",
+        default=min(4, os.cpu_count() or 1),
+        help="loader processes a rank (default: 4, or the CPU cores if fewer)",
     )
     group.add_argument(
         "--print_freq",
