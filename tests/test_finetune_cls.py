@@ -439,7 +439,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     tmp_path: Path, uneven_root: Path
 ) -> None:
     words = ("--from_scratch", "--epochs", "5", "--optimizer", "sgd", "--lr", "1e30")
-    with pytest.raises(DivergenceError, match=r"is not finite at step .*--lr"):
+    with pytest.raises(DivergenceError, match=r"the loss is not finite at step .*--lr"):
         finetune(tmp_path, uneven_root, *words)
     folder = tmp_path / "checkpoints" / "run" / "models"
     assert list(folder.iterdir()) == []

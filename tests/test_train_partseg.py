@@ -565,7 +565,7 @@ def test_half_precision_starts_where_float32_does(
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, data: Path) -> None:
-    with pytest.raises(DivergenceError, match=r"is not finite at step .*--lr"):
+    with pytest.raises(DivergenceError, match=r"the loss is not finite at step .*--lr"):
         segment(tmp_path, data, *SCRATCH, "--lr", "1e30", "--epochs", "5")
     assert not list((tmp_path / "checkpoints" / "run" / "models").iterdir())
 
