@@ -1,0 +1,149 @@
+"""What pre-training on a small collection of meshes is worth on ModelNet10.
+
+For every seed: CrossPoint pre-training, then the linear SVM and few-shot episodes on an
+untrained and on the pre-trained encoder, then fine-tuning from scratch and from it with
+1 % and 10 % of the labels. A run that is complete is not repeated, so an interrupted
+study goes on where it was; its numbers are read from the runs' metrics.jsonl.
+
+    python -m benchmarks.modelnet10 --data_root ../shared/data --seeds 1 2 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+CHECKPOINTS = Path("checkpoints")
+POINTS = "--num_points 256"
+# Flags that differ from the published protocol are those written here.
+PRETRAIN = (
+    f"train_crosspoint.py {POINTS} --epochs 6 --image_encoder resnet18 "
+    "--image_size 112 --svm_every 0 --num_workers 1"
+)
+SVM = f"eval_svm.py {POINTS} --C 0.01 0.1 1 10 100"
+FEW_SHOT = f"eval_fewshot.py {POINTS} --table"
+FINE_TUNE = f"finetune_cls.py {POINTS} --k 15 --num_workers 0 --test_batch_size 64"
+FRACTIONS = {
+    "1 %": "--label_fraction 0.01 --batch_size 10 --epochs 25",
+    "10 %": "--label_fraction 0.1 --batch_size 20 --epochs 15",
+}
+STARTS = ("untrained", "pre-trained")
+
+
+def commands(seed: int) -> dict[str, str]:
+    """Every run of a seed, in order: its name and its script with all flags."""
+    weights = CHECKPOINTS / f"mn10_{seed}_pretrain" / "models" / "best_model.pth"
+    runs = {"pretrain": PRETRAIN}
+    for start, path in zip(STARTS, ("none", weights), strict=True):
+        runs[f"svm {start}"] = f"{SVM} --model_path {path}"
+        runs[f"few-shot {start}"] = f"{FEW_SHOT} --model_path {path}"
+    for share, flags in FRACTIONS.items():
+        for start, path in zip(STARTS, ("", weights), strict=True):
+            origin = f"--model_path {path}" if path else "--from_scratch"
+            runs[f"{share} {start}"] = f"{FINE_TUNE} {flags} {origin}"
+    return {
+        name: f"{command} --seed {seed} --wandb disabled "
+        f"--exp_name mn10_{seed}_{name.replace(' ', '_').replace('_%', 'pc')}"
+        for name, command in runs.items()
+    }
+
+
+def records(command: str) -> list[dict]:
+    """The complete lines of the run's metrics.jsonl; none before it has started."""
+    path = CHECKPOINTS / command.split()[-1] / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
+def complete(command: str) -> bool:
+    """Whether the run has ended: the last epoch, the one SVM, the four settings."""
+    words, found = command.split(), records(command)
+    if "--epochs" in words:
+        return len(epochs(found)) == int(words[words.index("--epochs") + 1])
+    return len(found) == (4 if "--table" in words else 1)
+
+
+def epochs(found: list[dict]) -> list[dict]:
+    """The records of whole epochs."""
+    return [record for record in found if "epoch_end" in record]
+
+
+def figures(name: str, command: str) -> dict[str, float]:
+    """What a run has to say, in percent, by row of the table."""
+    found = records(command)
+    if name.startswith("svm"):
+        return {"linear SVM": 100 * found[-1]["accuracy"]}
+    if name.startswith("few-shot"):
+        return {
+            f"few-shot, {r['k_way']} ways {r['m_shot']} shots": 100 * r["mean"]
+            for r in found
+        }
+    share = name.rsplit(" ", 1)[0]
+    return {f"fine-tuning, {share} of the labels": 100 * found[-1]["test_accuracy"]}
+
+
+def spread(values: list[float]) -> str:
+    """Mean and, of two values or more, sample deviation."""
+    mean = f"{statistics.fmean(values):.2f}"
+    return mean + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
+
+
+def table(seeds: list[int]) -> str:
+    """Markdown: a row a task, over the seeds whose runs are all complete."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for seed in seeds:
+        for name, command in commands(seed).items():
+            start = name.rsplit(" ", 1)[-1]
+            if start in STARTS:
+                for row, value in figures(name, command).items():
+                    values.setdefault(row, {}).setdefault(start, []).append(value)
+    lines = [
+        f"Test accuracy in %, seeds {', '.join(map(str, seeds))}",
+        "",
+        "| | untrained, from scratch | pre-trained | gain |",
+        "|---|---|---|---|",
+    ]
+    for row, by_start in values.items():
+        before, after = (by_start[start] for start in STARTS)
+        gain = [b - a for a, b in zip(before, after, strict=True)]
+        lines.append(f"| {row} | {spread(before)} | {spread(after)} | {spread(gain)} |")
+    losses = [
+        epochs(records(commands(seed)["pretrain"]))[i]["train_loss"]
+        for seed in seeds
+        for i in (0, -1)
+    ]
+    pairs = zip(losses[::2], losses[1::2], strict=True)
+    shown = ", ".join(f"{a:.3f} -> {b:.3f}" for a, b in pairs)
+    return "\n".join([*lines, "", f"Pre-training loss, first and last epoch: {shown}"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data_root", default="data", help="(default: data)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--processes", type=int, default=2, help="(default: 2)")
+    args = parser.parse_args()
+    for seed in args.seeds:
+        for command in commands(seed).values():
+            if complete(command):
+                continue
+            launcher = f"torchrun --standalone --nproc_per_node={args.processes}"
+            line = f"{launcher} {command} --overwrite --data_root"
+            print(f"\n$ {line} {args.data_root}", flush=True)
+            done = subprocess.run([*shlex.split(line), args.data_root])
+            if done.returncode:
+                sys.exit(done.returncode)
+    print(table(args.seeds))
+
+
+if __name__ == "__main__":
+    main()
