@@ -19,8 +19,6 @@ from datasets import CLASSIFICATION, SCANOBJECTNN_VARIANTS
 from models import ENCODERS
 from utils import cli
 
-UNTRAINED = "none"
-
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The command line of the few-shot evaluation."""
@@ -28,32 +26,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     cli.add_run_flags(
         parser, exp_name="", naming="fewshot_<data set>_<run or file of the weights>"
     )
-    model = cli.add_model_flags(
-        parser,
-        num_points=2048,
-        k=5,
-        models=ENCODERS,
-        weights=f"weights to judge, or '{UNTRAINED}' for an untrained encoder",
-    )
-    model.add_argument(
-        "--test_batch_size",
-        type=cli.positive_int,
-        default=32,
-        help="clouds a step over all ranks, at least one each (default: 32)",
-    )
+    cli.add_frozen_encoder_flags(parser, num_points=2048, k=5, models=ENCODERS)
     group = parser.add_argument_group("episodes")
-    group.add_argument(
-        "--dataset",
-        choices=CLASSIFICATION,
-        default="modelnet40",
-        help="(default: modelnet40)",
-    )
-    group.add_argument(
-        "--variant",
-        choices=SCANOBJECTNN_VARIANTS,
-        default="obj_bg",
-        help="of ScanObjectNN (default: obj_bg)",
-    )
+    cli.add_dataset_flags(group, CLASSIFICATION, SCANOBJECTNN_VARIANTS)
     group.add_argument(
         "--split",
         choices=("train", "test"),
@@ -119,7 +94,7 @@ def judge_encoder(args: argparse.Namespace, process: distributed.Process) -> Non
         *(DataError, checkpoint.CheckpointError, ValueError),
     )
     encoder.to(process.device)
-    inputs = [] if args.model_path == UNTRAINED else [args.model_path]
+    inputs = [] if args.model_path == cli.UNTRAINED else [args.model_path]
     folder = open_run_folder(args.exp_name, args.overwrite, inputs=inputs)
     with RunLogger(folder, vars(args)) as logger:
         logger.introduce({"encoder": source, "k": str(args.k)})
@@ -178,9 +153,8 @@ def prepare(
     )
     seed_torch(args.seed)
     encoder = point_encoder(args.model, args.k, args.emb_dims)
-    if args.model_path == UNTRAINED:
-        return clouds, encoder, f"an untrained {args.model} (seed {args.seed})"
-    return clouds, encoder, str(checkpoint.load_pretrained(encoder, args.model_path))
+    source = checkpoint.load_frozen(encoder, args.model_path, args.seed)
+    return clouds, encoder, source
 
 
 if __name__ == "__main__":

@@ -19,8 +19,6 @@ from datasets import CLASSIFICATION, SCANOBJECTNN_VARIANTS
 from models import ENCODERS
 from utils import cli
 
-UNTRAINED = "none"
-
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The command line of the SVM evaluation."""
@@ -28,33 +26,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     cli.add_run_flags(
         parser, exp_name="", naming="svm_<data sets>_<run or file of the weights>"
     )
-    model = cli.add_model_flags(
-        parser,
-        num_points=1024,
-        k=15,
-        models=ENCODERS,
-        weights=f"weights to judge, or '{UNTRAINED}' for an untrained encoder",
-    )
-    model.add_argument(
-        "--test_batch_size",
-        type=cli.positive_int,
-        default=32,
-        help="clouds a step over all ranks, at least one each (default: 32)",
-    )
+    cli.add_frozen_encoder_flags(parser, num_points=1024, k=15, models=ENCODERS)
     group = parser.add_argument_group("evaluation")
-    group.add_argument(
-        "--dataset",
-        choices=CLASSIFICATION,
-        nargs="+",
-        default=["modelnet40"],
-        help="one or several (default: modelnet40)",
-    )
-    group.add_argument(
-        "--variant",
-        choices=SCANOBJECTNN_VARIANTS,
-        default="obj_bg",
-        help="of ScanObjectNN (default: obj_bg)",
-    )
+    cli.add_dataset_flags(group, CLASSIFICATION, SCANOBJECTNN_VARIANTS, several=True)
     group.add_argument(
         "--C",
         type=cli.positive_float,
@@ -109,7 +83,7 @@ def judge_encoder(args: argparse.Namespace, process: distributed.Process) -> Non
         *(DataError, checkpoint.CheckpointError, ValueError),
     )
     encoder.to(process.device)
-    inputs = [] if args.model_path == UNTRAINED else [args.model_path]
+    inputs = [] if args.model_path == cli.UNTRAINED else [args.model_path]
     folder = open_run_folder(args.exp_name, args.overwrite, inputs=inputs)
     with RunLogger(folder, vars(args)) as logger:
         logger.introduce({"encoder": source, "k": str(args.k)})
@@ -140,9 +114,8 @@ def prepare(
     }
     seed_torch(args.seed)
     encoder = point_encoder(args.model, args.k, args.emb_dims)
-    if args.model_path == UNTRAINED:
-        return sets, encoder, f"an untrained {args.model} (seed {args.seed})"
-    return sets, encoder, str(checkpoint.load_pretrained(encoder, args.model_path))
+    source = checkpoint.load_frozen(encoder, args.model_path, args.seed)
+    return sets, encoder, source
 
 
 def evaluate(

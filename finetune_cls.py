@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 from datasets import CLASSIFICATION, SCANOBJECTNN_VARIANTS
 from utils import cli
@@ -34,18 +33,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     cli.add_model_flags(parser, num_points=1024, k=20, models=("dgcnn",))
     cli.add_training_flags(parser, batch_size=600, epochs=300, weight_decay=1e-6)
     group = cli.add_downstream_flags(parser)
-    group.add_argument(
-        "--dataset",
-        choices=CLASSIFICATION,
-        default="modelnet40",
-        help="(default: modelnet40)",
-    )
-    group.add_argument(
-        "--variant",
-        choices=SCANOBJECTNN_VARIANTS,
-        default="obj_bg",
-        help="of ScanObjectNN (default: obj_bg)",
-    )
+    cli.add_dataset_flags(group, CLASSIFICATION, SCANOBJECTNN_VARIANTS)
     group.add_argument(
         "--freeze_encoder",
         action="store_true",
@@ -81,27 +69,23 @@ from models.dgcnn import DGCNN
 from models.dropout import set_dropout_step
 from utils import checkpoint, distributed
 from utils.checkpoint import LoadReport, Progress
-from utils.logger import (
-    RunLogger,
-    ThroughputMeter,
-    continues,
-    open_run_folder,
-    progress,
-    run_folder,
-    run_rows,
-)
+from utils.logger import RunLogger, open_run_folder, progress, run_rows
 from utils.metrics import confusion_matrix, mean_class_accuracy
-from utils.optim import (
+from utils.seed import seed_torch
+from utils.training import (
+    BEST,
     DEFAULT_LR,
     DivergenceError,
+    Epoch,
     Precision,
-    all_finite,
     build_optimizer,
     cosine,
+    data_loader,
+    finish_epoch,
+    is_resumed,
+    open_training,
+    shown,
 )
-from utils.seed import seed_torch
-
-LAST = Path("models", "checkpoint_last.pth")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -114,67 +98,43 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
     """Read the data, build the model, train or judge it, leave a run folder behind."""
     args.lr = args.lr or DEFAULT_LR[args.optimizer]
     args.exp_name = args.exp_name or default_name(args)
-    # One answer for all ranks, or they would part here.
-    resuming = distributed.run_on_main(
-        lambda: (
-            continues(args.resume)
-            and not args.eval
-            and (run_folder(args.exp_name) / LAST).is_file()
-        )
-    )
+    resumed = not args.eval and is_resumed(args)
     precision = Precision(args.precision, process.device)
     train, test, sampler, model, report = distributed.run_everywhere(
-        lambda: prepare(args, process, precision, resuming),
+        lambda: prepare(args, process, precision, resumed),
         *(DataError, checkpoint.CheckpointError, ValueError),
     )
     model.to(process.device)
-    inputs = [args.model_path] if args.model_path else []
     if args.eval:
-        folder = open_run_folder(args.exp_name, args.overwrite, inputs=inputs)
+        folder = open_run_folder(args.exp_name, args.overwrite, None, [args.model_path])
         with RunLogger(folder, vars(args)) as logger:
             judge(model, test, precision, report, args, logger)
         return
-    loader = DataLoader(
-        train,
-        batch_sampler=sampler,
-        num_workers=args.num_workers,
-        pin_memory=process.device.type == "cuda",
-        persistent_workers=args.num_workers > 0,
-    )
+    loader = data_loader(train, sampler, args, process.device)
     parallel = distributed.data_parallel(model, process.device)
     trained = [p for p in parallel.parameters() if p.requires_grad]
     optimizer = build_optimizer(trained, args)
     parts = {"model": model, "optimizer": optimizer, "precision": precision}
+    folder, state, save = open_training(args, resumed, [args.model_path], **parts)
 
-    folder = open_run_folder(args.exp_name, args.overwrite, args.resume, inputs)
-    state = Progress()
-    if resuming:
-        state = distributed.run_everywhere(
-            lambda: checkpoint.load_training_state(folder / LAST, vars(args), **parts),
-            checkpoint.CheckpointError,
-        )
-
-    def save() -> None:
-        checkpoint.save_training_state(folder / LAST, vars(args), state, **parts)
-
-    done_before = (state.epoch, state.step) if resuming else None
+    done_before = (state.epoch, state.step) if resumed else None
     with RunLogger(folder, vars(args), done_before) as logger:
         logger.introduce(description(args, process, model, train, test, len(sampler)))
         if report is not None:
             logger.info(str(report))
-        if resuming:
-            logger.info(f"going on from {folder / LAST} at step {state.step}")
+        if resumed:
+            logger.info(f"going on from its checkpoint at step {state.step}")
         last = ""
         while state.epoch < args.epochs:
             values = train_one_epoch(
                 parallel, loader, optimizer, precision, state, args, logger, save
             )
             values |= evaluate(model, test, precision, args)
-            finish_epoch(values, process, model, state, args, logger)
+            judge_epoch(values, model, state, args, logger)
             save()
             last = f"last epoch: test accuracy {values['test_accuracy']:.2%}; "
         logger.info(f"{last}best, chosen on the test split: {state.best:.2%}")
-        logger.info(f"done; weights in {folder / 'models' / 'best_model.pth'}")
+        logger.info(f"done; weights in {folder / BEST}")
 
 
 def default_name(args: argparse.Namespace) -> str:
@@ -184,32 +144,11 @@ def default_name(args: argparse.Namespace) -> str:
     return f"finetune_{args.dataset}"
 
 
-def check_flags(args: argparse.Namespace) -> None:
-    """Raise a ValueError for flags that do not go together, or out of range."""
-    if args.eval and (args.from_scratch or not args.model_path):
-        raise ValueError("--eval judges the weights of --model_path FILE")
-    if args.eval and args.resume:
-        raise ValueError("--eval has nothing to --resume")
-    if not args.eval and bool(args.model_path) == args.from_scratch:
-        raise ValueError(
-            "say where to start from, by either --model_path FILE (pre-trained "
-            "weights) or --from_scratch (random ones)"
-        )
-    if args.batch_size < 2:
-        raise ValueError("--batch_size 1 leaves BatchNorm one value: use 2 or more")
-    if args.k > args.num_points:
-        raise ValueError(f"--k {args.k} is more than --num_points {args.num_points}")
-    if args.label_fraction > 1:
-        raise ValueError(f"--label_fraction {args.label_fraction:g} is more than 1")
-    if args.dropout >= 1:
-        raise ValueError(f"--dropout {args.dropout:g} must be below 1")
-
-
 def prepare(
     args: argparse.Namespace,
     process: distributed.Process,
     precision: Precision,
-    resuming: bool,
+    resumed: bool,
 ) -> tuple[
     LabelledClouds | None,
     LabelledClouds,
@@ -222,7 +161,9 @@ def prepare(
     The training split is whole on every rank and absent for ``--eval``; the test
     split is this rank's share.
     """
-    check_flags(args)
+    cli.check_fine_tuning(args)
+    if args.label_fraction > 1:
+        raise ValueError(f"--label_fraction {args.label_fraction:g} is more than 1")
     shard = (process.rank, process.world_size)
     place, points = (args.dataset, args.data_root), args.num_points
     test = labelled_clouds(*place, "test", points, shard, args.variant)
@@ -239,7 +180,7 @@ def prepare(
     seed_torch(args.seed)
     model = DGCNN(args.k, args.emb_dims, test.num_classes, args.dropout)
     model.to(precision.dtype)  # before the weights, which may be float64 ones
-    if args.model_path and not resuming:
+    if args.model_path and not resumed:
         report = checkpoint.load_pretrained(model, args.model_path)
         if args.eval and report.initialised:
             raise ValueError(
@@ -273,74 +214,33 @@ def train_one_epoch(
         they were predicted while training.
 
     Raises:
-        DivergenceError: if a loss is not finite, looked at every ``--print_freq`` steps
-            and before every checkpoint, or a weight, before every checkpoint.
+        DivergenceError: see :meth:`Epoch.finish_step`.
     """
     model.train()
     if args.freeze_encoder:
         for layer in encoder_layers(distributed.unwrap(model)):
             layer.eval()
-    loader.batch_sampler.set_epoch(state.epoch, state.step_in_epoch)
-    steps, classes = len(loader.batch_sampler), loader.dataset.num_classes
-    rate = cosine(args.lr, state.epoch, args.epochs)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    # The loss, then the confusion matrix: of the epoch so far over all ranks, and of
-    # this rank since. Added at every checkpoint, so that a resumed run adds the same.
-    total = torch.zeros(1 + classes**2, dtype=torch.float64, device=precision.device)
-    own = torch.zeros_like(total)
-    if state.sums:
-        total += torch.tensor(state.sums, dtype=total.dtype, device=total.device)
-    meter = ThroughputMeter(args.batch_size)
-    bar = progress(
-        total=steps,
-        initial=state.step_in_epoch,
-        desc=f"epoch {state.epoch + 1}/{args.epochs}",
-        unit="step",
+    classes, world = loader.dataset.num_classes, distributed.world_size()
+    # Beside the loss: the cells of the confusion matrix.
+    epoch = Epoch(
+        *(("loss",), classes**2, cosine(args.lr, state.epoch, args.epochs)),
+        *(model, loader, optimizer, precision, state, args, logger, save),
     )
-    for points, labels in meter.waiting_for(loader):
-        points = points.to(precision.device, precision.dtype, non_blocking=True)
-        labels = labels.to(precision.device, non_blocking=True)
+    for points, labels in epoch:  # (b, 3, N), (b,)
         set_dropout_step(model, args.seed, state.step)
         with precision.autocast():
             logits = model(points)  # (b, classes)
             loss = F.cross_entropy(logits, labels)
         optimizer.zero_grad(set_to_none=True)
         precision.backward_and_step(loss, optimizer)
-        # Each rank has the mean over its own samples; their mean is the global loss.
-        loss = loss.detach().double()
-        own[0] += loss / distributed.world_size()
         cells = labels * classes + logits.argmax(dim=1)
-        own[1:].index_add_(0, cells, torch.ones_like(cells, dtype=own.dtype))
-        if state.step % args.print_freq == 0:
-            shown, seen = distributed.mean_over_ranks(
-                torch.stack([loss, own[0]])
-            ).tolist()
-            if not math.isfinite(shown + seen):
-                raise DivergenceError(state.step, "the loss", args)
-            speed = meter.read()
-            values = {"step": state.step, "epoch": state.epoch, "loss": shown}
-            values["lr"] = optimizer.param_groups[0]["lr"]
-            logger.record({**values, **speed})
-            bar.set_postfix(loss=f"{shown:.3f}", **speed)
-        state.step += 1
-        state.step_in_epoch += 1
-        bar.update()
-        at_end = state.step_in_epoch == steps
-        due = args.checkpoint_steps and state.step % args.checkpoint_steps == 0
-        if at_end or due:
-            total += distributed.all_reduce_sum(own)
-            own.zero_()
-            state.sums = tuple(total.tolist())
-            if not math.isfinite(state.sums[0]):
-                raise DivergenceError(state.step - 1, "the loss", args)
-            if not all_finite(model.parameters()):
-                raise DivergenceError(state.step - 1, "a weight", args)
-            if not at_end:
-                save()
-    bar.close()
-    matrix = total[1:].view(classes, classes).cpu().numpy()
-    return {"train_loss": state.sums[0] / steps, **accuracies("train", matrix)}
+        ones = torch.ones_like(cells, dtype=torch.float64)
+        matrix = ones.new_zeros(classes**2).index_add_(0, cells, ones)
+        # Each rank has the mean over its own samples; their mean is the global loss.
+        epoch.finish_step(torch.cat([loss.detach().double()[None] / world, matrix]))
+    loss, *cells = epoch.sums
+    matrix = np.reshape(cells, (classes, classes))
+    return {"train_loss": loss / epoch.steps, **accuracies("train", matrix)}
 
 
 @torch.no_grad()
@@ -379,31 +279,21 @@ def accuracies(split: str, matrix: np.ndarray) -> dict[str, float]:
     }
 
 
-def finish_epoch(
+def judge_epoch(
     values: dict[str, float],
-    process: distributed.Process,
     model: DGCNN,
     state: Progress,
     args: argparse.Namespace,
     logger: RunLogger,
 ) -> None:
-    """Write the epoch's record and weights, and move on to the next epoch."""
+    """Keep the weights if they are the best so far, and write the epoch's record."""
     if not math.isfinite(values["test_loss"]):
         raise DivergenceError(state.step - 1, "the test loss", args)
-    done = state.epoch + 1
     is_best = values["test_accuracy"] > state.best
     state.best = max(values["test_accuracy"], state.best)
     values = {**values, "best_test_accuracy": state.best}
-    logger.record({"epoch": state.epoch, "epoch_end": True, **values})
-    shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-    logger.info(f"epoch {done}/{args.epochs}: {shown}")
-    if process.is_main:
-        folder = logger.folder / "models"
-        if is_best:
-            checkpoint.save_weights(model, folder / "best_model.pth")
-        if done % args.save_freq == 0:
-            checkpoint.save_weights(model, folder / f"ckpt_epoch_{done}.pth")
-    state.next_epoch()
+    best = {BEST.name: model} if is_best else {}
+    finish_epoch(values, best, model, state, args, logger)
 
 
 def judge(
@@ -420,7 +310,7 @@ def judge(
     values = evaluate(model, test, precision, args)
     source = {"dataset": args.dataset, "model_path": args.model_path}
     logger.record({**source, "test_size": test.total, **values})
-    logger.info(", ".join(f"{name} {value:.4f}" for name, value in values.items()))
+    logger.info(shown(values))
 
 
 def description(

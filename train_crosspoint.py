@@ -14,7 +14,6 @@ NT-Xent over the global batch. The number of processes changes the time, nothing
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,28 +89,24 @@ from models.losses import NTXentLoss, crosspoint_loss
 from utils import checkpoint, distributed
 from utils.checkpoint import LoadReport, Progress
 from utils.features import extract_features
-from utils.logger import (
-    RunLogger,
-    ThroughputMeter,
-    continues,
-    open_run_folder,
-    progress,
-    run_folder,
-    run_rows,
-)
-from utils.optim import (
-    DEFAULT_LR,
-    DivergenceError,
-    Precision,
-    all_finite,
-    build_optimizer,
-    cosine,
-)
+from utils.logger import RunLogger, run_rows
 from utils.seed import seed_torch
 from utils.svm import fit_linear_svm
+from utils.training import (
+    BEST,
+    DEFAULT_LR,
+    DivergenceError,
+    Epoch,
+    Precision,
+    build_optimizer,
+    cosine,
+    data_loader,
+    finish_epoch,
+    is_resumed,
+    open_training,
+)
 
 PROBE_POINTS = 1024
-LAST = Path("models", "checkpoint_last.pth")
 Probe = tuple[ModelNet40, ModelNet40]  # this rank's shares of both splits
 
 
@@ -125,61 +120,42 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
     """Read the data, build the model, train, and leave a run folder behind."""
     args.lr = args.lr or DEFAULT_LR[args.optimizer]
 
-    def look() -> tuple[bool, bool]:
-        checkpoint_there = (run_folder(args.exp_name) / LAST).is_file()
-        probe_there = Path(args.data_root, PROBE_FOLDER).is_dir()
-        return continues(args.resume) and checkpoint_there, probe_there
-
-    # One answer for all ranks, or they would part here.
-    resuming, probe_there = distributed.run_on_main(look)
+    resumed = is_resumed(args)
+    probe_there = distributed.run_on_main(
+        lambda: Path(args.data_root, PROBE_FOLDER).is_dir()
+    )
     dataset, sampler, probe, model, reports = distributed.run_everywhere(
-        lambda: prepare(args, process, resuming, probe_there),
+        lambda: prepare(args, process, resumed, probe_there),
         *(DataError, checkpoint.CheckpointError, ValueError),
     )
-    loader = DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=args.num_workers,
-        pin_memory=process.device.type == "cuda",
-        persistent_workers=args.num_workers > 0,
-    )
+    loader = data_loader(dataset, sampler, args, process.device)
     precision = Precision(args.precision, process.device)
     parallel = distributed.data_parallel(model.to(precision.dtype), process.device)
     optimizer = build_optimizer(parallel.parameters(), args)
     parts = {"model": model, "optimizer": optimizer, "precision": precision}
+    inputs = (args.model_path, args.img_model_path)
+    folder, state, save = open_training(args, resumed, inputs, **parts)
 
-    inputs = [path for path in (args.model_path, args.img_model_path) if path]
-    folder = open_run_folder(args.exp_name, args.overwrite, args.resume, inputs)
-    state = Progress()
-    if resuming:
-        state = distributed.run_everywhere(
-            lambda: checkpoint.load_training_state(folder / LAST, vars(args), **parts),
-            checkpoint.CheckpointError,
-        )
-
-    def save() -> None:
-        checkpoint.save_training_state(folder / LAST, vars(args), state, **parts)
-
-    done_before = (state.epoch, state.step) if resuming else None
+    done_before = (state.epoch, state.step) if resumed else None
     with RunLogger(folder, vars(args), done_before) as logger:
         logger.introduce(description(args, process, model, dataset, sampler, probe))
         for report in reports:
             logger.info(str(report))
-        if resuming:
-            logger.info(f"going on from {folder / LAST} at step {state.step}")
+        if resumed:
+            logger.info(f"going on from its checkpoint at step {state.step}")
         while state.epoch < args.epochs:
             values = train_one_epoch(
                 parallel, loader, optimizer, precision, state, args, logger, save
             )
-            finish_epoch(values, probe, process, model, state, args, logger)
+            judge_epoch(values, probe, process, model, state, args, logger)
             save()
-        logger.info(f"done; weights in {folder / 'models' / 'best_model.pth'}")
+        logger.info(f"done; weights in {folder / BEST}")
 
 
 def prepare(
     args: argparse.Namespace,
     process: distributed.Process,
-    resuming: bool,
+    resumed: bool,
     probe_there: bool,
 ) -> tuple[
     ShapeNetRender, GlobalBatchSampler, Probe | None, CrossPoint, list[LoadReport]
@@ -222,7 +198,7 @@ def prepare(
     reports = [
         checkpoint.load_pretrained(part, path)
         for part, path in starts
-        if path and not resuming
+        if path and not resumed
     ]
     return dataset, sampler, probe, model, reports
 
@@ -243,65 +219,25 @@ def train_one_epoch(
         The epoch's mean losses over the global batches.
 
     Raises:
-        DivergenceError: if a loss is not finite, looked at every ``--print_freq`` steps
-            and before every checkpoint, or a weight, before every checkpoint.
+        DivergenceError: see :meth:`Epoch.finish_step`.
     """
     model.train()
-    loader.batch_sampler.set_epoch(state.epoch, state.step_in_epoch)
-    steps = len(loader.batch_sampler)
     criterion = NTXentLoss(args.temperature)
-    rate = cosine(args.lr, state.epoch, args.epochs)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    sums = torch.tensor(
-        state.sums or (0.0,) * 3, dtype=torch.float64, device=precision.device
+    names = ("loss", "imid_loss", "cmid_loss")
+    epoch = Epoch(
+        *(names, 0, cosine(args.lr, state.epoch, args.epochs)),
+        *(model, loader, optimizer, precision, state, args, logger, save),
     )
-    meter = ThroughputMeter(args.batch_size)
-    bar = progress(
-        total=steps,
-        initial=state.step_in_epoch,
-        desc=f"epoch {state.epoch + 1}/{args.epochs}",
-        unit="step",
-    )
-    for batch in meter.waiting_for(loader):
-        view1, view2, images = (
-            x.to(precision.device, precision.dtype, non_blocking=True) for x in batch
-        )
+    for view1, view2, images in epoch:  # (b, 3, N), (b, 3, N), (b, 3, H, W)
         with precision.autocast():
             z1, z2, z_image = model(view1, view2, images)
             losses = crosspoint_loss(z1, z2, z_image, criterion)
         optimizer.zero_grad(set_to_none=True)
         precision.backward_and_step(losses[0], optimizer)
         # Each rank has the mean over its own anchors; their mean is the global loss.
-        own = torch.stack([loss.detach().double() for loss in losses])
-        sums += own
-        if state.step % args.print_freq == 0:
-            loss, imid, cmid, total, *_ = distributed.mean_over_ranks(
-                torch.cat([own, sums])
-            ).tolist()
-            if not math.isfinite(loss + total):
-                raise DivergenceError(state.step, "the loss", args)
-            speed = meter.read()
-            values = {"step": state.step, "epoch": state.epoch, "loss": loss}
-            values |= {"imid_loss": imid, "cmid_loss": cmid, "lr": rate, **speed}
-            logger.record(values)
-            bar.set_postfix(loss=f"{loss:.3f}", **speed)
-        state.step += 1
-        state.step_in_epoch += 1
-        bar.update()
-        at_end = state.step_in_epoch == steps
-        due = args.checkpoint_steps and state.step % args.checkpoint_steps == 0
-        if at_end or due:
-            state.sums = tuple(distributed.mean_over_ranks(sums).tolist())
-            if not math.isfinite(state.sums[0]):
-                raise DivergenceError(state.step - 1, "the loss", args)
-            if not all_finite(model.parameters()):
-                raise DivergenceError(state.step - 1, "a weight", args)
-            if not at_end:
-                save()
-    bar.close()
-    names = ("train_loss", "train_imid_loss", "train_cmid_loss")
-    return {n: value / steps for n, value in zip(names, state.sums, strict=True)}
+        epoch.finish_step(torch.stack(losses) / distributed.world_size())
+    pairs = zip(names, epoch.sums, strict=True)
+    return {f"train_{name}": total / epoch.steps for name, total in pairs}
 
 
 def run_probe(
@@ -325,7 +261,7 @@ def run_probe(
     return distributed.run_on_main(fit)
 
 
-def finish_epoch(
+def judge_epoch(
     values: dict[str, float],
     probe: Probe | None,
     process: distributed.Process,
@@ -334,7 +270,7 @@ def finish_epoch(
     args: argparse.Namespace,
     logger: RunLogger,
 ) -> None:
-    """Probe, write the epoch's record and weights, and move on to the next epoch."""
+    """Probe where it is due, and keep the weights if they are the best so far."""
     done = state.epoch + 1
     is_best = probe is None
     if probe is not None and (done % args.svm_every == 0 or done == args.epochs):
@@ -342,18 +278,11 @@ def finish_epoch(
         values["svm_accuracy"] = accuracy
         is_best = accuracy > state.best
         state.best = max(accuracy, state.best)
-    logger.record({"epoch": state.epoch, "epoch_end": True, **values})
-    shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-    logger.info(f"epoch {done}/{args.epochs}: {shown}")
-    if process.is_main:
-        folder = logger.folder / "models"
-        if is_best:
-            checkpoint.save_weights(model.point_encoder, folder / "best_model.pth")
-            checkpoint.save_weights(model.image_encoder, folder / "img_model_best.pth")
-        if done % args.save_freq == 0:
-            path = folder / f"ckpt_epoch_{done}.pth"
-            checkpoint.save_weights(model.point_encoder, path)
-    state.next_epoch()
+    encoders = (model.point_encoder, model.image_encoder)
+    best = dict(zip((BEST.name, "img_model_best.pth"), encoders, strict=True))
+    finish_epoch(
+        *(values, best if is_best else {}, model.point_encoder, state, args, logger)
+    )
 
 
 def description(

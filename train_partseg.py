@@ -17,9 +17,7 @@ IoU of parts. The number of processes changes the time, nothing else.
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable
-from pathlib import Path
 
 from utils import cli
 
@@ -81,28 +79,24 @@ from models.losses import smoothed_cross_entropy
 from models.partseg import NUM_CATEGORIES, DGCNNPartSeg
 from utils import checkpoint, distributed
 from utils.checkpoint import LoadReport, Progress
-from utils.logger import (
-    RunLogger,
-    ThroughputMeter,
-    continues,
-    open_run_folder,
-    progress,
-    run_folder,
-)
+from utils.logger import RunLogger, open_run_folder, progress, run_rows
 from utils.metrics import part_figures, shape_iou
-from utils.optim import (
-    DEFAULT_LR,
-    DivergenceError,
-    Precision,
-    all_finite,
-    build_optimizer,
-    scheduled,
-)
 from utils.plot import check_empty, save_part_examples
 from utils.seed import seed_torch
-
-LAST = Path("models", "checkpoint_last.pth")
-BEST = Path("models", "best_model.pth")
+from utils.training import (
+    BEST,
+    DEFAULT_LR,
+    DivergenceError,
+    Epoch,
+    Precision,
+    build_optimizer,
+    data_loader,
+    finish_epoch,
+    is_resumed,
+    open_training,
+    scheduled,
+    shown,
+)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -117,48 +111,34 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
     judged = f"partseg_{checkpoint.run_name(args.model_path)}"
     args.exp_name = args.exp_name or (judged if args.eval else "partseg")
     precision = Precision(args.precision, process.device)
-    last = run_folder(args.exp_name) / LAST
-    # One answer for all ranks, or they would part here.
-    resuming = distributed.run_on_main(
-        lambda: not args.eval and continues(args.resume) and last.is_file()
-    )
+    resumed = not args.eval and is_resumed(args)
     loader, test, model, start = distributed.run_everywhere(
-        lambda: prepare(args, process, precision, resuming),
+        lambda: prepare(args, process, precision, resumed),
         *(DataError, checkpoint.CheckpointError, ValueError),
     )
     model.to(process.device)
-    resume = None if args.eval else args.resume
-    inputs = [args.model_path] if args.model_path else []
-    folder = open_run_folder(args.exp_name, args.overwrite, resume, inputs)
     if args.eval:
+        folder = open_run_folder(args.exp_name, args.overwrite, None, [args.model_path])
         with RunLogger(folder, vars(args)) as logger:
             judge(model, start, test, precision, args, logger)
         return
     parallel = distributed.data_parallel(model, process.device)
     optimizer = build_optimizer(parallel.parameters(), args)
     parts = {"model": model, "optimizer": optimizer, "precision": precision}
-    state = Progress()
-    if resuming:
-        state = distributed.run_everywhere(
-            lambda: checkpoint.load_training_state(last, vars(args), **parts),
-            checkpoint.CheckpointError,
-        )
+    folder, state, save = open_training(args, resumed, [args.model_path], **parts)
 
-    def save() -> None:
-        checkpoint.save_training_state(last, vars(args), state, **parts)
-
-    done_before = (state.epoch, state.step) if resuming else None
+    done_before = (state.epoch, state.step) if resumed else None
     with RunLogger(folder, vars(args), done_before) as logger:
         logger.introduce(description(args, process, model, loader, test))
-        logger.info(
-            f"going on from {last} at step {state.step}" if resuming else str(start)
-        )
+        logger.info(str(start))
+        if resumed:
+            logger.info(f"going on from its checkpoint at step {state.step}")
         values = {}
         while state.epoch < args.epochs:
             values = train_one_epoch(
                 parallel, loader, optimizer, precision, state, args, logger, save
             )
-            values |= finish_epoch(values, model, test, precision, state, args, logger)
+            values |= judge_epoch(values, model, test, precision, state, args, logger)
             save()
         if "test_miou" in values:
             logger.info(f"last epoch: test_miou {values['test_miou']:.4f}")
@@ -199,24 +179,10 @@ def prepare(
     args: argparse.Namespace,
     process: distributed.Process,
     precision: Precision,
-    resuming: bool,
+    resumed: bool,
 ) -> tuple[DataLoader | None, ShapeNetPart, DGCNNPartSeg, LoadReport | str]:
     """Everything that can be wrong with flags and files, before anything is written."""
-    if args.eval and (args.from_scratch or not args.model_path):
-        raise ValueError("--eval judges the weights of --model_path FILE")
-    if args.eval and args.resume:
-        raise ValueError("--eval has nothing to --resume")
-    if not args.eval and bool(args.model_path) == args.from_scratch:
-        raise ValueError(
-            "say where to start from, by either --model_path FILE (pre-trained "
-            "weights) or --from_scratch (random ones)"
-        )
-    if args.batch_size < 2 and not args.eval:
-        raise ValueError("--batch_size 1 leaves BatchNorm one value: use 2 or more")
-    if args.k > args.num_points:
-        raise ValueError(f"--k {args.k} is more than --num_points {args.num_points}")
-    if args.dropout >= 1:
-        raise ValueError(f"--dropout must be below 1, got {args.dropout:g}")
+    cli.check_fine_tuning(args)
     if args.save_predictions:
         check_empty(args.save_predictions, "--save_predictions")
     data = {"num_points": args.num_points, "class_choice": args.class_choice}
@@ -226,19 +192,14 @@ def prepare(
     if not args.eval:
         more = {"transform": shuffle_points, "seed": args.seed}
         train = ShapeNetPart(args.data_root, "trainval", **data, **more)
-        loader = DataLoader(
-            train,
-            batch_sampler=GlobalBatchSampler(
-                len(train), args.batch_size, *shard, seed=args.seed, last="fill"
-            ),
-            num_workers=args.num_workers,
-            pin_memory=process.device.type == "cuda",
-            persistent_workers=args.num_workers > 0,
+        sampler = GlobalBatchSampler(
+            len(train), args.batch_size, *shard, seed=args.seed, last="fill"
         )
+        loader = data_loader(train, sampler, args, process.device)
     seed_torch(args.seed)
     model = DGCNNPartSeg(args.k, args.emb_dims, NUM_PARTS, args.dropout)
     model.to(precision.dtype)
-    if args.from_scratch or resuming:
+    if args.from_scratch or resumed:
         return loader, test, model, f"random weights (seed {args.seed})"
     report = checkpoint.load_pretrained(model, args.model_path)
     if args.eval and report.initialised:
@@ -262,67 +223,29 @@ def train_one_epoch(
         Loss, instance mIoU and accuracy, means over the global batches as trained on.
 
     Raises:
-        DivergenceError: if a loss is not finite, looked at every ``--print_freq`` steps
-            and before every checkpoint, or a weight, before every checkpoint.
+        DivergenceError: see :meth:`Epoch.finish_step`.
     """
     model.train()
-    loader.batch_sampler.set_epoch(state.epoch, state.step_in_epoch)
-    steps = len(loader.batch_sampler)
     rate = scheduled(args.scheduler, args.lr, state.epoch, args.epochs)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    sums = torch.tensor(
-        state.sums or (0.0,) * 3, dtype=torch.float64, device=precision.device
+    epoch = Epoch(
+        *(("loss",), 2, rate),
+        *(model, loader, optimizer, precision, state, args, logger, save),
     )
-    meter = ThroughputMeter(args.batch_size)
-    bar = progress(
-        total=steps,
-        initial=state.step_in_epoch,
-        desc=f"epoch {state.epoch + 1}/{args.epochs}",
-        unit="step",
-    )
-    for points, category, target in meter.waiting_for(loader):
-        points = points.to(precision.device, precision.dtype, non_blocking=True)
-        category = category.to(precision.device, non_blocking=True)
-        target = target.to(precision.device, non_blocking=True)
+    for points, category, target in epoch:  # (b, 3, N), (b,), (b, N)
         set_dropout_step(model, args.seed, state.step)
         with precision.autocast():
             logits = model(points, F.one_hot(category, NUM_CATEGORIES))  # (b, 50, N)
             loss = part_loss(logits, target)
         optimizer.zero_grad(set_to_none=True)
         precision.backward_and_step(loss, optimizer)
-        # Each rank has the mean over its own shapes; their mean is the global batch's.
         predicted = logits.detach().argmax(dim=1)
         iou = shape_iou(predicted, target, category).mean()
         right = (predicted == target).double().mean()
-        own = torch.stack([loss.detach().double(), iou, right])
-        sums += own
-        if state.step % args.print_freq == 0:
-            value, _, _, total, *_ = distributed.mean_over_ranks(
-                torch.cat([own, sums])
-            ).tolist()
-            if not math.isfinite(value + total):
-                raise DivergenceError(state.step, "the loss", args)
-            values = {"step": state.step, "epoch": state.epoch, "loss": value}
-            speed = meter.read()
-            logger.record({**values, "lr": rate, **speed})
-            bar.set_postfix(loss=f"{value:.3f}", **speed)
-        state.step += 1
-        state.step_in_epoch += 1
-        bar.update()
-        at_end = state.step_in_epoch == steps
-        due = args.checkpoint_steps and state.step % args.checkpoint_steps == 0
-        if at_end or due:
-            state.sums = tuple(distributed.mean_over_ranks(sums).tolist())
-            if not math.isfinite(state.sums[0]):
-                raise DivergenceError(state.step - 1, "the loss", args)
-            if not all_finite(model.parameters()):
-                raise DivergenceError(state.step - 1, "a weight", args)
-            if not at_end:
-                save()
-    bar.close()
+        # Each rank has means over its own shapes; their mean is the global batch's.
+        values = torch.stack([loss.detach().double(), iou, right])
+        epoch.finish_step(values / distributed.world_size())
     names = ("train_loss", "train_miou", "train_accuracy")
-    return {n: value / steps for n, value in zip(names, state.sums, strict=True)}
+    return {n: x / epoch.steps for n, x in zip(names, epoch.sums, strict=True)}
 
 
 def part_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -371,7 +294,7 @@ def evaluate(
     return {"test_loss": float(losses.mean()), **values}, by_category, predicted
 
 
-def finish_epoch(
+def judge_epoch(
     values: dict[str, float],
     model: DGCNNPartSeg,
     test: ShapeNetPart,
@@ -380,29 +303,16 @@ def finish_epoch(
     args: argparse.Namespace,
     logger: RunLogger,
 ) -> dict[str, float]:
-    """Judge, write the epoch's record and weights, and move on to the next epoch."""
+    """Judge the test split, and keep the weights if they are the best so far."""
     figures, by_category, _ = evaluate(model, test, precision, args)
     is_best = figures["test_miou"] > state.best
     state.best = max(figures["test_miou"], state.best)
     values = {**values, **figures, "best_test_miou": state.best}
-    logger.record({"epoch": state.epoch, "epoch_end": True, **values})
-    done = state.epoch + 1
-    logger.info(f"epoch {done}/{args.epochs}: {shown(values)}")
+    best = {BEST.name: model} if is_best else {}
+    finish_epoch(values, best, model, state, args, logger)
     if is_best:
         logger.info(f"best so far; IoU by category: {shown(by_category)}")
-    if distributed.rank() == 0:
-        if is_best:
-            checkpoint.save_weights(model, logger.folder / BEST)
-        if done % args.save_freq == 0:
-            path = logger.folder / "models" / f"ckpt_epoch_{done}.pth"
-            checkpoint.save_weights(model, path)
-    state.next_epoch()
     return values
-
-
-def shown(values: dict[str, float]) -> str:
-    """Named figures as a line of the log."""
-    return ", ".join(f"{name} {value:.4f}" for name, value in values.items())
 
 
 def description(
@@ -414,16 +324,12 @@ def description(
 ) -> dict[str, str]:
     """What the log says before the first step."""
     size = sum(p.numel() for p in model.parameters()) / 1e6
-    world = process.world_size
     return {
         "model": f"{args.model} {size:.2f} M parameters, k {args.k}",
         "data": f"{len(loader.dataset)} training and {test.total} test shapes in "
         f"{args.data_root} ({args.class_choice or 'all categories'}), "
         f"{args.num_points} points",
-        "batch": f"{args.batch_size} global, {args.batch_size // world} a rank "
-        f"on {world} {'process' if world == 1 else 'processes'}",
-        "steps": f"{len(loader)} an epoch, {args.epochs} epochs",
-        "device": f"{process.device.type}, backend {process.backend}, {args.precision}",
+        **run_rows(args, process, len(loader)),
         "best": f"{BEST} is chosen by instance mIoU on the test split",
     }
 

@@ -11,14 +11,13 @@ study goes on where it was; its numbers are read from the runs' metrics.jsonl.
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
-CHECKPOINTS = Path("checkpoints")
+from utils.logger import CHECKPOINTS, read_metrics
+
 POINTS = "--num_points 256"
 # Flags that differ from the published protocol are those written here.
 PRETRAIN = (
@@ -54,12 +53,8 @@ def commands(seed: int) -> dict[str, str]:
 
 
 def records(command: str) -> list[dict]:
-    """The complete lines of the run's metrics.jsonl; none before it has started."""
-    path = CHECKPOINTS / command.split()[-1] / "metrics.jsonl"
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    return [json.loads(line) for line in lines]
+    """What the run has recorded."""
+    return read_metrics(CHECKPOINTS / command.split()[-1])
 
 
 def complete(command: str) -> bool:

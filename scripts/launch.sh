@@ -34,18 +34,23 @@ launch() {
   fi
   local command=(torchrun --standalone "--nproc_per_node=$processes" "$script"
     ${defaults[@]+"${defaults[@]}"} "$@")
-  if [ "${QUEUE:-}" = pueue ]; then
-    local after=() id
-    for id in ${PUEUE_AFTER:-}; do after+=(--after "$id"); done
-    # pueue hands one line to a shell: quote every word for it.
-    pueue add --print-task-id --group "${PUEUE_GROUP:-default}" --label "$label" \
-      --working-directory "$PWD" ${after[@]+"${after[@]}"} -- "$(printf '%q ' "${command[@]}")"
-  elif [ -n "${QUEUE:-}" ]; then
-    echo "error: QUEUE=$QUEUE is not known; QUEUE=pueue, or leave it out to run" >&2
-    return 2
-  else
+  if [ -z "${QUEUE:-}" ]; then
     printf '%q ' "${command[@]}" >&2
     echo >&2
     "${command[@]}"
+  else
+    enqueue "$label" "${command[@]}"
   fi
+}
+
+enqueue() { # enqueue LABEL COMMAND...
+  local after=() id
+  if [ "$QUEUE" != pueue ]; then
+    echo "error: QUEUE=$QUEUE is not known; QUEUE=pueue, or leave it out to run" >&2
+    return 2
+  fi
+  for id in ${PUEUE_AFTER:-}; do after+=(--after "$id"); done
+  # pueue hands one line to a shell: quote every word for it.
+  pueue add --print-task-id --group "${PUEUE_GROUP:-default}" --label "$1" \
+    --working-directory "$PWD" ${after[@]+"${after[@]}"} -- "$(printf '%q ' "${@:2}")"
 }

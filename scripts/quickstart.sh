@@ -73,4 +73,4 @@ for seed in $(seq "$seeds"); do
     "checkpoints/quickstart_seed$seed/models/best_model.pth" "$seed"
 done
 
-python scripts/quickstart_table.py "$seeds" | tee "$runs/table.txt"
+python -m scripts.quickstart_table "$seeds" | tee "$runs/table.txt"

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
-from pathlib import Path
 
-CHECKPOINTS = Path("checkpoints")
+from utils.logger import CHECKPOINTS, read_metrics
+
 NAMES = {"modelnet40": "ModelNet40-like", "scanobjectnn": "ScanObjectNN-like"}
-
-
-def read_metrics(run: str) -> list[dict]:
-    """The lines of a run's metrics.jsonl."""
-    path = CHECKPOINTS / run / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def spread(values: list[float]) -> str:
@@ -29,7 +22,7 @@ def accuracies(kind: str, seeds: range) -> dict[str, list[dict]]:
     """Results of every data set, one a seed."""
     found: dict[str, list[dict]] = {}
     for seed in seeds:
-        for result in read_metrics(f"quickstart_{kind}_seed{seed}"):
+        for result in read_metrics(CHECKPOINTS / f"quickstart_{kind}_seed{seed}"):
             found.setdefault(result["dataset"], []).append(result)
     return found
 
@@ -56,7 +49,7 @@ def table(seeds: range) -> str:
         lines.append(f"  {label:<20}{values[0]:>14}{values[1]:>14}   {chosen}")
     lines += ["", "Pre-training loss, first step and mean of the last epoch"]
     for seed in seeds:
-        metrics = read_metrics(f"quickstart_seed{seed}")
+        metrics = read_metrics(CHECKPOINTS / f"quickstart_seed{seed}")
         first = next(m["loss"] for m in metrics if "step" in m)
         last = [m["train_loss"] for m in metrics if "epoch_end" in m][-1]
         lines.append(f"  seed {seed}: {first:.3f} -> {last:.3f}")

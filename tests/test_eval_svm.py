@@ -129,7 +129,7 @@ def test_an_untrained_encoder_is_a_function_of_the_seed(
         found.append(np.load(path)["train"])
     assert np.array_equal(found[0], found[1])
     assert not np.array_equal(found[0], found[2])
-    assert "an untrained dgcnn (seed 2)" in (run / "run.log").read_text()
+    assert "an untrained DGCNN (seed 2)" in (run / "run.log").read_text()
 
 
 def test_bad_requests_stop_before_anything_is_written(

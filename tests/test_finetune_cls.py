@@ -25,8 +25,8 @@ from models.dgcnn import DGCNN
 from models.image import ImageEncoder
 from tests.ddp_helpers import Pool
 from utils import checkpoint, cli, distributed
-from utils.optim import DivergenceError, cosine
 from utils.seed import seed_torch
+from utils.training import DivergenceError, cosine
 
 TINY = (
     "--num_points 64 --k 5 --emb_dims 16 --batch_size 8 --num_workers 0 "
@@ -319,11 +319,9 @@ def test_a_label_fraction_trains_on_those_clouds_alone(
     tmp_path: Path, uneven_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    loader = finetune_cls.DataLoader
+    loader = finetune_cls.data_loader
     monkeypatch.setattr(
-        finetune_cls,
-        "DataLoader",
-        lambda d, **rest: seen.append(d) or loader(d, **rest),
+        finetune_cls, "data_loader", lambda d, *rest: seen.append(d) or loader(d, *rest)
     )
     words = ("--from_scratch", "--epochs", "1", "--label_fraction", "0.34")
     run = finetune(tmp_path, uneven_root, *words)

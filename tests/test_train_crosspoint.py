@@ -19,7 +19,7 @@ from models.dgcnn import DGCNN
 from models.image import ImageEncoder
 from models.partseg import DGCNNPartSeg
 from utils import checkpoint, cli, distributed
-from utils.optim import DivergenceError, cosine
+from utils.training import DivergenceError, cosine
 
 TINY = (
     "--num_points 64 --k 5 --emb_dims 16 --image_encoder resnet18 --image_size 32 "

@@ -29,8 +29,8 @@ from tests.ddp_helpers import Pool
 from utils import checkpoint, cli, distributed, plot
 from utils.checkpoint import save_weights
 from utils.metrics import shape_iou
-from utils.optim import DivergenceError, scheduled
 from utils.plot import FOREIGN, PALETTE
+from utils.training import DivergenceError, scheduled
 
 TINY = (
     "--num_points 32 --k 4 --emb_dims 16 --batch_size 4 --num_workers 0 "
@@ -583,7 +583,7 @@ def test_bad_requests_stop_before_anything_is_written(
         (r"w\.pth: no such file", "--model_path", path),
         ("--batch_size 1 leaves BatchNorm", *SCRATCH, "--batch_size", "1"),
         ("--k 40 is more than --num_points 32", *SCRATCH, "--k", "40"),
-        ("--dropout must be below 1", *SCRATCH, "--dropout", "1"),
+        ("--dropout 1 must be below 1", *SCRATCH, "--dropout", "1"),
         (FOLDER, *SCRATCH, "--data_root", str(tmp_path)),
         ("fewer than the 4096 asked for", *SCRATCH, "--num_points", "4096"),
         ("exp_name", *SCRATCH, "--exp_name", "../other"),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from utils import distributed
+from utils.cli import UNTRAINED
 from utils.distributed import unwrap
 
 FORMAT = 1  # of checkpoint_last.pth
@@ -182,6 +183,19 @@ def load_pretrained(model: nn.Module, path: str | Path) -> LoadReport:
         tuple(name for name in state if name not in wanted),
         tuple(name for name in wanted if name not in state),
     )
+
+
+def load_frozen(encoder: nn.Module, path: str, seed: int) -> str:
+    """:func:`load_pretrained`, or nothing for ``none``; what the log says of it.
+
+    Args:
+        encoder: gets the weights.
+        path: of the file, or ``none`` for an encoder that stays as it was made.
+        seed: that it was made with.
+    """
+    if path == UNTRAINED:
+        return f"an untrained {type(encoder).__name__} (seed {seed})"
+    return str(load_pretrained(encoder, path))
 
 
 @dataclass

@@ -22,6 +22,8 @@ class FailedElsewhere(Exception):
     """Rank 0 failed and has said why; this rank ends without a word."""
 
 
+UNTRAINED = "none"  # what --model_path says for an encoder without weights
+
 # Flags of the paper's code and of CrossPoint-DDP, with what serves instead.
 RETIRED = {
     "--use_sgd": "use --optimizer sgd (or --optimizer adam)",
@@ -312,6 +314,74 @@ def add_downstream_flags(
         help="only judge the weights of --model_path on the test split",
     )
     return group
+
+
+def add_frozen_encoder_flags(
+    parser: argparse.ArgumentParser, num_points: int, k: int, models: tuple[str, ...]
+) -> None:
+    """Flags of the scripts that judge a frozen encoder; arguments as those of
+    :func:`add_model_flags`."""
+    group = add_model_flags(
+        *(parser, num_points, k, models),
+        weights=f"weights to judge, or '{UNTRAINED}' for an untrained encoder",
+    )
+    group.add_argument(
+        "--test_batch_size",
+        type=positive_int,
+        default=32,
+        help="clouds a step over all ranks, at least one each (default: 32)",
+    )
+
+
+def add_dataset_flags(
+    group: argparse._ArgumentGroup,
+    datasets: tuple[str, ...],
+    variants: tuple[str, ...],
+    several: bool = False,
+) -> None:
+    """``--dataset``, of which the first is the default, and ScanObjectNN's variant.
+
+    Args:
+        group: gets the flags.
+        datasets, variants: names to choose from.
+        several: whether more than one data set may be named.
+    """
+    group.add_argument(
+        "--dataset",
+        choices=datasets,
+        nargs="+" if several else None,
+        default=[datasets[0]] if several else datasets[0],
+        help=f"{'one or several ' if several else ''}(default: {datasets[0]})",
+    )
+    group.add_argument(
+        "--variant",
+        choices=variants,
+        default=variants[0],
+        help=f"of ScanObjectNN (default: {variants[0]})",
+    )
+
+
+def check_fine_tuning(args: argparse.Namespace) -> None:
+    """Flags of a fine-tuning script that do not go together, or are out of range.
+
+    Raises:
+        ValueError: naming the flag and what to do.
+    """
+    if args.eval and (args.from_scratch or not args.model_path):
+        raise ValueError("--eval judges the weights of --model_path FILE")
+    if args.eval and args.resume:
+        raise ValueError("--eval has nothing to --resume")
+    if not args.eval and bool(args.model_path) == args.from_scratch:
+        raise ValueError(
+            "say where to start from, by either --model_path FILE (pre-trained "
+            "weights) or --from_scratch (random ones)"
+        )
+    if args.batch_size < 2 and not args.eval:
+        raise ValueError("--batch_size 1 leaves BatchNorm one value: use 2 or more")
+    if args.k > args.num_points:
+        raise ValueError(f"--k {args.k} is more than --num_points {args.num_points}")
+    if args.dropout >= 1:
+        raise ValueError(f"--dropout {args.dropout:g} must be below 1")
 
 
 @contextmanager

@@ -161,6 +161,18 @@ def run_rows(
     }
 
 
+def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
+    """The records of a run's ``metrics.jsonl``; none before it has started.
+
+    A last line that is being written, or was cut off by a crash, is left out.
+    """
+    path = Path(folder, "metrics.jsonl")
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
 class RunLogger:
     """Writes a run's text, metrics and W&B record on rank 0; silent on other ranks.
 

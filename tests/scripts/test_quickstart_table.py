@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import runpy
 from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "quickstart_table.py"
+from scripts.quickstart_table import table
 
 
 def write_run(name: str, *lines: dict) -> None:
@@ -41,7 +40,6 @@ def test_means_deviations_losses_and_times(
         )
     Path("checkpoints/quickstart").mkdir()
     Path("checkpoints/quickstart/stages.tsv").write_text("data\t12\nSVM\t30\n")
-    table = runpy.run_path(str(SCRIPT))["table"]
     text = table(range(1, 3))
     rows = [line.split() for line in text.splitlines()]
     scans = next(row for row in rows if row[:1] == ["ScanObjectNN-like"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from utils.optim import all_finite
+from utils.training import all_finite
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])

@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# The whole study: two pre-trainings, linear SVM, few-shot, three fine-tunings, one table.
+#
+#   scripts/pipeline.sh [--name NAME] [FLAGS OF EVERY SCRIPT]     such as --data_root --seed
+#   scripts/pipeline.sh --smoke         the same, small, on synthetic data: minutes on 2 cores
+#   QUEUE=pueue scripts/pipeline.sh     enqueue all of it, each task after those it needs
+#
+# Runs are checkpoints/NAME_* (default: study). Called again, it goes on where it was:
+# trainings resume, evaluations are repeated. NGPU, PUEUE_GROUP: see scripts/launch.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/launch.sh
+
+name='' smoke='' flags=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --smoke) smoke=yes; shift ;;
+    --name) name=${2:?--name needs a name}; shift 2 ;;
+    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) flags+=("$1"); shift ;;
+  esac
+done
+name=${name:-${smoke:+smoke}}
+name=${name:-study}
+
+pretrain=() episodes=() tune=()
+if [ -n "$smoke" ]; then
+  . scripts/environment.sh requirements.txt
+  data=data/synthetic_smoke
+  python -m datasets.synthetic --out "$data" --shapes 480 --seed 0
+  flags=(--data_root "$data" --wandb disabled --num_points 128 --k 8 --emb_dims 128
+    "${flags[@]}")
+  pretrain=(--image_encoder resnet18 --image_size 32 --epochs 2 --batch_size 16)
+  episodes=(--n_query 10)
+  tune=(--epochs 3 --batch_size 32)
+  # On the CPU, where glibc would return every large tensor: see quickstart.sh.
+  export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
+fi
+
+declare -A task # of each run: its number in the queue, or how it ended
+# stage RUN "NEEDED RUNS" LAUNCHER FLAGS...: run the launcher as checkpoints/NAME_RUN, or
+# enqueue it after the runs that it needs.
+stage() {
+  local run=$1 needed='' launcher=$3 start=$SECONDS word
+  for word in $2; do needed+=" ${task[$word]}"; done
+  local command=("scripts/$launcher" --exp_name "${name}_$run" "${@:4}" "${flags[@]}")
+  if [ "${QUEUE:-}" = pueue ]; then
+    task[$run]=$(PUEUE_AFTER=$needed "${command[@]}")
+    echo "task ${task[$run]}: ${name}_$run${needed:+, after$needed}"
+  elif [[ $needed = *failed* ]]; then
+    task[$run]=failed
+    echo "== $run: not run, because $2 failed" >&2
+  else
+    echo "== $run" >&2
+    if "${command[@]}"; then task[$run]=ended; else task[$run]=failed; fi
+    echo "== $run: ${task[$run]} after $((SECONDS - start)) s" >&2
+  fi
+}
+
+cls=checkpoints/${name}_pt-cls/models/best_model.pth
+seg=checkpoints/${name}_pt-partseg/models/best_model.pth
+stage pt-cls '' pt-cls.sh --resume "${pretrain[@]}"
+stage pt-partseg '' pt-partseg.sh --resume "${pretrain[@]}"
+stage svm pt-cls eval-svm.sh --overwrite --model_path "$cls"
+for set in modelnet40 scanobjectnn; do
+  stage "fewshot_$set" pt-cls fsl_script.sh --overwrite --dataset "$set" \
+    --model_path "$cls" "${episodes[@]}"
+done
+stage ft-mn pt-cls ft-mn.sh --resume --model_path "$cls" "${tune[@]}"
+stage ft-so pt-cls ft-so.sh --resume --model_path "$cls" "${tune[@]}"
+stage ft-partseg pt-partseg ft-partseg.sh --resume --model_path "$seg" "${tune[@]}"
+
+if [ "${QUEUE:-}" = pueue ]; then
+  number=$(PUEUE_AFTER="${task[*]}" enqueue table python -m scripts.pipeline_table "$name")
+  echo "task $number: the table, after all of them: pueue log $number"
+  exit
+fi
+python -m scripts.pipeline_table "$name"
+case " ${task[*]} " in *" failed "*) exit 1 ;; esac

@@ -1,0 +1,312 @@
+"""What the training scripts share around their step: the loop itself stays theirs.
+
+Precision, optimiser, learning rate, the loader, starting or resuming a run, and the
+bookkeeping of an epoch: progress, records, divergence, checkpoints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from utils import checkpoint, distributed
+from utils.checkpoint import Progress
+from utils.logger import (
+    RunLogger,
+    ThroughputMeter,
+    continues,
+    open_run_folder,
+    progress,
+    run_folder,
+)
+
+LAST = Path("models", "checkpoint_last.pth")
+BEST = Path("models", "best_model.pth")
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+DEFAULT_LR = {"adam": 1e-3, "sgd": 0.1}
+
+
+class DivergenceError(Exception):
+    """A loss or a weight is no longer a finite number."""
+
+    def __init__(self, step: int, what: str, args: argparse.Namespace) -> None:
+        super().__init__(
+            f"{what} is not finite at step {step}, or was so since the last check "
+            f"(every {args.print_freq} steps). Nothing was written since. Look at "
+            f"metrics.jsonl, then try a lower --lr (now {args.lr:g})"
+            + ("" if args.precision in ("fp32", "fp64") else " or --precision fp32")
+        )
+
+
+def all_finite(parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether every number of the parameters is finite."""
+    return bool(torch.stack([p.detach().isfinite().all() for p in parameters]).all())
+
+
+class Precision:
+    """``--precision``: the dtype of parameters, autocast, and fp16's loss scaling.
+
+    Args:
+        name: ``fp32``, ``fp64``, ``bf16`` or ``fp16``; the last two keep float32
+            parameters and use autocast.
+        device: where the model is.
+    """
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self.device = device
+        self.dtype = torch.float64 if name == "fp64" else torch.float32
+        self._autocast = _AUTOCAST.get(name)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+
+    def autocast(self) -> AbstractContextManager:
+        """The context in which the model and the loss are computed."""
+        return torch.autocast(
+            self.device.type, dtype=self._autocast, enabled=self._autocast is not None
+        )
+
+    def backward_and_step(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """Gradients and one update; fp16 scales the loss and skips overflown steps."""
+        self._scaler.scale(loss).backward()
+        self._scaler.step(optimizer)
+        self._scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._scaler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._scaler.load_state_dict(state)
+
+
+def build_optimizer(
+    parameters: Iterable[nn.Parameter], args: argparse.Namespace
+) -> torch.optim.Optimizer:
+    """Adam or SGD with ``args.lr``, ``args.weight_decay`` and ``args.momentum``."""
+    if args.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters,
+            args.lr,
+            momentum=args.momentum,
+            weight_decay=args.weight_decay,
+        )
+    return torch.optim.Adam(parameters, args.lr, weight_decay=args.weight_decay)
+
+
+def cosine(start: float, epoch: int, epochs: int, end: float = 0.0) -> float:
+    """The learning rate of an epoch: half a cosine from ``start`` towards ``end``."""
+    return end + (start - end) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+
+def scheduled(scheduler: str, start: float, epoch: int, epochs: int) -> float:
+    """The learning rate of an epoch by ``--scheduler`` of part segmentation.
+
+    ``cos`` goes to 1e-3 by half a cosine, ``step`` halves every 20 epochs but not below
+    1e-5. Neither rises: a start below its end stays where it is.
+    """
+    if scheduler == "cos":
+        return cosine(start, epoch, epochs, min(start, 1e-3))
+    if scheduler == "step":
+        return max(start * 0.5 ** (epoch // 20), min(start, 1e-5))
+    raise ValueError(f"--scheduler is cos or step, got {scheduler!r}")
+
+
+def data_loader(
+    dataset: Dataset,
+    sampler: Sampler,
+    args: argparse.Namespace,
+    device: torch.device,
+) -> DataLoader:
+    """This rank's batches by ``--num_workers`` processes, pinned for a GPU."""
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=args.num_workers,
+        pin_memory=device.type == "cuda",
+        persistent_workers=args.num_workers > 0,
+    )
+
+
+def is_resumed(args: argparse.Namespace) -> bool:
+    """Whether there is a checkpoint to go on from, and it is wanted: one answer for
+    all ranks, or they would part here."""
+    return distributed.run_on_main(
+        lambda: continues(args.resume) and (run_folder(args.exp_name) / LAST).is_file()
+    )
+
+
+def open_training(
+    args: argparse.Namespace, resumed: bool, inputs: Sequence[str], **parts: Any
+) -> tuple[Path, Progress, Callable[[], None]]:
+    """The run folder, where the run stands, and what writes its checkpoint.
+
+    Args:
+        args: of the script.
+        resumed: :func:`is_resumed`; then ``parts`` are restored.
+        inputs: files that the run reads; empty names are passed over.
+        parts: model, optimizer, ...: whatever has a ``state_dict``.
+
+    Raises:
+        UsageError: if the folder holds another run, or a checkpoint that is damaged or
+            of other arguments.
+    """
+    existing = [path for path in inputs if path]
+    folder = open_run_folder(args.exp_name, args.overwrite, args.resume, existing)
+    state = Progress()
+    if resumed:
+        state = distributed.run_everywhere(
+            lambda: checkpoint.load_training_state(folder / LAST, vars(args), **parts),
+            checkpoint.CheckpointError,
+        )
+
+    def save() -> None:
+        checkpoint.save_training_state(folder / LAST, vars(args), state, **parts)
+
+    return folder, state, save
+
+
+class Epoch:
+    """The bookkeeping around the steps of one epoch, or of what a resume left of it.
+
+        epoch = Epoch(...)
+        for points, labels in epoch:                 # this rank's rows, on the device
+            ...                                      # loss, backward, update
+            epoch.finish_step(torch.stack([loss]) / world_size)
+        mean_loss = epoch.sums[0] / epoch.steps
+
+    Args:
+        names: of the values that a step's record shows, ``loss`` first.
+        others: number of further values that are only summed.
+        rate: learning rate of the epoch.
+        model, loader, optimizer, precision, state, args, logger: of the script.
+        save: writes the training state.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        others: int,
+        rate: float,
+        model: nn.Module,
+        loader: DataLoader,
+        optimizer: torch.optim.Optimizer,
+        precision: Precision,
+        state: Progress,
+        args: argparse.Namespace,
+        logger: RunLogger,
+        save: Callable[[], None],
+    ) -> None:
+        self.names, self.rate, self.model, self.loader = names, rate, model, loader
+        self.precision, self.state, self.args = precision, state, args
+        self.logger, self.save = logger, save
+        loader.batch_sampler.set_epoch(state.epoch, state.step_in_epoch)
+        self.steps = len(loader.batch_sampler)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        # Sums of the epoch so far over all ranks, and of this rank since the last
+        # checkpoint: a resumed run then adds the same numbers in the same order.
+        before = state.sums or (0.0,) * (len(names) + others)
+        self._total = torch.tensor(before, dtype=torch.float64, device=precision.device)
+        self._own = torch.zeros_like(self._total)
+        self._meter = ThroughputMeter(args.batch_size)
+        self._bar = progress(
+            total=self.steps,
+            initial=state.step_in_epoch,
+            desc=f"epoch {state.epoch + 1}/{args.epochs}",
+            unit="step",
+        )
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        """Batches on the device; floating-point tensors in the parameters' dtype."""
+        device, dtype = self.precision.device, self.precision.dtype
+        for batch in self._meter.waiting_for(self.loader):
+            yield [
+                x.to(device, dtype if x.is_floating_point() else x.dtype, True)
+                for x in batch
+            ]
+        self._bar.close()
+
+    @property
+    def sums(self) -> tuple[float, ...]:
+        """Sums over the steps and ranks, complete after the last step."""
+        return self.state.sums
+
+    def finish_step(self, values: Tensor) -> None:
+        """Count the step: record it, and checkpoint, where that is due.
+
+        Args:
+            values: what this rank adds to the global batch's values: a mean over the
+                own rows divided by the world size, or a count.
+
+        Raises:
+            DivergenceError: if a loss is not finite, looked at every ``--print_freq``
+                steps and before every checkpoint, or a weight, before every checkpoint.
+        """
+        state, args, shown = self.state, self.args, len(self.names)
+        values = values.detach().double()
+        self._own += values
+        if state.step % args.print_freq == 0:
+            both = torch.cat([values[:shown], self._own[:1]])
+            *means, loss_since = distributed.all_reduce_sum(both).tolist()
+            if not math.isfinite(means[0] + loss_since):
+                raise DivergenceError(state.step, "the loss", args)
+            speed = self._meter.read()
+            record = {"step": state.step, "epoch": state.epoch}
+            record |= dict(zip(self.names, means, strict=True))
+            self.logger.record({**record, "lr": self.rate, **speed})
+            self._bar.set_postfix(loss=f"{means[0]:.3f}", **speed)
+        state.step += 1
+        state.step_in_epoch += 1
+        self._bar.update()
+        at_end = state.step_in_epoch == self.steps
+        due = args.checkpoint_steps and state.step % args.checkpoint_steps == 0
+        if at_end or due:
+            self._total += distributed.all_reduce_sum(self._own)
+            self._own.zero_()
+            state.sums = tuple(self._total.tolist())
+            if not math.isfinite(state.sums[0]):
+                raise DivergenceError(state.step - 1, "the loss", args)
+            if not all_finite(self.model.parameters()):
+                raise DivergenceError(state.step - 1, "a weight", args)
+            if not at_end:  # the script saves when it has judged the epoch
+                self.save()
+
+
+def finish_epoch(
+    values: Mapping[str, float],
+    best: Mapping[str, nn.Module],
+    model: nn.Module,
+    state: Progress,
+    args: argparse.Namespace,
+    logger: RunLogger,
+) -> None:
+    """Write the epoch's record and weights, and move on to the next epoch.
+
+    Args:
+        values: of the epoch, as ``metrics.jsonl`` names them.
+        best: files in ``models/`` to write now, and what goes into each; empty where
+            the epoch is not the best so far.
+        model: whose weights are kept every ``--save_freq`` epochs.
+        state, args, logger: of the script.
+    """
+    logger.record({"epoch": state.epoch, "epoch_end": True, **values})
+    done = state.epoch + 1
+    logger.info(f"epoch {done}/{args.epochs}: {shown(values)}")
+    if distributed.rank() == 0:
+        folder = logger.folder / "models"
+        for name, part in best.items():
+            checkpoint.save_weights(part, folder / name)
+        if done % args.save_freq == 0:
+            checkpoint.save_weights(model, folder / f"ckpt_epoch_{done}.pth")
+    state.next_epoch()
+
+
+def shown(values: Mapping[str, float]) -> str:
+    """Named figures as a line of the log."""
+    return ", ".join(f"{name} {value:.4f}" for name, value in values.items())
