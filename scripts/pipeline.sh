@@ -3,7 +3,8 @@
 #
 #   scripts/pipeline.sh [--name NAME] [FLAGS OF EVERY SCRIPT]     such as --data_root --seed
 #   scripts/pipeline.sh --smoke         the same, small, on synthetic data: minutes on 2 cores
-#   QUEUE=pueue scripts/pipeline.sh     enqueue all of it, each task after those it needs
+#   QUEUE=pueue scripts/pipeline.sh     enqueue all of it, each task after those it needs,
+#                                       the first after those of PUEUE_AFTER
 #
 # Runs are checkpoints/NAME_* (default: study). Called again, it goes on where it was:
 # trainings resume, evaluations are repeated. NGPU, PUEUE_GROUP: see scripts/launch.sh
@@ -16,7 +17,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     --smoke) smoke=yes; shift ;;
     --name) name=${2:?--name needs a name}; shift 2 ;;
-    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) flags+=("$1"); shift ;;
   esac
 done
@@ -45,7 +46,7 @@ stage() {
   for word in $2; do needed+=" ${task[$word]}"; done
   local command=("scripts/$launcher" --exp_name "${name}_$run" "${@:4}" "${flags[@]}")
   if [ "${QUEUE:-}" = pueue ]; then
-    task[$run]=$(PUEUE_AFTER=$needed "${command[@]}")
+    task[$run]=$(PUEUE_AFTER=${needed:-${PUEUE_AFTER:-}} "${command[@]}")
     echo "task ${task[$run]}: ${name}_$run${needed:+, after$needed}"
   elif [[ $needed = *failed* ]]; then
     task[$run]=failed

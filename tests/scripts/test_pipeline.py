@@ -1,0 +1,156 @@
+"""The whole study, queued and in order, with stand-ins; and the table that ends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts import pipeline_table
+
+ROOT = Path(__file__).parents[2]
+# Each task, the tasks it needs, and its script.
+STUDY = {
+    "pt-cls": ((), "train_crosspoint.py"),
+    "pt-partseg": ((), "train_crosspoint.py"),
+    "svm": (("pt-cls",), "eval_svm.py"),
+    "fewshot_modelnet40": (("pt-cls",), "eval_fewshot.py"),
+    "fewshot_scanobjectnn": (("pt-cls",), "eval_fewshot.py"),
+    "ft-mn": (("pt-cls",), "finetune_cls.py"),
+    "ft-so": (("pt-cls",), "finetune_cls.py"),
+    "ft-partseg": (("pt-partseg",), "train_partseg.py"),
+}
+
+
+@pytest.fixture
+def start(tmp_path: Path):
+    """Run the pipeline with stand-ins on PATH; its process and the recorded calls."""
+    log = tmp_path / "calls"
+    programs = {
+        # Numbers its tasks from 1.
+        "pueue": f'echo "$@" > /dev/null; printf "%s\\n" "$@" END >> {log}\n'
+        f"grep -c ^END {log}",
+        # Fails for the run that is named in FAIL.
+        "torchrun": f'printf "%s\\n" "$@" END >> {log}\n'
+        'case " $* " in *" $FAIL "*) exit 3 ;; esac',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+
+    def run(*words: str, **variables: str):
+        path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        done = subprocess.run(
+            ["bash", str(ROOT / "scripts" / "pipeline.sh"), *words],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PATH": path, "NGPU": "0", "FAIL": "-", **variables},
+        )
+        text = log.read_text() if log.exists() else ""
+        return done, [call.split("\n")[:-1] for call in text.split("END\n")[:-1]]
+
+    return run
+
+
+def value(words: list[str], flag: str) -> str:
+    """What the script takes for the flag: the last that was given."""
+    return words[len(words) - words[::-1].index(flag)]
+
+
+def test_the_queue_holds_every_task_after_those_it_needs(start) -> None:
+    flags = ("--data_root", "a b", "--seed", "7")
+    done, calls = start(
+        "--name", "nightly", *flags, QUEUE="pueue", PUEUE_GROUP="gpu", PUEUE_AFTER="99"
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(calls) == len(STUDY) + 1
+    numbers = {run: str(number) for number, run in enumerate(STUDY, 1)}
+    weights = "checkpoints/nightly_{}/models/best_model.pth"
+    for (run, (needed, script)), words in zip(STUDY.items(), calls, strict=False):
+        options, (line,) = words[: words.index("--")], words[words.index("--") + 1 :]
+        assert value(options, "--group") == "gpu"
+        after = [options[i + 1] for i, word in enumerate(options) if word == "--after"]
+        assert after == ([numbers[name] for name in needed] or ["99"])
+        command = shlex.split(line)
+        assert command[3] == script
+        assert value(command, "--exp_name") == f"nightly_{run}"
+        assert command[-4:] == list(flags)
+        if needed:
+            assert value(command, "--model_path") == weights.format(*needed)
+        if run.startswith("fewshot"):
+            assert value(command, "--dataset") == run.removeprefix("fewshot_")
+        # Called again, it goes on.
+        assert ("--resume" in command) != ("--overwrite" in command)
+    options, line = calls[-1][:-2], shlex.split(calls[-1][-1])
+    after = {options[i + 1] for i, word in enumerate(options) if word == "--after"}
+    assert after == set(numbers.values())
+    assert line == ["python", "-m", "scripts.pipeline_table", "nightly"]
+    assert f"task {len(STUDY) + 1}: the table" in done.stdout
+
+
+def test_in_order_and_past_what_fails(start) -> None:
+    done, calls = start("--name", "broken", FAIL="broken_pt-partseg")
+    assert [value(words, "--exp_name") for words in calls] == [
+        f"broken_{run}" for run in STUDY if run != "ft-partseg"
+    ]
+    assert done.returncode == 1
+    assert "ft-partseg: not run, because pt-partseg failed" in done.stderr
+    assert "part segmentation, instance mIoU" in done.stdout  # the table comes anyway
+
+
+def test_a_whole_study_ends_well(start) -> None:
+    done, calls = start("--name", "whole")
+    assert done.returncode == 0, done.stderr
+    assert len(calls) == len(STUDY)
+
+
+def write(run: str, *records: dict, **arguments: object) -> None:
+    folder = Path("checkpoints", run)
+    folder.mkdir(parents=True)
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    (folder / "metrics.jsonl").write_text(text + '{"cut o')
+    environment = {"commit": "abc123", "machine": "a machine"}
+    config = {"arguments": arguments, "environment": environment}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    svm = {"dataset": "scanobjectnn", "accuracy": 0.8025, "C": 10.0}
+    write("study_svm", svm, data_root="data", seed=4)
+    few = {"mean": 0.9, "deviation": 0.041, "accuracies": [0.9] * 50}
+    write("study_fewshot_modelnet40", {**few, "k_way": 10, "m_shot": 20})
+    epoch = {"epoch_end": True, "test_accuracy": 0.915, "best_test_accuracy": 0.925}
+    write("study_ft-mn", {"step": 0}, epoch, epochs=300)
+    part = {"epoch_end": True, "test_miou": 0.8, "best_test_miou": 0.81}
+    write("study_ft-partseg", {**part, "test_miou": 0.5}, part, epochs=2)
+    text = pipeline_table.table("study")
+    assert "data data, seed 4; commit abc123; a machine" in text
+    assert "synthetic" not in text
+    rows = {line.split("  ")[0]: line.split() for line in text.splitlines()[3:]}
+
+    def ends(task: str, cells: str) -> bool:
+        words = rows[task][len(task.split()) :]
+        return words[: len(cells.split())] == cells.split()
+
+    assert ends("linear SVM, ScanObjectNN", "81.7 80.2 -1.5 C = 10, held-out choice")
+    assert ends("linear SVM, ModelNet40", "91.2 - not run")
+    task = "few-shot, ModelNet40, 10 ways 20 shots"
+    assert ends(task, "87.9 ± 4.2 90.0 ± 4.1 +2.1 50 episodes")
+    assert ends("few-shot, ModelNet40, 5 ways 10 shots", "92.5 ± 3.0 - not run")
+    task = "fine-tuning, ModelNet40, accuracy"
+    assert ends(task, "- 91.5 after 1 of 300 epochs; last epoch; best, chosen on test")
+    task = "part segmentation, instance mIoU"
+    assert ends(task, "85.5 80.0 -5.5 last epoch; best, chosen on test data: 81.0")
+    assert len(rows) == 14  # with the heading
+
+    Path("data").mkdir()
+    Path("data/manifest.json").write_text("{}")
+    assert "the differences to published numbers say nothing" in pipeline_table.table(
+        "study"
+    )
