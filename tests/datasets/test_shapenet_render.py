@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from datasets import shapenet_render
 from datasets.files import DataError
 from datasets.sampler import GlobalBatchSampler
 from datasets.shapenet_render import ShapeNetRender
@@ -147,6 +148,18 @@ def test_pickled_and_closed(root):
     copy = pickle.loads(pickle.dumps(data))
     assert all(torch.equal(a, b) for a, b in zip(copy[2], data[2], strict=True))
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_an_item_parses_one_cloud_and_one_picture(root, monkeypatch):
+    data, read = make(root), []
+    for name in ("read_ply", "read_picture"):
+        function = getattr(shapenet_render, name)
+        monkeypatch.setattr(
+            *(shapenet_render, name),
+            lambda path, *rest, f=function: read.append(path.suffix) or f(path, *rest),
+        )
+    data[2]
+    assert read == [".ply", ".png"]
 
 
 def test_the_first_vertices_are_taken(root):

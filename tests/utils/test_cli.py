@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,21 @@ def test_retired_flags_are_not_in_the_help() -> None:
     text = arguments.format_help()
     assert "--batch_size" in text
     assert not [flag for flag in cli.RETIRED if flag in text]
+
+
+SCRIPTS = (
+    *("train_crosspoint", "eval_svm", "eval_fewshot", "finetune_cls"),
+    "train_partseg",
+)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_switches_take_no_text(script: str) -> None:
+    """``type=bool`` would read the text ``False`` as true."""
+    flags = importlib.import_module(script).get_args_parser()._actions
+    assert not [flag.option_strings for flag in flags if flag.type is bool]
+    switches = [flag for flag in flags if isinstance(flag.default, bool)]
+    assert switches and all(flag.nargs == 0 for flag in switches)
 
 
 @pytest.mark.parametrize(
