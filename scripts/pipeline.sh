@@ -12,6 +12,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/launch.sh
 
+trap 'exit 130' INT TERM # torchrun ends with an ordinary error, which would go on
+
 name='' smoke='' flags=()
 while [ $# -gt 0 ]; do
   case $1 in

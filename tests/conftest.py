@@ -17,6 +17,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 
 
+UNEVEN_CLASSES = ("rod", "plate", "ball", "cross", "absent")
+
+
 @pytest.fixture(scope="session")
 def two_ranks() -> Iterator[Pool]:
     """Two processes on gloo, started by the first test that runs something on them."""
@@ -32,4 +35,62 @@ def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     root = tmp_path_factory.mktemp("synthetic") / "data"
     generate(root, shapes=24, seed=0, workers=1, progress=False)
+    return root
+
+
+@pytest.fixture(scope="session")
+def uneven_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """21 and 13 labelled clouds: neither a batch of 8 nor 2 or 3 ranks divide them."""
+    import h5py
+    import numpy as np
+
+    root = tmp_path_factory.mktemp("uneven")
+    folder = root / "modelnet40_ply_hdf5_2048"
+    folder.mkdir()
+    (folder / "shape_names.txt").write_text("\n".join(UNEVEN_CLASSES) + "\n")
+    random = np.random.default_rng(0)
+    stretch = np.array([[4, 1, 1], [2, 2, 0.1], [1, 1, 1], [3, 3, 1], [1, 1, 1]])
+    for split, counts in (("train", (9, 6, 5, 1, 0)), ("test", (6, 2, 4, 1, 0))):
+        labels = random.permutation(np.repeat(np.arange(len(UNEVEN_CLASSES)), counts))
+        clouds = random.normal(size=(len(labels), 80, 3)) * stretch[labels][:, None] / 4
+        with h5py.File(folder / f"ply_data_{split}0.h5", "w") as file:
+            file["data"] = clouds.astype("f4")
+            file["label"] = labels.astype("u1")[:, None]
+    return root
+
+
+@pytest.fixture(scope="session")
+def tuned(tmp_path_factory: pytest.TempPathFactory, uneven_root: Path) -> Path:
+    """The run folder of three epochs from scratch, weights of each kept."""
+    from tests.finetune import finetune
+
+    words = ("--from_scratch", "--epochs", "3", "--save_freq", "1")
+    return finetune(tmp_path_factory.mktemp("tuned"), uneven_root, *words)
+
+
+@pytest.fixture(scope="session")
+def part_root(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ``--data_root`` of 6 training and 7 test shapes, which 2, 3 and 4 do not divide
+    both; the test split begins with 4 chairs, more than are drawn of a category."""
+    import h5py
+    import numpy as np
+
+    from datasets.shapenet_part import FOLDER, ShapeNetPart
+
+    root = tmp_path_factory.mktemp("partseg")
+    (root / FOLDER).mkdir()
+    for split, rows, chairs in (("train", 6, 2), ("val", 0, 0), ("test", 7, 4)):
+        source = ShapeNetPart(synthetic_root, split)
+        chair = np.flatnonzero(source.labels == 4)[[0] * chairs]
+        others = np.flatnonzero(source.labels != 4)[::2]
+        kept = np.concatenate([chair, others])[:rows].astype(np.int64)
+        # Another order of the points, of which the first are read: no two are equal.
+        order = np.arange(2048) + 32 * np.arange(rows)[:, None]
+        points, parts = (
+            x[kept[:, None], order % 2048] for x in (source.points, source.parts)
+        )
+        with h5py.File(root / FOLDER / f"ply_data_{split}0.h5", "w") as file:
+            file["data"] = points
+            file["label"] = source.labels[kept].astype(np.uint8)[:, None]
+            file["pid"] = parts.astype(np.uint8)
     return root

@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 import eval_fewshot
 from models.dgcnn import DGCNN
-from utils import cli, distributed
+from tests.runs import run_body
+from utils import cli
 from utils.checkpoint import save_weights
+from utils.logger import read_metrics
 
 TINY = "--num_points 64 --k 5 --emb_dims 16 --wandb disabled --n_runs 4".split()
 
 
 def judge(folder: Path, data: Path, *words: str) -> Path:
     """Run the script's body in ``folder`` on this rank; returns the run folder."""
-    before = os.getcwd()
-    os.chdir(folder)
-    try:
-        args = eval_fewshot.get_args_parser().parse_args(
-            ["--data_root", str(data), "--exp_name", "run", *TINY, *words]
-        )
-        eval_fewshot.judge_encoder(args, distributed.start())
-    finally:
-        os.chdir(before)
-    return folder / "checkpoints" / "run"
-
-
-def results(run: Path) -> list[dict[str, Any]]:
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    body = eval_fewshot.judge_encoder
+    return run_body(eval_fewshot, body, folder, data, (*TINY, *words))
 
 
 def test_two_processes_give_the_episodes_of_one(tmp_path: Path, two_ranks) -> None:
@@ -46,11 +32,9 @@ def test_two_processes_give_the_episodes_of_one(tmp_path: Path, two_ranks) -> No
     save_weights(DGCNN(k=5, emb_dims=16), tmp_path / "w.pth")
     words = ("--k_way", "5", "--m_shot", "2", "--n_query", "1")
     words += ("--dataset", "scanobjectnn", "--model_path", str(tmp_path / "w.pth"))
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
-    (one,) = results(judge(tmp_path / "one", data, *words))
+    (one,) = read_metrics(judge(tmp_path / "one", data, *words))
     runs = two_ranks.run(judge, tmp_path / "two", data, *words)
-    (two,) = results(runs[0])
+    (two,) = read_metrics(runs[0])
     for name in set(one) - {"seconds"}:
         assert one[name] == two[name], name
     assert len(one["accuracies"]) == 4

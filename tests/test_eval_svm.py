@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +13,10 @@ import eval_svm
 from datasets import SCANOBJECTNN_VARIANTS, scanobjectnn
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
-from utils import cli, distributed
+from tests.runs import run_body
+from utils import cli
 from utils.checkpoint import save_weights
+from utils.logger import read_metrics
 from utils.svm import held_out_split
 
 TINY = "--num_points 64 --k 5 --emb_dims 16 --wandb disabled --model_path none".split()
@@ -25,32 +24,17 @@ TINY = "--num_points 64 --k 5 --emb_dims 16 --wandb disabled --model_path none".
 
 def judge(folder: Path, data: Path, *words: str) -> Path:
     """Run the script's body in ``folder`` on this rank; returns the run folder."""
-    before = os.getcwd()
-    os.chdir(folder)
-    try:
-        args = eval_svm.get_args_parser().parse_args(
-            ["--data_root", str(data), "--exp_name", "run", *TINY, *words]
-        )
-        eval_svm.judge_encoder(args, distributed.start())
-    finally:
-        os.chdir(before)
-    return folder / "checkpoints" / "run"
-
-
-def results(run: Path) -> list[dict[str, Any]]:
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    body = eval_svm.judge_encoder
+    return run_body(eval_svm, body, folder, data, (*TINY, *words))
 
 
 def test_two_processes_give_the_numbers_of_one(
     tmp_path: Path, synthetic_root: Path, two_ranks
 ) -> None:
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
     words = ("--dataset", "modelnet40", "scanobjectnn", "--C", "1", "100")
-    one = results(judge(tmp_path / "one", synthetic_root, *words))
+    one = read_metrics(judge(tmp_path / "one", synthetic_root, *words))
     runs = two_ranks.run(judge, tmp_path / "two", synthetic_root, *words)
-    two = results(runs[0])
+    two = read_metrics(runs[0])
     assert [line["dataset"] for line in one] == ["modelnet40", "scanobjectnn"]
     for mine, theirs in zip(one, two, strict=True):
         assert set(mine) == set(theirs)
@@ -67,7 +51,7 @@ def test_C_is_chosen_without_test_data_and_files_agree(
     words = ("--model_path", str(tmp_path / "w.pth"), "--C", "100", "1", "0.01")
     features = tmp_path / "f.npz"
     run = judge(tmp_path, synthetic_root, *words, "--save_features", str(features))
-    (line,) = results(run)
+    (line,) = read_metrics(run)
     saved = np.load(features)
     assert saved["train"].shape == (24, 32)
     assert saved["test"].shape == (16, 32)
@@ -109,7 +93,7 @@ def test_the_segmentation_encoder_and_the_variants_of_scanobjectnn(
             *("--dataset", "scanobjectnn", "--variant", variant),
             *("--save_features", str(tmp_path / f"{variant}.npz")),
         )
-        sizes.append(results(run)[0]["train_size"])
+        sizes.append(read_metrics(run)[0]["train_size"])
         assert np.load(tmp_path / f"{variant}.npz")["train"].shape == (24, 16)
     assert sizes == [24, 24]
     features = [

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -18,7 +16,8 @@ import train_crosspoint
 from models.dgcnn import DGCNN
 from models.image import ImageEncoder
 from models.partseg import DGCNNPartSeg
-from utils import checkpoint, cli, distributed
+from tests.runs import interrupted, metrics, run_body, same_records, weights
+from utils import cli
 from utils.training import DivergenceError, cosine
 
 TINY = (
@@ -33,34 +32,15 @@ STEP_KEYS = {
 
 def pretrain(folder: Path, data: Path, *words: str) -> Path:
     """Run the script's body in ``folder`` on this rank; returns the run folder."""
-    before = os.getcwd()
-    os.chdir(folder)
-    try:
-        args = train_crosspoint.get_args_parser().parse_args(
-            ["--data_root", str(data), "--exp_name", "run", *TINY, *words]
-        )
-        train_crosspoint.pretrain(args, distributed.start())
-    finally:
-        os.chdir(before)
-    return folder / "checkpoints" / "run"
-
-
-def metrics(run: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The records of steps and of epochs."""
-    lines = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
-    return [x for x in lines if "step" in x], [x for x in lines if "epoch_end" in x]
-
-
-def weights(run: Path, name: str = "best_model.pth") -> dict[str, torch.Tensor]:
-    return torch.load(run / "models" / name, weights_only=True)
+    body = train_crosspoint.pretrain
+    return run_body(train_crosspoint, body, folder, data, (*TINY, *words))
 
 
 @pytest.mark.parametrize("model", ["dgcnn", "dgcnn_seg"])
 def test_two_processes_give_the_numbers_of_one(
     model: str, tmp_path: Path, synthetic_root: Path, two_ranks
 ) -> None:
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
+
     words = ("--model", model, "--precision", "fp64", "--epochs", "2")
     words += ("--svm_every", "2")
     one = pretrain(tmp_path / "one", synthetic_root, *words)
@@ -167,29 +147,13 @@ def test_without_modelnet40_the_last_weights_are_the_best(
 UNUSED = ("bn7", "bn8", "bn9", "bn10")
 
 
-class Interrupted(Exception):
-    pass
-
-
 def test_resuming_inside_an_epoch_gives_the_uninterrupted_run(
-    tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, synthetic_root: Path
 ) -> None:
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "parts").mkdir()
     words = ("--epochs", "2", "--checkpoint_steps", "2")
     whole = pretrain(tmp_path / "whole", synthetic_root, *words)
-
-    write = checkpoint.save_training_state
-
-    def write_then_die(path, arguments, progress, **parts) -> None:
-        write(path, arguments, progress, **parts)
-        if progress.step == 4:  # the first step of the second epoch is done
-            raise Interrupted
-
-    monkeypatch.setattr(checkpoint, "save_training_state", write_then_die)
-    with pytest.raises(Interrupted):
-        pretrain(tmp_path / "parts", synthetic_root, *words)
-    monkeypatch.undo()
+    # After the first step of the second epoch.
+    interrupted(4, pretrain, tmp_path / "parts", synthetic_root, *words)
     run = tmp_path / "parts" / "checkpoints" / "run"
     with open(run / "metrics.jsonl", "a") as file:  # steps after the checkpoint
         file.write('{"step": 4, "epoch": 1, "loss": 0}\n{"step": 5, "ep')
@@ -197,10 +161,7 @@ def test_resuming_inside_an_epoch_gives_the_uninterrupted_run(
         pretrain(tmp_path / "parts", synthetic_root, *words, "--resume", "--lr", "0.5")
     pretrain(tmp_path / "parts", synthetic_root, *words, "--resume")
 
-    for mine, theirs in zip(metrics(whole), metrics(run), strict=True):
-        for line, other in zip(mine, theirs, strict=True):
-            for name in set(line) - {"samples_per_second", "data_wait"}:
-                assert line[name] == other[name], name
+    same_records(whole, run)
     for name in ("best_model.pth", "img_model_best.pth"):
         theirs = weights(run, name)
         assert all(torch.equal(v, theirs[n]) for n, v in weights(whole, name).items())
@@ -229,7 +190,6 @@ def test_half_precision_starts_where_float32_does(
 ) -> None:
     first = []
     for number, words in enumerate([("fp32",), (precision,)]):
-        (tmp_path / str(number)).mkdir()
         run = pretrain(
             *(tmp_path / str(number), synthetic_root),
             *("--epochs", "1", "--optimizer", "sgd", "--precision", *words),
@@ -311,8 +271,6 @@ def test_damage_in_one_rank_s_share_ends_all_ranks_with_its_message(
 def test_weights_to_start_from_are_loaded_into_both_encoders(
     tmp_path: Path, synthetic_root: Path
 ) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
     first = pretrain(tmp_path / "a", synthetic_root, "--epochs", "1") / "models"
     words = ("--epochs", "1", "--lr", "1e-30", "--seed", "5")
     run = pretrain(

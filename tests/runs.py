@@ -1,0 +1,82 @@
+"""What tests of whole scripts share: running one in a folder, reading what it wrote."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from utils import checkpoint, distributed
+from utils.logger import read_metrics
+
+SPEED = {"samples_per_second", "data_wait"}  # values that no two runs share
+
+
+def run_body(
+    script: ModuleType, body: Callable, folder: Path, data: Path, words: Sequence[str]
+) -> Path:
+    """Run a script's body in ``folder`` on this rank; returns the run folder."""
+    before = os.getcwd()
+    folder.mkdir(exist_ok=True)
+    os.chdir(folder)
+    try:
+        args = script.get_args_parser().parse_args(
+            ["--data_root", str(data), "--exp_name", "run", *words]
+        )
+        body(args, distributed.start())
+    finally:
+        os.chdir(before)
+    return folder / "checkpoints" / args.exp_name
+
+
+def metrics(run: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The records of steps and of epochs."""
+    lines = read_metrics(run)
+    return [x for x in lines if "step" in x], [x for x in lines if "epoch_end" in x]
+
+
+def judged(run: Path) -> dict[str, Any]:
+    """The one record of ``--eval``."""
+    (record,) = read_metrics(run)
+    return record
+
+
+def weights(run: Path, name: str = "best_model.pth") -> dict[str, torch.Tensor]:
+    """A file of ``models/``."""
+    return torch.load(run / "models" / name, weights_only=True)
+
+
+def same_records(one: Path, two: Path) -> None:
+    """Every record of two runs is equal, but for their speed."""
+    for mine, theirs in zip(metrics(one), metrics(two), strict=True):
+        for line, other in zip(mine, theirs, strict=True):
+            assert set(line) == set(other)
+            for name in set(line) - SPEED:
+                assert line[name] == other[name], name
+
+
+class _Interrupted(Exception):
+    pass
+
+
+def interrupted(step: int, run: Callable, *args: Any) -> None:
+    """``run(*args)``, which must end when the checkpoint of ``step`` is written."""
+    write = checkpoint.save_training_state
+
+    def write_then_die(path, arguments, progress, **parts) -> None:
+        write(path, arguments, progress, **parts)
+        if progress.step == step:
+            raise _Interrupted
+
+    checkpoint.save_training_state = write_then_die
+    try:
+        run(*args)
+    except _Interrupted:
+        return
+    finally:
+        checkpoint.save_training_state = write
+    raise AssertionError("the run was not interrupted")
