@@ -98,7 +98,7 @@ from utils.optim import (
     build_optimizer,
     scheduled,
 )
-from utils.plot import check_empty, save_part_examples
+from utils.part_pictures import check_empty, save_part_examples
 from utils.seed import seed_torch
 
 LAST = Path("models", "checkpoint_last.pth")

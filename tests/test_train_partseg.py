@@ -26,11 +26,11 @@ from datasets.shapenet_part import (
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
 from tests.ddp_helpers import Pool
-from utils import checkpoint, cli, distributed, plot
+from utils import checkpoint, cli, distributed, part_pictures
 from utils.checkpoint import save_weights
 from utils.metrics import shape_iou
 from utils.optim import DivergenceError, scheduled
-from utils.plot import FOREIGN, PALETTE
+from utils.part_pictures import FOREIGN, PALETTE
 
 TINY = (
     "--num_points 32 --k 4 --emb_dims 16 --batch_size 4 --num_workers 0 "
@@ -523,7 +523,9 @@ def test_training_writes_the_predictions_of_the_best_weights(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = []
-    monkeypatch.setattr(plot, "save_part_predictions", lambda *a: written.append(a))
+    monkeypatch.setattr(
+        part_pictures, "save_part_predictions", lambda *a: written.append(a)
+    )
     judge = train_partseg.evaluate
     scores = iter([0.5, 0.9, 0.1, 0.0])  # the second epoch is the best
 
