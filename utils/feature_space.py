@@ -41,7 +41,7 @@ def plane_map(features: np.ndarray, seed: int, perplexity: float = 30.0) -> np.n
 
     Args:
         features: (M, F), finite.
-        seed: of the optimisation, which starts at the principal components.
+        seed: of the search for the principal components, where the map starts.
         perplexity: neighbours that count, roughly; at most a third of the others.
 
     Returns:

@@ -84,8 +84,8 @@ def test_colours_of_classes_differ() -> None:
 
 def test_maps_have_a_colour_and_a_name_a_class_at_its_middle() -> None:
     random = np.random.default_rng(0)
-    labels = np.array([5] * 30 + [2] * 30)
-    places = random.normal(size=(60, 2)) + np.where(labels == 5, 0, 30)[:, None]
+    labels = np.array([4] * 30 + [2] * 30)
+    places = random.normal(size=(60, 2)) + np.where(labels == 4, 0, 30)[:, None]
     names = [f"class {i}" for i in range(7)]
     figure = plot.map_figure({"left": places, "right": -places}, labels, names, "all")
     drawn(figure)
@@ -93,11 +93,11 @@ def test_maps_have_a_colour_and_a_name_a_class_at_its_middle() -> None:
     for axes in figure.axes:
         (dots,) = axes.collections
         colours, shown = dots.get_facecolors(), np.asarray(dots.get_offsets())
-        assert len(np.unique(colours[labels == 5], axis=0)) == 1
+        assert len(np.unique(colours[labels == 4], axis=0)) == 1
         assert len(np.unique(colours, axis=0)) == 2
         texts = {text.get_text(): text for text in axes.texts}
-        assert set(texts) == {"class 2", "class 5"}
-        for label in (2, 5):
+        assert set(texts) == {"class 2", "class 4"}
+        for label in (2, 4):
             own = shown[labels == label]
             place = np.array(texts[f"class {label}"].get_position())
             middle = np.median(own, axis=0)
@@ -175,12 +175,13 @@ def test_neighbours_are_framed_and_named_by_their_class() -> None:
 
 
 def test_a_cloud_is_upright_and_its_far_points_are_paler() -> None:
-    points = np.array([[0.0, 0, 0], [0, 2, 0], [0, 0, 3]])
+    points = np.array([[0.0, 0, 3], [0, 2, 0], [0, 0, 0]])
     flat, order, fade = plot.project(points)
     place = dict(zip(order.tolist(), zip(flat, fade, strict=True), strict=True))
-    assert place[1][0][1] < place[0][0][1]  # y of the figure points down
-    assert place[1][0][0] == pytest.approx(place[0][0][0])
-    assert place[2][1] == 0 < place[0][1] <= 0.45  # z comes towards the viewer
+    assert order.tolist() == [2, 1, 0]
+    assert place[1][0][1] < place[2][0][1]  # y of the figure points down
+    assert place[1][0][0] == pytest.approx(place[2][0][0])
+    assert place[0][1] == 0 < place[2][1] <= 0.45  # z comes towards the viewer
     assert np.abs(flat).max() == pytest.approx(0.42)
     axes = Figure().add_subplot()
     colours = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
