@@ -61,9 +61,8 @@ from models import point_encoder
 from utils import checkpoint, distributed
 from utils.features import extract_features
 from utils.logger import RunLogger, open_run_folder
-from utils.metrics import confusion_matrix, mean_class_accuracy
 from utils.seed import seed_torch
-from utils.svm import choose_C, fit_linear_svm
+from utils.svm import judge_features
 
 Splits = tuple[LabelledClouds, ...]  # this rank's shares
 
@@ -141,28 +140,23 @@ def evaluate(
 
     def judge() -> dict[str, object]:
         begin = time.perf_counter()
-        C, held_out = choose_C(features[0], labels[0], args.C, args.seed)
-        rows, chosen = [], None
-        for value in sorted(args.C):
-            predicted = fit_linear_svm(features[0], labels[0], value).predict(
-                features[1]
-            )
-            matrix = confusion_matrix(labels[1], predicted, len(classes))
-            accuracy = float(np.trace(matrix) / matrix.sum())
-            row = {"C": value, "held_out": held_out.get(value), "test": accuracy}
-            rows.append(row)
-            if value == C:
-                chosen = {
-                    "C": C,
-                    "accuracy": accuracy,
-                    "class_accuracy": mean_class_accuracy(matrix),
-                }
-                write_confusion(
-                    logger.folder / f"confusion_{name}.csv", matrix, classes
-                )
+        found = judge_features(
+            *((features[0], labels[0]), (features[1], labels[1])),
+            *(len(classes), args.C, args.seed),
+            test_every_C=True,
+        )
+        write_confusion(logger.folder / f"confusion_{name}.csv", found.matrix, classes)
         seconds["svm_seconds"] = round(time.perf_counter() - begin, 2)
-        sizes = {"train_size": len(labels[0]), "test_size": len(labels[1])}
-        return {**chosen, **sizes, **seconds, "table": rows}
+        rows = [
+            {"C": C, "held_out": found.held_out.get(C), "test": found.test[C]}
+            for C in sorted(found.test)
+        ]
+        return {
+            **{"C": found.C, "accuracy": found.accuracy},
+            **{"class_accuracy": found.class_accuracy},
+            **{"train_size": found.train_size, "test_size": found.test_size},
+            **{**seconds, "table": rows},
+        }
 
     result = distributed.run_on_main(judge)
     logger.info(render(name, result))

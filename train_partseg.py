@@ -81,7 +81,7 @@ from utils import checkpoint, distributed
 from utils.checkpoint import LoadReport, Progress
 from utils.logger import RunLogger, open_run_folder, progress, run_rows
 from utils.metrics import part_figures, shape_iou
-from utils.plot import check_empty, save_part_examples
+from utils.part_pictures import check_empty, save_part_examples
 from utils.seed import seed_torch
 from utils.training import (
     BEST,

@@ -23,9 +23,9 @@ from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
 from tests.runs import interrupted, judged, metrics, same_records, weights
 from tests.segment import EPOCH_KEYS, SCRATCH, TEST_KEYS, segment
-from utils import cli, distributed, plot
+from utils import cli, distributed, part_pictures
 from utils.checkpoint import save_weights
-from utils.plot import FOREIGN, PALETTE
+from utils.part_pictures import FOREIGN, PALETTE
 from utils.training import scheduled
 
 STEP_KEYS = {"step", "epoch", "loss", "lr", "samples_per_second", "data_wait"}
@@ -235,7 +235,9 @@ def test_training_writes_the_predictions_of_the_best_weights(
     tmp_path: Path, part_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = []
-    monkeypatch.setattr(plot, "save_part_predictions", lambda *a: written.append(a))
+    monkeypatch.setattr(
+        part_pictures, "save_part_predictions", lambda *a: written.append(a)
+    )
     judge = train_partseg.evaluate
     scores = iter([0.5, 0.9, 0.1, 0.0])  # the second epoch is the best
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 # One number per purpose, so that two purposes never share a stream.
-ORDER, POINTS, PICTURE, SHAPE, SPLIT, EPISODE = range(6)
+ORDER, POINTS, PICTURE, SHAPE, SPLIT, EPISODE, SAMPLE = range(7)
 
 
 def generator(purpose: int, *key: int) -> np.random.Generator:

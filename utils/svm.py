@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from sklearn.svm import SVC
 
+from utils.metrics import confusion_matrix, mean_class_accuracy
 from utils.seed import SPLIT, generator
 
 
@@ -84,3 +85,75 @@ def choose_C(
         for C in sorted(candidates)
     }
     return max(accuracy, key=lambda C: (accuracy[C], -C)), accuracy
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a linear SVM says of an encoder's features; C chosen without test data."""
+
+    C: float
+    held_out: dict[float, float]  # accuracy by C; empty for a single candidate
+    test: dict[float, float]  # accuracy by C, of those that were fitted
+    matrix: np.ndarray  # test counts at the chosen C: true classes down
+    train_size: int
+
+    @property
+    def accuracy(self) -> float:
+        """The share of the test split that is right, at the chosen C."""
+        return self.test[self.C]
+
+    @property
+    def class_accuracy(self) -> float:
+        """The mean of that share over the classes that occur."""
+        return mean_class_accuracy(self.matrix)
+
+    @property
+    def test_size(self) -> int:
+        return int(self.matrix.sum())
+
+
+def judge_features(
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    num_classes: int,
+    candidates: Sequence[float],
+    seed: int = 0,
+    test_every_C: bool = False,
+) -> Judgement:
+    """Choose C on held-out training data, fit on all of them, count on the test split.
+
+    Args:
+        train, test: features (M, F) and labels (M,) in [0, num_classes).
+        num_classes: how many there are.
+        candidates: values of C, at least one.
+        seed: of the held-out rows.
+        test_every_C: also the test accuracy of the values that were not chosen.
+
+    Raises:
+        ValueError: see :func:`fit_linear_svm`.
+    """
+    C, held_out = choose_C(*train, candidates, seed)
+    accuracy, matrices = {}, {}
+    for value in sorted(candidates) if test_every_C else [C]:
+        predicted = fit_linear_svm(*train, value).predict(test[0])
+        matrices[value] = confusion_matrix(test[1], predicted, num_classes)
+        accuracy[value] = float(np.trace(matrices[value]) / matrices[value].sum())
+    return Judgement(C, held_out, accuracy, matrices[C], len(train[1]))
+
+
+def judgement_table(judgements: Mapping[str, Mapping[str, Judgement]]) -> str:
+    """A line for each data set and encoder: accuracies in %, C, numbers of clouds.
+
+    Args:
+        judgements: by data set, then by encoder.
+    """
+    form = "{:<14}{:<13}{:>9}{:>12}{:>8}{:>8}{:>7}"
+    heads = ("data set", "encoder", "accuracy", "mean class", "C", "train", "test")
+    lines = [form.format(*heads)]
+    lines.append("-" * len(lines[0]))
+    for name, encoders in judgements.items():
+        for encoder, found in encoders.items():
+            rates = (f"{100 * x:.2f}" for x in (found.accuracy, found.class_accuracy))
+            sizes = (found.train_size, found.test_size)
+            lines.append(form.format(name, encoder, *rates, f"{found.C:g}", *sizes))
+    return "\n".join(lines)

@@ -1,59 +1,192 @@
-"""Pictures of parts: colours, and what stands where on the contact sheet."""
+"""Figures: what they say, in which colour and where, not every pixel."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import itertools
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
-from datasets.shapenet_part import CATEGORIES, FIRST_PART, PARTS_PER_CATEGORY
-from utils.plot import FOREIGN, PALETTE, check_empty, part_colours, part_sheet
-
-
-def test_parts_of_a_category_differ_and_foreign_ones_are_grey() -> None:
-    for category, (first, count) in enumerate(
-        zip(FIRST_PART, PARTS_PER_CATEGORY, strict=True)
-    ):
-        colours = part_colours(np.arange(50), category)
-        assert len({tuple(c) for c in colours[first : first + count].tolist()}) == count
-        others = np.delete(colours, range(first, first + count), axis=0)
-        assert (others == FOREIGN).all()
+from utils import plot
 
 
-def test_the_sheet_shows_truth_beside_prediction() -> None:
-    random = np.random.default_rng(0)
-    category = np.array([0, 4, 4])
-    points = random.normal(size=(3, 20, 3)).astype(np.float32)
-    target = np.array([[0] * 20, [12] * 20, [13] * 20])
-    predicted = np.array([[0] * 20, [12] * 10 + [13] * 10, [40] * 20])
-    rows = np.array([2, 5, 7])
-    figure = part_sheet(list(CATEGORIES), rows, category, points, target, predicted)
+def drawn(figure: Figure) -> FigureCanvasAgg:
+    """The figure, drawn: places of its texts are known afterwards."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return canvas
+
+
+def covered(texts: list, canvas: FigureCanvasAgg) -> list[tuple[str, str]]:
+    """Pairs of texts that cover each other."""
+    boxes = [(t.get_text(), t.get_window_extent(canvas.get_renderer())) for t in texts]
+    return [
+        (a, b)
+        for (a, one), (b, other) in itertools.combinations(boxes, 2)
+        if one.overlaps(other)
+    ]
+
+
+def test_a_confusion_matrix_has_counts_names_and_shares_in_their_places() -> None:
+    matrix = np.array([[3, 1, 0], [0, 0, 0], [2, 0, 6]])
+    figure = plot.confusion_figure(matrix, ["ant", "bee", "cat"], "a title")
     (axes,) = figure.axes
-    clouds = [c for c in axes.collections if len(c.get_offsets()) == 20]
-    assert len(clouds) == 6
-    places = [np.mean(c.get_offsets(), axis=0) for c in clouds]
-    for truth, guess in zip(places[::2], places[1::2], strict=True):
-        assert guess[0] > truth[0] + 0.8  # to the right of it, at the same height
-        assert guess[1] == pytest.approx(truth[1])
-    assert places[0][1] < places[2][1] == pytest.approx(places[4][1], abs=0.3)
-    # The nearest point has its colour whole; those behind are paler.
-    nearest = [c.get_facecolors()[-1][:3] * 255 for c in clouds]
-    wanted = [PALETTE[0], PALETTE[0], PALETTE[0], None, PALETTE[1], FOREIGN]
-    for found, colour in zip(nearest, wanted, strict=True):
-        assert colour is None or np.allclose(found, colour)
-    mixed = clouds[3].get_facecolors()[:, :3]
-    reddish = mixed[:, 0] > mixed[:, 2]  # the second colour, however pale
-    assert reddish.sum() == 10
-    texts = [text.get_text() for text in axes.texts]
-    for said in ("airplane", "chair", "#2  IoU 100%", "#5  IoU 62%", "#7  IoU 75%"):
-        assert said in texts
+    assert axes.get_title() == "a title"
+    for axis, said in ((axes.xaxis, "predicted"), (axes.yaxis, "true class")):
+        assert [t.get_text() for t in axis.get_ticklabels()] == ["ant", "bee", "cat"]
+        assert axis.get_label_text() == said
+    counts = {
+        tuple(map(round, t.get_position())): t.get_text()
+        for t in axes.texts
+        if t.get_text().isdigit()
+    }
+    # (column, row): a prediction and a truth
+    assert counts == {(0, 0): "3", (1, 0): "1", (0, 2): "2", (2, 2): "6"}
+    (image,) = axes.images
+    shares = [[0.75, 0.25, 0], [0, 0, 0], [0.25, 0, 0.75]]
+    assert np.allclose(image.get_array(), shares)
+    (right,) = axes.child_axes
+    assert [t.get_text() for t in right.get_yticklabels()] == ["75%", "–", "75%"]
 
 
-def test_only_empty_folders_are_written_to(tmp_path: Path) -> None:
-    check_empty(tmp_path / "new", "--flag")
-    check_empty(tmp_path, "--flag")
-    (tmp_path / "file").touch()
-    for path in (tmp_path, tmp_path / "file"):
-        with pytest.raises(ValueError, match=r"--flag .* is not an empty folder"):
-            check_empty(path, "--flag")
+@pytest.mark.parametrize("classes", [10, 40])
+def test_a_confusion_matrix_stays_readable(classes: int) -> None:
+    matrix = 100 * np.eye(classes, dtype=int)
+    matrix[:3] = 100
+    names = [f"a_long_name_{i}" for i in range(classes)]
+    figure = plot.confusion_figure(matrix, names, "title")
+    canvas = drawn(figure)
+    (axes,) = figure.axes
+    assert max(figure.get_size_inches()) < 14
+    texts = [*axes.texts, *axes.get_xticklabels(), *axes.get_yticklabels()]
+    assert min(t.get_fontsize() for t in texts) >= 6.5
+    assert covered(axes.texts, canvas) == []
+    assert covered(axes.get_xticklabels(), canvas) == []
+    assert covered(axes.get_yticklabels(), canvas) == []
+
+
+def test_a_confusion_matrix_without_its_names_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(3, 3\) does not fit 2 class names"):
+        plot.confusion_figure(np.eye(3, dtype=int), ["a", "b"])
+
+
+def test_colours_of_classes_differ() -> None:
+    colours = plot.class_colours(40)
+    assert colours.shape == (40, 3)
+    assert colours.min() >= 0
+    assert colours.max() <= 1
+    apart = np.abs(colours[:, None] - colours[None]).max(axis=2) + np.eye(40)
+    assert apart.min() > 0.05
+
+
+def test_maps_have_a_colour_and_a_name_a_class_at_its_middle() -> None:
+    random = np.random.default_rng(0)
+    labels = np.array([4] * 30 + [2] * 30)
+    places = random.normal(size=(60, 2)) + np.where(labels == 4, 0, 30)[:, None]
+    names = [f"class {i}" for i in range(7)]
+    figure = plot.map_figure({"left": places, "right": -places}, labels, names, "all")
+    drawn(figure)
+    assert [axes.get_title() for axes in figure.axes] == ["left", "right"]
+    for axes in figure.axes:
+        (dots,) = axes.collections
+        colours, shown = dots.get_facecolors(), np.asarray(dots.get_offsets())
+        assert len(np.unique(colours[labels == 4], axis=0)) == 1
+        assert len(np.unique(colours, axis=0)) == 2
+        texts = {text.get_text(): text for text in axes.texts}
+        assert set(texts) == {"class 2", "class 4"}
+        for label in (2, 4):
+            own = shown[labels == label]
+            place = np.array(texts[f"class {label}"].get_position())
+            middle = np.median(own, axis=0)
+            assert np.linalg.norm(place - middle) < 25  # points, of a panel of 400
+            hue = np.array(to_rgb(texts[f"class {label}"].get_color()))
+            assert np.allclose(hue, 0.62 * colours[labels == label][0, :3])
+    left, right = (
+        np.asarray(axes.collections[0].get_offsets()) for axes in figure.axes
+    )
+    assert np.allclose(left - left.mean(axis=0), right.mean(axis=0) - right, atol=0.1)
+
+
+def test_forty_names_do_not_cover_each_other() -> None:
+    random = np.random.default_rng(0)
+    labels = np.repeat(np.arange(40), 5)
+    mixed = random.normal(size=(200, 2))  # all medoids near one place
+    names = [f"a_long_name_{i}" for i in range(40)]
+    figure = plot.map_figure({"": mixed}, labels, names)
+    canvas = drawn(figure)
+    (axes,) = figure.axes
+    assert len(axes.texts) == 40
+    assert covered(axes.texts, canvas) == []
+    inside = axes.get_window_extent()
+    for text in axes.texts:
+        box = text.get_window_extent(canvas.get_renderer())
+        assert inside.x0 <= box.x0 < box.x1 <= inside.x1
+        assert inside.y0 <= box.y0 < box.y1 <= inside.y1
+
+
+def test_a_map_of_other_clouds_is_refused() -> None:
+    with pytest.raises(ValueError, match="left: 4 places, 3 labels"):
+        plot.map_figure({"left": np.zeros((4, 2))}, np.zeros(3, int), ["a"])
+
+
+def test_boxes_go_to_the_nearest_free_place() -> None:
+    centres = np.array([[20.0, 20], [80, 80], [81, 80], [99, 10]])
+    moved = plot.separate(centres, np.full((4, 2), (10.0, 6.0)), 100)
+    assert np.allclose(moved[:2], centres[:2])  # nothing was in their way
+    assert moved[2, 0] == 81
+    assert 6 <= abs(moved[2, 1] - 80) <= 11  # up or down, where it is nearer
+    assert np.allclose(moved[3], (95, 10))  # inside the square
+
+
+def test_neighbours_are_framed_and_named_by_their_class() -> None:
+    random = np.random.default_rng(0)
+    query = random.normal(size=(2, 30, 3))
+    found = random.normal(size=(2, 3, 30, 3))
+    labels = np.array([[0, 1, 0], [2, 0, 1]])
+    cosine = np.array([[0.9, 0.8, 0.7], [0.6, 0.5, 0.4]])
+    figure = plot.neighbour_figure(
+        *(query, np.array([0, 1]), found, labels, cosine),
+        *(["ant", "bee", "cat"], "a title"),
+    )
+    (axes,) = figure.axes
+    frames = [to_rgb(box.get_edgecolor()[:3]) for box in axes.patches]
+    asked, (same, other) = frames[0], (plot.SAME, plot.OTHER)
+    row_1, row_2 = [asked, same, other, same], [asked, other, other, same]
+    assert np.allclose(frames, [*row_1, *row_2])
+    assert not np.allclose(asked, same)
+    assert not np.allclose(asked, other)
+    texts = [t.get_text() for t in axes.texts]
+    names = [t for t in texts if t in ("ant", "bee", "cat")]
+    assert names == ["ant", "ant", "bee", "ant", "bee", "cat", "ant", "bee"]
+    assert [t for t in texts if t.startswith("cosine")] == [
+        f"cosine {value:.3f}" for value in cosine.ravel()
+    ]
+    assert texts[0] == "a title"
+    clouds = [np.asarray(c.get_offsets()) for c in axes.collections]
+    wanted = [query[0], *found[0], query[1], *found[1]]
+    for box, cloud, points in zip(axes.patches, clouds, wanted, strict=True):
+        extent = np.array((box.get_width(), box.get_height()))
+        middle = np.array(box.get_xy()) + extent / 2
+        assert np.allclose(cloud - middle, plot.project(points)[0])
+    assert covered(axes.texts, drawn(figure)) == []
+
+
+def test_a_cloud_is_upright_and_its_far_points_are_paler() -> None:
+    points = np.array([[0.0, 0, 3], [0, 2, 0], [0, 0, 0]])
+    flat, order, fade = plot.project(points)
+    place = dict(zip(order.tolist(), zip(flat, fade, strict=True), strict=True))
+    assert order.tolist() == [2, 1, 0]
+    assert place[1][0][1] < place[2][0][1]  # y of the figure points down
+    assert place[1][0][0] == pytest.approx(place[2][0][0])
+    assert place[0][1] == 0 < place[2][1] <= 0.45  # z comes towards the viewer
+    assert np.abs(flat).max() == pytest.approx(0.42)
+    axes = Figure().add_subplot()
+    colours = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
+    plot.draw_cloud(axes, points, colours, (5, 7), 1.0)
+    (cloud,) = axes.collections
+    assert np.allclose(cloud.get_offsets(), flat + np.array((5, 7)))
+    shown = cloud.get_facecolors()[:, :3]
+    assert np.allclose(shown, 1 - (1 - colours[order]) * (1 - fade[:, None]))

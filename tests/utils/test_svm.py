@@ -65,3 +65,43 @@ def test_unusable_input_is_refused() -> None:
     features[3, 4] = np.nan
     with pytest.raises(ValueError, match="not finite"):
         svm.fit_linear_svm(features, labels)
+
+
+def test_a_judgement_is_that_of_the_chosen_C_on_the_test_rows() -> None:
+    features, labels = blobs(300, 4, 1.2)
+    train, test = (features[:200], labels[:200]), (features[200:], labels[200:])
+    every = svm.judge_features(train, test, 5, CANDIDATES, 3, test_every_C=True)
+    chosen, held_out = svm.choose_C(*train, CANDIDATES, seed=3)
+    assert (every.C, every.held_out) == (chosen, held_out)
+    assert (every.train_size, every.test_size) == (200, 100)
+    for C in CANDIDATES:
+        right = SVC(kernel="linear", C=C).fit(*train).predict(test[0]) == test[1]
+        assert every.test[C] == np.mean(right)
+        if chosen == C:
+            assert every.accuracy == np.mean(right)
+            assert every.class_accuracy == pytest.approx(
+                np.mean([right[test[1] == c].mean() for c in range(4)])
+            )
+    predicted = svm.fit_linear_svm(*train, chosen).predict(test[0])
+    counts = np.zeros((5, 5), int)
+    for truth, guess in zip(test[1], predicted, strict=True):
+        counts[truth, guess] += 1
+    assert (every.matrix == counts).all()
+    one = svm.judge_features(train, test, 5, CANDIDATES, 3)
+    assert one.test == {chosen: every.accuracy}
+    assert (one.matrix == counts).all()
+
+
+def test_the_table_has_a_line_a_data_set_and_encoder() -> None:
+    matrix = np.array([[3, 1], [0, 1]])
+    judgement = svm.Judgement(0.1, {}, {0.1: 0.8}, matrix, 20)
+    other = svm.Judgement(100, {}, {100: 0.5}, matrix, 21)
+    text = svm.judgement_table({"a": {"x": judgement, "y": other}, "b": {"x": other}})
+    head, rule, *lines = text.split("\n")
+    assert head.split("  ")[0] == "data set"
+    assert set(rule) == {"-"}
+    assert [line.split() for line in lines] == [
+        ["a", "x", "80.00", "87.50", "0.1", "20", "5"],
+        ["a", "y", "50.00", "87.50", "100", "21", "5"],
+        ["b", "x", "50.00", "87.50", "100", "21", "5"],
+    ]

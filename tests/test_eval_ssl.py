@@ -1,0 +1,174 @@
+"""The notebook: as committed, and run from top to bottom."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from datasets import labelled_clouds
+from models import point_encoder
+from tests.test_imports import PACKAGES, modules_in, within
+from utils import metrics, svm
+from utils.checkpoint import save_weights
+from utils.features import extract_features
+from utils.seed import seed_torch
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = {"num_points": 48, "k": 5, "emb_dims": 16, "seed": 3, "num_queries": 2}
+CANDIDATES = [0.1, 1000.0]
+SETS = ("modelnet40", "scanobjectnn")
+
+
+def read() -> Any:
+    return nbformat.read(ROOT / "eval_ssl.ipynb", as_version=4)
+
+
+def code_cells(notebook: Any) -> list[Any]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def parameters_of(notebook: Any) -> Any:
+    tagged = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    return tagged[0]
+
+
+def run(
+    notebook: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, **values: object
+) -> dict[str, Any]:
+    """Replace the parameters, execute, and give the code cells by their ids."""
+    cell = parameters_of(notebook)
+    before = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in ast.parse(cell.source).body
+    }
+    assert set(values) <= set(before), "a parameter that the notebook does not have"
+    cell.source = "\n".join(f"{k} = {v!r}" for k, v in (before | values).items())
+    # Nothing of the user's own set-up of Jupyter plays a part, or is written to.
+    for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(folder / name.lower()))
+    NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(ROOT)}}
+    ).execute()
+    return {cell.id: cell for cell in code_cells(notebook)}
+
+
+def printed(cell: Any) -> str:
+    return "".join(o.text for o in cell.outputs if o.get("name") == "stdout")
+
+
+def pictures(cell: Any) -> int:
+    return sum("image/png" in output.get("data", {}) for output in cell.outputs)
+
+
+def test_the_notebook_is_committed_clean() -> None:
+    notebook = read()
+    nbformat.validate(notebook)
+    for cell in code_cells(notebook):
+        assert cell.outputs == []
+        assert cell.execution_count is None
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert notebook.metadata.kernelspec.name == "python3"
+    ids = [cell.id for cell in notebook.cells]
+    assert len(set(ids)) == len(ids)
+    assert parameters_of(notebook).id == "parameters"
+    for cell in notebook.cells:
+        assert set(cell.metadata) <= {"tags"}
+
+
+def test_the_notebook_imports_the_packages_and_no_script() -> None:
+    source = "\n".join(cell.source for cell in code_cells(read()))
+    source = source.replace("%matplotlib inline\n", "")
+    modules = modules_in(source)
+    assert "utils.features.extract_features" in modules
+    assert not [name for name in modules if not within(name, PACKAGES)]
+    tree = ast.parse(source)
+    assert not [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+
+
+@pytest.mark.slow
+def test_the_notebook_gives_the_numbers_of_the_functions(
+    tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed_torch(9)
+    trained = point_encoder("dgcnn", SMALL["k"], SMALL["emb_dims"])
+    save_weights(trained, tmp_path / "w.pth")
+    seed_torch(SMALL["seed"])
+    untrained = point_encoder("dgcnn", SMALL["k"], SMALL["emb_dims"])
+    cells = run(
+        read(),
+        tmp_path,
+        monkeypatch,
+        data_root=str(synthetic_root),
+        model_path=str(tmp_path / "w.pth"),
+        candidates=CANDIDATES,
+        tsne_clouds=12,
+        batch_size=7,
+        **SMALL,
+    )
+    loaded = f"w.pth: {len(trained.state_dict())} entries loaded\n"
+    assert printed(cells["weights"]).endswith(loaded)  # and nothing left out
+
+    wanted, shares = [], []
+    for name in SETS:
+        parts = [
+            labelled_clouds(name, synthetic_root, split, SMALL["num_points"])
+            for split in ("train", "test")
+        ]
+        labels = [part.labels for part in parts]
+        for called, encoder in (("untrained", untrained), ("pre-trained", trained)):
+            features = [
+                extract_features(encoder, part.points, 7, torch.device("cpu"))
+                for part in parts
+            ]
+            C, _ = svm.choose_C(features[0], labels[0], CANDIDATES, SMALL["seed"])
+            fitted = svm.fit_linear_svm(features[0], labels[0], C)
+            predicted = fitted.predict(features[1])
+            matrix = metrics.confusion_matrix(
+                labels[1], predicted, parts[0].num_classes
+            )
+            rates = (
+                fitted.score(features[1], labels[1]),
+                metrics.mean_class_accuracy(matrix),
+            )
+            figures = [f"{100 * rate:.2f}" for rate in rates]
+            sizes = [str(len(part)) for part in parts]
+            wanted.append([name, called, *figures, f"{C:g}", *sizes])
+            unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in features]
+            found = np.argsort(-(unit[1] @ unit[0].T), axis=1)[:, :5]
+            share = (labels[0][found] == labels[1][:, None]).mean()
+            shares.append(f"{name}, {called}: {share:.2%} of 5 neighbours")
+    table = [line.split() for line in printed(cells["svm"]).splitlines()[2:]]
+    assert table == wanted
+    # The two encoders can be told apart by it.
+    assert [row[2:] for row in table[::2]] != [row[2:] for row in table[1::2]]
+    lines = printed(cells["neighbours"]).splitlines()
+    for line, share in zip(lines, shares, strict=True):
+        assert line.startswith(share)
+    drawn = {name: pictures(cell) for name, cell in cells.items() if pictures(cell)}
+    assert drawn == {"confusion": 2, "tsne": 2, "neighbours": 2}
+    for name in set(cells) - {"svm"}:  # sklearn warns of classes of one or two clouds
+        assert not [o.text for o in cells[name].outputs if o.get("name") == "stderr"]
+
+
+@pytest.mark.slow
+def test_a_missing_file_of_weights_is_named(
+    tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CellExecutionError, match=r"CheckpointError.*no\.pth: no such"):
+        run(
+            read(),
+            tmp_path,
+            monkeypatch,
+            data_root=str(synthetic_root),
+            model_path=str(tmp_path / "no.pth"),
+            **SMALL,
+        )
