@@ -71,6 +71,7 @@ from datasets import labelled_clouds
 from datasets.files import DataError
 from datasets.modelnet import LabelledClouds
 from models import point_encoder
+from models.edgeconv import chosen_form
 from utils import checkpoint, distributed
 from utils.features import extract_features
 from utils.fewshot import PUBLISHED_SETTINGS, check_classes, evaluate_episodes
@@ -97,7 +98,8 @@ def judge_encoder(args: argparse.Namespace, process: distributed.Process) -> Non
     inputs = [] if args.model_path == cli.UNTRAINED else [args.model_path]
     folder = open_run_folder(args.exp_name, args.overwrite, inputs=inputs)
     with RunLogger(folder, vars(args)) as logger:
-        logger.introduce({"encoder": source, "k": str(args.k)})
+        form = "{}: {}".format(*chosen_form(args.edgeconv, process.device))
+        logger.introduce({"encoder": source, "k": str(args.k), "edgeconv": form})
         labels = distributed.gather_array(clouds.labels)
 
         def check() -> None:
@@ -145,6 +147,7 @@ def prepare(
     args: argparse.Namespace, process: distributed.Process
 ) -> tuple[LabelledClouds, nn.Module, str]:
     """This rank's clouds, the encoder and where it comes from."""
+    chosen_form(args.edgeconv, process.device)
     if args.k > args.num_points:
         raise ValueError(f"--k {args.k} is more than --num_points {args.num_points}")
     clouds = labelled_clouds(
@@ -152,7 +155,7 @@ def prepare(
         *((process.rank, process.world_size), args.variant),
     )
     seed_torch(args.seed)
-    encoder = point_encoder(args.model, args.k, args.emb_dims)
+    encoder = point_encoder(args.model, args.k, args.emb_dims, args.edgeconv)
     source = checkpoint.load_frozen(encoder, args.model_path, args.seed)
     return clouds, encoder, source
 

@@ -58,6 +58,7 @@ from datasets import labelled_clouds
 from datasets.files import DataError
 from datasets.modelnet import LabelledClouds
 from models import point_encoder
+from models.edgeconv import chosen_form
 from utils import checkpoint, distributed
 from utils.features import extract_features
 from utils.logger import RunLogger, open_run_folder
@@ -85,7 +86,8 @@ def judge_encoder(args: argparse.Namespace, process: distributed.Process) -> Non
     inputs = [] if args.model_path == cli.UNTRAINED else [args.model_path]
     folder = open_run_folder(args.exp_name, args.overwrite, inputs=inputs)
     with RunLogger(folder, vars(args)) as logger:
-        logger.introduce({"encoder": source, "k": str(args.k)})
+        form = "{}: {}".format(*chosen_form(args.edgeconv, process.device))
+        logger.introduce({"encoder": source, "k": str(args.k), "edgeconv": form})
         for name, splits in sets.items():
             result = evaluate(name, splits, encoder, process.device, args, logger)
             logger.record({"dataset": name, "model_path": args.model_path, **result})
@@ -99,6 +101,7 @@ def prepare(
         raise ValueError("--save_features takes one --dataset at a time")
     if not Path(args.save_features).parent.is_dir():
         raise ValueError(f"--save_features {args.save_features}: no such folder")
+    chosen_form(args.edgeconv, process.device)
     if args.k > args.num_points:
         raise ValueError(f"--k {args.k} is more than --num_points {args.num_points}")
     shard = (process.rank, process.world_size)
@@ -112,7 +115,7 @@ def prepare(
         for name in args.dataset
     }
     seed_torch(args.seed)
-    encoder = point_encoder(args.model, args.k, args.emb_dims)
+    encoder = point_encoder(args.model, args.k, args.emb_dims, args.edgeconv)
     source = checkpoint.load_frozen(encoder, args.model_path, args.seed)
     return sets, encoder, source
 

@@ -67,6 +67,7 @@ from datasets.modelnet import LabelledClouds
 from datasets.sampler import GlobalBatchSampler, labelled_share
 from models.dgcnn import DGCNN
 from models.dropout import set_dropout_step
+from models.edgeconv import chosen_form
 from utils import checkpoint, distributed
 from utils.checkpoint import LoadReport, Progress
 from utils.logger import RunLogger, open_run_folder, progress, run_rows
@@ -162,6 +163,7 @@ def prepare(
     split is this rank's share.
     """
     cli.check_fine_tuning(args)
+    chosen_form(args.edgeconv, process.device)
     if args.label_fraction > 1:
         raise ValueError(f"--label_fraction {args.label_fraction:g} is more than 1")
     shard = (process.rank, process.world_size)
@@ -178,7 +180,9 @@ def prepare(
             len(train), args.batch_size, *shard, args.seed, last="fill"
         )
     seed_torch(args.seed)
-    model = DGCNN(args.k, args.emb_dims, test.num_classes, args.dropout)
+    model = DGCNN(
+        *(args.k, args.emb_dims, test.num_classes, args.dropout, args.edgeconv)
+    )
     model.to(precision.dtype)  # before the weights, which may be float64 ones
     if args.model_path and not resumed:
         report = checkpoint.load_pretrained(model, args.model_path)
@@ -328,6 +332,7 @@ def description(
     )
     return {
         "model": f"{args.model} {parameters:.2f} M parameters, {trained:.2f} M trained",
+        "edgeconv": "{}: {}".format(*chosen_form(args.edgeconv, process.device)),
         "start": args.model_path or f"random weights (seed {args.seed})",
         "data": f"{args.dataset}, {len(train)} of {train.total} training and "
         f"{test.total} test clouds, {train.num_classes} classes, "

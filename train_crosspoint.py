@@ -84,6 +84,7 @@ from datasets.sampler import GlobalBatchSampler
 from datasets.shapenet_render import ShapeNetRender
 from models import point_encoder
 from models.crosspoint import CrossPoint
+from models.edgeconv import chosen_form
 from models.image import ImageEncoder
 from models.losses import NTXentLoss, crosspoint_loss
 from utils import checkpoint, distributed
@@ -163,6 +164,7 @@ def prepare(
     """Everything that can be wrong with flags and files, before anything is written."""
     if args.batch_size < 2:
         raise ValueError("--batch_size 1 leaves NT-Xent no negatives: use 2 or more")
+    chosen_form(args.edgeconv, process.device)
     if args.k > args.num_points:
         raise ValueError(f"--k {args.k} is more than --num_points {args.num_points}")
     dataset = ShapeNetRender(
@@ -188,7 +190,7 @@ def prepare(
                 )
     seed_torch(args.seed)
     model = CrossPoint(
-        point_encoder(args.model, args.k, args.emb_dims),
+        point_encoder(args.model, args.k, args.emb_dims, args.edgeconv),
         ImageEncoder(args.image_encoder),
     )
     starts = [
@@ -303,6 +305,7 @@ def description(
         best = "chosen by the SVM probe on ModelNet40's test split"
     return {
         "model": f"{args.model} {point}, {args.image_encoder} {image}",
+        "edgeconv": "{}: {}".format(*chosen_form(args.edgeconv, process.device)),
         "data": f"{len(dataset)} shapes in {args.data_root}, {args.num_points} points",
         **run_rows(args, process, len(sampler)),
         "best": f"models/best_model.pth is {best}",

@@ -75,6 +75,7 @@ from datasets.sampler import GlobalBatchSampler
 from datasets.shapenet_part import NUM_PARTS, ShapeNetPart
 from datasets.transforms import shuffle_points
 from models.dropout import set_dropout_step
+from models.edgeconv import chosen_form
 from models.losses import smoothed_cross_entropy
 from models.partseg import NUM_CATEGORIES, DGCNNPartSeg
 from utils import checkpoint, distributed
@@ -183,6 +184,7 @@ def prepare(
 ) -> tuple[DataLoader | None, ShapeNetPart, DGCNNPartSeg, LoadReport | str]:
     """Everything that can be wrong with flags and files, before anything is written."""
     cli.check_fine_tuning(args)
+    chosen_form(args.edgeconv, process.device)
     if args.save_predictions:
         check_empty(args.save_predictions, "--save_predictions")
     data = {"num_points": args.num_points, "class_choice": args.class_choice}
@@ -197,7 +199,9 @@ def prepare(
         )
         loader = data_loader(train, sampler, args, process.device)
     seed_torch(args.seed)
-    model = DGCNNPartSeg(args.k, args.emb_dims, NUM_PARTS, args.dropout)
+    model = DGCNNPartSeg(
+        *(args.k, args.emb_dims, NUM_PARTS, args.dropout, args.edgeconv)
+    )
     model.to(precision.dtype)
     if args.from_scratch or resumed:
         return loader, test, model, f"random weights (seed {args.seed})"
@@ -326,6 +330,7 @@ def description(
     size = sum(p.numel() for p in model.parameters()) / 1e6
     return {
         "model": f"{args.model} {size:.2f} M parameters, k {args.k}",
+        "edgeconv": "{}: {}".format(*chosen_form(args.edgeconv, process.device)),
         "data": f"{len(loader.dataset)} training and {test.total} test shapes in "
         f"{args.data_root} ({args.class_choice or 'all categories'}), "
         f"{args.num_points} points",

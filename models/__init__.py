@@ -11,13 +11,16 @@ ENCODERS = ("dgcnn", "dgcnn_seg")
 BACKBONES = ("resnet50", "resnet34", "resnet18")
 
 
-def point_encoder(name: str, k: int, emb_dims: int) -> nn.Module:
+def point_encoder(
+    name: str, k: int, emb_dims: int, edgeconv: str = "auto"
+) -> nn.Module:
     """The point encoder of pre-training, with its projection head.
 
     Args:
         name: ``dgcnn`` (classification) or ``dgcnn_seg`` (part segmentation).
         k: neighbours a point in the kNN graph.
         emb_dims: width of the embedding.
+        edgeconv: form of the point operations, ``auto``, ``fused`` or ``plain``.
 
     Returns:
         A module with ``forward(points (B, 3, N)) -> (projection, feature)``,
@@ -31,4 +34,5 @@ def point_encoder(name: str, k: int, emb_dims: int) -> nn.Module:
 
     if name not in ENCODERS:
         raise ValueError(f"--model {name!r} is not one of {', '.join(ENCODERS)}")
-    return (DGCNN if name == "dgcnn" else DGCNNPartSeg)(k=k, emb_dims=emb_dims)
+    network = DGCNN if name == "dgcnn" else DGCNNPartSeg
+    return network(k=k, emb_dims=emb_dims, edgeconv=edgeconv)

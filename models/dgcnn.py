@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.dropout import GlobalBatchDropout
-from models.edgeconv import SLOPE, edge_conv, edge_layer
+from models.edgeconv import SLOPE, edge_layer, open_clouds
 
 PROJECTION_DIM = 256
 
@@ -56,6 +56,7 @@ class DGCNN(nn.Module):
         num_classes: None for pre-training (projection head), otherwise the number of
             outputs of the classification head.
         dropout: probability in the classification head.
+        edgeconv: form of the point operations, ``auto``, ``fused`` or ``plain``.
 
     Forward:
         points (B, 3, N), N >= k -> (projection (B, 256), feature (B, 2E)), or logits
@@ -71,9 +72,10 @@ class DGCNN(nn.Module):
         emb_dims: int = 1024,
         num_classes: int | None = None,
         dropout: float = 0.5,
+        edgeconv: str = "auto",
     ) -> None:
         super().__init__()
-        self.k = k
+        self.k, self.edgeconv = k, edgeconv
         self.num_classes = num_classes
         self.feature_dim = 2 * emb_dims
         self.conv1 = edge_layer(2 * 3, 64)
@@ -97,12 +99,13 @@ class DGCNN(nn.Module):
     def features(self, points: Tensor) -> Tensor:
         """(B, 3, N) -> (B, 2E), what the SVM and few-shot evaluation judge."""
         check_points(points, self.k)
-        x1 = edge_conv(points, self.k, self.conv1)  # (B, 64, N)
-        x2 = edge_conv(x1, self.k, self.conv2)  # (B, 64, N)
-        x3 = edge_conv(x2, self.k, self.conv3)  # (B, 128, N)
-        x4 = edge_conv(x3, self.k, self.conv4)  # (B, 256, N)
-        x = self.conv5(torch.cat([x1, x2, x3, x4], dim=1))  # (B, E, N)
-        return torch.cat([x.amax(dim=2), x.mean(dim=2)], dim=1)
+        clouds = open_clouds(points, self.k, self.edgeconv)
+        x1 = clouds.edge_conv(clouds.points, self.conv1)  # 64 channels
+        x2 = clouds.edge_conv(x1, self.conv2)  # 64
+        x3 = clouds.edge_conv(x2, self.conv3)  # 128
+        x4 = clouds.edge_conv(x3, self.conv4)  # 256
+        greatest, mean = clouds.pool(clouds.join(x1, x2, x3, x4), self.conv5)
+        return torch.cat([greatest, mean], dim=1)
 
     def forward(self, points: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         feature = self.features(points)

@@ -1,11 +1,22 @@
-"""EdgeConv, the layer of DGCNN (Wang et al., TOG 2019, equations 7 and 8)."""
+"""EdgeConv, the layer of DGCNN (Wang et al., TOG 2019, equations 7 and 8).
+
+The encoders see their batch through :func:`open_clouds`, in one of two forms that give
+the same numbers: the plain one here is the definition, the one in :mod:`models.fused`
+is what runs where it can.
+"""
 
 from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from models.knn import knn
+
+if TYPE_CHECKING:
+    from models.fused import FusedClouds
 
 SLOPE = 0.2  # of every LeakyReLU
 
@@ -58,3 +69,79 @@ def edge_conv(x: Tensor, k: int, *layers: nn.Sequential) -> Tensor:
     for layer in layers:
         edges = layer(edges)  # (B, C', N, K)
     return edges.max(dim=3).values
+
+
+class PlainClouds:
+    """A batch of clouds (B, C, N), each operation as it is defined.
+
+    Args:
+        points: (B, 3, N).
+        k: neighbours a point in every kNN graph.
+    """
+
+    def __init__(self, points: Tensor, k: int) -> None:
+        self.points, self.k = points, k
+
+    def transform(self, matrices: Tensor) -> Tensor:
+        """Points as rows times their cloud's matrix (B, 3, 3) -> (B, 3, N)."""
+        return (self.points.transpose(1, 2) @ matrices).transpose(1, 2)
+
+    def edge_conv(self, x: Tensor, *layers: nn.Sequential) -> Tensor:
+        """(B, C, N) -> (B, C', N), see :func:`edge_conv`."""
+        return edge_conv(x, self.k, *layers)
+
+    def join(self, *features: Tensor) -> Tensor:
+        """Features beside each other."""
+        return torch.cat(features, dim=1)
+
+    def of_points(self, x: Tensor) -> Tensor:
+        """(B, C, N), as it is."""
+        return x
+
+    def pool(self, x: Tensor, layer: nn.Sequential) -> tuple[Tensor, Tensor]:
+        """A point layer, then maximum and mean over the points: (B, C') each."""
+        x = layer(x)
+        return x.amax(dim=2), x.mean(dim=2)
+
+
+def chosen_form(form: str, device: torch.device) -> tuple[str, str]:
+    """Which form ``--edgeconv`` means on a device, and why, for the log.
+
+    Args:
+        form: ``fused``, ``plain``, or ``auto``: the fused one where it can run.
+        device: of the points.
+
+    Raises:
+        ValueError: if the fused form is asked for where it cannot run.
+    """
+    if form == "plain":
+        return "plain", "as asked for"
+    obstacle = ""
+    if device.type != "cpu":
+        obstacle = f"there are no fused kernels for {device.type}"
+    elif importlib.util.find_spec("numba") is None:
+        obstacle = "Numba is not installed"
+    if not obstacle:
+        return "fused", "kernels by Numba, compiled on first use"
+    if form == "fused":
+        raise ValueError(f"--edgeconv fused: {obstacle}; use --edgeconv auto")
+    return "plain", obstacle
+
+
+def open_clouds(
+    points: Tensor, k: int, form: str = "auto", every_point: bool = False
+) -> PlainClouds | FusedClouds:
+    """The batch, ready for the layers.
+
+    Args:
+        points: (B, 3, N).
+        k: neighbours a point in every kNN graph.
+        form: as of :func:`chosen_form`.
+        every_point: whether results of single points are wanted; otherwise copies of a
+            cloud's first point may be computed once.
+    """
+    if chosen_form(form, points.device)[0] == "plain":
+        return PlainClouds(points, k)
+    from models.fused import FusedClouds
+
+    return FusedClouds(points, k, distinct=not every_point)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from models.dgcnn import check_points, point_layer, projection_head
 from models.dropout import GlobalBatchDropout
-from models.edgeconv import SLOPE, edge_conv, edge_layer
+from models.edgeconv import SLOPE, edge_layer, open_clouds
+
+if TYPE_CHECKING:
+    from models.edgeconv import PlainClouds
+    from models.fused import FusedClouds
 
 NUM_CATEGORIES = 16
 
@@ -15,12 +21,11 @@ NUM_CATEGORIES = 16
 class SpatialTransformer(nn.Module):
     """Predicts a 3x3 matrix that aligns a cloud, started at the identity.
 
-    Forward: points (B, 3, N) -> (B, 3, 3); points as rows are multiplied by it.
+    Forward: clouds -> (B, 3, 3); points as rows are multiplied by it.
     """
 
-    def __init__(self, k: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.k = k
         self.conv1 = edge_layer(2 * 3, 64)
         self.conv2 = edge_layer(64, 128)
         self.conv3 = point_layer(128, 1024)
@@ -35,9 +40,9 @@ class SpatialTransformer(nn.Module):
         with torch.no_grad():
             self.transform.bias.copy_(torch.eye(3).flatten())
 
-    def forward(self, points: Tensor) -> Tensor:
-        x = edge_conv(points, self.k, self.conv1, self.conv2)  # (B, 128, N)
-        x = self.conv3(x).amax(dim=2)  # (B, 1024)
+    def forward(self, clouds: PlainClouds | FusedClouds) -> Tensor:
+        x = clouds.edge_conv(clouds.points, self.conv1, self.conv2)  # 128 channels
+        x, _ = clouds.pool(x, self.conv3)  # (B, 1024)
         x = self.act(self.bn3(self.linear1(x)))
         x = self.act(self.bn4(self.linear2(x)))
         return self.transform(x).view(-1, 3, 3)
@@ -55,6 +60,7 @@ class DGCNNPartSeg(nn.Module):
         num_parts: None for pre-training (projection head), otherwise the number of
             part labels over all categories.
         dropout: probability in the segmentation head.
+        edgeconv: form of the point operations, ``auto``, ``fused`` or ``plain``.
 
     Forward:
         points (B, 3, N) -> (projection (B, 256), feature (B, E)); with ``num_parts``
@@ -70,12 +76,13 @@ class DGCNNPartSeg(nn.Module):
         emb_dims: int = 1024,
         num_parts: int | None = None,
         dropout: float = 0.5,
+        edgeconv: str = "auto",
     ) -> None:
         super().__init__()
-        self.k = k
+        self.k, self.edgeconv = k, edgeconv
         self.num_parts = num_parts
         self.feature_dim = emb_dims
-        self.transform_net = SpatialTransformer(k)
+        self.transform_net = SpatialTransformer()
         self.conv1 = edge_layer(2 * 3, 64)
         self.conv2 = edge_layer(64, 64)
         self.conv3 = edge_layer(2 * 64, 64)
@@ -96,16 +103,19 @@ class DGCNNPartSeg(nn.Module):
             self.conv11 = nn.Conv1d(128, num_parts, 1, bias=False)
             self.dropout = GlobalBatchDropout(dropout)
 
-    def _encode(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, N) -> local features (B, 192, N), global feature (B, E)."""
+    def _encode(self, points: Tensor) -> tuple[Tensor | None, Tensor]:
+        """(B, 3, N) -> local features (B, 192, N) for the segmentation head, and the
+        global feature (B, E)."""
         check_points(points, self.k)
-        matrix = self.transform_net(points)
-        points = (points.transpose(1, 2) @ matrix).transpose(1, 2)  # (B, 3, N)
-        x1 = edge_conv(points, self.k, self.conv1, self.conv2)  # (B, 64, N)
-        x2 = edge_conv(x1, self.k, self.conv3, self.conv4)  # (B, 64, N)
-        x3 = edge_conv(x2, self.k, self.conv5)  # (B, 64, N)
-        local = torch.cat([x1, x2, x3], dim=1)
-        return local, self.conv6(local).amax(dim=2)
+        every_point = self.num_parts is not None
+        clouds = open_clouds(points, self.k, self.edgeconv, every_point)
+        aligned = clouds.transform(self.transform_net(clouds))
+        x1 = clouds.edge_conv(aligned, self.conv1, self.conv2)  # 64 channels
+        x2 = clouds.edge_conv(x1, self.conv3, self.conv4)  # 64
+        x3 = clouds.edge_conv(x2, self.conv5)  # 64
+        local = clouds.join(x1, x2, x3)
+        feature, _ = clouds.pool(local, self.conv6)
+        return (clouds.of_points(local) if every_point else None), feature
 
     def features(self, points: Tensor) -> Tensor:
         """(B, 3, N) -> (B, E), what the SVM and few-shot evaluation judge."""

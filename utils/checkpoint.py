@@ -26,6 +26,7 @@ FREE_ARGUMENTS = (
     "overwrite",
     "resume",
     "num_workers",
+    "edgeconv",
     "dist_timeout",
     "wandb",
     "wb_url",

@@ -207,6 +207,14 @@ def add_model_flags(
         default=1024,
         help="width of the embedding (default: 1024)",
     )
+    group.add_argument(
+        "--edgeconv",
+        choices=("auto", "fused", "plain"),
+        default="auto",
+        help="form of the point operations: the same numbers to rounding, fused in a "
+        "fraction of time and memory, plain as they are defined; auto: fused where it "
+        "can run (default: auto)",
+    )
     return group
 
 

@@ -291,6 +291,61 @@ def synchronise_batchnorm(module: nn.Module, device: torch.device) -> nn.Module:
     return module
 
 
+def is_synchronised(batchnorm: _BatchNorm) -> bool:
+    """Whether its training statistics are those of more than this rank's rows."""
+    kinds = (GlobalBatchNorm, nn.SyncBatchNorm)
+    return isinstance(batchnorm, kinds) and world_size() > 1
+
+
+def combine_statistics(
+    count: int, mean: Tensor, var: Tensor, over_ranks: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, mean and biased variance of all ranks' rows from those of the own.
+
+    Args:
+        count: of this rank's rows; may be 0.
+        mean, var: (C,) of them.
+        over_ranks: False for the own alone.
+
+    Returns:
+        float64 tensors, the count a scalar.
+
+    Raises:
+        ValueError: if there is one row, of which no variance can be had.
+    """
+    own = torch.full((1,), count, device=mean.device)
+    packed = torch.cat([own.double(), mean.double(), var.double()])
+    parts = [packed]
+    if over_ranks:
+        parts = [torch.empty_like(packed) for _ in range(world_size())]
+        dist.all_gather(parts, packed)
+    counts, means, variances = torch.stack(parts).split(
+        [1, len(mean), len(mean)], dim=1
+    )
+    total = counts.sum()
+    if total < 2:
+        raise ValueError(
+            "BatchNorm needs more than one value a channel in training: "
+            "the global batch has one; raise --batch_size"
+        )
+    mean = (counts * means).sum(0) / total
+    return total, mean, (counts * (variances + (means - mean) ** 2)).sum(0) / total
+
+
+@torch.no_grad()
+def update_running_statistics(
+    batchnorm: _BatchNorm, count: Tensor, mean: Tensor, var: Tensor
+) -> None:
+    """What a BatchNorm keeps of a training batch; arguments as they are combined."""
+    batchnorm.num_batches_tracked.add_(1)
+    unbiased = var * (count / (count - 1))
+    for kept, new in (
+        (batchnorm.running_mean, mean),
+        (batchnorm.running_var, unbiased),
+    ):
+        kept.lerp_(new.to(kept.dtype), batchnorm.momentum)
+
+
 class GlobalBatchNorm(_BatchNorm):
     """BatchNorm whose training statistics are those of the global batch (any device).
 
@@ -314,11 +369,7 @@ class GlobalBatchNorm(_BatchNorm):
         y, mean, var, count = _GlobalBatchNorm.apply(
             x, self.weight, self.bias, self.eps
         )
-        with torch.no_grad():
-            self.num_batches_tracked.add_(1)
-            unbiased = var * (count / (count - 1))
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+        update_running_statistics(self, count, mean, var)
         return y
 
 
@@ -334,21 +385,7 @@ class _GlobalBatchNorm(torch.autograd.Function):
         if kept.numel() > 0:
             # The biased variance; four times as fast as torch.var_mean on the CPU.
             mean, var = torch.batch_norm_update_stats(kept, None, None, 0.0)
-        own = torch.full((1,), x.numel() // x.shape[1], device=x.device)
-        packed = torch.cat([own.double(), mean.double(), var.double()])
-        parts = [torch.empty_like(packed) for _ in range(world_size())]
-        dist.all_gather(parts, packed)
-        counts, means, variances = torch.stack(parts).split(
-            [1, len(mean), len(mean)], dim=1
-        )
-        count = counts.sum()
-        if count < 2:
-            raise ValueError(
-                "BatchNorm needs more than one value a channel in training: "
-                "the global batch has one; raise --batch_size"
-            )
-        mean = (counts * means).sum(0) / count
-        var = (counts * (variances + (means - mean) ** 2)).sum(0) / count
+        count, mean, var = combine_statistics(x.numel() // x.shape[1], mean, var)
         mean_x, var_x = mean.to(kept.dtype), var.to(kept.dtype)
         y = F.batch_norm(kept, mean_x, var_x, weight, bias, eps=eps)
         ctx.save_for_backward(x, weight, mean_x, var_x, count)

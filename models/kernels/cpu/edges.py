@@ -1,0 +1,187 @@
+"""EdgeConv with one layer on the edges."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.kernels.cpu.graph import reverse_edges
+from models.kernels.cpu.tasks import channel_tasks, kernel, row_tasks, run_tasks
+
+
+@kernel
+def _edge_extremes(
+    a, b, idx, sign, shift, weight, stats, y, arg, total, sums, start, end
+):
+    count, channels = idx.shape[1], a.shape[1]
+    best, square = np.empty(channels, a.dtype), np.empty(channels, a.dtype)
+    own, who = np.empty(channels, a.dtype), np.empty(channels, np.int32)
+    for i in range(start, end):
+        first = idx[i, 0]
+        for c in range(channels):
+            v = a[first, c]
+            t = v + (b[i, c] - shift[c])
+            best[c], who[c], own[c], square[c] = v * sign[c], first, v, t * t
+        for k in range(1, count):
+            j = idx[i, k]
+            if stats:
+                for c in range(channels):
+                    v = a[j, c]
+                    t = v + (b[i, c] - shift[c])
+                    own[c] += v
+                    square[c] += t * t
+                    u, m, w = v * sign[c], best[c], who[c]
+                    best[c] = u if u > m else m
+                    who[c] = j if u > m else w
+            else:
+                for c in range(channels):
+                    u, m, w = a[j, c] * sign[c], best[c], who[c]
+                    best[c] = u if u > m else m
+                    who[c] = j if u > m else w
+        for c in range(channels):
+            # The sign undoes itself exactly; where it is 0 all edges tie.
+            v = best[c] * sign[c] if sign[c] != 0 else a[first, c]
+            y[i, c], arg[i, c] = v + b[i, c], who[c]
+        if stats:
+            for c in range(channels):
+                total[i, c] = own[c]
+                sums[0, c] += weight[i] * (own[c] + count * (b[i, c] - shift[c]))
+                sums[1, c] += weight[i] * square[c]
+
+
+def edge_extremes(
+    a: np.ndarray,
+    b: np.ndarray,
+    idx: np.ndarray,
+    sign: np.ndarray,
+    shift: np.ndarray,
+    weight: np.ndarray,
+    first: np.ndarray,
+    stats: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The extreme edge y_ij = a_j + b_i of every row i and channel.
+
+    Args:
+        a, b: (R, C).
+        idx: (R, K) rows j of each row i.
+        sign: (C,) 1 for the maximum, -1 for the minimum, 0 for the first edge.
+        shift: (C,) near the mean of the edges.
+        weight: (R,) copies of each row.
+        first: of the clouds.
+        stats: whether the sums are wanted.
+
+    Returns:
+        y (R, C); the rows j that they come from; the sum of a_j over each row's edges
+        (R, C); sums of y - shift and of its square over all edges (2, C), float64.
+    """
+    y, arg = np.empty_like(a), np.empty(a.shape, np.int32)
+    total = np.empty_like(a) if stats else a[:0]
+    tasks = row_tasks(first)
+    sums = np.zeros((len(tasks), 2, a.shape[1]))
+    arrays = (a, b, idx, sign, shift, weight, stats, y, arg, total)
+    run_tasks(
+        _edge_extremes,
+        [(*arrays, sums[n], start, end) for n, (_, start, end) in enumerate(tasks)],
+    )
+    return y, arg, total, sums.sum(axis=0)
+
+
+@kernel
+def _edge_slopes(grad, y, scale, offset, mean, slope, out, sums, start, end):
+    for i in range(start, end):
+        for c in range(grad.shape[1]):
+            rises = y[i, c] * scale[c] + offset[c] > 0
+            g = grad[i, c] if rises else grad[i, c] * slope
+            out[i, c] = g * scale[c]
+            sums[0, c] += g
+            sums[1, c] += g * (y[i, c] - mean[c])
+
+
+def edge_slopes(
+    grad: np.ndarray,
+    y: np.ndarray,
+    scale: np.ndarray,
+    offset: np.ndarray,
+    mean: np.ndarray,
+    slope: float,
+    first: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Back through LeakyReLU and the affine part of BatchNorm, z = y scale + offset.
+
+    Args:
+        grad, y: (R, C) gradient of the activation, and the extreme edges.
+        scale, offset, mean: (C,) of the BatchNorm.
+        slope: of the LeakyReLU.
+        first: of the clouds.
+
+    Returns:
+        the gradient of y with the statistics held constant (R, C); sums of dz and of
+        dz (y - mean) over the rows (2, C), float64.
+    """
+    out, tasks = np.empty_like(y), row_tasks(first)
+    sums = np.zeros((len(tasks), 2, y.shape[1]))
+    slope = y.dtype.type(slope)
+    arrays = (grad, y, scale, offset, mean, slope, out)
+    run_tasks(
+        _edge_slopes,
+        [(*arrays, sums[n], start, end) for n, (_, start, end) in enumerate(tasks)],
+    )
+    return out, sums.sum(axis=0)
+
+
+@kernel
+def _add_statistics(
+    a, b, weight, total, degree, begin, source, count, alpha, beta, ga, gb, start, end
+):
+    channels = a.shape[1]
+    share = np.empty(channels, a.dtype)
+    for j in range(start, end):
+        share[:] = 0
+        for edge in range(begin[j], begin[j + 1]):
+            i = source[edge]
+            w = weight[i]
+            for c in range(channels):
+                share[c] += w * b[i, c]
+        d, w = degree[j], weight[j]
+        for c in range(channels):
+            ga[j, c] += alpha[c] * (d * a[j, c] + share[c]) + d * beta[c]
+        for c in range(channels):
+            edges = alpha[c] * (total[j, c] + count * b[j, c]) + count * beta[c]
+            gb[j, c] += w * edges
+
+
+def add_statistics(
+    ga: np.ndarray,
+    gb: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    idx: np.ndarray,
+    total: np.ndarray,
+    weight: np.ndarray,
+    terms: tuple[np.ndarray, np.ndarray],
+    first: np.ndarray,
+) -> None:
+    """Add to the gradients of a and b that every edge y has alpha y + beta.
+
+    Args:
+        ga, gb: (R, C), changed in place.
+        a, b, idx, weight, first: as of :func:`edge_extremes`.
+        total: its third result.
+        terms: alpha and beta (C,), from BatchNorm's mean and variance.
+    """
+    arrays = (a, b, weight, total, *reverse_edges(idx, weight), idx.shape[1])
+    tasks = [(*arrays, *terms, ga, gb, s, e) for _, s, e in row_tasks(first)]
+    run_tasks(_add_statistics, tasks)
+
+
+@kernel
+def _to_extremes(grad, arg, ga, start, end, c0, c1):
+    for i in range(start, end):
+        for c in range(c0, c1):
+            ga[arg[i, c], c] += grad[i, c]
+
+
+def to_extremes(grad: np.ndarray, arg: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """The gradient of a: ``grad`` (R, C), added up at the rows ``arg`` (R, C)."""
+    ga, tasks = np.zeros_like(grad), channel_tasks(first, grad.shape[1])
+    run_tasks(_to_extremes, [(grad, arg, ga, *task) for task in tasks])
+    return ga

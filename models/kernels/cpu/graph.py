@@ -1,0 +1,158 @@
+"""The exact kNN graph, and the same graph read backwards."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from models.kernels.cpu.tasks import kernel, row_tasks, run_tasks, scratch
+
+
+@kernel
+def _kth_least(values, k, sorted_):
+    """The k-th smallest value; ``sorted_`` (k,) is overwritten."""
+    sorted_[:] = np.inf
+    for i in range(len(values)):
+        d = values[i]
+        if d < sorted_[k - 1]:
+            place = k - 1
+            while place > 0 and sorted_[place - 1] > d:
+                sorted_[place] = sorted_[place - 1]
+                place -= 1
+            sorted_[place] = d
+    return sorted_[k - 1]
+
+
+@kernel
+def _select(product, square, origin, k, coarse, who):
+    """The k nearest of every row, from products x_i . x_j (m, n) and |x_j|^2 (n,).
+
+    Distances are squared and less |x_i|^2, which is the same for a row's candidates.
+    Candidates are dealt to groups; the k-th of the groups' least distances is at least
+    the k-th distance, and all but a few candidates are beyond it.
+    """
+    count, fine = product.shape[1], 4 * coarse
+    padded = fine * ((count + fine - 1) // fine)
+    distance = np.empty(padded, product.dtype)
+    distance[count:] = np.inf
+    least, coarser = np.empty(fine, product.dtype), np.empty(coarse, product.dtype)
+    sorted_ = np.empty(k, product.dtype)
+    groups, near = np.empty(fine + 1, np.int64), np.empty(count + 1, np.int64)
+    two = product.dtype.type(2)
+    for i in range(len(product)):
+        for j in range(count):
+            distance[j] = square[j] - two * product[i, j]
+        least[:] = distance[:fine]
+        for start in range(fine, padded, fine):
+            for group in range(fine):
+                d = distance[start + group]
+                least[group] = d if d < least[group] else least[group]
+        coarser[:] = least[:coarse]
+        for start in range(coarse, fine, coarse):
+            for group in range(coarse):
+                d = least[start + group]
+                coarser[group] = d if d < coarser[group] else coarser[group]
+        bound = _kth_least(coarser, k, sorted_)
+        # What passes is written at the end of a list that grows by 0 or 1: branches
+        # that nobody can predict would cost more.
+        found = 0
+        for group in range(fine):
+            groups[found] = group
+            found += least[group] <= bound
+        candidates = 0
+        for g in range(found):
+            for j in range(groups[g], count, fine):
+                near[candidates] = j
+                candidates += distance[j] <= bound
+        names, kept = who[i], 0
+        names[:] = origin  # stays where distances are not finite
+        for c in range(candidates):
+            j = near[c]
+            d = distance[j]
+            if kept < k:
+                place = kept
+                kept += 1
+            elif d < sorted_[k - 1] or (
+                d == sorted_[k - 1] and origin + j < names[k - 1]
+            ):
+                place = k - 1
+            else:
+                continue
+            while place > 0 and (
+                sorted_[place - 1] > d
+                or (sorted_[place - 1] == d and names[place - 1] > origin + j)
+            ):
+                sorted_[place] = sorted_[place - 1]
+                names[place] = names[place - 1]
+                place -= 1
+            sorted_[place] = d
+            names[place] = origin + j
+
+
+def knn(
+    x: torch.Tensor, first: np.ndarray, copies: np.ndarray | None, k: int
+) -> np.ndarray:
+    """(R, C) -> (R, k) int32 rows of the k nearest, nearest first, of equal the first.
+
+    A row that stands for several points fills as many of the k places, as long as there
+    are any.
+    """
+    result = np.empty((len(x), k), np.int32)
+    squares = (x * x).sum(1).numpy()
+
+    def task(cloud: int, start: int, end: int) -> None:
+        origin, stop = first[cloud], first[cloud + 1]
+        width = min(k, stop - origin)  # copies fill the other places
+        product = scratch(x.dtype, end - start, stop - origin)
+        product = torch.mm(x[start:end], x[origin:stop].T, out=product).numpy()
+        # So many groups that few of the nearest share one.
+        coarse = 64 * (1 + width // 20)
+        square = squares[origin:stop]
+        _select(product, square, origin, width, coarse, result[start:end])
+
+    run_tasks(task, row_tasks(first))
+    if copies is not None:
+        _repeat_copies(result, copies, first)
+    return result
+
+
+@kernel
+def _repeat_copies(names, copies, first):
+    k = names.shape[1]
+    old = np.empty(k, names.dtype)
+    for cloud in range(len(first) - 1):
+        width = min(k, first[cloud + 1] - first[cloud])
+        for i in range(first[cloud], first[cloud + 1]):
+            old[:width] = names[i, :width]
+            place = 0
+            for slot in range(width):
+                for _ in range(copies[old[slot]]):
+                    if place < k:
+                        names[i, place] = old[slot]
+                        place += 1
+
+
+@kernel
+def reverse_edges(idx, weight):
+    """Edges by the row that they end at.
+
+    Returns:
+        degree (R,): edges that end at each row, an edge counting as its row's copies;
+        begin (R + 1,) and source (R K,): rows whose edges end at j are
+        ``source[begin[j] : begin[j + 1]]``, in ascending order.
+    """
+    rows, count = idx.shape
+    degree, begin = np.zeros(rows, weight.dtype), np.zeros(rows + 1, np.int64)
+    for i in range(rows):
+        for k in range(count):
+            degree[idx[i, k]] += weight[i]
+            begin[idx[i, k] + 1] += 1
+    for j in range(rows):
+        begin[j + 1] += begin[j]
+    place, source = begin[:-1].copy(), np.empty(rows * count, np.int32)
+    for i in range(rows):
+        for k in range(count):
+            j = idx[i, k]
+            source[place[j]] = i
+            place[j] += 1
+    return degree, begin, source

@@ -1,0 +1,196 @@
+"""BatchNorm, LeakyReLU and the poolings over the points of each cloud."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.kernels.cpu.tasks import FLUSH, kernel, row_tasks, run_tasks
+
+
+@kernel
+def _column_sums(y, shift, weight, sums, start, end):
+    channels = y.shape[1]
+    part = np.zeros((2, channels), y.dtype)
+    for i in range(start, end):
+        w = weight[i]
+        for c in range(channels):
+            d = y[i, c] - shift[c]
+            part[0, c] += w * d
+            part[1, c] += w * d * d
+        if (i - start) % FLUSH == FLUSH - 1 or i == end - 1:
+            for c in range(channels):
+                sums[0, c] += part[0, c]
+                sums[1, c] += part[1, c]
+            part[:] = 0
+
+
+def column_sums(
+    y: np.ndarray, shift: np.ndarray, weight: np.ndarray, first: np.ndarray
+) -> np.ndarray:
+    """Sums of y - shift and of its square over the points: (2, C) float64."""
+    tasks = row_tasks(first)
+    sums = np.zeros((len(tasks), 2, y.shape[1]))
+    run_tasks(
+        _column_sums,
+        [(y, shift, weight, sums[n], s, e) for n, (_, s, e) in enumerate(tasks)],
+    )
+    return sums.sum(axis=0)
+
+
+@kernel
+def _pool(y, scale, offset, sign, weight, slope, best, who, total, start, end):
+    channels = y.shape[1]
+    near, name = np.empty(channels, y.dtype), np.empty(channels, np.int32)
+    act, part = np.empty(channels, y.dtype), np.zeros(channels, y.dtype)
+    near[:] = -np.inf
+    name[:] = start
+    for i in range(start, end):
+        w, row = weight[i], np.int32(i)
+        for c in range(channels):
+            z = y[i, c] * scale[c] + offset[c]
+            act[c] = z if z > 0 else z * slope
+        for c in range(channels):
+            part[c] += w * act[c]
+        for c in range(channels):
+            u, m, old = y[i, c] * sign[c], near[c], name[c]
+            near[c] = u if u > m else m
+            name[c] = row if u > m else old
+        if (i - start) % FLUSH == FLUSH - 1 or i == end - 1:
+            for c in range(channels):
+                total[c] += part[c]
+            part[:] = 0
+    best[:] = near
+    who[:] = name
+
+
+def pool(
+    y: np.ndarray,
+    scale: np.ndarray,
+    offset: np.ndarray,
+    sign: np.ndarray,
+    weight: np.ndarray,
+    slope: float,
+    first: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The row of the maximum, and the mean, of LeakyReLU(y scale + offset) in a cloud.
+
+    Args:
+        y: (R, C).
+        scale, offset, sign: (C,), the last that of the scale.
+        weight: (R,) copies of each row.
+        slope: of the LeakyReLU.
+        first: of the clouds.
+
+    Returns:
+        (B, C) each.
+    """
+    channels, tasks = y.shape[1], row_tasks(first)
+    best = np.empty((len(tasks), channels), y.dtype)
+    who = np.empty((len(tasks), channels), np.int32)
+    total = np.zeros((len(tasks), channels))
+    arrays = (y, scale, offset, sign, weight, y.dtype.type(slope))
+    run_tasks(
+        _pool,
+        [
+            (*arrays, best[n], who[n], total[n], start, end)
+            for n, (_, start, end) in enumerate(tasks)
+        ],
+    )
+    clouds = len(first) - 1
+    arg = np.empty((clouds, channels), np.int32)
+    mean = np.empty((clouds, channels), y.dtype)
+    of_task = np.array([cloud for cloud, _, _ in tasks])
+    for cloud in range(clouds):
+        own = np.flatnonzero(of_task == cloud)
+        winner = own[best[own].argmax(axis=0)]  # of equal ones the first
+        arg[cloud] = who[winner, np.arange(channels)]
+        points = weight[first[cloud] : first[cloud + 1]].sum(dtype=np.float64)
+        mean[cloud] = total[own].sum(axis=0) / points
+    return arg, mean
+
+
+@kernel
+def _pool_sums(share, y, scale, offset, mean, weight, slope, sums, start, end):
+    channels = y.shape[1]
+    act, part = np.empty(channels, y.dtype), np.zeros((2, channels), y.dtype)
+    for i in range(start, end):
+        w = weight[i]
+        for c in range(channels):
+            g = w * share[c]
+            act[c] = g if y[i, c] * scale[c] + offset[c] > 0 else g * slope
+        for c in range(channels):
+            part[0, c] += act[c]
+            part[1, c] += act[c] * (y[i, c] - mean[c])
+        if (i - start) % FLUSH == FLUSH - 1 or i == end - 1:
+            for c in range(channels):
+                sums[0, c] += part[0, c]
+                sums[1, c] += part[1, c]
+            part[:] = 0
+
+
+def pool_sums(
+    share: np.ndarray,
+    y: np.ndarray,
+    scale: np.ndarray,
+    offset: np.ndarray,
+    mean: np.ndarray,
+    weight: np.ndarray,
+    slope: float,
+    first: np.ndarray,
+) -> np.ndarray:
+    """Sums over the points of dz and dz (y - mean), of the mean's gradient alone.
+
+    Args:
+        share: (B, C) gradient of one point's activation, the same for all of a cloud.
+        mean: (C,) of the BatchNorm; the others are :func:`pool`'s.
+
+    Returns:
+        (2, C) float64.
+    """
+    tasks = row_tasks(first)
+    sums = np.zeros((len(tasks), 2, y.shape[1]))
+    arrays = (y, scale, offset, mean, weight, y.dtype.type(slope))
+    run_tasks(
+        _pool_sums,
+        [
+            (share[cloud], *arrays, sums[n], start, end)
+            for n, (cloud, start, end) in enumerate(tasks)
+        ],
+    )
+    return sums.sum(axis=0)
+
+
+@kernel
+def _pool_gradient(
+    share, y, scale, offset, weight, slope, alpha, beta, out, start, end
+):
+    for i in range(start, end):
+        w = weight[i]
+        for c in range(y.shape[1]):
+            v = y[i, c]
+            g = share[c] * scale[c]
+            g = g if v * scale[c] + offset[c] > 0 else g * slope
+            out[i, c] = w * (g + (alpha[c] * v + beta[c]))
+
+
+def pool_gradient(
+    share: np.ndarray,
+    y: np.ndarray,
+    scale: np.ndarray,
+    offset: np.ndarray,
+    weight: np.ndarray,
+    slope: float,
+    terms: tuple[np.ndarray, np.ndarray],
+    first: np.ndarray,
+) -> np.ndarray:
+    """The gradient of y (R, C) from the mean, and alpha y + beta from the statistics.
+
+    Arguments as of :func:`pool_sums`; ``terms`` are alpha and beta (C,).
+    """
+    out = np.empty_like(y)
+    arrays = (y, scale, offset, weight, y.dtype.type(slope), *terms, out)
+    run_tasks(
+        _pool_gradient,
+        [(share[cloud], *arrays, start, end) for cloud, start, end in row_tasks(first)],
+    )
+    return out

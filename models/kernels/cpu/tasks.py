@@ -1,0 +1,96 @@
+"""What all kernels share: how they are compiled, and cut into tasks for threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+import torch
+
+# Multiply and add may be fused, which is more exact; nothing else may be reordered but
+# sums over channels that stand beside each other.
+_FAST = {"contract", "nsz"}
+kernel = numba.njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+
+ROWS = 128  # of a forward task
+EDGES = 4096  # of a task of two layers, at most
+FLUSH = 32  # rows that are summed in their own precision before going to float64
+CHANNELS = 64  # of a backward task: a cloud's slice of so many stays in the cache
+
+_workers: ThreadPoolExecutor | None = None
+
+
+def _forget_pool() -> None:
+    global _workers
+    _workers = None  # a forked process has none of its parent's threads
+
+
+os.register_at_fork(after_in_child=_forget_pool)
+
+
+def _start_pool(threads: int) -> ThreadPoolExecutor:
+    """A pool whose threads leave PyTorch's own threads alone: one task, one thread."""
+    together = threading.Barrier(threads)
+    pool = ThreadPoolExecutor(threads)
+
+    def prepare() -> None:
+        torch.set_num_threads(1)  # of this thread, and of those started later
+        together.wait()
+
+    for done in [pool.submit(prepare) for _ in range(threads)]:
+        done.result()
+    torch.set_num_threads(threads)
+    return pool
+
+
+def run_tasks(task: Callable, arguments: Iterable[tuple]) -> None:
+    """Call ``task(*a)`` for all, on as many threads as PyTorch uses."""
+    global _workers
+    arguments = list(arguments)
+    threads = torch.get_num_threads()
+    if threads == 1 or len(arguments) == 1:
+        for one in arguments:
+            task(*one)
+        return
+    if _workers is None or _workers._max_workers != threads:
+        _workers = _start_pool(threads)
+    for done in [_workers.submit(task, *one) for one in arguments]:
+        done.result()
+
+
+_own = threading.local()
+
+
+def scratch(dtype: torch.dtype, rows: int, columns: int) -> torch.Tensor:
+    """An uninitialised (rows, columns) of this thread, until its next call.
+
+    Kept from call to call: the system would hand out new pages every time.
+    """
+    size = rows * columns
+    if getattr(_own, "buffer", None) is None or _own.buffer.dtype != dtype:
+        _own.buffer = torch.empty(size, dtype=dtype)
+    if _own.buffer.numel() < size:
+        _own.buffer = torch.empty(size, dtype=dtype)
+    return _own.buffer[:size].view(rows, columns)
+
+
+def row_tasks(first: np.ndarray, rows: int = ROWS) -> list[tuple[int, int, int]]:
+    """(cloud, start, end) of at most ``rows`` rows each."""
+    return [
+        (cloud, start, min(start + rows, first[cloud + 1]))
+        for cloud in range(len(first) - 1)
+        for start in range(first[cloud], first[cloud + 1], rows)
+    ]
+
+
+def channel_tasks(first: np.ndarray, channels: int) -> list[tuple[int, int, int, int]]:
+    """(start, end, first channel, last channel + 1) of whole clouds."""
+    return [
+        (first[cloud], first[cloud + 1], c, min(c + CHANNELS, channels))
+        for cloud in range(len(first) - 1)
+        for c in range(0, channels, CHANNELS)
+    ]
