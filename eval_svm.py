@@ -12,6 +12,7 @@ encoder without weights (--model_path none) shows what pre-training adds.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from pathlib import Path
 
@@ -99,8 +100,12 @@ def prepare(
     """Data, encoder and where it comes from; all that can be wrong with the flags."""
     if args.save_features and len(args.dataset) > 1:
         raise ValueError("--save_features takes one --dataset at a time")
-    if not Path(args.save_features).parent.is_dir():
-        raise ValueError(f"--save_features {args.save_features}: no such folder")
+    if args.save_features:
+        path = Path(args.save_features)
+        if path.suffix != ".npz" or not path.stem or path.is_dir():
+            raise ValueError(f"--save_features {path} is not the name of a .npz file")
+        if not os.access(path.parent, os.W_OK):
+            raise ValueError(f"--save_features {path}: no such folder, or not writable")
     chosen_form(args.edgeconv, process.device)
     if args.k > args.num_points:
         raise ValueError(f"--k {args.k} is more than --num_points {args.num_points}")

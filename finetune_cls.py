@@ -37,9 +37,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--freeze_encoder",
         action="store_true",
-        help="train the head alone (three linear layers with BatchNorm and dropout): "
-        "the encoder is in eval mode, its weights and running statistics stay as "
-        "they were loaded",
+        help="a linear probe: one linear layer on the features of the encoder, which "
+        "is in eval mode and keeps its weights and running statistics",
     )
     group.add_argument(
         "--label_fraction",
@@ -181,14 +180,22 @@ def prepare(
         )
     seed_torch(args.seed)
     model = DGCNN(
-        *(args.k, args.emb_dims, test.num_classes, args.dropout, args.edgeconv)
+        *(args.k, args.emb_dims, test.num_classes, args.dropout, args.edgeconv),
+        linear_head=args.freeze_encoder,
     )
     model.to(precision.dtype)  # before the weights, which may be float64 ones
     if args.model_path and not resumed:
         report = checkpoint.load_pretrained(model, args.model_path)
         if args.eval and report.initialised:
             raise ValueError(
-                f"--eval needs the weights of a whole classifier. {report}"
+                "--eval needs the weights of a whole classifier, and --freeze_encoder "
+                f"for a linear probe's. {report}"
+            )
+        missing = [n for n in report.initialised if n.split(".")[0] != "linear"]
+        if args.freeze_encoder and missing:
+            raise ValueError(
+                f"--freeze_encoder would judge random layers, such as {missing[0]}: "
+                f"{args.model_path} has no such entry"
             )
     if args.freeze_encoder:
         for layer in encoder_layers(model):

@@ -4,7 +4,7 @@ It starts from weights that pre-training wrote, or from scratch, and is judged b
 IoU of parts. The number of processes changes the time, nothing else.
 
   one CPU     python train_partseg.py --data_root data/synthetic --batch_size 4 \\
-                  --model_path checkpoints/crosspoint_seg/models/best_model.pth
+                  --model_path checkpoints/crosspoint_partseg/models/best_model.pth
   one GPU     torchrun --nproc_per_node=1 train_partseg.py --model_path best_model.pth
   a node      torchrun --nproc_per_node=4 train_partseg.py --from_scratch
   two nodes   torchrun --nnodes=2 --nproc_per_node=4 --rdzv_backend=c10d \\

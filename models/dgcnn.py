@@ -55,6 +55,8 @@ class DGCNN(nn.Module):
         emb_dims: E, width of the embedding before pooling.
         num_classes: None for pre-training (projection head), otherwise the number of
             outputs of the classification head.
+        linear_head: a single linear layer instead of the published head of three, for a
+            linear probe.
         dropout: probability in the classification head.
         edgeconv: form of the point operations, ``auto``, ``fused`` or ``plain``.
 
@@ -73,10 +75,11 @@ class DGCNN(nn.Module):
         num_classes: int | None = None,
         dropout: float = 0.5,
         edgeconv: str = "auto",
+        linear_head: bool = False,
     ) -> None:
         super().__init__()
         self.k, self.edgeconv = k, edgeconv
-        self.num_classes = num_classes
+        self.num_classes, self.linear_head = num_classes, linear_head
         self.feature_dim = 2 * emb_dims
         self.conv1 = edge_layer(2 * 3, 64)
         self.conv2 = edge_layer(2 * 64, 64)
@@ -87,6 +90,8 @@ class DGCNN(nn.Module):
         self.bn4, self.bn5 = self.conv4[1], self.conv5[1]
         if num_classes is None:
             self.inv_head = projection_head(2 * emb_dims, emb_dims)
+        elif linear_head:
+            self.linear = nn.Linear(2 * emb_dims, num_classes)
         else:
             self.linear1 = nn.Linear(2 * emb_dims, 512, bias=False)
             self.bn6 = nn.BatchNorm1d(512)
@@ -111,6 +116,8 @@ class DGCNN(nn.Module):
         feature = self.features(points)
         if self.num_classes is None:
             return self.inv_head(feature), feature
+        if self.linear_head:
+            return self.linear(feature)
         x = self.dropout(self.act(self.bn6(self.linear1(feature))))
         x = self.dropout(self.act(self.bn7(self.linear2(x))))
         return self.linear3(x)

@@ -4,5 +4,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/launch.sh
-launch eval-svm 32 eval_svm.py --dataset modelnet40 scanobjectnn --C 0.01 0.1 1 10 100 \
+launch eval-svm any eval_svm.py --dataset modelnet40 scanobjectnn --C 0.01 0.1 1 10 100 \
   --model_path checkpoints/crosspoint_cls/models/best_model.pth -- "$@"

@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/launch.sh
 start=(--model_path checkpoints/crosspoint_partseg/models/best_model.pth)
-case " $* " in *" --from_scratch "*) start=() ;; esac
-launch ft-partseg 32 train_partseg.py --exp_name finetune_partseg \
-  ${start[@]+"${start[@]}"} -- "$@"
+if given --from_scratch "$@"; then start=(); fi
+name=(--exp_name finetune_partseg)
+if given --eval "$@"; then name=(); fi # its own name says what was judged
+launch ft-partseg 32 train_partseg.py "${name[@]}" "${start[@]}" -- "$@"

@@ -3,11 +3,22 @@
 #
 #   launch LABEL BATCH SCRIPT DEFAULTS... -- "$@"
 #
-# LABEL names the task in the queue, BATCH is the script's default global batch, DEFAULTS
-# are the protocol's flags; what follows `--` is the user's and comes later, so it wins.
+# LABEL names the task in the queue, BATCH is the script's default global batch (`any` where
+# no number of processes has to divide it), DEFAULTS are the protocol's flags; what follows
+# `--` is the user's and comes later, so it wins. Paths are relative to the repository.
 #   NGPU=n         use n GPUs instead of all (0: one process on the CPU)
 #   QUEUE=pueue    enqueue with pueue instead of running; PUEUE_GROUP (default: default),
-#                  PUEUE_AFTER="ID ..." to wait for other tasks; prints the task's number
+#                  PUEUE_AFTER="ID ..." to wait for other tasks, PUEUE_LABEL for another
+#                  label; prints the task's number
+
+given() { # given FLAG WORDS...: whether the flag is among the words
+  local flag=$1 word
+  shift
+  for word in "$@"; do
+    case $word in "$flag" | "$flag"=*) return 0 ;; esac
+  done
+  return 1
+}
 
 launch() {
   local label=$1 batch=$2 script=$3 defaults=()
@@ -20,15 +31,19 @@ launch() {
     case $word in --batch_size=*) batch=${word#*=} ;; esac
     previous=$word
   done
-  case $batch in '' | *[!0-9]* | 0)
-    echo "error: --batch_size takes a positive number, got '$batch'" >&2; return 2 ;;
+  case $batch in
+    any) ;;
+    '' | *[!0-9]* | 0)
+      echo "error: --batch_size takes a positive number, got '$batch'" >&2; return 2 ;;
   esac
   [ -n "$gpus" ] || gpus=$(python -c 'import torch; print(torch.cuda.device_count())')
   case $gpus in '' | *[!0-9]*)
     echo "error: NGPU takes a number, got '$gpus'" >&2; return 2 ;;
   esac
   processes=$((gpus > 1 ? gpus : 1))
-  while [ $((batch % processes)) -ne 0 ]; do processes=$((processes - 1)); done
+  while [ "$batch" != any ] && [ $((batch % processes)) -ne 0 ]; do
+    processes=$((processes - 1))
+  done
   if [ "$gpus" -gt 0 ] && [ "$processes" -ne "$gpus" ]; then
     echo "$label: $processes of $gpus GPUs, the most that divide a batch of $batch" >&2
   fi
@@ -51,6 +66,6 @@ enqueue() { # enqueue LABEL COMMAND...
   fi
   for id in ${PUEUE_AFTER:-}; do after+=(--after "$id"); done
   # pueue hands one line to a shell: quote every word for it.
-  pueue add --print-task-id --group "${PUEUE_GROUP:-default}" --label "$1" \
+  pueue add --print-task-id --group "${PUEUE_GROUP:-default}" --label "${PUEUE_LABEL:-$1}" \
     --working-directory "$PWD" ${after[@]+"${after[@]}"} -- "$(printf '%q ' "${@:2}")"
 }

@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # The whole study: two pre-trainings, linear SVM, few-shot, three fine-tunings, one table.
 #
-#   scripts/pipeline.sh [--name NAME] [FLAGS OF EVERY SCRIPT]     such as --data_root --seed
+#   scripts/pipeline.sh [--name NAME] [FLAGS]   of every script: --data_root, --seed, --wandb,
+#                                       --wb_url, --dist_timeout, --num_points, --k, --emb_dims,
+#                                       --edgeconv, --test_batch_size
 #   scripts/pipeline.sh --smoke         the same, small, on synthetic data: minutes on 2 cores
 #   QUEUE=pueue scripts/pipeline.sh     enqueue all of it, each task after those it needs,
 #                                       the first after those of PUEUE_AFTER
 #
 # Runs are checkpoints/NAME_* (default: study). Called again, it goes on where it was:
-# trainings resume, evaluations are repeated. NGPU, PUEUE_GROUP: see scripts/launch.sh
+# trainings resume, evaluations are repeated. A run that fails stops only those that need
+# it. NGPU, PUEUE_GROUP: see scripts/launch.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/launch.sh
@@ -19,8 +22,11 @@ while [ $# -gt 0 ]; do
   case $1 in
     --smoke) smoke=yes; shift ;;
     --name) name=${2:?--name needs a name}; shift 2 ;;
-    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
-    *) flags+=("$1"); shift ;;
+    -h | --help) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --data_root | --seed | --wandb | --wb_url | --dist_timeout | --num_points | --k | \
+      --emb_dims | --edgeconv | --test_batch_size)
+      flags+=("$1" "${2:?$1 needs a value}"); shift 2 ;;
+    *) echo "error: $1 is not a flag of every script; see $0 --help" >&2; exit 2 ;;
   esac
 done
 name=${name:-${smoke:+smoke}}
@@ -48,7 +54,8 @@ stage() {
   for word in $2; do needed+=" ${task[$word]}"; done
   local command=("scripts/$launcher" --exp_name "${name}_$run" "${@:4}" "${flags[@]}")
   if [ "${QUEUE:-}" = pueue ]; then
-    task[$run]=$(PUEUE_AFTER=${needed:-${PUEUE_AFTER:-}} "${command[@]}")
+    task[$run]=$(PUEUE_AFTER=${needed:-${PUEUE_AFTER:-}} PUEUE_LABEL=${name}_$run \
+      "${command[@]}")
     echo "task ${task[$run]}: ${name}_$run${needed:+, after$needed}"
   elif [[ $needed = *failed* ]]; then
     task[$run]=failed
@@ -65,17 +72,15 @@ seg=checkpoints/${name}_pt-partseg/models/best_model.pth
 stage pt-cls '' pt-cls.sh --resume "${pretrain[@]}"
 stage pt-partseg '' pt-partseg.sh --resume "${pretrain[@]}"
 stage svm pt-cls eval-svm.sh --overwrite --model_path "$cls"
-for set in modelnet40 scanobjectnn; do
-  stage "fewshot_$set" pt-cls fsl_script.sh --overwrite --dataset "$set" \
-    --model_path "$cls" "${episodes[@]}"
-done
+stage fewshot pt-cls fsl_script.sh --overwrite --model_path "$cls" "${episodes[@]}"
 stage ft-mn pt-cls ft-mn.sh --resume --model_path "$cls" "${tune[@]}"
 stage ft-so pt-cls ft-so.sh --resume --model_path "$cls" "${tune[@]}"
 stage ft-partseg pt-partseg ft-partseg.sh --resume --model_path "$seg" "${tune[@]}"
 
 if [ "${QUEUE:-}" = pueue ]; then
-  number=$(PUEUE_AFTER="${task[*]}" enqueue table python -m scripts.pipeline_table "$name")
-  echo "task $number: the table, after all of them: pueue log $number"
+  number=$(PUEUE_AFTER="${task[*]}" enqueue "${name}_table" python -m scripts.pipeline_table "$name")
+  echo "task $number: the table, if all of them succeed: pueue log $number"
+  echo "at any time: python -m scripts.pipeline_table $name"
   exit
 fi
 python -m scripts.pipeline_table "$name"

@@ -66,18 +66,19 @@ def svm_rows(name: str) -> list[Row]:
 def few_shot_rows(name: str) -> list[Row]:
     """Four rows a data set."""
     rows = []
+    records = read_metrics(CHECKPOINTS / f"{name}_fewshot")
     for key, label in SETS.items():
-        records = read_metrics(CHECKPOINTS / f"{name}_fewshot_{key}")
-        found = {(r["k_way"], r["m_shot"]): r for r in records}
+        own = [r for r in records if r["dataset"] == key]
+        found = {(r["k_way"], r["m_shot"]): r for r in own}
         for setting, (mean, deviation) in zip(
             PUBLISHED_SETTINGS, FEW_SHOT[key], strict=True
         ):
             task = f"few-shot, {label}, {setting[0]} ways {setting[1]} shots"
             result = found.get(setting)
             ours = 100 * result["mean"] if result else None
-            own = 100 * result["deviation"] if result else None
+            spread = 100 * result["deviation"] if result else None
             note = f"{len(result['accuracies'])} episodes" if result else "not run"
-            rows.append(Row(task, mean, ours, (deviation, own), note))
+            rows.append(Row(task, mean, ours, (deviation, spread), note))
     return rows
 
 
@@ -107,7 +108,8 @@ def table(name: str) -> str:
     lines = [("in %", "published", "ours", "difference", "")]
     lines += [row.cells() for row in rows]
     widths = [max(len(line[i]) for line in lines) for i in range(4)]
-    text = [f"Results of checkpoints/{name}_*", *_origin(name), ""]
+    runs = len(list(CHECKPOINTS.glob(f"{name}_*")))
+    text = [f"Results of checkpoints/{name}_* ({runs} runs)", *_origin(name), ""]
     for task, *numbers, note in lines:
         columns = zip(numbers, widths[1:], strict=True)
         cells = "  ".join(cell.rjust(width) for cell, width in columns)
@@ -133,4 +135,6 @@ def _origin(name: str) -> list[str]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m scripts.pipeline_table NAME")
     print(table(sys.argv[1]))

@@ -124,8 +124,13 @@ def test_bad_requests_stop_before_anything_is_written(
             *(tmp_path, synthetic_root, "--save_features", "f.npz"),
             *("--dataset", "modelnet40", "scanobjectnn"),
         )
-    with pytest.raises(cli.UsageError, match=r"--save_features .*no such folder"):
-        judge(tmp_path, synthetic_root, "--save_features", str(tmp_path / "no" / "f"))
+    for name, said in (
+        *(("no/f.npz", "no such folder"), ("f", "not the name of a .npz file")),
+        *((".npz", "not the name"), ("", "")),
+    ):
+        path = str(tmp_path / name) if name else str(tmp_path)
+        with pytest.raises(cli.UsageError, match=rf"--save_features .*{said}"):
+            judge(tmp_path, synthetic_root, "--save_features", path)
     with pytest.raises(cli.UsageError, match=r"w\.pth: no such file"):
         judge(tmp_path, synthetic_root, "--model_path", str(tmp_path / "w.pth"))
     with pytest.raises(cli.UsageError, match="--k 65"):

@@ -218,6 +218,11 @@ def test_bad_requests_stop_before_anything_is_written(
     refused("none of its .* entries is one of the model's", "--model_path", picture)
     refused("no such file", "--model_path", str(tmp_path / "no.pth"))
 
+    part = {"conv1.0.weight": DGCNN(5, 16).state_dict()["conv1.0.weight"]}
+    torch.save(part, tmp_path / "part.pth")
+    frozen = ("--model_path", str(tmp_path / "part.pth"), "--freeze_encoder")
+    refused(r"--freeze_encoder would judge random .*conv1\.1", *frozen)
+
 
 def test_a_run_folder_is_kept_and_inputs_are_not_deleted(
     tmp_path: Path, uneven_root: Path

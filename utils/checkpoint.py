@@ -165,6 +165,9 @@ def load_pretrained(model: nn.Module, path: str | Path) -> LoadReport:
     inner = unwrap(model)
     wanted = inner.state_dict()
     common = [name for name in wanted if name in state]
+    if "transform_net.transform.weight" in state and "conv7.0.weight" not in state:
+        # Pre-training's file: these are placeholders, not a trained head's.
+        common = [n for n in common if n.split(".")[0] not in _SEGMENTATION_HEAD_BN]
     if not common:
         raise CheckpointError(
             f"{path}: none of its {len(state)} entries is one of the model's "
@@ -181,8 +184,8 @@ def load_pretrained(model: nn.Module, path: str | Path) -> LoadReport:
     return LoadReport(
         str(path),
         tuple(common),
-        tuple(name for name in state if name not in wanted),
-        tuple(name for name in wanted if name not in state),
+        tuple(name for name in state if name not in common),
+        tuple(name for name in wanted if name not in common),
     )
 
 
@@ -190,13 +193,23 @@ def load_frozen(encoder: nn.Module, path: str, seed: int) -> str:
     """:func:`load_pretrained`, or nothing for ``none``; what the log says of it.
 
     Args:
-        encoder: gets the weights.
+        encoder: gets the weights; its projection head (``inv_head``) is not judged.
         path: of the file, or ``none`` for an encoder that stays as it was made.
         seed: that it was made with.
+
+    Raises:
+        CheckpointError: also if a part of the encoder is not in the file.
     """
     if path == UNTRAINED:
         return f"an untrained {type(encoder).__name__} (seed {seed})"
-    return str(load_pretrained(encoder, path))
+    report = load_pretrained(encoder, path)
+    missing = [n for n in report.initialised if not n.startswith("inv_head.")]
+    if missing:
+        raise CheckpointError(
+            f"{path} is not a file of this encoder's weights: {_few(tuple(missing))} "
+            "would be random (--model)"
+        )
+    return str(report)
 
 
 @dataclass

@@ -413,6 +413,10 @@ def run(main: Callable[[], None], *expected: type[Exception]) -> NoReturn:
         main()
     except FailedElsewhere:
         _leave_silently()
+    except KeyboardInterrupt:
+        if os.environ.get("RANK", "0") == "0":
+            print("\ninterrupted", file=sys.stderr, flush=True)
+        sys.exit(130)
     except (UsageError, *expected) as error:
         rank = os.environ.get("RANK", "0")
         place = f" (rank {rank})" if rank != "0" else ""

@@ -41,10 +41,6 @@ class Process:
     device: torch.device
     backend: str  # "none" with one process
 
-    @property
-    def is_main(self) -> bool:
-        return self.rank == 0
-
 
 def start(timeout_s: float = 600.0) -> Process:
     """Join the process group that torchrun describes in the environment, if any.
@@ -116,11 +112,6 @@ def all_reduce_sum(x: Tensor) -> Tensor:
     if world_size() > 1:
         dist.all_reduce(x)
     return x
-
-
-def mean_over_ranks(x: Tensor) -> Tensor:
-    """Mean of ``x`` over the ranks as a new tensor; not differentiable."""
-    return all_reduce_sum(x.detach().clone()) / world_size()
 
 
 class _GatherRows(torch.autograd.Function):

@@ -19,8 +19,6 @@ PUBLISHED_SETTINGS = ((5, 10), (5, 20), (10, 10), (10, 20))  # ways, shots
 class FewShotResult:
     """Accuracies of the episodes of one setting; each in [0, 1]."""
 
-    k_way: int
-    m_shot: int
     accuracies: tuple[float, ...]
 
     @property
@@ -33,11 +31,12 @@ class FewShotResult:
         return float(np.std(self.accuracies))
 
     @property
-    def interval(self) -> float:
-        """Half the width of the mean's 95 % interval, 1.96 sample deviations / √n."""
+    def interval(self) -> float | None:
+        """Half the width of the mean's 95 % interval, 1.96 sample deviations / √n; None
+        for a single episode."""
         runs = len(self.accuracies)
         if runs < 2:
-            return math.nan
+            return None
         return 1.96 * float(np.std(self.accuracies, ddof=1)) / math.sqrt(runs)
 
 
@@ -119,4 +118,4 @@ def evaluate_episodes(
         svm.fit(scaler.transform(features[support]), labels[support])
         predicted = svm.predict(scaler.transform(features[query]))
         accuracies.append(float(np.mean(predicted == labels[query])))
-    return FewShotResult(k_way, m_shot, tuple(accuracies))
+    return FewShotResult(tuple(accuracies))

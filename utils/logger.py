@@ -72,32 +72,18 @@ def open_run_folder(
         inputs: files that the run reads, which must not be deleted.
 
     Raises:
-        UsageError: if the folder holds results and neither flag was given, if it
-            holds an input that would be deleted, or if it cannot be written.
+        UsageError: if the folder holds something and neither flag was given, or a run
+            that cannot be resumed, or weights of a training run that an evaluation
+            would delete, or an input; or if it cannot be written.
     """
     folder = run_folder(exp_name)
 
     def make() -> None:
         try:
-            # A start that failed leaves a log and a configuration, but no results.
-            metrics = folder / "metrics.jsonl"
-            filled = metrics.is_file() and metrics.stat().st_size > 0
-            filled = filled or any(folder.glob("**/*.pth"))
-            if not continues(bool(resume)):
-                if filled and not overwrite:
-                    go_on = "" if resume is None else "go on with --resume, "
-                    raise UsageError(
-                        f"{folder} is not empty: {go_on}delete it with --overwrite, "
-                        "or choose another --exp_name"
-                    )
-                for path in inputs:
-                    if folder.resolve() in Path(path).resolve().parents:
-                        raise UsageError(
-                            f"--overwrite would delete {path}, which this run reads: "
-                            "choose another --exp_name"
-                        )
-                if folder.exists():
-                    shutil.rmtree(folder)
+            if continues(bool(resume)):
+                _check_resumable(folder)
+            else:
+                _clear(folder, overwrite, resume, inputs)
             for leftover in folder.glob("models/.*.partial"):
                 leftover.unlink()  # of a write that was killed
             models = "" if resume is None else "models"
@@ -107,6 +93,53 @@ def open_run_folder(
 
     distributed.run_on_main(make)
     return folder
+
+
+def _clear(
+    folder: Path, overwrite: bool, resume: bool | None, inputs: Sequence[str]
+) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder: choose another --exp_name")
+    # A start that failed leaves a log and a configuration, but no results.
+    leftovers = ("config.json", "run.log", "metrics.jsonl", "models", "wandb")
+    metrics = folder / "metrics.jsonl"
+    filled = any(path.name not in leftovers for path in folder.iterdir())
+    filled = filled or (metrics.is_file() and metrics.stat().st_size > 0)
+    filled = filled or any(folder.glob("models/*.pth"))
+    if filled and not overwrite:
+        go_on = "" if resume is None else "go on with --resume, "
+        raise UsageError(
+            f"{folder} is not empty: {go_on}delete it with --overwrite, "
+            "or choose another --exp_name"
+        )
+    for path in inputs:
+        if folder.resolve() in Path(path).resolve().parents:
+            raise UsageError(
+                f"--overwrite would delete {path}, which this run reads: "
+                "choose another --exp_name"
+            )
+    if resume is None and any(folder.glob("models/*.pth")):
+        raise UsageError(
+            f"{folder} holds the weights of a training run, which this one would "
+            "delete: choose another --exp_name"
+        )
+    shutil.rmtree(folder)
+
+
+def _check_resumable(folder: Path) -> None:
+    """Refuse to start anew over results, where there is no checkpoint to go on from."""
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    if restarted or (folder / "models" / "checkpoint_last.pth").is_file():
+        return
+    # A run that was stopped before its first checkpoint starts again.
+    foreign = any("step" not in record for record in read_metrics(folder))
+    if foreign or any(folder.glob("models/*.pth")):
+        raise UsageError(
+            f"{folder} holds results, but no models/checkpoint_last.pth to --resume "
+            "from: delete it with --overwrite, or choose another --exp_name"
+        )
 
 
 def describe_environment() -> dict[str, str]:

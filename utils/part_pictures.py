@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Protocol
 
@@ -72,14 +73,19 @@ class LabelledParts(Protocol):
 
 
 def check_empty(folder: str | Path, flag: str) -> None:
-    """Refuse a folder that new files would be mixed with what is there.
+    """Refuse a folder that new files would be mixed with, or that cannot be written.
 
     Raises:
-        ValueError: naming the flag, if it is no folder or not empty.
+        ValueError: naming the flag, if it is no folder, not empty, or not writable.
     """
     path = Path(folder)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise ValueError(f"{flag} {folder} is not an empty folder")
+    nearest = path.resolve()
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise ValueError(f"{flag} {folder}: {nearest} is not a folder to write to")
 
 
 def save_part_examples(
@@ -130,7 +136,7 @@ def save_part_predictions(
     Args:
         folder: is made where it is missing.
         class_names: names of the categories.
-        rows: (M,) row of each shape in its split.
+        rows: (M,) row of each shape among those that were read.
         category: (M,) integers in [0, 16).
         points: (M, N, 3) float32.
         target, predicted: (M, N) parts, numbered 0 to 49 over all categories.

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import eval_fewshot
+
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 LAUNCHERS = sorted(
     path.name for path in SCRIPTS.glob("*.sh") if "\nlaunch " in path.read_text()
@@ -121,13 +123,30 @@ def test_fine_tuning_starts_from_weights_or_from_scratch(name: str, start) -> No
     assert "--model_path" not in calls["torchrun"][1]
 
 
-def test_both_data_sets_unless_one_is_chosen(start) -> None:
-    _, calls = start("fsl_script.sh")
-    found = [w[w.index("--dataset") + 1] for w in calls["torchrun"]]
-    assert found == ["modelnet40", "scanobjectnn"]
-    _, calls = start("fsl_script.sh", "--dataset", "scanobjectnn")
-    (words,) = calls["torchrun"][2:]
-    assert words.count("--dataset") == 1
+def test_the_published_settings_unless_others_are_given(start) -> None:
+    for words, table in (
+        *(([], True), (["--seed", "2"], True)),
+        *((["--k_way", "5"], False), (["--m_shot=3"], False)),
+    ):
+        _, calls = start("fsl_script.sh", *words)
+        found = calls["torchrun"][-1]
+        assert ("--table" in found) == table
+        assert eval_fewshot.get_args_parser().parse_args(found[3:]).dataset == [
+            *("modelnet40", "scanobjectnn")
+        ]
+
+
+def test_an_evaluation_is_not_called_as_the_training(start) -> None:
+    for name in ("ft-mn.sh", "ft-so.sh", "ft-partseg.sh"):
+        _, calls = start(name, "--eval", "--model_path", "x --from_scratch y")
+        assert "--exp_name" not in calls["torchrun"][-1]
+        assert calls["torchrun"][-1].count("--model_path") == 2
+
+
+def test_an_evaluation_takes_any_number_of_gpus(start) -> None:
+    for name in ("eval-svm.sh", "fsl_script.sh"):
+        done, calls = start(name, NGPU="7")
+        assert calls["torchrun"][-1][1] == "--nproc_per_node=7", done.stderr
 
 
 def test_shellcheck_finds_nothing() -> None:

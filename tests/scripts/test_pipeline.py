@@ -19,8 +19,7 @@ STUDY = {
     "pt-cls": ((), "train_crosspoint.py"),
     "pt-partseg": ((), "train_crosspoint.py"),
     "svm": (("pt-cls",), "eval_svm.py"),
-    "fewshot_modelnet40": (("pt-cls",), "eval_fewshot.py"),
-    "fewshot_scanobjectnn": (("pt-cls",), "eval_fewshot.py"),
+    "fewshot": (("pt-cls",), "eval_fewshot.py"),
     "ft-mn": (("pt-cls",), "finetune_cls.py"),
     "ft-so": (("pt-cls",), "finetune_cls.py"),
     "ft-partseg": (("pt-partseg",), "train_partseg.py"),
@@ -74,6 +73,7 @@ def test_the_queue_holds_every_task_after_those_it_needs(start) -> None:
     for (run, (needed, script)), words in zip(STUDY.items(), calls, strict=False):
         options, (line,) = words[: words.index("--")], words[words.index("--") + 1 :]
         assert value(options, "--group") == "gpu"
+        assert value(options, "--label") == f"nightly_{run}"
         after = [options[i + 1] for i, word in enumerate(options) if word == "--after"]
         assert after == ([numbers[name] for name in needed] or ["99"])
         command = shlex.split(line)
@@ -82,8 +82,6 @@ def test_the_queue_holds_every_task_after_those_it_needs(start) -> None:
         assert command[-4:] == list(flags)
         if needed:
             assert value(command, "--model_path") == weights.format(*needed)
-        if run.startswith("fewshot"):
-            assert value(command, "--dataset") == run.removeprefix("fewshot_")
         # Called again, it goes on.
         assert ("--resume" in command) != ("--overwrite" in command)
     options, line = calls[-1][:-2], shlex.split(calls[-1][-1])
@@ -109,6 +107,14 @@ def test_a_whole_study_ends_well(start) -> None:
     assert len(calls) == len(STUDY)
 
 
+@pytest.mark.parametrize("words", [("--nam", "x"), ("--epochs", "3"), ("--seed",)])
+def test_a_flag_that_not_every_script_has_is_refused(words, start) -> None:
+    done, calls = start(*words)
+    assert done.returncode != 0
+    assert words[0] in done.stderr
+    assert calls == []
+
+
 def write(run: str, *records: dict, **arguments: object) -> None:
     folder = Path("checkpoints", run)
     folder.mkdir(parents=True)
@@ -124,7 +130,8 @@ def test_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     svm = {"dataset": "scanobjectnn", "accuracy": 0.8025, "C": 10.0}
     write("study_svm", svm, data_root="data", seed=4)
     few = {"mean": 0.9, "deviation": 0.041, "accuracies": [0.9] * 50}
-    write("study_fewshot_modelnet40", {**few, "k_way": 10, "m_shot": 20})
+    few["dataset"] = "modelnet40"
+    write("study_fewshot", {**few, "k_way": 10, "m_shot": 20})
     epoch = {"epoch_end": True, "test_accuracy": 0.915, "best_test_accuracy": 0.925}
     write("study_ft-mn", {"step": 0}, epoch, epochs=300)
     part = {"epoch_end": True, "test_miou": 0.8, "best_test_miou": 0.81}

@@ -178,3 +178,16 @@ def test_foreign_files_are_no_training_state(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, path)
     with pytest.raises(CheckpointError, match=r"last\.pth: not a training checkpoint"):
         checkpoint.load_training_state(path, {})
+
+
+def test_a_frozen_encoder_comes_whole_or_not_at_all(tmp_path: Path) -> None:
+    encoder = DGCNN(k=3, emb_dims=8)
+    assert "untrained DGCNN (seed 4)" in checkpoint.load_frozen(encoder, "none", 4)
+    state = {n: v for n, v in encoder.state_dict().items() if "inv_head" not in n}
+    torch.save(state, tmp_path / "headless.pth")
+    said = checkpoint.load_frozen(encoder, str(tmp_path / "headless.pth"), 4)
+    assert f"{len(state)} entries loaded" in said
+    del state["conv4.1.weight"]
+    torch.save(state, tmp_path / "part.pth")
+    with pytest.raises(CheckpointError, match=r"part\.pth is not .*conv4\.1 \(1 entri"):
+        checkpoint.load_frozen(encoder, str(tmp_path / "part.pth"), 4)

@@ -28,11 +28,9 @@ def place() -> tuple[int, int]:
     return distributed.rank(), distributed.world_size()
 
 
-def sums_on_rank() -> tuple[Tensor, Tensor, Tensor]:
+def sum_on_rank() -> Tensor:
     own = torch.tensor([1.0, 10.0]) * (distributed.rank() + 1)
-    mean = distributed.mean_over_ranks(own)
-    untouched = own.clone()
-    return distributed.all_reduce_sum(own), mean, untouched
+    return distributed.all_reduce_sum(own)
 
 
 def gather_rows_on_rank(parts: list[Tensor], weights: list[Tensor]):
@@ -67,11 +65,9 @@ def test_place_of_each_rank(two_ranks):
     assert place() == (0, 1)
 
 
-def test_sum_and_mean_over_ranks(two_ranks):
-    for rank, (total, mean, own) in enumerate(two_ranks.run(sums_on_rank)):
+def test_the_sum_over_ranks(two_ranks):
+    for total in two_ranks.run(sum_on_rank):
         assert total.tolist() == [3.0, 30.0]
-        assert mean.tolist() == [1.5, 15.0]
-        assert own.tolist() == [rank + 1.0, 10.0 * (rank + 1)]
 
 
 def test_gather_rows_has_all_rows_and_the_gradient_of_all_losses(two_ranks):
@@ -120,7 +116,6 @@ def test_one_process_needs_no_group():
     assert distributed.gather_rows(x) is x
     assert distributed.gather_array(array) is array
     assert torch.equal(distributed.all_reduce_sum(x.clone()), x)
-    assert torch.equal(distributed.mean_over_ranks(x), x)
     assert distributed.run_on_main(lambda: {1, 2}) == {1, 2}
     with pytest.raises(KeyError):
         distributed.run_on_main(lambda: {}["missing"])
@@ -135,7 +130,7 @@ def test_start_without_torchrun_is_one_process(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     process = distributed.start()
-    assert (process.rank, process.world_size, process.is_main) == (0, 1, True)
+    assert (process.rank, process.world_size) == (0, 1)
     assert (process.device, process.backend) == (CPU, "none")
     assert not torch.distributed.is_initialized()
     distributed.stop()
@@ -333,13 +328,13 @@ def slow_on_main() -> tuple[int, float]:
 
     found = distributed.run_on_main(work)
     # The ranks are still in step: a collective under the short timeout works.
-    return found, distributed.mean_over_ranks(torch.ones(1)).item()
+    return found, distributed.all_reduce_sum(torch.ones(1)).item()
 
 
 @pytest.mark.slow  # it starts processes of its own
 def test_ranks_wait_for_rank_0_longer_than_a_collective_may_take() -> None:
     pool = Pool(2, collective_timeout_s=2.0)
     try:
-        assert pool.run(slow_on_main) == [(7, 1.0)] * 2
+        assert pool.run(slow_on_main) == [(7, 2.0)] * 2
     finally:
         pool.close()

@@ -59,11 +59,12 @@ def test_accuracy_is_that_of_an_svm_on_the_standardised_support() -> None:
 
 
 def test_mean_population_deviation_and_interval() -> None:
-    result = FewShotResult(5, 10, (0.5, 0.7, 0.9))
+    result = FewShotResult((0.5, 0.7, 0.9))
     assert math.isclose(result.mean, 0.7)
     assert math.isclose(result.deviation, math.sqrt((0.2**2 + 0 + 0.2**2) / 3))
     sample = math.sqrt((0.2**2 + 0 + 0.2**2) / 2)
     assert math.isclose(result.interval, 1.96 * sample / math.sqrt(3))
+    assert FewShotResult((0.5,)).interval is None
 
 
 def test_a_class_with_too_few_samples_is_named() -> None:

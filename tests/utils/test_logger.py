@@ -35,11 +35,53 @@ def test_an_empty_run_folder_is_used_again() -> None:
     assert "--resume" not in str(error.value)
     leftover = folder / "models" / ".checkpoint_last.pth.12.partial"
     leftover.touch()
+    (folder / "metrics.jsonl").write_text('{"step": 0}\n')  # stopped before it saved
     open_run_folder("run", resume=True)
     assert (folder / "metrics.jsonl").exists()
     assert not leftover.exists()
     open_run_folder("run", overwrite=True)
     assert not (folder / "metrics.jsonl").exists()
+
+
+def test_what_others_left_is_not_deleted_unasked() -> None:
+    notes = Path("checkpoints/run/notes.txt")
+    notes.parent.mkdir(parents=True)
+    notes.write_text("mine")
+    for resume in (False, None):
+        with pytest.raises(UsageError, match="is not empty"):
+            open_run_folder("run", resume=resume)
+    assert notes.read_text() == "mine"
+    open_run_folder("run", overwrite=True, resume=False)
+    assert not notes.exists()
+
+
+def test_results_without_a_checkpoint_are_not_resumed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = open_run_folder("run", resume=False)
+    metrics, weights = folder / "metrics.jsonl", folder / "models" / "best_model.pth"
+    metrics.write_text('{"dataset": "modelnet40"}\n')  # of another script
+    with pytest.raises(UsageError, match=r"no models/checkpoint_last\.pth to --resume"):
+        open_run_folder("run", resume=True)
+    metrics.write_text('{"step": 0}\n')
+    weights.touch()
+    with pytest.raises(UsageError, match=r"no models/checkpoint_last\.pth to --resume"):
+        open_run_folder("run", resume=True)
+    # torchrun restarts what stopped between the first weights and the checkpoint.
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    open_run_folder("run", resume=True)
+    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT")
+    (folder / "models" / "checkpoint_last.pth").touch()
+    open_run_folder("run", resume=True)
+    assert weights.exists()
+
+
+def test_an_evaluation_does_not_delete_a_training() -> None:
+    folder = open_run_folder("run", resume=False)
+    (folder / "models" / "best_model.pth").touch()
+    with pytest.raises(UsageError, match="weights of a training run"):
+        open_run_folder("run", overwrite=True)
+    assert (folder / "models" / "best_model.pth").exists()
 
 
 def test_a_file_that_the_run_reads_is_not_overwritten() -> None:
