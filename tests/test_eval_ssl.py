@@ -129,7 +129,9 @@ def test_the_notebook_gives_the_numbers_of_the_functions(
                 extract_features(encoder, part.points, 7, torch.device("cpu"))
                 for part in parts
             ]
-            C, _ = svm.choose_C(features[0], labels[0], CANDIDATES, SMALL["seed"])
+            C, _ = svm.choose_C(
+                svm.SVMProblem(features[0], labels[0]), CANDIDATES, SMALL["seed"]
+            )
             fitted = svm.fit_linear_svm(features[0], labels[0], C)
             predicted = fitted.predict(features[1])
             matrix = metrics.confusion_matrix(

@@ -2,29 +2,123 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from sklearn.svm import SVC
 
+from utils.logger import progress
 from utils.metrics import confusion_matrix, mean_class_accuracy
 from utils.seed import SPLIT, generator
+
+_BLOCK = 1024  # rows of the Gram matrix that one thread computes at a time
 
 
 @dataclass(frozen=True)
 class LinearSVM:
-    """A fitted one-against-one linear SVM; features (M, F), labels (M,)."""
+    """A fitted one-against-one linear SVM of n classes, P = n (n - 1) / 2 pairs."""
 
-    classifier: SVC
+    classes: (
+        np.ndarray
+    )  # (n,), ascending; the pairs are (0, 1), (0, 2), ..., (n-2, n-1)
+    weights: np.ndarray  # (P, F), pointing to the pair's first class
+    intercepts: np.ndarray  # (P,)
 
     def predict(self, features: np.ndarray) -> np.ndarray:
-        """(M, F) -> (M,) labels."""
-        return self.classifier.predict(features)
+        """(M, F) -> (M,) labels: most votes of the pairs, of equal ones the first."""
+        decisions = features.astype(np.float64) @ self.weights.T + self.intercepts
+        votes = np.zeros((len(features), len(self.classes)), np.int64)
+        pairs = itertools.combinations(range(len(self.classes)), 2)
+        for column, (first, second) in zip(decisions.T, pairs, strict=True):
+            votes[:, first] += column > 0
+            votes[:, second] += column <= 0
+        return self.classes[votes.argmax(axis=1)]
 
     def score(self, features: np.ndarray, labels: np.ndarray) -> float:
         """The share of rows that get their label."""
         return float(np.mean(self.predict(features) == labels))
+
+
+class SVMProblem:
+    """Training rows with all their products: fits for any C and any of the rows.
+
+    Args:
+        features: (M, F), finite.
+        labels: (M,) integers of at least two classes.
+
+    Raises:
+        ValueError: if the features are not finite or there is a single class.
+    """
+
+    def __init__(self, features: np.ndarray, labels: np.ndarray) -> None:
+        if not np.isfinite(features).all():
+            raise ValueError("features are not finite: the encoder has diverged")
+        if len(np.unique(labels)) < 2:
+            raise ValueError("an SVM needs samples of at least two classes")
+        self.features, self.labels = features.astype(np.float64), labels
+        self.gram = _gram(self.features)
+
+    def fit(self, C: float, rows: np.ndarray | None = None) -> LinearSVM:
+        """``SVC(kernel="linear", C=C)`` on the rows, None for all of them.
+
+        libsvm solves a binary problem for each pair of classes. Here each gets its own
+        small part of one Gram matrix instead of computing products again, and the pairs
+        are solved side by side.
+        """
+        rows = np.arange(len(self.labels)) if rows is None else rows
+        classes = np.unique(self.labels[rows])
+        if len(classes) < 2:
+            raise ValueError("an SVM needs samples of at least two classes")
+        members = [rows[self.labels[rows] == label] for label in classes]
+        pairs = list(itertools.combinations(range(len(classes)), 2))
+
+        def solve(pair: tuple[int, int]) -> tuple[np.ndarray, float]:
+            own = np.concatenate([members[c] for c in pair])
+            sides = np.repeat([0, 1], [len(members[c]) for c in pair])
+            svm = SVC(kernel="precomputed", C=C).fit(self.gram[np.ix_(own, own)], sides)
+            # scikit-learn's signs point to the second class.
+            weights = -svm.dual_coef_[0] @ self.features[own[svm.support_]]
+            return weights, -float(svm.intercept_[0])
+
+        with ThreadPoolExecutor(_cores()) as pool:
+            solved = list(
+                progress(
+                    pool.map(solve, pairs), total=len(pairs), desc=f"SVM, C = {C:g}"
+                )
+            )
+        weights, intercepts = zip(*solved, strict=True)
+        return LinearSVM(classes, np.stack(weights), np.array(intercepts))
+
+
+def _cores() -> int:
+    """Cores that this process may use: rank 0 fits while the other ranks wait."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _gram(features: np.ndarray) -> np.ndarray:
+    """(M, M) products of all rows, on a GPU if there is one."""
+    x = torch.from_numpy(features)
+    if torch.cuda.is_available():
+        x = x.cuda()
+        return (x @ x.T).cpu().numpy()
+    count = len(features)
+    gram = np.empty((count, count))
+
+    def fill(start: int) -> None:
+        own = slice(start, start + _BLOCK)
+        gram[own, start:] = (x[own] @ x[start:].T).numpy()
+        gram[start:, own] = gram[own, start:].T
+
+    with ThreadPoolExecutor(_cores()) as pool:
+        list(pool.map(fill, range(0, count, _BLOCK)))
+    return gram
 
 
 def fit_linear_svm(
@@ -40,12 +134,7 @@ def fit_linear_svm(
     Raises:
         ValueError: if the features are not finite or there is a single class.
     """
-    if not np.isfinite(features).all():
-        raise ValueError("features are not finite: the encoder has diverged")
-    if len(np.unique(labels)) < 2:
-        raise ValueError("an SVM needs samples of at least two classes")
-    classifier = SVC(kernel="linear", C=C, cache_size=1000)
-    return LinearSVM(classifier.fit(features.astype(np.float64), labels))
+    return SVMProblem(features, labels).fit(C)
 
 
 def held_out_split(
@@ -66,7 +155,7 @@ def held_out_split(
 
 
 def choose_C(
-    features: np.ndarray, labels: np.ndarray, candidates: Sequence[float], seed: int = 0
+    problem: SVMProblem, candidates: Sequence[float], seed: int = 0
 ) -> tuple[float, dict[float, float]]:
     """The C that is best on a held-out fifth of the training set.
 
@@ -77,11 +166,9 @@ def choose_C(
     """
     if len(candidates) == 1:
         return float(candidates[0]), {}
-    kept, held = held_out_split(labels, seed)
+    kept, held = held_out_split(problem.labels, seed)
     accuracy = {
-        C: fit_linear_svm(features[kept], labels[kept], C).score(
-            features[held], labels[held]
-        )
+        C: problem.fit(C, kept).score(problem.features[held], problem.labels[held])
         for C in sorted(candidates)
     }
     return max(accuracy, key=lambda C: (accuracy[C], -C)), accuracy
@@ -130,12 +217,13 @@ def judge_features(
         test_every_C: also the test accuracy of the values that were not chosen.
 
     Raises:
-        ValueError: see :func:`fit_linear_svm`.
+        ValueError: see :class:`SVMProblem`.
     """
-    C, held_out = choose_C(*train, candidates, seed)
+    problem = SVMProblem(*train)
+    C, held_out = choose_C(problem, candidates, seed)
     accuracy, matrices = {}, {}
     for value in sorted(candidates) if test_every_C else [C]:
-        predicted = fit_linear_svm(*train, value).predict(test[0])
+        predicted = problem.fit(value).predict(test[0])
         matrices[value] = confusion_matrix(test[1], predicted, num_classes)
         accuracy[value] = float(np.trace(matrices[value]) / matrices[value].sum())
     return Judgement(C, held_out, accuracy, matrices[C], len(train[1]))

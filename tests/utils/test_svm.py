@@ -29,6 +29,35 @@ def test_same_labels_as_linear_svc_on_overlapping_classes(C: float) -> None:
     assert 0.5 < accuracy < 1
 
 
+def test_decisions_are_those_of_linear_svc() -> None:
+    features, labels = blobs(150, 4, 1.5)
+    labels = np.array([3, 5, 8, 20])[labels]
+    reference = SVC(kernel="linear", C=0.5, tol=1e-10).fit(features, labels)
+    fitted = svm.fit_linear_svm(features, labels, 0.5)
+    assert fitted.classes.tolist() == [3, 5, 8, 20]
+    np.testing.assert_allclose(fitted.weights, reference.coef_, atol=0.02)
+    np.testing.assert_allclose(fitted.intercepts, reference.intercept_, atol=0.02)
+
+
+def test_many_classes_of_any_size_with_ties_of_votes() -> None:
+    random = np.random.default_rng(3)
+    labels = np.concatenate([np.arange(25), random.integers(25, size=400)])
+    features = random.normal(size=(25, 6))[labels] + random.normal(size=(425, 6))
+    tests = random.normal(size=(3000, 6)) * 1.5
+    reference = SVC(kernel="linear", C=1.0).fit(features, labels)
+    fitted = svm.fit_linear_svm(features, labels, 1.0)
+    assert (fitted.predict(tests) == reference.predict(tests)).all()
+    reference = SVC(kernel="linear", C=1.0).fit(features[::2], labels[::2])
+    part = svm.SVMProblem(features, labels).fit(1.0, np.arange(0, 425, 2))
+    assert (part.predict(tests) == reference.predict(tests)).all()
+
+
+def test_the_gram_matrix_is_computed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(svm, "_BLOCK", 7)
+    x = np.random.default_rng(0).normal(size=(40, 5))
+    np.testing.assert_allclose(svm._gram(x), x @ x.T, rtol=1e-14, atol=1e-14)
+
+
 def test_held_out_rows_are_stratified_disjoint_and_seeded() -> None:
     labels = np.repeat([0, 1, 2, 3], [50, 10, 2, 1])
     kept, held = svm.held_out_split(labels, seed=3)
@@ -43,7 +72,9 @@ def test_held_out_rows_are_stratified_disjoint_and_seeded() -> None:
 def test_C_is_the_best_on_the_held_out_rows() -> None:
     features, labels = blobs(200, 4, 1.2)
     features *= 0.02  # small features, as an untrained encoder has
-    chosen, accuracy = svm.choose_C(features, labels, CANDIDATES, seed=0)
+    chosen, accuracy = svm.choose_C(
+        svm.SVMProblem(features, labels), CANDIDATES, seed=0
+    )
     kept, held = svm.held_out_split(labels, 0)
     for C in CANDIDATES:
         reference = SVC(kernel="linear", C=C).fit(features[kept], labels[kept])
@@ -55,7 +86,7 @@ def test_C_is_the_best_on_the_held_out_rows() -> None:
 
 def test_one_candidate_needs_no_choice() -> None:
     features, labels = blobs(20, 2, 1.0)
-    assert svm.choose_C(features, labels, [0.5]) == (0.5, {})
+    assert svm.choose_C(svm.SVMProblem(features, labels), [0.5]) == (0.5, {})
 
 
 def test_unusable_input_is_refused() -> None:
@@ -71,7 +102,7 @@ def test_a_judgement_is_that_of_the_chosen_C_on_the_test_rows() -> None:
     features, labels = blobs(300, 4, 1.2)
     train, test = (features[:200], labels[:200]), (features[200:], labels[200:])
     every = svm.judge_features(train, test, 5, CANDIDATES, 3, test_every_C=True)
-    chosen, held_out = svm.choose_C(*train, CANDIDATES, seed=3)
+    chosen, held_out = svm.choose_C(svm.SVMProblem(*train), CANDIDATES, seed=3)
     assert (every.C, every.held_out) == (chosen, held_out)
     assert (every.train_size, every.test_size) == (200, 100)
     for C in CANDIDATES:
