@@ -92,7 +92,9 @@ def judge_encoder(args: argparse.Namespace, process: distributed.Process) -> Non
         settings = ((args.k_way or 5, args.m_shot or 10),)
     sets, encoder, source = distributed.run_everywhere(
         lambda: prepare(args, process),
-        *(DataError, checkpoint.CheckpointError, ValueError),
+        DataError,
+        checkpoint.CheckpointError,
+        ValueError,
     )
     labels = {n: distributed.gather_array(sets[n].labels) for n in args.dataset}
 

@@ -81,7 +81,9 @@ def judge_encoder(args: argparse.Namespace, process: distributed.Process) -> Non
     args.exp_name = args.exp_name or name
     sets, encoder, source = distributed.run_everywhere(
         lambda: prepare(args, process),
-        *(DataError, checkpoint.CheckpointError, ValueError),
+        DataError,
+        checkpoint.CheckpointError,
+        ValueError,
     )
     encoder.to(process.device)
     inputs = [] if args.model_path == cli.UNTRAINED else [args.model_path]
@@ -113,7 +115,7 @@ def prepare(
     sets = {
         name: tuple(
             labelled_clouds(
-                *(name, args.data_root, split, args.num_points, shard, args.variant)
+                name, args.data_root, split, args.num_points, shard, args.variant
             )
             for split in ("train", "test")
         )
@@ -149,8 +151,11 @@ def evaluate(
     def judge() -> dict[str, object]:
         begin = time.perf_counter()
         found = judge_features(
-            *((features[0], labels[0]), (features[1], labels[1])),
-            *(len(classes), args.C, args.seed),
+            train=(features[0], labels[0]),
+            test=(features[1], labels[1]),
+            num_classes=len(classes),
+            candidates=args.C,
+            seed=args.seed,
             test_every_C=True,
         )
         write_confusion(logger.folder / f"confusion_{name}.csv", found.matrix, classes)
@@ -160,10 +165,13 @@ def evaluate(
             for C in sorted(found.test)
         ]
         return {
-            **{"C": found.C, "accuracy": found.accuracy},
-            **{"class_accuracy": found.class_accuracy},
-            **{"train_size": found.train_size, "test_size": found.test_size},
-            **{**seconds, "table": rows},
+            "C": found.C,
+            "accuracy": found.accuracy,
+            "class_accuracy": found.class_accuracy,
+            "train_size": found.train_size,
+            "test_size": found.test_size,
+            **seconds,
+            "table": rows,
         }
 
     result = distributed.run_on_main(judge)

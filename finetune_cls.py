@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
 
 from datasets import CLASSIFICATION, SCANOBJECTNN_VARIANTS
 from utils import cli
@@ -58,7 +57,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader
 
 from datasets import labelled_clouds
 from datasets.files import DataError
@@ -68,7 +66,7 @@ from models.dgcnn import DGCNN
 from models.dropout import set_dropout_step
 from models.edgeconv import chosen_form
 from utils import checkpoint, distributed
-from utils.checkpoint import LoadReport, Progress
+from utils.checkpoint import LoadReport
 from utils.logger import RunLogger, open_run_folder, progress, run_rows
 from utils.metrics import confusion_matrix, mean_class_accuracy
 from utils.seed import seed_torch
@@ -78,6 +76,7 @@ from utils.training import (
     DivergenceError,
     Epoch,
     Precision,
+    Training,
     build_optimizer,
     cosine,
     data_loader,
@@ -102,7 +101,9 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
     precision = Precision(args.precision, process.device)
     train, test, sampler, model, report = distributed.run_everywhere(
         lambda: prepare(args, process, precision, resumed),
-        *(DataError, checkpoint.CheckpointError, ValueError),
+        DataError,
+        checkpoint.CheckpointError,
+        ValueError,
     )
     model.to(process.device)
     if args.eval:
@@ -125,12 +126,13 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
         if resumed:
             logger.info(f"going on from its checkpoint at step {state.step}")
         last = ""
+        run = Training(
+            args, parallel, loader, optimizer, precision, state, logger, save
+        )
         while state.epoch < args.epochs:
-            values = train_one_epoch(
-                parallel, loader, optimizer, precision, state, args, logger, save
-            )
+            values = train_one_epoch(run)
             values |= evaluate(model, test, precision, args)
-            judge_epoch(values, model, state, args, logger)
+            judge_epoch(run, values, model)
             save()
             last = f"last epoch: test accuracy {values['test_accuracy']:.2%}; "
         logger.info(f"{last}best, chosen on the test split: {state.best:.2%}")
@@ -180,7 +182,11 @@ def prepare(
         )
     seed_torch(args.seed)
     model = DGCNN(
-        *(args.k, args.emb_dims, test.num_classes, args.dropout, args.edgeconv),
+        k=args.k,
+        emb_dims=args.emb_dims,
+        num_classes=test.num_classes,
+        dropout=args.dropout,
+        edgeconv=args.edgeconv,
         linear_head=args.freeze_encoder,
     )
     model.to(precision.dtype)  # before the weights, which may be float64 ones
@@ -208,16 +214,7 @@ def encoder_layers(model: DGCNN) -> list[nn.Module]:
     return [model.conv1, model.conv2, model.conv3, model.conv4, model.conv5]
 
 
-def train_one_epoch(
-    model: nn.Module,
-    loader: DataLoader,
-    optimizer: torch.optim.Optimizer,
-    precision: Precision,
-    state: Progress,
-    args: argparse.Namespace,
-    logger: RunLogger,
-    save: Callable[[], None],
-) -> dict[str, float]:
+def train_one_epoch(run: Training) -> dict[str, float]:
     """One pass over the training clouds, or what is left of it after a resume.
 
     Returns:
@@ -227,23 +224,22 @@ def train_one_epoch(
     Raises:
         DivergenceError: see :meth:`Epoch.finish_step`.
     """
+    model, precision, args = run.model, run.precision, run.args
     model.train()
     if args.freeze_encoder:
         for layer in encoder_layers(distributed.unwrap(model)):
             layer.eval()
-    classes, world = loader.dataset.num_classes, distributed.world_size()
+    classes, world = run.loader.dataset.num_classes, distributed.world_size()
     # Beside the loss: the cells of the confusion matrix.
-    epoch = Epoch(
-        *(("loss",), classes**2, cosine(args.lr, state.epoch, args.epochs)),
-        *(model, loader, optimizer, precision, state, args, logger, save),
-    )
+    rate = cosine(args.lr, run.state.epoch, args.epochs)
+    epoch = Epoch(run, ["loss"], rate, others=classes**2)
     for points, labels in epoch:  # (b, 3, N), (b,)
-        set_dropout_step(model, args.seed, state.step)
+        set_dropout_step(model, args.seed, run.state.step)
         with precision.autocast():
             logits = model(points)  # (b, classes)
             loss = F.cross_entropy(logits, labels)
-        optimizer.zero_grad(set_to_none=True)
-        precision.backward_and_step(loss, optimizer)
+        run.optimizer.zero_grad(set_to_none=True)
+        precision.backward_and_step(loss, run.optimizer)
         cells = labels * classes + logits.argmax(dim=1)
         ones = torch.ones_like(cells, dtype=torch.float64)
         matrix = ones.new_zeros(classes**2).index_add_(0, cells, ones)
@@ -290,21 +286,15 @@ def accuracies(split: str, matrix: np.ndarray) -> dict[str, float]:
     }
 
 
-def judge_epoch(
-    values: dict[str, float],
-    model: DGCNN,
-    state: Progress,
-    args: argparse.Namespace,
-    logger: RunLogger,
-) -> None:
+def judge_epoch(run: Training, values: dict[str, float], model: DGCNN) -> None:
     """Keep the weights if they are the best so far, and write the epoch's record."""
+    state = run.state
     if not math.isfinite(values["test_loss"]):
-        raise DivergenceError(state.step - 1, "the test loss", args)
+        raise DivergenceError(state.step - 1, "the test loss", run.args)
     is_best = values["test_accuracy"] > state.best
     state.best = max(values["test_accuracy"], state.best)
     values = {**values, "best_test_accuracy": state.best}
-    best = {BEST.name: model} if is_best else {}
-    finish_epoch(values, best, model, state, args, logger)
+    finish_epoch(run, values, {BEST.name: model} if is_best else {}, model)
 
 
 def judge(

@@ -14,7 +14,6 @@ NT-Xent over the global batch. The number of processes changes the time, nothing
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 from models import BACKBONES, ENCODERS
@@ -75,7 +74,6 @@ if __name__ == "__main__":
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from datasets.files import DataError
 from datasets.modelnet import FOLDER as PROBE_FOLDER
@@ -88,7 +86,7 @@ from models.edgeconv import chosen_form
 from models.image import ImageEncoder
 from models.losses import NTXentLoss, crosspoint_loss
 from utils import checkpoint, distributed
-from utils.checkpoint import LoadReport, Progress
+from utils.checkpoint import LoadReport
 from utils.features import extract_features
 from utils.logger import RunLogger, run_rows
 from utils.seed import seed_torch
@@ -99,6 +97,7 @@ from utils.training import (
     DivergenceError,
     Epoch,
     Precision,
+    Training,
     build_optimizer,
     cosine,
     data_loader,
@@ -127,7 +126,9 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
     )
     dataset, sampler, probe, model, reports = distributed.run_everywhere(
         lambda: prepare(args, process, resumed, probe_there),
-        *(DataError, checkpoint.CheckpointError, ValueError),
+        DataError,
+        checkpoint.CheckpointError,
+        ValueError,
     )
     loader = data_loader(dataset, sampler, args, process.device)
     precision = Precision(args.precision, process.device)
@@ -144,11 +145,12 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
             logger.info(str(report))
         if resumed:
             logger.info(f"going on from its checkpoint at step {state.step}")
+        run = Training(
+            args, parallel, loader, optimizer, precision, state, logger, save
+        )
         while state.epoch < args.epochs:
-            values = train_one_epoch(
-                parallel, loader, optimizer, precision, state, args, logger, save
-            )
-            judge_epoch(values, probe, process, model, state, args, logger)
+            values = train_one_epoch(run)
+            judge_epoch(run, values, probe, model)
             save()
         logger.info(f"done; weights in {folder / BEST}")
 
@@ -205,16 +207,7 @@ def prepare(
     return dataset, sampler, probe, model, reports
 
 
-def train_one_epoch(
-    model: nn.Module,
-    loader: DataLoader,
-    optimizer: torch.optim.Optimizer,
-    precision: Precision,
-    state: Progress,
-    args: argparse.Namespace,
-    logger: RunLogger,
-    save: Callable[[], None],
-) -> dict[str, float]:
+def train_one_epoch(run: Training) -> dict[str, float]:
     """One pass over the shapes, or what is left of it after a resume.
 
     Returns:
@@ -223,19 +216,17 @@ def train_one_epoch(
     Raises:
         DivergenceError: see :meth:`Epoch.finish_step`.
     """
+    model, precision, args = run.model, run.precision, run.args
     model.train()
     criterion = NTXentLoss(args.temperature)
     names = ("loss", "imid_loss", "cmid_loss")
-    epoch = Epoch(
-        *(names, 0, cosine(args.lr, state.epoch, args.epochs)),
-        *(model, loader, optimizer, precision, state, args, logger, save),
-    )
+    epoch = Epoch(run, names, cosine(args.lr, run.state.epoch, args.epochs))
     for view1, view2, images in epoch:  # (b, 3, N), (b, 3, N), (b, 3, H, W)
         with precision.autocast():
             z1, z2, z_image = model(view1, view2, images)
             losses = crosspoint_loss(z1, z2, z_image, criterion)
-        optimizer.zero_grad(set_to_none=True)
-        precision.backward_and_step(losses[0], optimizer)
+        run.optimizer.zero_grad(set_to_none=True)
+        precision.backward_and_step(losses[0], run.optimizer)
         # Each rank has the mean over its own anchors; their mean is the global loss.
         epoch.finish_step(torch.stack(losses) / distributed.world_size())
     pairs = zip(names, epoch.sums, strict=True)
@@ -264,27 +255,21 @@ def run_probe(
 
 
 def judge_epoch(
-    values: dict[str, float],
-    probe: Probe | None,
-    process: distributed.Process,
-    model: CrossPoint,
-    state: Progress,
-    args: argparse.Namespace,
-    logger: RunLogger,
+    run: Training, values: dict[str, float], probe: Probe | None, model: CrossPoint
 ) -> None:
     """Probe where it is due, and keep the weights if they are the best so far."""
+    args, state = run.args, run.state
     done = state.epoch + 1
     is_best = probe is None
     if probe is not None and (done % args.svm_every == 0 or done == args.epochs):
-        accuracy = run_probe(model.point_encoder, probe, process.device, args)
+        device = run.precision.device
+        accuracy = run_probe(model.point_encoder, probe, device, args)
         values["svm_accuracy"] = accuracy
         is_best = accuracy > state.best
         state.best = max(accuracy, state.best)
     encoders = (model.point_encoder, model.image_encoder)
     best = dict(zip((BEST.name, "img_model_best.pth"), encoders, strict=True))
-    finish_epoch(
-        *(values, best if is_best else {}, model.point_encoder, state, args, logger)
-    )
+    finish_epoch(run, values, best if is_best else {}, model.point_encoder)
 
 
 def description(

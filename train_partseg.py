@@ -17,7 +17,6 @@ IoU of parts. The number of processes changes the time, nothing else.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
 from utils import cli
 
@@ -28,12 +27,14 @@ def get_args_parser() -> argparse.ArgumentParser:
     """The command line of part segmentation."""
     parser = cli.Parser(__doc__)
     cli.add_run_flags(
-        *(parser, "", True),
+        parser,
+        exp_name="",
+        resumable=True,
         naming="partseg; with --eval partseg_<run or file of the weights>",
     )
     cli.add_model_flags(parser, num_points=2048, k=40, models=("dgcnn_seg",))
     training = cli.add_training_flags(
-        *(parser, 32, 300), weight_decay=1e-4, optimizer="sgd"
+        parser, batch_size=32, epochs=300, weight_decay=1e-4, optimizer="sgd"
     )
     training.add_argument(
         "--scheduler",
@@ -67,7 +68,6 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torch.utils.data import DataLoader
 
 from datasets.files import DataError
@@ -79,7 +79,7 @@ from models.edgeconv import chosen_form
 from models.losses import smoothed_cross_entropy
 from models.partseg import NUM_CATEGORIES, DGCNNPartSeg
 from utils import checkpoint, distributed
-from utils.checkpoint import LoadReport, Progress
+from utils.checkpoint import LoadReport
 from utils.logger import RunLogger, open_run_folder, progress, run_rows
 from utils.metrics import part_figures, shape_iou
 from utils.part_pictures import check_empty, save_part_examples
@@ -90,6 +90,7 @@ from utils.training import (
     DivergenceError,
     Epoch,
     Precision,
+    Training,
     build_optimizer,
     data_loader,
     finish_epoch,
@@ -115,7 +116,9 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
     resumed = not args.eval and is_resumed(args)
     loader, test, model, start = distributed.run_everywhere(
         lambda: prepare(args, process, precision, resumed),
-        *(DataError, checkpoint.CheckpointError, ValueError),
+        DataError,
+        checkpoint.CheckpointError,
+        ValueError,
     )
     model.to(process.device)
     if args.eval:
@@ -135,11 +138,12 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
         if resumed:
             logger.info(f"going on from its checkpoint at step {state.step}")
         values = {}
+        run = Training(
+            args, parallel, loader, optimizer, precision, state, logger, save
+        )
         while state.epoch < args.epochs:
-            values = train_one_epoch(
-                parallel, loader, optimizer, precision, state, args, logger, save
-            )
-            values |= judge_epoch(values, model, test, precision, state, args, logger)
+            values = train_one_epoch(run)
+            values = judge_epoch(run, values, model, test)
             save()
         if "test_miou" in values:
             logger.info(f"last epoch: test_miou {values['test_miou']:.4f}")
@@ -200,7 +204,11 @@ def prepare(
         loader = data_loader(train, sampler, args, process.device)
     seed_torch(args.seed)
     model = DGCNNPartSeg(
-        *(args.k, args.emb_dims, NUM_PARTS, args.dropout, args.edgeconv)
+        k=args.k,
+        emb_dims=args.emb_dims,
+        num_parts=NUM_PARTS,
+        dropout=args.dropout,
+        edgeconv=args.edgeconv,
     )
     model.to(precision.dtype)
     if args.from_scratch or resumed:
@@ -211,16 +219,7 @@ def prepare(
     return loader, test, model, report
 
 
-def train_one_epoch(
-    model: nn.Module,
-    loader: DataLoader,
-    optimizer: torch.optim.Optimizer,
-    precision: Precision,
-    state: Progress,
-    args: argparse.Namespace,
-    logger: RunLogger,
-    save: Callable[[], None],
-) -> dict[str, float]:
+def train_one_epoch(run: Training) -> dict[str, float]:
     """One pass over the shapes, or what is left of it after a resume.
 
     Returns:
@@ -229,19 +228,17 @@ def train_one_epoch(
     Raises:
         DivergenceError: see :meth:`Epoch.finish_step`.
     """
+    model, precision, args = run.model, run.precision, run.args
     model.train()
-    rate = scheduled(args.scheduler, args.lr, state.epoch, args.epochs)
-    epoch = Epoch(
-        *(("loss",), 2, rate),
-        *(model, loader, optimizer, precision, state, args, logger, save),
-    )
+    rate = scheduled(args.scheduler, args.lr, run.state.epoch, args.epochs)
+    epoch = Epoch(run, ["loss"], rate, others=2)
     for points, category, target in epoch:  # (b, 3, N), (b,), (b, N)
-        set_dropout_step(model, args.seed, state.step)
+        set_dropout_step(model, args.seed, run.state.step)
         with precision.autocast():
             logits = model(points, F.one_hot(category, NUM_CATEGORIES))  # (b, 50, N)
             loss = part_loss(logits, target)
-        optimizer.zero_grad(set_to_none=True)
-        precision.backward_and_step(loss, optimizer)
+        run.optimizer.zero_grad(set_to_none=True)
+        precision.backward_and_step(loss, run.optimizer)
         predicted = logits.detach().argmax(dim=1)
         iou = shape_iou(predicted, target, category).mean()
         right = (predicted == target).double().mean()
@@ -292,30 +289,24 @@ def evaluate(
     bar.close()
     predicted = np.concatenate(predicted)
     values, by_category = part_figures(
-        *(predicted, test.parts, test.labels, test.class_names)
+        predicted, test.parts, test.labels, test.class_names
     )
     losses = distributed.gather_array(np.concatenate(losses))
     return {"test_loss": float(losses.mean()), **values}, by_category, predicted
 
 
 def judge_epoch(
-    values: dict[str, float],
-    model: DGCNNPartSeg,
-    test: ShapeNetPart,
-    precision: Precision,
-    state: Progress,
-    args: argparse.Namespace,
-    logger: RunLogger,
+    run: Training, values: dict[str, float], model: DGCNNPartSeg, test: ShapeNetPart
 ) -> dict[str, float]:
     """Judge the test split, and keep the weights if they are the best so far."""
-    figures, by_category, _ = evaluate(model, test, precision, args)
+    figures, by_category, _ = evaluate(model, test, run.precision, run.args)
+    state = run.state
     is_best = figures["test_miou"] > state.best
     state.best = max(figures["test_miou"], state.best)
     values = {**values, **figures, "best_test_miou": state.best}
-    best = {BEST.name: model} if is_best else {}
-    finish_epoch(values, best, model, state, args, logger)
+    finish_epoch(run, values, {BEST.name: model} if is_best else {}, model)
     if is_best:
-        logger.info(f"best so far; IoU by category: {shown(by_category)}")
+        run.logger.info(f"best so far; IoU by category: {shown(by_category)}")
     return values
 
 

@@ -99,7 +99,7 @@ class FusedClouds:
         cloud = torch.from_numpy(
             np.repeat(np.arange(self._shape[0]), np.diff(self.first))
         )
-        return torch.bmm(self.points[:, None], matrices[cloud])[:, 0]
+        return torch.bmm(self.points[:, None], matrices.to(self.points)[cloud])[:, 0]
 
     @_full_precision
     def edge_conv(self, x: Tensor, *layers: nn.Sequential) -> Tensor:

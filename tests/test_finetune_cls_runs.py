@@ -43,7 +43,8 @@ def starting_state(folder: Path, data: Path, *words: str) -> dict[str, torch.Ten
     """The weights on this rank before the first step, taken out of DDP."""
     found = {}
 
-    def capture(model, *_) -> None:
+    def capture(run) -> None:
+        model = run.model
         assert isinstance(model, DistributedDataParallel) == (
             distributed.world_size() > 1
         )

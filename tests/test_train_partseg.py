@@ -120,11 +120,11 @@ def test_the_first_step_is_that_of_the_definition(
     batches, models = [], []
     train = train_partseg.train_one_epoch
 
-    def look(model, loader, *others: Any) -> dict[str, float]:
-        loader.batch_sampler.set_epoch(0)
-        batches.extend(loader)
-        models.append(copy.deepcopy(model))
-        return train(model, loader, *others)
+    def look(run) -> dict[str, float]:
+        run.loader.batch_sampler.set_epoch(0)
+        batches.extend(run.loader)
+        models.append(copy.deepcopy(run.model))
+        return train(run)
 
     monkeypatch.setattr(train_partseg, "train_one_epoch", look)
     words = ("--from_scratch", "--epochs", "1", "--dropout", "0", "--precision", "fp64")

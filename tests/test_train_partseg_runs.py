@@ -86,9 +86,9 @@ def start_of(
     """What the wrapped model holds before the first step, by its inner names."""
     found = {}
 
-    def look(model, *_: Any) -> dict[str, float]:
-        inner = distributed.unwrap(model)
-        assert (inner is model) == (distributed.world_size() == 1)
+    def look(run) -> dict[str, float]:
+        inner = distributed.unwrap(run.model)
+        assert (inner is run.model) == (distributed.world_size() == 1)
         found.update({n: v.clone() for n, v in inner.state_dict().items()})
         raise Captured
 

@@ -10,6 +10,7 @@ import argparse
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -171,48 +172,53 @@ def open_training(
     return folder, state, save
 
 
+@dataclass
+class Training:
+    """What the loop of a training script works with.
+
+    ``model`` is wrapped for all ranks; ``save`` writes the training state.
+    """
+
+    args: argparse.Namespace
+    model: nn.Module
+    loader: DataLoader
+    optimizer: torch.optim.Optimizer
+    precision: Precision
+    state: Progress
+    logger: RunLogger
+    save: Callable[[], None]
+
+
 class Epoch:
     """The bookkeeping around the steps of one epoch, or of what a resume left of it.
 
-        epoch = Epoch(...)
+        epoch = Epoch(run, ["loss"], rate)
         for points, labels in epoch:                 # this rank's rows, on the device
             ...                                      # loss, backward, update
             epoch.finish_step(torch.stack([loss]) / world_size)
         mean_loss = epoch.sums[0] / epoch.steps
 
     Args:
+        run: what the loop works with.
         names: of the values that a step's record shows, ``loss`` first.
-        others: number of further values that are only summed.
         rate: learning rate of the epoch.
-        model, loader, optimizer, precision, state, args, logger: of the script.
-        save: writes the training state.
+        others: number of further values that are only summed.
     """
 
     def __init__(
-        self,
-        names: Sequence[str],
-        others: int,
-        rate: float,
-        model: nn.Module,
-        loader: DataLoader,
-        optimizer: torch.optim.Optimizer,
-        precision: Precision,
-        state: Progress,
-        args: argparse.Namespace,
-        logger: RunLogger,
-        save: Callable[[], None],
+        self, run: Training, names: Sequence[str], rate: float, others: int = 0
     ) -> None:
-        self.names, self.rate, self.model, self.loader = names, rate, model, loader
-        self.precision, self.state, self.args = precision, state, args
-        self.logger, self.save = logger, save
-        loader.batch_sampler.set_epoch(state.epoch, state.step_in_epoch)
-        self.steps = len(loader.batch_sampler)
-        for group in optimizer.param_groups:
+        self.run, self.names, self.rate = run, names, rate
+        args, state = run.args, run.state
+        run.loader.batch_sampler.set_epoch(state.epoch, state.step_in_epoch)
+        self.steps = len(run.loader.batch_sampler)
+        for group in run.optimizer.param_groups:
             group["lr"] = rate
         # Sums of the epoch so far over all ranks, and of this rank since the last
         # checkpoint: a resumed run then adds the same numbers in the same order.
         before = state.sums or (0.0,) * (len(names) + others)
-        self._total = torch.tensor(before, dtype=torch.float64, device=precision.device)
+        device = run.precision.device
+        self._total = torch.tensor(before, dtype=torch.float64, device=device)
         self._own = torch.zeros_like(self._total)
         self._meter = ThroughputMeter(args.batch_size)
         self._bar = progress(
@@ -224,8 +230,8 @@ class Epoch:
 
     def __iter__(self) -> Iterator[list[Tensor]]:
         """Batches on the device; floating-point tensors in the parameters' dtype."""
-        device, dtype = self.precision.device, self.precision.dtype
-        for batch in self._meter.waiting_for(self.loader):
+        device, dtype = self.run.precision.device, self.run.precision.dtype
+        for batch in self._meter.waiting_for(self.run.loader):
             yield [
                 x.to(device, dtype if x.is_floating_point() else x.dtype, True)
                 for x in batch
@@ -235,7 +241,7 @@ class Epoch:
     @property
     def sums(self) -> tuple[float, ...]:
         """Sums over the steps and ranks, complete after the last step."""
-        return self.state.sums
+        return self.run.state.sums
 
     def finish_step(self, values: Tensor) -> None:
         """Count the step: record it, and checkpoint, where that is due.
@@ -248,7 +254,7 @@ class Epoch:
             DivergenceError: if a loss is not finite, looked at every ``--print_freq``
                 steps and before every checkpoint, or a weight, before every checkpoint.
         """
-        state, args, shown = self.state, self.args, len(self.names)
+        state, args, shown = self.run.state, self.run.args, len(self.names)
         values = values.detach().double()
         self._own += values
         if state.step % args.print_freq == 0:
@@ -259,7 +265,7 @@ class Epoch:
             speed = self._meter.read()
             record = {"step": state.step, "epoch": state.epoch}
             record |= dict(zip(self.names, means, strict=True))
-            self.logger.record({**record, "lr": self.rate, **speed})
+            self.run.logger.record({**record, "lr": self.rate, **speed})
             self._bar.set_postfix(loss=f"{means[0]:.3f}", **speed)
         state.step += 1
         state.step_in_epoch += 1
@@ -272,29 +278,28 @@ class Epoch:
             state.sums = tuple(self._total.tolist())
             if not math.isfinite(state.sums[0]):
                 raise DivergenceError(state.step - 1, "the loss", args)
-            if not all_finite(self.model.parameters()):
+            if not all_finite(self.run.model.parameters()):
                 raise DivergenceError(state.step - 1, "a weight", args)
             if not at_end:  # the script saves when it has judged the epoch
-                self.save()
+                self.run.save()
 
 
 def finish_epoch(
+    run: Training,
     values: Mapping[str, float],
     best: Mapping[str, nn.Module],
     model: nn.Module,
-    state: Progress,
-    args: argparse.Namespace,
-    logger: RunLogger,
 ) -> None:
     """Write the epoch's record and weights, and move on to the next epoch.
 
     Args:
+        run: what the loop works with.
         values: of the epoch, as ``metrics.jsonl`` names them.
         best: files in ``models/`` to write now, and what goes into each; empty where
             the epoch is not the best so far.
         model: whose weights are kept every ``--save_freq`` epochs.
-        state, args, logger: of the script.
     """
+    state, args, logger = run.state, run.args, run.logger
     logger.record({"epoch": state.epoch, "epoch_end": True, **values})
     done = state.epoch + 1
     logger.info(f"epoch {done}/{args.epochs}: {shown(values)}")
