@@ -52,6 +52,13 @@ def get_args_parser() -> argparse.ArgumentParser:
         default=0.1,
         help="of NT-Xent (default: 0.1)",
     )
+    training.add_argument(
+        "--packed",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="read ShapeNetPacked, which `python -m datasets.packed` makes, instead of "
+        "single files; the items are the same (default: if it is there)",
+    )
     probe = parser.add_argument_group("linear SVM probe on ModelNet40")
     probe.add_argument(
         "--svm_every",
@@ -170,7 +177,11 @@ def prepare(
     if args.k > args.num_points:
         raise ValueError(f"--k {args.k} is more than --num_points {args.num_points}")
     dataset = ShapeNetRender(
-        args.data_root, args.num_points, args.image_size, args.seed
+        args.data_root,
+        args.num_points,
+        args.image_size,
+        args.seed,
+        packed=args.packed,
     )
     sampler = GlobalBatchSampler(
         len(dataset), args.batch_size, process.rank, process.world_size, args.seed
@@ -291,7 +302,8 @@ def description(
     return {
         "model": f"{args.model} {point}, {args.image_encoder} {image}",
         "edgeconv": "{}: {}".format(*chosen_form(args.edgeconv, process.device)),
-        "data": f"{len(dataset)} shapes in {args.data_root}, {args.num_points} points",
+        "data": f"{len(dataset)} shapes in {args.data_root}"
+        f"{' (packed)' if dataset.packed else ''}, {args.num_points} points",
         **run_rows(args, process, len(sampler)),
         "best": f"models/best_model.pth is {best}",
     }

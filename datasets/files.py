@@ -171,33 +171,49 @@ def read_ply(path: str | os.PathLike, archive: str | None = None) -> np.ndarray:
 
 
 def read_picture(path: str | os.PathLike, archive: str | None = None) -> Image.Image:
-    """A picture as 8-bit RGB, of whatever size it has.
-
-    Alpha is dropped, not composited: a transparent pixel keeps its stored colour.
-    Grey and palette pictures are expanded, 16-bit grey is scaled to 8 bits.
+    """A picture as 8-bit RGB, see :func:`decode_picture`.
 
     Raises:
         DataError: if the file is missing, empty, truncated, no picture, or has more
             than `MAX_PIXELS` pixels.
     """
     with open_file(path, archive) as stream:
-        try:
-            with Image.open(stream) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise ValueError(f"{width}x{height} pixels are too many")
-                image.load()
-                if image.mode == "F":
-                    raise ValueError("floating-point pixels have no known range")
-                if image.mode.startswith("I"):
-                    # Pillow would clip 16-bit values at 255 instead of scaling them.
-                    grey = np.clip(np.asarray(image), 0, 65535) // 257
-                    image = Image.fromarray(grey.astype(np.uint8))
-                return image.convert("RGB")
-        except (
-            *(OSError, SyntaxError, ValueError, EOFError, IndexError),
-            *(Image.DecompressionBombError, Image.DecompressionBombWarning),
-        ) as error:
-            # Pillow's message names the stream object; the path is named by `fail`.
-            reason = "unknown format" if "cannot identify" in str(error) else error
-            fail(path, f"not a readable picture ({reason})", archive)
+        return decode_picture(stream, path, archive)
+
+
+def decode_picture(
+    stream: BinaryIO, path: str | os.PathLike, archive: str | None = None
+) -> Image.Image:
+    """A picture as 8-bit RGB, of whatever size it has.
+
+    Alpha is dropped, not composited: a transparent pixel keeps its stored colour.
+    Grey and palette pictures are expanded, 16-bit grey is scaled to 8 bits.
+
+    Args:
+        stream: the bytes of the file.
+        path: what an error names.
+        archive: as of :func:`fail`.
+
+    Raises:
+        DataError: if it is truncated, no picture, or has more than `MAX_PIXELS` pixels.
+    """
+    try:
+        with Image.open(stream) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ValueError(f"{width}x{height} pixels are too many")
+            image.load()
+            if image.mode == "F":
+                raise ValueError("floating-point pixels have no known range")
+            if image.mode.startswith("I"):
+                # Pillow would clip 16-bit values at 255 instead of scaling them.
+                grey = np.clip(np.asarray(image), 0, 65535) // 257
+                image = Image.fromarray(grey.astype(np.uint8))
+            return image.convert("RGB")
+    except (
+        *(OSError, SyntaxError, ValueError, EOFError, IndexError),
+        *(Image.DecompressionBombError, Image.DecompressionBombWarning),
+    ) as error:
+        # Pillow's message names the stream object; the path is named by `fail`.
+        reason = "unknown format" if "cannot identify" in str(error) else error
+        fail(path, f"not a readable picture ({reason})", archive)

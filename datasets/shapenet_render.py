@@ -13,6 +13,8 @@ from torch.utils.data import Dataset
 
 from datasets.files import check_num_points, fail, read_picture, read_ply
 from datasets.modelnet import as_channels
+from datasets.packed import FOLDER as PACKED
+from datasets.packed import MANIFEST, PackedShapes
 from datasets.sampler import Key, split_key
 from datasets.transforms import augment_picture, augment_points
 from utils.seed import PICTURE, POINTS, generator
@@ -52,9 +54,12 @@ class ShapeNetRender(Dataset):
         seed: of augmentations and of the choice of pictures.
         point_transform: (points (N, 3), rng) -> points (N, 3).
         image_transform: (RGB image, rng, image_size) -> (3, image_size, image_size).
+        packed: read ``ShapeNetPacked`` (:mod:`datasets.packed`) instead of a file for
+            every cloud and picture; None: if it is there. The items are the same.
 
     Attributes:
         shapes: "<synset>/<model>" of every shape, sorted by synset, then model.
+        packed: the packed data set, or None.
 
     Raises:
         DataError: at construction if a folder is missing, if there are no shapes, or
@@ -69,6 +74,7 @@ class ShapeNetRender(Dataset):
         seed: int = 0,
         point_transform: PointTransform = augment_points,
         image_transform: ImageTransform = augment_picture,
+        packed: bool | None = None,
     ) -> None:
         if num_points is not None and num_points < 1:
             raise ValueError(f"--num_points must be at least 1, got {num_points}")
@@ -78,7 +84,13 @@ class ShapeNetRender(Dataset):
         self.point_transform, self.image_transform = point_transform, image_transform
         self.shapes: list[str] = []
         self._views: list[tuple[str, ...]] = []
-        self._index()
+        self.packed: PackedShapes | None = None
+        folder = Path(data_root) / PACKED
+        if packed or (packed is None and (folder / MANIFEST).is_file()):
+            self.packed = PackedShapes(folder)
+            self.shapes = self.packed.shapes
+        else:
+            self._index()
 
     def _index(self) -> None:
         for folder in (self.clouds, self.renderings):
@@ -130,7 +142,10 @@ class ShapeNetRender(Dataset):
         """
         epoch, index = split_key(key)
         path = self.cloud_path(index)
-        points = read_ply(path, ARCHIVE)
+        if self.packed is None:
+            points = read_ply(path, ARCHIVE)
+        else:
+            points = self.packed.cloud(index)
         points = points[: check_num_points(path, len(points), self.num_points)]
         views = [
             as_channels(
@@ -141,6 +156,10 @@ class ShapeNetRender(Dataset):
             for view in (0, 1)
         ]
         rng = generator(PICTURE, self.seed, epoch, index)
-        pictures = self.picture_paths(index)
-        picture = read_picture(pictures[rng.integers(len(pictures))], ARCHIVE)
+        if self.packed is None:
+            pictures = self.picture_paths(index)
+            picture = read_picture(pictures[rng.integers(len(pictures))], ARCHIVE)
+        else:
+            view = int(rng.integers(self.packed.views[index]))
+            picture = self.packed.picture(index, view)
         return *views, self.image_transform(picture, rng, self.image_size)

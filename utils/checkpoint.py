@@ -26,6 +26,7 @@ FREE_ARGUMENTS = (
     "overwrite",
     "resume",
     "num_workers",
+    "packed",
     "edgeconv",
     "dist_timeout",
     "wandb",

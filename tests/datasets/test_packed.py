@@ -1,0 +1,151 @@
+"""The packed ShapeNetRender: the same items, interruptions, and damage."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from datasets import packed
+from datasets.files import DataError
+from datasets.packed import FOLDER, PackedShapes, check, pack
+from datasets.shapenet_render import ShapeNetRender
+
+
+@pytest.fixture
+def root(synthetic_root: Path, tmp_path: Path) -> Path:
+    """A copy of the raw shapes, to be packed beside them."""
+    for name in ("ShapeNet", "ShapeNetRendering"):
+        shutil.copytree(synthetic_root / name, tmp_path / name)
+    return tmp_path
+
+
+def same_items(one: ShapeNetRender, two: ShapeNetRender) -> None:
+    assert one.shapes == two.shapes
+    for key in ((0, 0), (0, len(one) - 1), (3, 5)):
+        for mine, theirs in zip(one[key], two[key], strict=True):
+            assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("pictures", packed.KINDS)
+def test_items_are_those_of_single_files(pictures: str, root: Path) -> None:
+    folder = pack(root, pictures, progress=False)
+    assert sorted(p.name for p in folder.iterdir()) == sorted(
+        [packed.POINTS, packed.PICTURES, packed.INDEX, packed.MANIFEST]
+    )
+    raw = ShapeNetRender(root, 128, 32, seed=4, packed=False)
+    mapped = ShapeNetRender(root, 128, 32, seed=4)
+    assert raw.packed is None and mapped.packed is not None
+    same_items(raw, mapped)
+    again = pickle.loads(pickle.dumps(mapped))  # as a loader process gets it
+    same_items(raw, again)
+    assert len(pickle.dumps(mapped)) < 100_000  # without what is mapped
+    check(folder)
+
+
+def test_every_cloud_and_picture_is_there(root: Path) -> None:
+    shapes = PackedShapes(pack(root, progress=False))
+    raw = ShapeNetRender(root, None, packed=False)
+    for index in range(len(raw)):
+        points = packed.read_ply(raw.cloud_path(index))
+        assert np.array_equal(shapes.cloud(index), points)
+        paths = raw.picture_paths(index)
+        assert shapes.views[index] == len(paths)
+        for view, path in enumerate(paths):
+            expected = np.asarray(packed.read_picture(path))
+            assert np.array_equal(np.asarray(shapes.picture(index, view)), expected)
+
+
+def test_packing_goes_on_where_it_was(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = pack(root, progress=False).rename(root / "whole")
+    monkeypatch.setattr(packed, "AT_ONCE", 5)
+    read, calls = packed.read_ply, []
+
+    def interrupted(path: Path, *rest: str) -> np.ndarray:
+        calls.append(path)
+        if len(calls) == 13:
+            raise KeyboardInterrupt
+        return read(path, *rest)
+
+    monkeypatch.setattr(packed, "read_ply", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pack(root, progress=False)
+    # Half a data set is not read.
+    assert ShapeNetRender(root, None).packed is None
+    with pytest.raises(DataError, match="packing has not ended"):
+        ShapeNetRender(root, None, packed=True)
+    with pytest.raises(DataError, match="with other --pictures"):
+        pack(root, "decoded", progress=False)
+    pack(root, progress=False)
+    assert len(calls) == 13 + 24 - 10  # ten were noted
+    for name in (packed.POINTS, packed.PICTURES):
+        assert (root / FOLDER / name).read_bytes() == (whole / name).read_bytes()
+    check(root / FOLDER)
+
+
+def test_a_complete_folder_is_not_packed_again_unasked(root: Path) -> None:
+    folder = pack(root, progress=False)
+    with pytest.raises(DataError, match="is complete; --overwrite"):
+        pack(root, "decoded", progress=False)
+    pack(root, "decoded", overwrite=True, progress=False)
+    assert PackedShapes(folder).manifest["pictures"] == "decoded"
+
+
+def test_damage_is_found(root: Path) -> None:
+    folder = pack(root, progress=False)
+    path = folder / packed.POINTS
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"points\.f4: is damaged: another SHA-256"):
+        check(folder)
+    path.write_bytes(content[:-4])
+    with pytest.raises(DataError, match=r"points\.f4: has \d+ bytes instead of"):
+        ShapeNetRender(root, None)
+    path.unlink()
+    with pytest.raises(DataError, match=r"points\.f4: file not found"):
+        ShapeNetRender(root, None)
+    manifest = folder / packed.MANIFEST
+    manifest.write_text(json.dumps({"version": 9}))
+    with pytest.raises(DataError, match="is of version 9"):
+        ShapeNetRender(root, None)
+    manifest.write_text("{")
+    with pytest.raises(DataError, match="not a readable manifest"):
+        ShapeNetRender(root, None)
+
+
+def test_a_damaged_raw_file_stops_packing_with_its_name(root: Path) -> None:
+    (path,) = list(root.glob("ShapeNetRendering/*/*/rendering/*.png"))[:1]
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(DataError, match=path.name):
+        pack(root, progress=False)
+    assert not (root / FOLDER / packed.MANIFEST).exists()
+
+
+def test_the_command(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def run(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["packed", "--data_root", str(root), *words])
+        try:
+            packed.main()
+        except SystemExit as end:
+            return int(end.code or 0)
+        return 0
+
+    assert run("--check") == 2
+    assert "packing has not ended" in capsys.readouterr().err
+    assert run() == 0
+    assert "24 shapes" in capsys.readouterr().out
+    assert run("--check") == 0
+    assert "all checksums as they were written" in capsys.readouterr().out
+    assert run() == 2
+    assert "is complete" in capsys.readouterr().err
