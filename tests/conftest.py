@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -38,25 +38,37 @@ def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
-def uneven_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """21 and 13 labelled clouds: neither a batch of 8 nor 2 or 3 ranks divide them."""
+def write_modelnet(root: Path, counts: Mapping[str, Sequence[int]]) -> Path:
+    """A ``--data_root`` of ModelNet40 alone: so many clouds of each class by split."""
     import h5py
     import numpy as np
 
-    root = tmp_path_factory.mktemp("uneven")
     folder = root / "modelnet40_ply_hdf5_2048"
     folder.mkdir()
     (folder / "shape_names.txt").write_text("\n".join(UNEVEN_CLASSES) + "\n")
     random = np.random.default_rng(0)
     stretch = np.array([[4, 1, 1], [2, 2, 0.1], [1, 1, 1], [3, 3, 1], [1, 1, 1]])
-    for split, counts in (("train", (9, 6, 5, 1, 0)), ("test", (6, 2, 4, 1, 0))):
-        labels = random.permutation(np.repeat(np.arange(len(UNEVEN_CLASSES)), counts))
+    for split, number in counts.items():
+        labels = random.permutation(np.repeat(np.arange(len(UNEVEN_CLASSES)), number))
         clouds = random.normal(size=(len(labels), 80, 3)) * stretch[labels][:, None] / 4
         with h5py.File(folder / f"ply_data_{split}0.h5", "w") as file:
             file["data"] = clouds.astype("f4")
             file["label"] = labels.astype("u1")[:, None]
     return root
+
+
+@pytest.fixture(scope="session")
+def uneven_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """21 and 13 labelled clouds: neither a batch of 8 nor 2 or 3 ranks divide them."""
+    counts = {"train": (9, 6, 5, 1, 0), "test": (6, 2, 4, 1, 0)}
+    return write_modelnet(tmp_path_factory.mktemp("uneven"), counts)
+
+
+@pytest.fixture(scope="session")
+def even_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """6 training and 4 test clouds of each of five classes, of which two look alike."""
+    counts = {"train": [6] * 5, "test": [4] * 5}
+    return write_modelnet(tmp_path_factory.mktemp("even"), counts)
 
 
 @pytest.fixture(scope="session")
@@ -70,8 +82,9 @@ def tuned(tmp_path_factory: pytest.TempPathFactory, uneven_root: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def part_root(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ``--data_root`` of 6 training and 7 test shapes, which 2, 3 and 4 do not divide
-    both; the test split begins with 4 chairs, more than are drawn of a category."""
+    """A ``--data_root`` of 4 training, 2 validation and 7 test shapes: 2, 3 and 4 do
+    not divide the 6 that are trained on and the 7 both. The test split begins with 4
+    chairs, more than are drawn of a category."""
     import h5py
     import numpy as np
 
@@ -79,7 +92,10 @@ def part_root(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
     root = tmp_path_factory.mktemp("partseg")
     (root / FOLDER).mkdir()
-    for split, rows, chairs in (("train", 6, 2), ("val", 0, 0), ("test", 7, 4)):
+    for split, rows, chairs, files in (
+        ("train", 6, 2, {"train": slice(4), "val": slice(4, None)}),
+        ("test", 7, 4, {"test": slice(None)}),
+    ):
         source = ShapeNetPart(synthetic_root, split)
         chair = np.flatnonzero(source.labels == 4)[[0] * chairs]
         others = np.flatnonzero(source.labels != 4)[::2]
@@ -89,8 +105,10 @@ def part_root(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) ->
         points, parts = (
             x[kept[:, None], order % 2048] for x in (source.points, source.parts)
         )
-        with h5py.File(root / FOLDER / f"ply_data_{split}0.h5", "w") as file:
-            file["data"] = points
-            file["label"] = source.labels[kept].astype(np.uint8)[:, None]
-            file["pid"] = parts.astype(np.uint8)
+        labels = source.labels[kept].astype(np.uint8)[:, None]
+        for name, part in files.items():
+            with h5py.File(root / FOLDER / f"ply_data_{name}0.h5", "w") as file:
+                file["data"] = points[part]
+                file["label"] = labels[part]
+                file["pid"] = parts[part].astype(np.uint8)
     return root

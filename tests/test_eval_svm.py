@@ -8,14 +8,22 @@ import numpy as np
 import pytest
 import torch
 from sklearn.svm import SVC
+from torch import nn
 
 import eval_svm
 from datasets import SCANOBJECTNN_VARIANTS, scanobjectnn
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
+from tests.conftest import UNEVEN_CLASSES
+from tests.models.test_state_dicts import (
+    DGCNN_PRETRAINING,
+    PARTSEG_PRETRAINING,
+    UNUSED,
+    Shapes,
+)
 from tests.runs import run_body
 from utils import cli
-from utils.checkpoint import save_weights
+from utils.checkpoint import published_weights, save_weights
 from utils.logger import read_metrics
 from utils.svm import held_out_split
 
@@ -79,6 +87,97 @@ def test_C_is_chosen_without_test_data_and_files_agree(
     assert "<- chosen on held-out data" in log
     assert "best of the table, chosen on test data" in log
     assert f"{len(encoder.state_dict())} entries loaded" in log
+
+
+def test_the_confusion_table_has_the_true_classes_down(
+    tmp_path: Path, uneven_root: Path
+) -> None:
+    run = judge(tmp_path, uneven_root, "--save_features", str(tmp_path / "f.npz"))
+    saved = np.load(tmp_path / "f.npz")
+    svm = SVC(kernel="linear", C=0.1)
+    svm.fit(saved["train"].astype(float), saved["train_labels"])
+    counts = np.zeros((5, 5), int)
+    for truth, guess in zip(
+        saved["test_labels"], svm.predict(saved["test"]), strict=True
+    ):
+        counts[truth, guess] += 1
+    assert counts.sum(axis=1).tolist() == [6, 2, 4, 1, 0]
+    assert (counts != counts.T).any()
+    text = (run / "confusion_modelnet40.csv").read_text()
+    assert [line.split(",") for line in text.splitlines()] == [
+        ["true\\predicted", *UNEVEN_CLASSES],
+        *([name, *map(str, n)] for name, n in zip(UNEVEN_CLASSES, counts, strict=True)),
+    ]
+
+
+def test_the_seed_chooses_the_held_out_rows(tmp_path: Path, even_root: Path) -> None:
+    torch.manual_seed(3)
+    save_weights(DGCNN(k=5, emb_dims=16), tmp_path / "w.pth")
+    features = tmp_path / "f.npz"
+    words = ("--model_path", str(tmp_path / "w.pth"), "--save_features", str(features))
+    found = []
+    for seed in (1, 2, 1):
+        more = ("--C", "1", "10", "100", "--seed", str(seed), "--overwrite")
+        (line,) = read_metrics(judge(tmp_path, even_root, *words, *more))
+        saved = np.load(features)
+        train, labels = saved["train"].astype(float), saved["train_labels"]
+        kept, held = held_out_split(labels, seed)
+        for row in line["table"]:
+            svm = SVC(kernel="linear", C=row["C"]).fit(train[kept], labels[kept])
+            assert row["held_out"] == svm.score(train[held], labels[held])
+        found.append([row["held_out"] for row in line["table"]])
+    assert found[0] == found[2] != found[1]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "names"),
+    [(DGCNN, DGCNN_PRETRAINING), (DGCNNPartSeg, PARTSEG_PRETRAINING | UNUSED)],
+)
+def test_files_of_the_paper_s_code(
+    encoder: type[nn.Module], names: Shapes, tmp_path: Path, uneven_root: Path
+) -> None:
+    torch.manual_seed(4)
+    model = encoder(k=5, emb_dims=16)
+    state = published_weights(model)
+    assert set(state) == set(names)
+    name = "dgcnn" if encoder is DGCNN else "dgcnn_seg"
+    lines, features = [], []
+    for prefix in ("", "module."):
+        torch.save({prefix + n: v for n, v in state.items()}, tmp_path / "w.pth")
+        run = judge(
+            *(tmp_path, uneven_root, "--model", name, "--overwrite"),
+            *("--model_path", str(tmp_path / "w.pth")),
+            *("--save_features", str(tmp_path / "f.npz")),
+        )
+        lines += read_metrics(run)
+        features.append(np.load(tmp_path / "f.npz")["test"])
+        loaded = f"{len(model.state_dict())} entries loaded"
+        assert loaded in (run / "run.log").read_text()
+    assert np.array_equal(*features)
+    for key in set(lines[0]) - {"features_seconds", "svm_seconds"}:
+        assert lines[0][key] == lines[1][key], key
+
+
+def test_the_defaults_are_the_published_protocol() -> None:
+    args = eval_svm.get_args_parser().parse_args(["--model_path", "none"])
+    assert (args.num_points, args.k, args.emb_dims) == (1024, 15, 1024)
+    assert (args.model, args.C, args.seed) == ("dgcnn", [0.1], 1)
+    assert (args.dataset, args.variant) == (["modelnet40"], "obj_bg")
+
+
+def test_the_weights_that_are_judged_are_not_deleted(
+    tmp_path: Path, uneven_root: Path
+) -> None:
+    path = tmp_path / "checkpoints" / "run" / "w.pth"
+    path.parent.mkdir(parents=True)
+    save_weights(DGCNN(k=5, emb_dims=16), path)
+    for said, *more in (
+        ["run is not empty"],
+        [r"would delete .*w\.pth", "--overwrite"],
+    ):
+        with pytest.raises(cli.UsageError, match=said):
+            judge(tmp_path, uneven_root, "--model_path", str(path), *more)
+        assert path.is_file()
 
 
 def test_the_segmentation_encoder_and_the_variants_of_scanobjectnn(

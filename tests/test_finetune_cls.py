@@ -144,17 +144,24 @@ def test_a_label_fraction_trains_on_those_clouds_alone(
         finetune_cls, "data_loader", lambda d, *rest: seen.append(d) or loader(d, *rest)
     )
     words = ("--from_scratch", "--epochs", "1", "--label_fraction", "0.34")
-    run = finetune(tmp_path, uneven_root, *words)
-    (train,) = seen
-    assert np.bincount(train.labels).tolist() == [3, 2, 2, 1]
-    assert "8 of 21 training and 13 test clouds" in (run / "run.log").read_text()
-    folder = uneven_root / "modelnet40_ply_hdf5_2048"
-    with h5py.File(folder / "ply_data_train0.h5") as file:
-        labels = file["label"][:, 0].astype(int)
-        kept = labelled_share(labels, 0.34, 1)
-        assert np.array_equal(train.points, file["data"][:, :64][kept])
+    with h5py.File(
+        uneven_root / "modelnet40_ply_hdf5_2048" / "ply_data_train0.h5"
+    ) as file:
+        points, labels = file["data"][:, :64], file["label"][:, 0].astype(int)
+    for seed in (1, 2, 1):
+        run = finetune(
+            tmp_path, uneven_root, *words, "--seed", str(seed), "--overwrite"
+        )
+        train = seen[-1]
+        assert np.bincount(train.labels).tolist() == [3, 2, 2, 1]
+        assert "8 of 21 training and 13 test clouds" in (run / "run.log").read_text()
+        kept = labelled_share(labels, 0.34, seed)
+        assert np.array_equal(train.points, points[kept])
         assert np.array_equal(train.labels, labels[kept])
-    assert len(metrics(run)[0]) == 1
+        assert len(metrics(run)[0]) == 1
+    one, other, again = (share.points for share in seen)
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)
 
 
 def test_a_data_set_smaller_than_a_batch(

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.finetune import TEST_KEYS
+from tests.runs import metrics
+from utils.logger import read_metrics
+
 ROOT = Path(__file__).parents[2]
 TINY = "--num_points 64 --k 5 --emb_dims 16".split()
 TRAIN = (
@@ -29,30 +33,77 @@ def start(folder: Path, *words: str) -> subprocess.CompletedProcess:
     )
 
 
+def pretrain(folder: Path, data: Path) -> subprocess.CompletedProcess:
+    """train_crosspoint.py on two ranks; results in ``folder``/checkpoints/run."""
+    words = [str(ROOT / "train_crosspoint.py"), "--data_root", str(data)]
+    return start(folder, *TORCHRUN, *words, *TINY, *TRAIN)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory, synthetic_root: Path) -> Path:
+    """The run folder of a pre-training; what the terminal said is in ``stdout``."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    done = pretrain(folder, synthetic_root)
+    assert done.returncode == 0, done.stderr
+    (folder / "checkpoints" / "run" / "stdout").write_text(done.stdout)
+    return folder / "checkpoints" / "run"
+
+
 @pytest.mark.slow
 def test_pretraining_and_evaluation_under_torchrun(
-    tmp_path: Path, synthetic_root: Path
+    tmp_path: Path, synthetic_root: Path, pretrained: Path
 ) -> None:
-    data = ["--data_root", str(synthetic_root)]
-    train = [*TORCHRUN, str(ROOT / "train_crosspoint.py"), *data, *TINY, *TRAIN]
-    done = start(tmp_path, *train)
-    assert done.returncode == 0, done.stderr
-    assert "8 global, 4 a rank on 2 processes" in done.stdout
-    assert done.stdout.count("epoch 1/1: train_loss") == 1  # by rank 0 alone
-    run = tmp_path / "checkpoints" / "run"
-    assert len(list(run.rglob("*.wandb"))) == 1  # offline by default
+    told = (pretrained / "stdout").read_text()
+    assert "8 global, 4 a rank on 2 processes" in told
+    assert told.count("epoch 1/1: train_loss") == 1  # by rank 0 alone
+    assert len(list(pretrained.rglob("*.wandb"))) == 1  # offline by default
 
-    again = start(tmp_path, *train)
+    again = pretrain(pretrained.parents[1], synthetic_root)
     assert again.returncode != 0
     assert again.stderr.count("error: checkpoints/run is not empty") == 1
     assert "in pretrain" not in again.stderr  # no traceback but torchrun's own
 
-    weights = str(run / "models" / "best_model.pth")
-    judge = [str(ROOT / "eval_svm.py"), *data, *TINY, "--wandb", "disabled"]
-    done = start(tmp_path, *judge, "--model_path", weights, "--C", "1", "10")
+    judge = [str(ROOT / "eval_svm.py"), "--data_root", str(synthetic_root), *TINY]
+    done = start(tmp_path, *judge, *weights_of(pretrained), "--C", "1", "10")
     assert done.returncode == 0, done.stderr
     assert "entries loaded" in done.stdout
     assert "<- chosen on held-out data" in done.stdout
+
+
+def weights_of(run: Path) -> list[str]:
+    path = str(run / "models" / "best_model.pth")
+    return ["--model_path", path, "--wandb", "disabled"]
+
+
+@pytest.mark.slow
+def test_few_shot_episodes_from_pretrained_weights(
+    tmp_path: Path, even_root: Path, pretrained: Path
+) -> None:
+    few = "--k_way 5 --m_shot 2 --n_query 1 --n_runs 3 --exp_name few".split()
+    script = [str(ROOT / "eval_fewshot.py"), "--data_root", str(even_root), *TINY]
+    done = start(tmp_path, *script, *weights_of(pretrained), *few)
+    assert done.returncode == 0, done.stderr
+    assert "entries loaded" in done.stdout
+    assert "still at their initial values" not in done.stdout
+    (line,) = read_metrics(tmp_path / "checkpoints" / "few")
+    assert len(line["accuracies"]) == 3
+    assert (line["dataset"], line["k_way"], line["m_shot"]) == ("modelnet40", 5, 2)
+    assert f"{line['mean']:.2%}" in done.stdout
+
+
+@pytest.mark.slow
+def test_classification_from_pretrained_weights(
+    tmp_path: Path, even_root: Path, pretrained: Path
+) -> None:
+    few = "--epochs 1 --batch_size 8 --num_workers 0".split()
+    script = [str(ROOT / "finetune_cls.py"), "--data_root", str(even_root), *TINY]
+    done = start(tmp_path, *script, *weights_of(pretrained), *few)
+    assert done.returncode == 0, done.stderr
+    assert "entries loaded; left out of the file: inv_head.0" in done.stdout
+    run = tmp_path / "checkpoints" / "finetune_modelnet40"
+    (epoch,) = metrics(run)[1]
+    assert set(TEST_KEYS) < set(epoch)
+    assert (run / "models" / "best_model.pth").is_file()
 
 
 @pytest.mark.slow

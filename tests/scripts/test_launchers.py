@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,18 @@ import pytest
 import eval_fewshot
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-LAUNCHERS = sorted(
-    path.name for path in SCRIPTS.glob("*.sh") if "\nlaunch " in path.read_text()
+LAUNCHERS = (
+    *("pt-cls.sh", "pt-partseg.sh", "eval-svm.sh", "fsl_script.sh"),
+    *("ft-mn.sh", "ft-so.sh", "ft-partseg.sh"),
 )
 
 
 @pytest.fixture
 def start(tmp_path: Path):
-    """Run a launcher; returns its process and the recorded lines of arguments."""
+    """Run a launcher; returns its process and the recorded lines of arguments.
+
+    A variable that is given as "" is not set.
+    """
     for name in ("torchrun", "pueue"):
         stand_in = tmp_path / name
         stand_in.write_text(
@@ -28,16 +33,13 @@ def start(tmp_path: Path):
         stand_in.chmod(0o755)
 
     def run(name: str, *words: str, **variables: str):
+        path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        variables = {**os.environ, "PATH": path, "NGPU": "0", **variables}
         done = subprocess.run(
             ["bash", str(SCRIPTS / name), *words],
             capture_output=True,
             text=True,
-            env={
-                **os.environ,
-                "PATH": f"{tmp_path}:{os.environ['PATH']}",
-                "NGPU": "0",
-                **variables,
-            },
+            env={key: value for key, value in variables.items() if value},
         )
         calls = {}
         for program in ("torchrun", "pueue"):
@@ -47,6 +49,15 @@ def start(tmp_path: Path):
         return done, calls
 
     return run
+
+
+def test_these_are_all_launchers() -> None:
+    found = {
+        path.name
+        for path in SCRIPTS.glob("*.sh")
+        if "\n. scripts/launch.sh\n" in path.read_text()
+    }
+    assert found == {*LAUNCHERS, "pipeline.sh"}
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)
@@ -75,6 +86,16 @@ def test_the_most_gpus_that_divide_the_batch(gpus, words, processes, start) -> N
     assert calls["torchrun"][0][1] == f"--nproc_per_node={processes}"
     told = f"{processes} of {gpus} GPUs" in done.stderr
     assert told == (gpus not in ("0", str(processes)))
+
+
+@pytest.mark.parametrize(("gpus", "processes"), [("", 3), ("2", 2), ("0", 1)])
+def test_all_gpus_that_torch_finds_unless_told(gpus, processes, start, tmp_path):
+    stand_in = "class cuda:\n    def device_count():\n        return 3\n"
+    (tmp_path / "torch.py").write_text(stand_in)
+    done, calls = start("ft-mn.sh", NGPU=gpus, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (words,) = calls["torchrun"]
+    assert words[1] == f"--nproc_per_node={processes}"
 
 
 def test_the_queue_gets_group_label_and_one_quoted_line(start) -> None:

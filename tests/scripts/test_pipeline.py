@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from datasets import synthetic
 from scripts import pipeline_table
 
 ROOT = Path(__file__).parents[2]
@@ -113,6 +116,81 @@ def test_a_flag_that_not_every_script_has_is_refused(words, start) -> None:
     assert done.returncode != 0
     assert words[0] in done.stderr
     assert calls == []
+
+
+@pytest.mark.parametrize("smoke", [False, True])
+def test_every_command_is_understood_by_its_script(
+    smoke: bool, start, tmp_path: Path
+) -> None:
+    # Nothing is generated or tabulated, and no package is missing.
+    log = tmp_path / "python.log"
+    (tmp_path / "python").write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$@" END >> {log}\necho "$@"\n'
+    )
+    (tmp_path / "python").chmod(0o755)
+    done, calls = start(*["--smoke"] * smoke, VIRTUAL_ENV=sys.prefix)
+    assert done.returncode == 0, done.stderr
+    asked = {}
+    for words in calls:
+        assert words[:2] == ["--standalone", "--nproc_per_node=1"]
+        parser = importlib.import_module(Path(words[2]).stem).get_args_parser()
+        args = parser.parse_args(words[3:])
+        assert args.data_root == ("data/synthetic_smoke" if smoke else "data")
+        assert args.k <= args.num_points
+        asked[args.exp_name] = words[2]
+    assert len(asked) == len(calls)  # no two share a folder
+    assert set(asked.values()) == {script for _, script in STUDY.values()}
+    ran = [call.split("\n")[:-1] for call in log.read_text().split("END\n")[:-1]]
+    ran = {words[1]: words[2:] for words in ran if words[0] == "-m"}
+    assert ran.pop("scripts.pipeline_table") == ["smoke" if smoke else "study"]
+    if smoke:
+        made = synthetic.get_args_parser().parse_args(ran.pop("datasets.synthetic"))
+        assert made.out == Path("data/synthetic_smoke")
+    assert not ran
+
+
+# By CrossPoint (CVPR 2022), in %; in the order of the table.
+PUBLISHED = {
+    "linear SVM, ModelNet40": "91.2",
+    "linear SVM, ScanObjectNN": "81.7",
+    "few-shot, ModelNet40, 5 ways 10 shots": "92.5 ± 3.0",
+    "few-shot, ModelNet40, 5 ways 20 shots": "94.9 ± 2.1",
+    "few-shot, ModelNet40, 10 ways 10 shots": "83.6 ± 5.3",
+    "few-shot, ModelNet40, 10 ways 20 shots": "87.9 ± 4.2",
+    "few-shot, ScanObjectNN, 5 ways 10 shots": "74.8 ± 1.5",
+    "few-shot, ScanObjectNN, 5 ways 20 shots": "79.0 ± 1.2",
+    "few-shot, ScanObjectNN, 10 ways 10 shots": "62.9 ± 1.7",
+    "few-shot, ScanObjectNN, 10 ways 20 shots": "73.9 ± 2.2",
+    "fine-tuning, ModelNet40, accuracy": "-",
+    "fine-tuning, ScanObjectNN, accuracy": "-",
+    "part segmentation, instance mIoU": "85.5",
+}
+
+
+def test_the_published_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where nothing was run
+    lines = pipeline_table.table("study").splitlines()[3:]
+    assert [re.split(r"  +", line) for line in lines] == [
+        [task, number, "-", "not run"] for task, number in PUBLISHED.items()
+    ]
+
+
+def test_the_published_numbers_of_the_readme() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    svm = re.search(r"^Published: ModelNet40 (\S+) %, ScanObjectNN (\S+) %", text, re.M)
+    part = re.search(r"^Published: (\S+) instance mIoU", text, re.M)
+    sets = ("ModelNet40", "ScanObjectNN")
+    found = {
+        **{f"linear SVM, {x}": n for x, n in zip(sets, svm.groups(), strict=True)},
+        "part segmentation, instance mIoU": part[1],
+    }
+    heading = re.search(r"^\| published, mean ± deviation \|(.*)\|$", text, re.M)
+    settings = re.findall(r"(\d+) ways (\d+)", heading[1])
+    for label in sets:
+        row = re.search(rf"^\| {label} \|(.*)\|$", text[heading.end() :], re.M)
+        for (ways, shots), cell in zip(settings, row[1].split("|"), strict=True):
+            found[f"few-shot, {label}, {ways} ways {shots} shots"] = cell.strip()
+    assert found == {task: n for task, n in PUBLISHED.items() if n != "-"}
 
 
 def write(run: str, *records: dict, **arguments: object) -> None:
