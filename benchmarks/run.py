@@ -1,20 +1,24 @@
-"""The fused point operations against the plain ones, in one process on the same input.
+"""What is fast here against its plain reference, in one process on the same input.
 
     python -m benchmarks.run [--device cpu] [--only NAME] [--repeats 5] [--json FILE]
 
-Both forms take turns, so that whatever else the machine does meets both. A ratio is
-that of medians; the spread is (slowest - fastest) / median of the fused form. "Floor"
-is the share of the fused form's time that its products of matrices alone would take at
-the rate that is measured here for a large product. "Extra" is the highest resident
-memory during a step above that before it.
+The fused point operations, the shared Gram matrix of the SVM and the packed loader;
+few-shot has no other form. Both forms take turns, so that whatever else the machine
+does meets both. A ratio is that of medians; the spread is (slowest - fastest) / median
+of the fused form. "Floor" is the share of the fused form's time that its products of
+matrices alone would take at the rate that is measured here for a large product. "Extra"
+is the highest resident memory during a step above that before it.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import gc
 import json
+import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,14 +26,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
+from plyfile import PlyData
+from sklearn.svm import SVC
 from torch import nn
 
+from datasets.packed import pack
+from datasets.shapenet_render import ShapeNetRender
+from datasets.synthetic import generate
 from datasets.transforms import augment_points
 from models.dgcnn import DGCNN
 from models.knn import knn
 from models.partseg import DGCNNPartSeg
+from utils.fewshot import PUBLISHED_SETTINGS, evaluate_episodes
 from utils.logger import describe_environment
 from utils.seed import POINTS, generator
+from utils.svm import fit_linear_svm
 
 FORMS = ("plain", "fused")
 STATUS = Path("/proc/self/status")
@@ -40,7 +52,7 @@ class Result:
     """A row of the table; seconds are medians."""
 
     name: str
-    plain: float
+    plain: float | None
     fused: float
     spread: float
     plain_extra: float | None  # MiB
@@ -48,8 +60,8 @@ class Result:
     floor: float | None  # share of the fused form's time
 
     @property
-    def ratio(self) -> float:
-        return self.plain / self.fused
+    def ratio(self) -> float | None:
+        return None if self.plain is None else self.plain / self.fused
 
 
 def clouds(batch: int, points: int, augmented: bool = False) -> torch.Tensor:
@@ -109,6 +121,71 @@ def graphs(channels: int, k: int, batch: int, points: int) -> dict:
     }
 
 
+def features_of_classes(samples: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """(M, 2048) overlapping classes, as features of an encoder are, and labels."""
+    random = np.random.default_rng(0)
+    labels = np.arange(samples) % classes
+    centres = random.normal(size=(classes, 2048))
+    noise = random.normal(size=(samples, 2048))
+    return (0.15 * centres[labels] + noise).astype(np.float32), labels
+
+
+def linear_svm(samples: int, classes: int) -> dict:
+    """Fit and score, against scikit-learn's own linear kernel."""
+    train, labels = features_of_classes(samples, classes)
+    test, truth = features_of_classes(samples // 4, classes)
+    exact = train.astype(np.float64)
+    return {
+        "plain": lambda: (
+            SVC(kernel="linear", C=0.1, cache_size=1000)
+            .fit(exact, labels)
+            .score(test, truth)
+        ),
+        "fused": lambda: fit_linear_svm(train, labels, 0.1).score(test, truth),
+    }
+
+
+def few_shot(samples: int, classes: int) -> dict:
+    """The four published settings, 50 episodes each, on features that are there."""
+    features, labels = features_of_classes(samples, classes)
+
+    def run() -> None:
+        for ways, shots in PUBLISHED_SETTINGS:
+            evaluate_episodes(features, labels, ways, shots)
+
+    return {"fused": run}
+
+
+def loader(pictures: str) -> dict:
+    """Cloud and picture of 64 shapes from files, half of the PLY ASCII, and packed."""
+    folder = Path(tempfile.mkdtemp(prefix="packed_benchmark_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    generate(folder, shapes=64, seed=0, workers=1, progress=False)
+    paths = sorted(folder.glob("ShapeNet/*/*.ply"))
+    for number, path in enumerate(paths):
+        cloud = PlyData.read(path, mmap=False)
+        cloud.text = number % 2 == 1
+        cloud.write(path)
+    pack(folder, pictures, progress=False)
+
+    def points(cloud: np.ndarray, _: np.random.Generator) -> np.ndarray:
+        return cloud
+
+    def picture(image: Image.Image, *_: object) -> torch.Tensor:
+        return torch.from_numpy(np.array(image))
+
+    def read(packed: bool) -> Callable[[], None]:
+        data = ShapeNetRender(folder, 2048, 224, 0, points, picture, packed=packed)
+
+        def run() -> None:
+            for index in range(len(data)):
+                _ = data[index]
+
+        return run
+
+    return {"plain": read(False), "fused": read(True)}
+
+
 def dgcnn_operations(batch: int, points: int, passes: int) -> float:
     """Floating-point operations of DGCNN's products: convolutions and distances."""
     pairs = ((3, 64), (64, 64), (64, 128), (128, 256))
@@ -144,6 +221,13 @@ def cases() -> dict[str, tuple[Callable[[], dict], float | None]]:
         lambda: graphs(64, 15, 8, 2048),
         2.0 * 8 * 2048**2 * 64,
     )
+    found["svm, 2460 x 2048, 40 classes"] = (lambda: linear_svm(2460, 40), None)
+    found["few-shot, 9840 x 2048, 4 x 50 episodes"] = (lambda: few_shot(9840, 40), None)
+    for pictures in ("files", "decoded"):
+        found[f"loader, 64 shapes, half ASCII, pictures {pictures}"] = (
+            lambda kind=pictures: loader(kind),
+            None,
+        )
     return found
 
 
@@ -185,17 +269,18 @@ def measure(
     name: str, forms: dict, operations: float | None, repeats: int, rate: float
 ) -> Result:
     """Both forms in turn; the first call of each is not counted."""
-    for form in FORMS:
-        forms[form]()
-    seconds: dict[str, list[float]] = {form: [] for form in FORMS}
+    for run in forms.values():
+        run()
+    seconds: dict[str, list[float]] = {form: [] for form in forms}
     for _ in range(repeats):
-        for form in FORMS:
+        for form, run in forms.items():
             start = time.perf_counter()
-            forms[form]()
+            run()
             seconds[form].append(time.perf_counter() - start)
-    plain, fused = (statistics.median(seconds[form]) for form in FORMS)
+    fused = statistics.median(seconds["fused"])
+    plain = statistics.median(seconds["plain"]) if "plain" in seconds else None
     spread = (max(seconds["fused"]) - min(seconds["fused"])) / fused
-    extra = [extra_memory(forms[form]) for form in FORMS]
+    extra = [extra_memory(forms[f]) if f in forms else None for f in FORMS]
     floor = None if operations is None else operations / rate / fused
     return Result(name, plain, fused, spread, *extra, floor)
 
@@ -208,9 +293,9 @@ def row(result: Result) -> str:
 
     cells = (
         result.name,
-        f"{result.plain:.3f}",
+        number(result.plain, ".3f"),
         f"{result.fused:.3f}",
-        f"**{result.ratio:.1f}**",
+        number(result.ratio, ".1f"),
         f"{result.spread:.0%}",
         number(result.plain_extra, ".0f"),
         number(result.fused_extra, ".0f"),
