@@ -167,6 +167,8 @@ def prepare(
     chosen_form(args.edgeconv, process.device)
     if args.label_fraction > 1:
         raise ValueError(f"--label_fraction {args.label_fraction:g} is more than 1")
+    if args.eval and args.label_fraction < 1:
+        raise ValueError("--eval takes the whole test split: no --label_fraction")
     shard = (process.rank, process.world_size)
     place, points = (args.dataset, args.data_root), args.num_points
     test = labelled_clouds(*place, "test", points, shard, args.variant)

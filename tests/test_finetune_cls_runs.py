@@ -193,6 +193,8 @@ def test_bad_requests_stop_before_anything_is_written(
     refused(
         "--eval has nothing to --resume", "--eval", "--resume", "--model_path", path
     )
+    words = ("--eval", "--model_path", path, "--label_fraction", "0.5")
+    refused("--eval takes the whole test split", *words)
     refused("--batch_size 1 leaves BatchNorm", scratch, "--batch_size", "1")
     refused("--k 65 is more than --num_points 64", scratch, "--k", "65")
     refused("--label_fraction 1.5", scratch, "--label_fraction", "1.5")

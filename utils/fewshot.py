@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from utils.logger import progress
 from utils.seed import EPISODE, generator
 
 PUBLISHED_SETTINGS = ((5, 10), (5, 20), (10, 10), (10, 20))  # ways, shots
@@ -111,7 +112,8 @@ def evaluate_episodes(
         seed: of the episodes.
     """
     accuracies = []
-    for run in range(n_runs):
+    bar = progress(range(n_runs), desc=f"{k_way} ways {m_shot} shots", unit="episode")
+    for run in bar:
         support, query = draw_episode(labels, k_way, m_shot, n_query, seed, run)
         scaler = StandardScaler().fit(features[support].astype(np.float64))
         svm = SVC(kernel="linear", C=1.0)
