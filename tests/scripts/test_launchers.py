@@ -89,7 +89,9 @@ def test_the_most_gpus_that_divide_the_batch(gpus, words, processes, start) -> N
 
 
 @pytest.mark.parametrize(("gpus", "processes"), [("", 3), ("2", 2), ("0", 1)])
-def test_all_gpus_that_torch_finds_unless_told(gpus, processes, start, tmp_path):
+def test_all_gpus_that_torch_finds_unless_told(
+    gpus, processes, start, tmp_path: Path
+) -> None:
     stand_in = "class cuda:\n    def device_count():\n        return 3\n"
     (tmp_path / "torch.py").write_text(stand_in)
     done, calls = start("ft-mn.sh", NGPU=gpus, PYTHONPATH=str(tmp_path))
