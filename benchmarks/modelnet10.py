@@ -11,6 +11,7 @@ study goes on where it was; its numbers are read from the runs' metrics.jsonl.
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import statistics
 import subprocess
@@ -57,9 +58,18 @@ def records(command: str) -> list[dict]:
     return read_metrics(CHECKPOINTS / command.split()[-1])
 
 
-def complete(command: str) -> bool:
-    """Whether the run has ended: the last epoch, the one SVM, the four settings."""
+def complete(command: str, data_root: str) -> bool:
+    """Whether the run has ended: the last epoch, the one SVM, the four settings.
+
+    A run on other data is not this one.
+    """
     words, found = command.split(), records(command)
+    config = CHECKPOINTS / words[-1] / "config.json"
+    if not found or not config.is_file():
+        return False
+    arguments = json.loads(config.read_text(encoding="utf-8"))["arguments"]
+    if arguments["data_root"] != data_root:
+        return False
     if "--epochs" in words:
         return len(epochs(found)) == int(words[words.index("--epochs") + 1])
     return len(found) == (4 if "--table" in words else 1)
@@ -129,7 +139,7 @@ def main() -> None:
     args = parser.parse_args()
     for seed in args.seeds:
         for command in commands(seed).values():
-            if complete(command):
+            if complete(command, args.data_root):
                 continue
             launcher = f"torchrun --standalone --nproc_per_node={args.processes}"
             line = f"{launcher} {command} --overwrite --data_root"
