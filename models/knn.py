@@ -5,12 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+# Distances held at a time: on the CPU what a cache nearly holds, on a GPU 1 GiB.
+_BLOCK = {"cpu": 2**22, "cuda": 2**28}
+
 
 def knn(x: Tensor, k: int) -> Tensor:
     """Indices of the k nearest neighbours of every point, the point itself included.
 
     Squared Euclidean distances in feature space (DGCNN section 3.1), in float32 or
-    float64 whatever autocast says: in bfloat16 neighbours would be decided by rounding.
+    float64 whatever autocast and TF32 say: in fewer digits neighbours would be decided
+    by rounding. Of equally far points the one with the smaller index is nearer.
 
     Args:
         x: (B, C, N) features.
@@ -24,21 +28,60 @@ def knn(x: Tensor, k: int) -> Tensor:
     """
     if x.dim() != 3:
         raise ValueError(f"knn expects (B, C, N), got shape {tuple(x.shape)}")
-    if not 1 <= k <= x.shape[2]:
+    batch, _, points = x.shape
+    if not 1 <= k <= points:
         raise ValueError(
             f"a graph of {k} neighbours needs 1 <= k <= N, the cloud has "
-            f"N = {x.shape[2]} points (--k, --num_points)"
+            f"N = {points} points (--k, --num_points)"
         )
-    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        x = x.detach()
-        if x.dtype != torch.float64:
-            x = x.float()
-        # One cloud at a time: B matrices of N x N at once would be most of the memory.
-        return torch.stack([_knn_one(cloud, k) for cloud in x])
+    limit = _BLOCK.get(x.device.type, _BLOCK["cuda"])
+    precision = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("highest")  # no TF32
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            x = x.detach()
+            if x.dtype != torch.float64:
+                x = x.float()
+            found = [
+                nearest(distances(rows, clouds), k)
+                for clouds in x.split(max(1, limit // points**2))
+                for rows in clouds.split(max(1, limit // points), dim=2)
+            ]
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    return torch.cat([block.flatten(0, 1) for block in found]).view(batch, points, k)
 
 
-def _knn_one(x: Tensor, k: int) -> Tensor:
-    square = (x * x).sum(0)  # (N,)
-    # |x_i - x_j|^2 without the term |x_i|^2, which is the same for every j.
-    distance = torch.addmm(square[None], x.T, x, alpha=-2)  # (N, N)
-    return distance.topk(k, dim=1, largest=False).indices
+def distances(rows: Tensor, clouds: Tensor) -> Tensor:
+    """|x_i - x_j|^2 - |x_i|^2, of which the last is the same for every j.
+
+    Args:
+        rows: (B, C, M) points i.
+        clouds: (B, C, N) points j.
+
+    Returns:
+        (B, M, N)
+    """
+    square = (clouds * clouds).sum(1, keepdim=True)  # (B, 1, N)
+    return torch.baddbmm(square, rows.transpose(1, 2), clouds, alpha=-2)
+
+
+def nearest(distance: Tensor, k: int) -> Tensor:
+    """(B, M, N) -> (B, M, k) columns of the least, of equal ones the first."""
+    points = distance.shape[2]
+    values, idx = distance.topk(min(k + 1, points), dim=2, largest=False)
+    if points > k:
+        # Which of several equally far ones is taken last, topk leaves open.
+        tied = values[..., k] == values[..., k - 1]
+        values, idx = values[..., :k], idx[..., :k]
+        if tied.any():
+            own, last = distance[tied], values[tied][:, -1:]
+            nearer, level = own < last, own == last
+            room = k - nearer.sum(1, keepdim=True)
+            chosen = nearer | (level & (level.cumsum(1) <= room))
+            of_tied = chosen.nonzero()[:, 1].view(-1, k)
+            idx[tied], values[tied] = of_tied, own.gather(1, of_tied)
+    # By distance, then by index: two stable sorts, the second key first.
+    order = idx.argsort(dim=2)
+    values = values.gather(2, order)
+    return idx.gather(2, order).gather(2, values.argsort(dim=2, stable=True))

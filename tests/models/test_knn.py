@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import models.knn
 from models.knn import knn
 from tests.models.reference import neighbours, random_clouds
 
@@ -28,6 +29,18 @@ def test_copies_of_a_point_are_its_nearest_neighbours():
     x = random_clouds(1, 20)
     x[:, :, [3, 8, 11]] = x[:, :, :1]
     assert set(knn(x, 4)[0, 8].tolist()) == {0, 3, 8, 11}
+
+
+@pytest.mark.parametrize("block", [7, 200, 10**6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_of_equally_far_points_the_smaller_index_is_nearer(dtype, block, monkeypatch):
+    # Whole numbers: every distance is exact, and most are shared by several points.
+    monkeypatch.setitem(models.knn._BLOCK, "cpu", block)
+    x = torch.randint(0, 4, (3, 3, 60), generator=torch.Generator().manual_seed(0))
+    square = (x[:, :, :, None] - x[:, :, None]).square().sum(1)  # (B, N, N), integers
+    expected = (square * 100 + torch.arange(60)).argsort(dim=2)
+    for k in (1, 7, 59, 60):
+        assert torch.equal(knn(x.to(dtype), k), expected[..., :k])
 
 
 def test_a_cloud_does_not_see_the_others_of_its_batch():
