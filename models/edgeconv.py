@@ -7,12 +7,12 @@ is what runs where it can.
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from models.kernels import obstacle
 from models.knn import knn
 
 if TYPE_CHECKING:
@@ -116,16 +116,13 @@ def chosen_form(form: str, device: torch.device) -> tuple[str, str]:
     """
     if form == "plain":
         return "plain", "as asked for"
-    obstacle = ""
-    if device.type != "cpu":
-        obstacle = f"there are no fused kernels for {device.type}"
-    elif importlib.util.find_spec("numba") is None:
-        obstacle = "Numba is not installed"
-    if not obstacle:
-        return "fused", "kernels by Numba, compiled on first use"
+    why_not = obstacle(device)
+    if not why_not:
+        makers = {"cpu": "Numba", "cuda": "Triton"}
+        return "fused", f"kernels by {makers[device.type]}, compiled on first use"
     if form == "fused":
-        raise ValueError(f"--edgeconv fused: {obstacle}; use --edgeconv auto")
-    return "plain", obstacle
+        raise ValueError(f"--edgeconv fused: {why_not}; use --edgeconv auto")
+    return "plain", why_not
 
 
 def open_clouds(

@@ -26,10 +26,9 @@ neighbour lists, in BatchNorm's sums and in the mean over the points.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,88 +36,72 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.edgeconv import SLOPE
-from models.kernels.cpu import edges, pool, two_layers
-from models.kernels.cpu.graph import knn
+from models.kernels import Graph, Rows, operations
 from utils import distributed
-
-
-@dataclass(frozen=True)
-class Graph:
-    """A kNN graph on rows."""
-
-    idx: np.ndarray  # (R, K) int32
-    first: np.ndarray  # (B + 1,) first row of each cloud, and the end
-    weight: np.ndarray  # (R,) copies of each row, in the dtype of the features
-
-    @property
-    def edges(self) -> float:
-        """Number of edges, those of copies included."""
-        return float(self.weight.sum()) * self.idx.shape[1]
-
-
-_full_precision = torch.autocast("cpu", enabled=False)  # as a decorator
 
 
 class FusedClouds:
     """A batch of clouds of which the layers see distinct points, as rows (R, C).
 
     The interface is that of :class:`models.edgeconv.PlainClouds`. Under autocast the
-    numbers stay in the dtype of the parameters: a and b nearly cancel.
+    edges stay in the dtype of the parameters: a and b nearly cancel. The layer before
+    pooling follows autocast on a GPU, and not on a CPU.
 
     Args:
-        points: (B, 3, N) on the CPU, float32 or float64.
+        points: (B, 3, N) on a device for which there are kernels.
         k: neighbours a point.
-        distinct: compute copies of a cloud's first point once.
+        distinct: compute copies of a cloud's first point once. On a GPU the host waits
+            for it once, to learn how many rows there are.
     """
 
     def __init__(self, points: Tensor, k: int, distinct: bool = True) -> None:
         batch, _, count = points.shape
         self.k = k
-        rows = points.transpose(1, 2)  # (B, N, 3)
         self._shape = (batch, count)
-        lengths = np.full(batch, count)
-        self._copies = None
-        copied = (points == points[:, :, :1]).all(dim=1)  # (B, N)
-        copied[:, 0] = False
-        if distinct and copied.any():
-            kept = ~copied
-            lengths = kept.sum(dim=1).numpy()
+        self._kernels = operations(points.device)
+        rows = points.transpose(1, 2)  # (B, N, 3)
+        lengths = torch.full((batch,), count, device=points.device)
+        self.points = rows.reshape(-1, 3)
+        if distinct:
+            kept = (points != points[:, :, :1]).any(dim=1)  # (B, N)
+            kept[:, 0] = True
+            lengths = kept.sum(dim=1)
             self.points = rows[kept]  # (R, 3)
-        else:
-            self.points = rows.reshape(-1, 3)
-        self.first = np.concatenate([[0], np.cumsum(lengths)])
-        weight = np.ones(len(self.points))
-        if lengths.min() < count:
-            weight[self.first[:-1]] += count - lengths
-            self._copies = weight.astype(np.int64)
-        self._weight = weight.astype(points.new_empty(0).numpy().dtype)
+        first = F.pad(lengths.cumsum(0), (1, 0))
+        weight = points.new_ones(len(self.points))
+        weight[first[:-1]] += (count - lengths).to(weight.dtype)
+        repeated = len(self.points) < batch * count
+        self.rows = Rows(first, weight, count, repeated)
 
-    @_full_precision
+    def _full_precision(self) -> torch.autocast:
+        return torch.autocast(self.points.device.type, enabled=False)
+
     def transform(self, matrices: Tensor) -> Tensor:
         """Points as rows times their cloud's matrix (B, 3, 3) -> (R, 3)."""
-        cloud = torch.from_numpy(
-            np.repeat(np.arange(self._shape[0]), np.diff(self.first))
-        )
-        return torch.bmm(self.points[:, None], matrices.to(self.points)[cloud])[:, 0]
+        lengths = self.rows.first.diff()
+        with self._full_precision():
+            matrices = matrices.to(self.points).repeat_interleave(
+                lengths, dim=0, output_size=len(self.points)
+            )
+            return torch.bmm(self.points[:, None], matrices)[:, 0]
 
-    @_full_precision
     def edge_conv(self, x: Tensor, *layers: nn.Sequential) -> Tensor:
         """(R, C) -> (R, C'), see :func:`models.edgeconv.edge_conv`."""
-        with torch.no_grad():
-            idx = knn(x.detach().contiguous(), self.first, self._copies, self.k)
-        graph = Graph(idx, self.first, self._weight)
-        conv, batchnorm, _ = layers[0]
-        weight = conv.weight.flatten(1)  # (C', 2C), of [x_j - x_i, x_i]
-        there, centre = weight.split(x.shape[1], dim=1)
-        a, b = x @ there.T, x @ (centre - there).T
-        own = (a, b, batchnorm.weight, batchnorm.bias)
-        if len(layers) == 1:
-            return _EdgeConv.apply(*own, batchnorm, graph)
-        conv2, batchnorm2, _ = layers[1]
-        return _TwoLayerEdgeConv.apply(
-            *(*own, conv2.weight.flatten(1), batchnorm2.weight, batchnorm2.bias),
-            *((batchnorm, batchnorm2), graph),
-        )
+        with self._full_precision():
+            with torch.no_grad():
+                idx = self._kernels.knn(x.detach().contiguous(), self.rows, self.k)
+            graph = Graph(idx, self.rows)
+            conv, batchnorm, _ = layers[0]
+            weight = conv.weight.flatten(1)  # (C', 2C), of [x_j - x_i, x_i]
+            there, centre = weight.split(x.shape[1], dim=1)
+            a, b = x @ there.T, x @ (centre - there).T
+            own = (a, b, batchnorm.weight, batchnorm.bias)
+            if len(layers) == 1:
+                return _EdgeConv.apply(*own, batchnorm, graph, self._kernels)
+            conv2, batchnorm2, _ = layers[1]
+            own2 = (conv2.weight.flatten(1), batchnorm2.weight, batchnorm2.bias)
+            pair = (batchnorm, batchnorm2)
+            return _TwoLayerEdgeConv.apply(*own, *own2, pair, graph, self._kernels)
 
     def join(self, *features: Tensor) -> Tensor:
         """Features beside each other."""
@@ -128,14 +111,14 @@ class FusedClouds:
         """(R, C) -> (B, C, N), where all points are rows."""
         return x.view(*self._shape, -1).transpose(1, 2)
 
-    @_full_precision
     def pool(self, x: Tensor, layer: nn.Sequential) -> tuple[Tensor, Tensor]:
         """A point layer, then maximum and mean over the points: (B, C') each."""
         conv, batchnorm, _ = layer
-        y = x @ conv.weight.flatten(1).T
-        return _Pool.apply(
-            y, batchnorm.weight, batchnorm.bias, batchnorm, self.first, self._weight
-        )
+        own = (batchnorm.weight, batchnorm.bias, batchnorm, self.rows, self._kernels)
+        if x.device.type == "cuda":
+            return _Pool.apply(F.linear(x, conv.weight.flatten(1)), *own)
+        with self._full_precision():
+            return _Pool.apply(x @ conv.weight.flatten(1).T, *own)
 
 
 class _Mode:
@@ -148,16 +131,16 @@ class _Mode:
 
 
 def _statistics(
-    batchnorm: _BatchNorm, sums: np.ndarray, shift: Tensor, count: float
+    batchnorm: _BatchNorm, sums: Tensor, shift: Tensor, count: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Count, mean and biased variance (float64) from sums around a shift."""
-    first, second = torch.from_numpy(sums / count)
-    count, mean, var = distributed.combine_statistics(
-        *(int(count), shift.double() + first, second - first * first),
+    first, second = sums / count
+    total, mean, var = distributed.combine_statistics(
+        *(count, shift.double() + first, second - first * first),
         over_ranks=distributed.is_synchronised(batchnorm),
     )
-    distributed.update_running_statistics(batchnorm, count, mean, var)
-    return count, mean, var
+    distributed.update_running_statistics(batchnorm, total, mean, var)
+    return total, mean, var
 
 
 def _affine(
@@ -171,27 +154,27 @@ def _affine(
 
 
 def _through_statistics(
-    sums: np.ndarray, affine: Sequence[Tensor], mode: _Mode
+    sums: Tensor, affine: Sequence[Tensor], mode: _Mode
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of weight and bias, and alpha and beta of the statistics' gradient.
 
     With x̂ = (y - mean) / deviation, every one of the n values y of a channel has
     -scale (sum(dz) + x̂ sum(dz x̂)) / n = alpha y + beta.
+
+    Args:
+        sums: of dz, and of dz (y - mean); (2, C) float64.
+        affine: as of :func:`_affine`.
+        mode: of the BatchNorm.
     """
     scale, _, mean, inverse = (x.double() for x in affine)
-    both = torch.from_numpy(sums)  # of dz, and of dz (y - mean)
-    bias, weight = both[0], both[1] * inverse
+    bias, weight = sums[0], sums[1] * inverse
     alpha = beta = torch.zeros_like(scale)
     if mode.training:
         if mode.synchronised:
-            both = distributed.all_reduce_sum(both.clone())
-        alpha = -scale * inverse**2 * both[1] / mode.count
-        beta = -scale * both[0] / mode.count - alpha * mean
+            sums = distributed.all_reduce_sum(sums.clone())
+        alpha = -scale * inverse**2 * sums[1] / mode.count
+        beta = -scale * sums[0] / mode.count - alpha * mean
     return tuple(x.to(affine[0].dtype) for x in (weight, bias, alpha, beta))
-
-
-def _arrays(*tensors: Tensor) -> list[np.ndarray]:
-    return [x.detach().numpy() for x in tensors]
 
 
 class _EdgeConv(torch.autograd.Function):
@@ -206,44 +189,33 @@ class _EdgeConv(torch.autograd.Function):
         bias: Tensor,
         batchnorm: _BatchNorm,
         graph: Graph,
+        kernels: ModuleType,
     ) -> Tensor:
-        ctx.mode = _Mode(batchnorm)
+        ctx.graph, ctx.kernels, ctx.mode = graph, kernels, _Mode(batchnorm)
         shift = a.mean(dim=0) + b.mean(dim=0)
-        y, arg, total, sums = edges.edge_extremes(
-            *_arrays(a, b),
-            graph.idx,
-            *_arrays(weight.sign(), shift),
-            *(graph.weight, graph.first, ctx.mode.training),
+        y, arg, total, sums = kernels.edge_extremes(
+            a, b, graph, weight.sign(), shift, ctx.mode.training
         )
         mean, var = batchnorm.running_mean, batchnorm.running_var
         if ctx.mode.training:
             ctx.mode.count, mean, var = _statistics(batchnorm, sums, shift, graph.edges)
         affine = _affine(batchnorm, weight, bias, mean, var)
-        ctx.graph = graph
-        y = torch.from_numpy(y)
-        ctx.save_for_backward(
-            a, b, y, torch.from_numpy(arg), torch.from_numpy(total), *affine
-        )
+        ctx.save_for_backward(a, b, y, arg, total, *affine)
         return F.leaky_relu_(torch.addcmul(affine[1], y, affine[0]), SLOPE)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        a, b, y, arg, total, scale, offset, mean, inverse = ctx.saved_tensors
-        graph = ctx.graph
-        own, sums = edges.edge_slopes(
-            *_arrays(grad.contiguous(), y, scale, offset, mean), SLOPE, graph.first
+        a, b, y, arg, total, *affine = ctx.saved_tensors
+        graph, kernels = ctx.graph, ctx.kernels
+        gb, sums = kernels.edge_slopes(
+            grad.contiguous(), y, tuple(affine[:3]), SLOPE, graph.rows
         )
-        weight, bias, alpha, beta = _through_statistics(
-            sums, (scale, offset, mean, inverse), ctx.mode
-        )
-        ga, gb = edges.to_extremes(own, *_arrays(arg), graph.first), own
+        weight, bias, *terms = _through_statistics(sums, affine, ctx.mode)
+        ga = kernels.to_extremes(gb, arg, graph.rows)
         if ctx.mode.training:
-            edges.add_statistics(
-                *(ga, gb, *_arrays(a, b), graph.idx, *_arrays(total), graph.weight),
-                *(tuple(_arrays(alpha, beta)), graph.first),
-            )
-        return *map(torch.from_numpy, (ga, gb)), weight, bias, None, None
+            kernels.add_statistics(ga, gb, a, b, graph, total, tuple(terms))
+        return ga, gb, weight, bias, None, None, None
 
 
 class _TwoLayerEdgeConv(torch.autograd.Function):
@@ -261,19 +233,18 @@ class _TwoLayerEdgeConv(torch.autograd.Function):
         bias2: Tensor,
         batchnorms: tuple[_BatchNorm, _BatchNorm],
         graph: Graph,
+        kernels: ModuleType,
     ) -> Tensor:
-        ctx.graph, ctx.first, ctx.second = graph, *map(_Mode, batchnorms)
-        arrays = (*_arrays(a, b), graph.idx)
+        ctx.graph, ctx.kernels = graph, kernels
+        ctx.first, ctx.second = map(_Mode, batchnorms)
         mean, var = batchnorms[0].running_mean, batchnorms[0].running_var
         total = a[:0]
         if ctx.first.training:
             shift = a.mean(dim=0) + b.mean(dim=0)
             # The sums are what is wanted here, the extremes of this layer are not.
-            _, _, total, sums = edges.edge_extremes(
-                *(*arrays, *_arrays(weight1.sign(), shift)),
-                *(graph.weight, graph.first, True),
+            _, _, total, sums = kernels.edge_extremes(
+                a, b, graph, weight1.sign(), shift, True
             )
-            total = torch.from_numpy(total)
             ctx.first.count, mean, var = _statistics(
                 batchnorms[0], sums, shift, graph.edges
             )
@@ -281,10 +252,9 @@ class _TwoLayerEdgeConv(torch.autograd.Function):
         second = second.contiguous()
         # Near the mean of the second layer's edges: its value at the first one's mean.
         shift = F.leaky_relu(affine1[2] * affine1[0] + affine1[1], SLOPE) @ second.T
-        y, arg, sums = two_layers.two_layer_extremes(
-            *(*arrays, tuple(_arrays(*affine1[:2]))),
-            *(*_arrays(second, weight2.sign(), shift), graph.weight, SLOPE),
-            *(graph.first, ctx.second.training),
+        y, arg, sums = kernels.two_layer_extremes(
+            *(a, b, graph, affine1[:3], second),
+            *(weight2.sign(), shift, SLOPE, ctx.second.training),
         )
         mean, var = batchnorms[1].running_mean, batchnorms[1].running_var
         if ctx.second.training:
@@ -292,35 +262,26 @@ class _TwoLayerEdgeConv(torch.autograd.Function):
                 batchnorms[1], sums, shift, graph.edges
             )
         affine2 = _affine(batchnorms[1], weight2, bias2, mean, var)
-        y = torch.from_numpy(y)
-        ctx.save_for_backward(
-            a, b, total, second, y, torch.from_numpy(arg), *affine1, *affine2
-        )
+        ctx.save_for_backward(a, b, total, second, y, arg, *affine1, *affine2)
         return F.leaky_relu_(torch.addcmul(affine2[1], y, affine2[0]), SLOPE)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         a, b, total, second, y, arg, *affine = ctx.saved_tensors
-        graph, affine1, affine2 = ctx.graph, affine[:4], affine[4:]
-        own, sums = edges.edge_slopes(
-            *_arrays(grad.contiguous(), y, *affine2[:3]), SLOPE, graph.first
+        graph, kernels = ctx.graph, ctx.kernels
+        affine1, affine2 = tuple(affine[:4]), tuple(affine[4:])
+        own, sums = kernels.edge_slopes(
+            grad.contiguous(), y, affine2[:3], SLOPE, graph.rows
         )
         weight2, bias2, *terms = _through_statistics(sums, affine2, ctx.second)
-        arrays = (*_arrays(a, b), graph.idx)
-        ga, gb, of_second, sums = two_layers.two_layer_gradients(
-            *(own, *_arrays(arg), *arrays, tuple(_arrays(*affine1[:3]))),
-            *(*_arrays(second), tuple(_arrays(*terms)), graph.weight, SLOPE),
-            graph.first,
+        ga, gb, of_second, sums = kernels.two_layer_gradients(
+            own, arg, a, b, graph, affine1[:3], second, tuple(terms), SLOPE
         )
         weight1, bias1, *terms = _through_statistics(sums, affine1, ctx.first)
         if ctx.first.training:
-            edges.add_statistics(
-                *(ga, gb, *arrays, *_arrays(total), graph.weight),
-                *(tuple(_arrays(*terms)), graph.first),
-            )
-        ga, gb, of_second = map(torch.from_numpy, (ga, gb, of_second))
-        return ga, gb, weight1, bias1, of_second, weight2, bias2, None, None
+            kernels.add_statistics(ga, gb, a, b, graph, total, tuple(terms))
+        return ga, gb, weight1, bias1, of_second, weight2, bias2, None, None, None
 
 
 class _Pool(torch.autograd.Function):
@@ -333,54 +294,41 @@ class _Pool(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor,
         batchnorm: _BatchNorm,
-        first: np.ndarray,
-        copies: np.ndarray,
+        rows: Rows,
+        kernels: ModuleType,
     ) -> tuple[Tensor, Tensor]:
-        ctx.mode = _Mode(batchnorm)
-        ctx.first, ctx.copies = first, copies
+        ctx.rows, ctx.kernels, ctx.mode = rows, kernels, _Mode(batchnorm)
         mean, var = batchnorm.running_mean, batchnorm.running_var
         if ctx.mode.training:
-            shift = y[0].clone()
-            sums = pool.column_sums(*_arrays(y, shift), copies, first)
-            ctx.mode.count, mean, var = _statistics(
-                batchnorm, sums, shift, float(copies.sum())
-            )
+            shift = y[0].to(weight.dtype)
+            sums = kernels.column_sums(y, shift, rows)
+            points = (len(rows.first) - 1) * rows.points
+            ctx.mode.count, mean, var = _statistics(batchnorm, sums, shift, points)
         affine = _affine(batchnorm, weight, bias, mean, var)
-        arg, average = pool.pool(
-            *_arrays(y, affine[0], affine[1], weight.sign()), copies, SLOPE, first
-        )
-        arg = torch.from_numpy(arg).long()
-        extreme = y.gather(0, arg)  # (B, C)
+        arg, average = kernels.pool(y, affine[0], affine[1], weight.sign(), SLOPE, rows)
+        extreme = y.gather(0, arg).to(weight.dtype)  # (B, C)
         ctx.save_for_backward(y, arg, extreme, *affine)
         z = torch.addcmul(affine[1], extreme, affine[0])
-        return F.leaky_relu_(z, SLOPE), torch.from_numpy(average)
+        return F.leaky_relu_(z, SLOPE), average
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, of_greatest: Tensor, of_average: Tensor
     ) -> tuple[Tensor | None, ...]:
-        y, arg, extreme, scale, offset, mean, inverse = ctx.saved_tensors
-        first, copies = ctx.first, ctx.copies
-        points = np.add.reduceat(copies, first[:-1])[:, None]
-        share = of_average.numpy() / points
-        affine = _arrays(scale, offset)
-        sums = pool.pool_sums(
-            share, *_arrays(y), *affine, *_arrays(mean), copies, SLOPE, first
-        )
+        y, arg, extreme, *affine = ctx.saved_tensors
+        rows, kernels = ctx.rows, ctx.kernels
+        scale, offset, mean, _ = affine
+        share = of_average / rows.points
+        sums = kernels.pool_sums(share, y, tuple(affine[:3]), SLOPE, rows)
         # The maximum's gradient goes to one point of each cloud.
         rises = torch.addcmul(offset, extreme, scale) > 0
         at_extreme = torch.where(rises, of_greatest, of_greatest * SLOPE)
-        sums[0] += at_extreme.double().sum(dim=0).numpy()
-        sums[1] += (at_extreme * (extreme - mean)).double().sum(dim=0).numpy()
-        weight, bias, alpha, beta = _through_statistics(
-            sums, (scale, offset, mean, inverse), ctx.mode
+        sums[0] += at_extreme.double().sum(dim=0)
+        sums[1] += (at_extreme * (extreme - mean)).double().sum(dim=0)
+        weight, bias, *terms = _through_statistics(sums, affine, ctx.mode)
+        grad = kernels.pool_gradient(
+            share, y, tuple(affine[:2]), tuple(terms), SLOPE, rows
         )
-        grad = torch.from_numpy(
-            pool.pool_gradient(
-                *(share, *_arrays(y), *affine, copies, SLOPE),
-                *(tuple(_arrays(alpha, beta)), first),
-            )
-        )
-        grad.scatter_add_(0, arg, at_extreme * scale)
+        grad.scatter_add_(0, arg, (at_extreme * scale).to(grad.dtype))
         return grad, weight, bias, None, None, None

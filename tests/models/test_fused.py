@@ -209,11 +209,19 @@ def test_which_form_runs(monkeypatch: pytest.MonkeyPatch):
     assert isinstance(open_clouds(points, 4), FusedClouds)
     assert isinstance(open_clouds(points, 4, "plain"), PlainClouds)
     assert chosen_form("plain", cpu) == ("plain", "as asked for")
-    assert chosen_form("auto", gpu) == ("plain", "there are no fused kernels for cuda")
-    with pytest.raises(ValueError, match=r"--edgeconv fused: there are no .* for cuda"):
+    other = torch.device("mps")
+    assert chosen_form("auto", other) == ("plain", "there are no fused kernels for mps")
+    with pytest.raises(ValueError, match=r"--edgeconv fused: there are no .* for mps"):
+        chosen_form("fused", other)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert chosen_form("auto", gpu)[0] == "fused"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert chosen_form("auto", gpu)[0] == "plain"
+    with pytest.raises(ValueError, match=r"compute capability 8.0, this GPU has 7.5"):
         chosen_form("fused", gpu)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert chosen_form("auto", cpu) == ("plain", "Numba is not installed")
+    assert chosen_form("auto", gpu) == ("plain", "Triton is not installed")
     assert isinstance(open_clouds(points, 4), PlainClouds)
     with pytest.raises(ValueError, match="--edgeconv fused: Numba is not installed"):
         chosen_form("fused", cpu)

@@ -1,10 +1,30 @@
 """kNN, EdgeConv and pooling on the CPU, compiled by Numba: no compiler is needed.
 
-Rows of all clouds stand below each other: ``x`` is (R, C), cloud b has the rows
-``first[b]`` to ``first[b + 1]``. A row may stand for several identical points; then
-``copies`` or ``weight`` say how many. :mod:`models.fused` explains the algebra, and the
-plain form in :mod:`models.edgeconv` is what these kernels are tested against.
-
-Sums over tasks are added in the order of the tasks, so that the number of threads does
-not change a bit of the result.
+The plain form in :mod:`models.edgeconv` is what these kernels are tested against. Sums
+over tasks are added in the order of the tasks, so that the number of threads does not
+change a bit of the result.
 """
+
+from models.kernels.cpu.edges import (
+    add_statistics,
+    edge_extremes,
+    edge_slopes,
+    to_extremes,
+)
+from models.kernels.cpu.graph import knn
+from models.kernels.cpu.pool import column_sums, pool, pool_gradient, pool_sums
+from models.kernels.cpu.two_layers import two_layer_extremes, two_layer_gradients
+
+__all__ = [
+    "add_statistics",
+    "column_sums",
+    "edge_extremes",
+    "edge_slopes",
+    "knn",
+    "pool",
+    "pool_gradient",
+    "pool_sums",
+    "to_extremes",
+    "two_layer_extremes",
+    "two_layer_gradients",
+]

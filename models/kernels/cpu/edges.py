@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from models.kernels import Graph, Rows
 from models.kernels.cpu.graph import reverse_edges
-from models.kernels.cpu.tasks import channel_tasks, kernel, row_tasks, run_tasks
+from models.kernels.cpu.tasks import (
+    channel_tasks,
+    kernel,
+    operation,
+    row_tasks,
+    run_tasks,
+)
 
 
 @kernel
@@ -48,25 +55,22 @@ def _edge_extremes(
                 sums[1, c] += weight[i] * square[c]
 
 
+@operation
 def edge_extremes(
     a: np.ndarray,
     b: np.ndarray,
-    idx: np.ndarray,
+    graph: Graph,
     sign: np.ndarray,
     shift: np.ndarray,
-    weight: np.ndarray,
-    first: np.ndarray,
     stats: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The extreme edge y_ij = a_j + b_i of every row i and channel.
 
     Args:
         a, b: (R, C).
-        idx: (R, K) rows j of each row i.
+        graph: the rows j of each row i.
         sign: (C,) 1 for the maximum, -1 for the minimum, 0 for the first edge.
         shift: (C,) near the mean of the edges.
-        weight: (R,) copies of each row.
-        first: of the clouds.
         stats: whether the sums are wanted.
 
     Returns:
@@ -75,9 +79,9 @@ def edge_extremes(
     """
     y, arg = np.empty_like(a), np.empty(a.shape, np.int32)
     total = np.empty_like(a) if stats else a[:0]
-    tasks = row_tasks(first)
+    tasks = row_tasks(graph.rows.first)
     sums = np.zeros((len(tasks), 2, a.shape[1]))
-    arrays = (a, b, idx, sign, shift, weight, stats, y, arg, total)
+    arrays = (a, b, graph.idx, sign, shift, graph.rows.weight, stats, y, arg, total)
     run_tasks(
         _edge_extremes,
         [(*arrays, sums[n], start, end) for n, (_, start, end) in enumerate(tasks)],
@@ -96,31 +100,29 @@ def _edge_slopes(grad, y, scale, offset, mean, slope, out, sums, start, end):
             sums[1, c] += g * (y[i, c] - mean[c])
 
 
+@operation
 def edge_slopes(
     grad: np.ndarray,
     y: np.ndarray,
-    scale: np.ndarray,
-    offset: np.ndarray,
-    mean: np.ndarray,
+    affine: tuple[np.ndarray, np.ndarray, np.ndarray],
     slope: float,
-    first: np.ndarray,
+    rows: Rows,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Back through LeakyReLU and the affine part of BatchNorm, z = y scale + offset.
 
     Args:
         grad, y: (R, C) gradient of the activation, and the extreme edges.
-        scale, offset, mean: (C,) of the BatchNorm.
+        affine: scale, offset and mean (C,) of the BatchNorm.
         slope: of the LeakyReLU.
-        first: of the clouds.
+        rows: of all clouds.
 
     Returns:
         the gradient of y with the statistics held constant (R, C); sums of dz and of
         dz (y - mean) over the rows (2, C), float64.
     """
-    out, tasks = np.empty_like(y), row_tasks(first)
+    out, tasks = np.empty_like(y), row_tasks(rows.first)
     sums = np.zeros((len(tasks), 2, y.shape[1]))
-    slope = y.dtype.type(slope)
-    arrays = (grad, y, scale, offset, mean, slope, out)
+    arrays = (grad, y, *affine, y.dtype.type(slope), out)
     run_tasks(
         _edge_slopes,
         [(*arrays, sums[n], start, end) for n, (_, start, end) in enumerate(tasks)],
@@ -149,27 +151,27 @@ def _add_statistics(
             gb[j, c] += w * edges
 
 
+@operation
 def add_statistics(
     ga: np.ndarray,
     gb: np.ndarray,
     a: np.ndarray,
     b: np.ndarray,
-    idx: np.ndarray,
+    graph: Graph,
     total: np.ndarray,
-    weight: np.ndarray,
     terms: tuple[np.ndarray, np.ndarray],
-    first: np.ndarray,
 ) -> None:
     """Add to the gradients of a and b that every edge y has alpha y + beta.
 
     Args:
         ga, gb: (R, C), changed in place.
-        a, b, idx, weight, first: as of :func:`edge_extremes`.
+        a, b, graph: as of :func:`edge_extremes`.
         total: its third result.
         terms: alpha and beta (C,), from BatchNorm's mean and variance.
     """
+    idx, weight = graph.idx, graph.rows.weight
     arrays = (a, b, weight, total, *reverse_edges(idx, weight), idx.shape[1])
-    tasks = [(*arrays, *terms, ga, gb, s, e) for _, s, e in row_tasks(first)]
+    tasks = [(*arrays, *terms, ga, gb, s, e) for _, s, e in row_tasks(graph.rows.first)]
     run_tasks(_add_statistics, tasks)
 
 
@@ -180,8 +182,9 @@ def _to_extremes(grad, arg, ga, start, end, c0, c1):
             ga[arg[i, c], c] += grad[i, c]
 
 
-def to_extremes(grad: np.ndarray, arg: np.ndarray, first: np.ndarray) -> np.ndarray:
+@operation
+def to_extremes(grad: np.ndarray, arg: np.ndarray, rows: Rows) -> np.ndarray:
     """The gradient of a: ``grad`` (R, C), added up at the rows ``arg`` (R, C)."""
-    ga, tasks = np.zeros_like(grad), channel_tasks(first, grad.shape[1])
+    ga, tasks = np.zeros_like(grad), channel_tasks(rows.first, grad.shape[1])
     run_tasks(_to_extremes, [(grad, arg, ga, *task) for task in tasks])
     return ga

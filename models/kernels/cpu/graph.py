@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from models.kernels import Rows
 from models.kernels.cpu.tasks import kernel, row_tasks, run_tasks, scratch
 
 
@@ -89,16 +90,14 @@ def _select(product, square, origin, k, coarse, who):
             names[place] = origin + j
 
 
-def knn(
-    x: torch.Tensor, first: np.ndarray, copies: np.ndarray | None, k: int
-) -> np.ndarray:
+def knn(x: torch.Tensor, rows: Rows, k: int) -> torch.Tensor:
     """(R, C) -> (R, k) int32 rows of the k nearest, nearest first, of equal the first.
 
     A row that stands for several points fills as many of the k places, as long as there
     are any.
     """
     result = np.empty((len(x), k), np.int32)
-    squares = (x * x).sum(1).numpy()
+    first, squares = rows.first.numpy(), (x * x).sum(1).numpy()
 
     def task(cloud: int, start: int, end: int) -> None:
         origin, stop = first[cloud], first[cloud + 1]
@@ -111,13 +110,13 @@ def knn(
         _select(product, square, origin, width, coarse, result[start:end])
 
     run_tasks(task, row_tasks(first))
-    if copies is not None:
-        _repeat_copies(result, copies, first)
-    return result
+    if rows.repeated:
+        _repeat_copies(result, rows.weight.numpy(), first)
+    return torch.from_numpy(result)
 
 
 @kernel
-def _repeat_copies(names, copies, first):
+def _repeat_copies(names, weight, first):
     k = names.shape[1]
     old = np.empty(k, names.dtype)
     for cloud in range(len(first) - 1):
@@ -126,7 +125,7 @@ def _repeat_copies(names, copies, first):
             old[:width] = names[i, :width]
             place = 0
             for slot in range(width):
-                for _ in range(copies[old[slot]]):
+                for _ in range(int(weight[old[slot]])):
                     if place < k:
                         names[i, place] = old[slot]
                         place += 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.kernels.cpu.tasks import FLUSH, kernel, row_tasks, run_tasks
+from models.kernels import Rows
+from models.kernels.cpu.tasks import FLUSH, kernel, operation, row_tasks, run_tasks
 
 
 @kernel
@@ -24,15 +25,15 @@ def _column_sums(y, shift, weight, sums, start, end):
             part[:] = 0
 
 
-def column_sums(
-    y: np.ndarray, shift: np.ndarray, weight: np.ndarray, first: np.ndarray
-) -> np.ndarray:
+@operation
+def column_sums(y: np.ndarray, shift: np.ndarray, rows: Rows) -> np.ndarray:
     """Sums of y - shift and of its square over the points: (2, C) float64."""
-    tasks = row_tasks(first)
+    tasks = row_tasks(rows.first)
     sums = np.zeros((len(tasks), 2, y.shape[1]))
+    arrays = (y, shift, rows.weight)
     run_tasks(
         _column_sums,
-        [(y, shift, weight, sums[n], s, e) for n, (_, s, e) in enumerate(tasks)],
+        [(*arrays, sums[n], start, end) for n, (_, start, end) in enumerate(tasks)],
     )
     return sums.sum(axis=0)
 
@@ -63,32 +64,31 @@ def _pool(y, scale, offset, sign, weight, slope, best, who, total, start, end):
     who[:] = name
 
 
+@operation
 def pool(
     y: np.ndarray,
     scale: np.ndarray,
     offset: np.ndarray,
     sign: np.ndarray,
-    weight: np.ndarray,
     slope: float,
-    first: np.ndarray,
+    rows: Rows,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The row of the maximum, and the mean, of LeakyReLU(y scale + offset) in a cloud.
 
     Args:
         y: (R, C).
         scale, offset, sign: (C,), the last that of the scale.
-        weight: (R,) copies of each row.
         slope: of the LeakyReLU.
-        first: of the clouds.
+        rows: of all clouds.
 
     Returns:
-        (B, C) each.
+        (B, C) each, the first int64; of equal rows the first, where sign is 0 as well.
     """
-    channels, tasks = y.shape[1], row_tasks(first)
+    first, channels, tasks = rows.first, y.shape[1], row_tasks(rows.first)
     best = np.empty((len(tasks), channels), y.dtype)
     who = np.empty((len(tasks), channels), np.int32)
     total = np.zeros((len(tasks), channels))
-    arrays = (y, scale, offset, sign, weight, y.dtype.type(slope))
+    arrays = (y, scale, offset, sign, rows.weight, y.dtype.type(slope))
     run_tasks(
         _pool,
         [
@@ -97,15 +97,14 @@ def pool(
         ],
     )
     clouds = len(first) - 1
-    arg = np.empty((clouds, channels), np.int32)
+    arg = np.empty((clouds, channels), np.int64)
     mean = np.empty((clouds, channels), y.dtype)
     of_task = np.array([cloud for cloud, _, _ in tasks])
     for cloud in range(clouds):
         own = np.flatnonzero(of_task == cloud)
         winner = own[best[own].argmax(axis=0)]  # of equal ones the first
         arg[cloud] = who[winner, np.arange(channels)]
-        points = weight[first[cloud] : first[cloud + 1]].sum(dtype=np.float64)
-        mean[cloud] = total[own].sum(axis=0) / points
+        mean[cloud] = total[own].sum(axis=0) / rows.points
     return arg, mean
 
 
@@ -128,28 +127,27 @@ def _pool_sums(share, y, scale, offset, mean, weight, slope, sums, start, end):
             part[:] = 0
 
 
+@operation
 def pool_sums(
     share: np.ndarray,
     y: np.ndarray,
-    scale: np.ndarray,
-    offset: np.ndarray,
-    mean: np.ndarray,
-    weight: np.ndarray,
+    affine: tuple[np.ndarray, np.ndarray, np.ndarray],
     slope: float,
-    first: np.ndarray,
+    rows: Rows,
 ) -> np.ndarray:
     """Sums over the points of dz and dz (y - mean), of the mean's gradient alone.
 
     Args:
         share: (B, C) gradient of one point's activation, the same for all of a cloud.
-        mean: (C,) of the BatchNorm; the others are :func:`pool`'s.
+        affine: scale, offset and mean (C,) of the BatchNorm.
+        y, slope, rows: :func:`pool`'s.
 
     Returns:
         (2, C) float64.
     """
-    tasks = row_tasks(first)
+    tasks = row_tasks(rows.first)
     sums = np.zeros((len(tasks), 2, y.shape[1]))
-    arrays = (y, scale, offset, mean, weight, y.dtype.type(slope))
+    arrays = (y, *affine, rows.weight, y.dtype.type(slope))
     run_tasks(
         _pool_sums,
         [
@@ -173,24 +171,21 @@ def _pool_gradient(
             out[i, c] = w * (g + (alpha[c] * v + beta[c]))
 
 
+@operation
 def pool_gradient(
     share: np.ndarray,
     y: np.ndarray,
-    scale: np.ndarray,
-    offset: np.ndarray,
-    weight: np.ndarray,
-    slope: float,
+    affine: tuple[np.ndarray, np.ndarray],
     terms: tuple[np.ndarray, np.ndarray],
-    first: np.ndarray,
+    slope: float,
+    rows: Rows,
 ) -> np.ndarray:
     """The gradient of y (R, C) from the mean, and alpha y + beta from the statistics.
 
     Arguments as of :func:`pool_sums`; ``terms`` are alpha and beta (C,).
     """
     out = np.empty_like(y)
-    arrays = (y, scale, offset, weight, y.dtype.type(slope), *terms, out)
-    run_tasks(
-        _pool_gradient,
-        [(share[cloud], *arrays, start, end) for cloud, start, end in row_tasks(first)],
-    )
+    arrays = (y, *affine[:2], rows.weight, y.dtype.type(slope), *terms, out)
+    tasks = row_tasks(rows.first)
+    run_tasks(_pool_gradient, [(share[b], *arrays, s, e) for b, s, e in tasks])
     return out

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numba
 import numpy as np
 import torch
+
+from models.kernels import Graph, Rows
 
 # Multiply and add may be fused, which is more exact; nothing else may be reordered but
 # sums over channels that stand beside each other.
@@ -22,6 +27,33 @@ FLUSH = 32  # rows that are summed in their own precision before going to float6
 CHANNELS = 64  # of a backward task: a cloud's slice of so many stays in the cache
 
 _workers: ThreadPoolExecutor | None = None
+
+
+def _arrays(x: Any) -> Any:
+    if isinstance(x, torch.Tensor):
+        return x.detach().contiguous().numpy()
+    if isinstance(x, tuple):
+        return tuple(map(_arrays, x))
+    if isinstance(x, Graph | Rows):
+        fields = dataclasses.fields(x)
+        return type(x)(*(_arrays(getattr(x, field.name)) for field in fields))
+    return x
+
+
+def _tensors(x: Any) -> Any:
+    if isinstance(x, np.ndarray):
+        return torch.from_numpy(x)
+    return tuple(map(_tensors, x)) if isinstance(x, tuple) else x
+
+
+def operation(function: Callable) -> Callable:
+    """The function sees arrays, its callers tensors of the same memory."""
+
+    @functools.wraps(function)
+    def called(*args: Any) -> Any:
+        return _tensors(function(*map(_arrays, args)))
+
+    return called
 
 
 def _forget_pool() -> None:

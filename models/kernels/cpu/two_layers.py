@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from models.kernels.cpu.tasks import EDGES, kernel, row_tasks, run_tasks, scratch
+from models.kernels import Graph
+from models.kernels.cpu.tasks import (
+    EDGES,
+    kernel,
+    operation,
+    row_tasks,
+    run_tasks,
+    scratch,
+)
 
 
 @kernel
@@ -45,24 +53,23 @@ def _reduce_edges(edges, count, sign, shift, weight, stats, y, arg, sums, start,
                     sums[1, c] += w * d * d
 
 
+@operation
 def two_layer_extremes(
     a: np.ndarray,
     b: np.ndarray,
-    idx: np.ndarray,
-    affine: tuple[np.ndarray, np.ndarray],
+    graph: Graph,
+    affine: tuple[np.ndarray, ...],
     second: np.ndarray,
     sign: np.ndarray,
     shift: np.ndarray,
-    weight: np.ndarray,
     slope: float,
-    first: np.ndarray,
     stats: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The extreme edge y = W act(BN(a_j + b_i)) of every row i and channel.
 
     Args:
-        a, b, idx, weight, first: as of :func:`models.kernels.cpu.edges.edge_extremes`.
-        affine: scale and offset (C,) of the first BatchNorm.
+        a, b, graph: as of :func:`models.kernels.cpu.edges.edge_extremes`.
+        affine: scale, offset and mean (C,) of the first BatchNorm.
         second: W (C', C).
         sign, shift, stats: as there, for the second BatchNorm (C',).
         slope: of the LeakyReLU.
@@ -71,26 +78,23 @@ def two_layer_extremes(
         y (R, C'); which of a row's edges it comes from; sums as of
         :func:`models.kernels.cpu.edges.edge_extremes`.
     """
+    idx, rows = graph.idx, graph.rows
     count, channels = idx.shape[1], len(second)
-    y, arg = (
-        np.empty((len(a), channels), a.dtype),
-        np.empty((len(a), channels), np.int32),
-    )
-    tasks = row_tasks(first, max(1, EDGES // count))
+    y = np.empty((len(a), channels), a.dtype)
+    arg = np.empty((len(a), channels), np.int32)
+    tasks = row_tasks(rows.first, max(1, EDGES // count))
     sums = np.zeros((len(tasks), 2, channels))
     slope, matrix = a.dtype.type(slope), torch.from_numpy(second).T
 
     def task(n: int, start: int, end: int) -> None:
-        rows = (end - start) * count
-        both = scratch(matrix.dtype, rows, a.shape[1] + channels).view(-1)
-        hidden = both[: rows * a.shape[1]].view(rows, -1)
-        edges = both[rows * a.shape[1] :].view(rows, -1)
-        _gather_edges(a, b, idx, *affine, slope, hidden.numpy(), start, end)
+        size = (end - start) * count
+        both = scratch(matrix.dtype, size, a.shape[1] + channels).view(-1)
+        hidden = both[: size * a.shape[1]].view(size, -1)
+        edges = both[size * a.shape[1] :].view(size, -1)
+        _gather_edges(a, b, idx, *affine[:2], slope, hidden.numpy(), start, end)
         torch.mm(hidden, matrix, out=edges)
-        _reduce_edges(
-            *(edges.numpy(), count, sign, shift, weight, stats, y, arg, sums[n]),
-            *(start, end),
-        )
+        out = (y, arg, sums[n], start, end)
+        _reduce_edges(edges.numpy(), count, sign, shift, rows.weight, stats, *out)
 
     run_tasks(task, [(n, start, end) for n, (_, start, end) in enumerate(tasks)])
     return y, arg, sums.sum(axis=0)
@@ -136,18 +140,17 @@ def _through_first(
                 ga[j, c] += back[row, c]
 
 
+@operation
 def two_layer_gradients(
     grad: np.ndarray,
     arg: np.ndarray,
     a: np.ndarray,
     b: np.ndarray,
-    idx: np.ndarray,
-    affine: tuple[np.ndarray, np.ndarray, np.ndarray],
+    graph: Graph,
+    affine: tuple[np.ndarray, ...],
     second: np.ndarray,
     terms: tuple[np.ndarray, np.ndarray],
-    weight: np.ndarray,
     slope: float,
-    first: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Back through :func:`two_layer_extremes`, whose edges are computed again.
 
@@ -158,14 +161,14 @@ def two_layer_gradients(
     Args:
         grad: (R, C') of the extreme edges.
         arg: what :func:`two_layer_extremes` returned.
-        a, b, idx, second, weight, slope, first: its arguments.
-        affine: scale, offset and mean (C,) of the first BatchNorm.
+        a, b, graph, affine, second, slope: its arguments.
         terms: alpha and beta (C',) of the second one's statistics.
 
     Returns:
         gradients of a and b but for the first BatchNorm's statistics (R, C); of W
         (C', C); sums of dz and dz (y - mean) over the first layer's edges (2, C).
     """
+    idx, first, weight = graph.idx, graph.rows.first, graph.rows.weight
     count, channels = idx.shape[1], a.shape[1]
     alpha, beta = (torch.from_numpy(x) for x in terms)
     matrix = torch.from_numpy(second)
@@ -176,7 +179,6 @@ def two_layer_gradients(
     sums = np.zeros((clouds, 2, channels))
     of_second = np.zeros((clouds, *second.shape))
     moments = torch.zeros(clouds, channels + 1, channels, dtype=torch.float64)
-    plain = bool((weight == 1).all())
 
     def task(cloud: int) -> None:  # edges end anywhere in their cloud
         for _, start, end in row_tasks(
@@ -187,7 +189,7 @@ def two_layer_gradients(
             hidden, back = both[:rows], both[rows:]
             _gather_edges(a, b, idx, *affine[:2], slope, hidden.numpy(), start, end)
             weighted = hidden
-            if not plain:
+            if graph.rows.repeated:
                 w = torch.from_numpy(np.repeat(weight[start:end], count))
                 weighted = torch.mul(hidden, w[:, None], out=back)
             moments[cloud, :-1] += weighted.T @ hidden

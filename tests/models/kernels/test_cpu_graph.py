@@ -8,8 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from models.kernels.cpu.graph import knn, reverse_edges
+from models.kernels import Rows
+from models.kernels.cpu import graph
+from models.kernels.cpu.graph import reverse_edges
 from tests.models.reference import neighbours, random_clouds
+
+
+def knn(x: torch.Tensor, first: np.ndarray, weight: np.ndarray | None, k: int):
+    weight = np.ones(len(x)) if weight is None else weight
+    points = int(weight.sum()) // (len(first) - 1)
+    rows = Rows(*map(torch.from_numpy, (first, weight)), points, len(x) < weight.sum())
+    return graph.knn(x, rows, k).numpy()
 
 
 def by_sorting(x: np.ndarray, k: int) -> np.ndarray:
