@@ -37,6 +37,13 @@ def get_args_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="picture encoder's weights to start from (default: a random start)",
     )
+    model.add_argument(
+        "--distinct_points",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="compute the copies that the augmentation makes of a cloud's first point "
+        "once; the same numbers to rounding (default: yes)",
+    )
     training = cli.add_training_flags(
         parser, batch_size=20, epochs=100, weight_decay=1e-6
     )
@@ -205,7 +212,9 @@ def prepare(
                 )
     seed_torch(args.seed)
     model = CrossPoint(
-        point_encoder(args.model, args.k, args.emb_dims, args.edgeconv),
+        point_encoder(
+            *(args.model, args.k, args.emb_dims, args.edgeconv, args.distinct_points)
+        ),
         ImageEncoder(args.image_encoder),
     )
     starts = [

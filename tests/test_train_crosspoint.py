@@ -15,6 +15,7 @@ import torch
 import train_crosspoint
 from datasets.transforms import draw_picture
 from models.dgcnn import DGCNN
+from models.fused import FusedClouds
 from models.image import ImageEncoder
 from models.partseg import DGCNNPartSeg
 from tests.runs import interrupted, metrics, run_body, same_records, weights
@@ -204,6 +205,32 @@ def test_a_filled_run_folder_is_kept(
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     pretrain(tmp_path, synthetic_root, "--epochs", "1", "--overwrite", "--seed", "2")
     assert len(metrics(run)[1]) == 1
+
+
+def test_every_form_of_the_point_operations_gives_the_same_run(
+    tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    original = FusedClouds.__init__
+
+    def counted(self: FusedClouds, *args: object) -> None:
+        original(self, *args)
+        rows.append(len(self.points))
+
+    monkeypatch.setattr(FusedClouds, "__init__", counted)
+    found = []
+    forms = (["plain"], ["fused", "--no-distinct_points"], ["fused"])
+    for number, form in enumerate(forms):
+        rows.clear()
+        run = pretrain(
+            *(tmp_path / str(number), synthetic_root, "--epochs", "1"),
+            *("--precision", "fp64", "--edgeconv", *form),
+        )
+        found.append(([record["loss"] for record in metrics(run)[0]], sum(rows)))
+    (plain, none), (fused, every), (distinct, few) = found
+    assert none == 0 < few < every
+    assert fused == pytest.approx(plain, rel=1e-9)
+    assert distinct == pytest.approx(plain, rel=1e-9)
 
 
 @pytest.mark.slow  # the CPU emulates them

@@ -28,6 +28,7 @@ FREE_ARGUMENTS = (
     "num_workers",
     "packed",
     "edgeconv",
+    "distinct_points",
     "dist_timeout",
     "wandb",
     "wb_url",

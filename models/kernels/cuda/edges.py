@@ -218,9 +218,7 @@ def add_statistics(
 
 
 @triton.jit
-def _to_extremes(
-    grad, arg, ga, rows, channels, ROWS: tl.constexpr, COLS: tl.constexpr
-):
+def _to_extremes(grad, arg, ga, rows, channels, ROWS: tl.constexpr, COLS: tl.constexpr):
     i = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)
     mask = (i < rows)[:, None] & (c < channels)[None, :]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import triton
 import triton.language as tl
@@ -133,7 +135,7 @@ def knn(x: Tensor, rows: Rows, k: int) -> Tensor:
 def _knn_by_cloud(x: Tensor, rows: Rows, k: int) -> Tensor:
     first = rows.first.tolist()
     found = x.new_empty(len(x), k, dtype=torch.int32)
-    for start, end in zip(first, first[1:], strict=False):
+    for start, end in itertools.pairwise(first):
         cloud = x[None, start:end].transpose(1, 2)  # (1, C, n)
         names = nearest(distances(cloud, cloud), min(k, end - start))[0] + start
         found[start:end] = start
