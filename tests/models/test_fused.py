@@ -234,6 +234,37 @@ def test_autocast_leaves_the_point_operations_in_float32():
     assert torch.equal(inside, model.features(points))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_no_worse_than_the_plain_form(dtype, kernels):
+    exact = layers(64, 128).train()
+    x = random_clouds(3, 70, seed=6, channels=64)
+    # Points far from the origin and near each other: a and b nearly cancel.
+    x = 0.3 * x + random_clouds(1, 1, seed=7, channels=64)
+    results = []
+    for form, autocast in (
+        *((FusedClouds, None), (FusedClouds, dtype)),
+        *((PlainClouds, None), (PlainClouds, dtype)),
+    ):
+        kind = torch.float64 if autocast is None else torch.float32
+        module, given = copy.deepcopy(exact).to(kind), x.to(kind)
+        clouds = form(given[:, :3], 6)
+        if form is FusedClouds:
+            given = given.transpose(1, 2).reshape(-1, 64)
+        given = given.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=autocast, enabled=autocast is not None):
+            found = clouds.of_points(clouds.edge_conv(given, *module))
+        found.double().square().sum().backward()
+        gradients = (clouds.of_points(given.grad), module[0][0].weight.grad)
+        results.append([t.detach().double() for t in (found, *gradients)])
+    wanted, fused, _, plain = results
+    for number in range(3):
+        error, plain_error = (
+            reference.relative_error(values[number], wanted[number])
+            for values in (fused, plain)
+        )
+        assert error <= plain_error
+
+
 def test_points_that_are_not_finite_do_no_harm():
     model = DGCNN(k=6, emb_dims=24).eval()
     points = random_clouds(2, 50).float()
