@@ -103,6 +103,7 @@ from models.losses import NTXentLoss, crosspoint_loss
 from utils import checkpoint, distributed
 from utils.checkpoint import LoadReport
 from utils.features import extract_features
+from utils.interrupts import Interrupted, listening
 from utils.logger import RunLogger, run_rows
 from utils.seed import seed_torch
 from utils.svm import fit_linear_svm
@@ -154,7 +155,7 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
     folder, state, save = open_training(args, resumed, inputs, **parts)
 
     done_before = (state.epoch, state.step) if resumed else None
-    with RunLogger(folder, vars(args), done_before) as logger:
+    with listening(), RunLogger(folder, vars(args), done_before) as logger:
         logger.introduce(description(args, process, model, dataset, sampler, probe))
         for report in reports:
             logger.info(str(report))
@@ -165,7 +166,11 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
         )
         while state.epoch < args.epochs:
             values = train_one_epoch(run)
-            judge_epoch(run, values, probe, model)
+            try:
+                judge_epoch(run, values, probe, model)
+            except Interrupted:  # the probe is made again
+                save()
+                raise
             save()
         logger.info(f"done; weights in {folder / BEST}")
 

@@ -75,7 +75,7 @@ def test_outputs(tmp_path: Path, synthetic_root: Path) -> None:
         *("config.json", "run.log", "metrics.jsonl"),
         *("models/best_model.pth", "models/img_model_best.pth"),
         *("models/ckpt_epoch_1.pth", "models/ckpt_epoch_2.pth"),
-        "models/checkpoint_last.pth",
+        *("models/checkpoint_last.pth", "models/checkpoint_previous.pth"),
     }
     steps, epochs = metrics(run)
     assert [line["step"] for line in steps] == list(range(6))
