@@ -82,16 +82,22 @@ def start(timeout_s: float = 600.0) -> Process:
     if world_size > 1:
         backend = "nccl" if device.type == "cuda" else "gloo"
     if world_size > 1 and not dist.is_initialized():
+        timeout = timedelta(seconds=timeout_s)
+        store, _, _ = next(dist.rendezvous("env://", timeout=timeout))
+        # After a restart torchrun's store may still hold the addresses of the processes
+        # before it, and whoever connects to those waits for ever.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         dist.init_process_group(
             backend,
-            timeout=timedelta(seconds=timeout_s),
+            timeout=timeout,
+            store=dist.PrefixStore(f"attempt {attempt}", store),
+            rank=rank,
+            world_size=world_size,
             device_id=device if backend == "nccl" else None,
         )
         _patient_group = dist.new_group(backend="gloo", timeout=_PATIENCE)
         if backend == "nccl":
-            _host_group = dist.new_group(
-                backend="gloo", timeout=timedelta(seconds=timeout_s)
-            )
+            _host_group = dist.new_group(backend="gloo", timeout=timeout)
     return Process(rank, world_size, local_rank, device, backend)
 
 

@@ -1,0 +1,251 @@
+"""Runs that are stopped, killed or hang, as processes: nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.runs import metrics, same_records, weights
+
+ROOT = Path(__file__).resolve().parents[1]
+WORDS = (
+    "--num_points 64 --k 5 --emb_dims 16 --image_encoder resnet18 --image_size 32 "
+    "--batch_size 8 --wandb disabled --print_freq 1 --svm_every 0 --exp_name run"
+).split()
+NAMES = ("best_model.pth", "img_model_best.pth")
+
+
+def start(
+    folder: Path,
+    data: Path,
+    *words: str,
+    processes: int = 1,
+    torchrun: Sequence[str] = (),
+    limit: int | None = None,
+) -> subprocess.Popen:
+    """Pre-training in a process group of its own; ``limit``: bytes of a file."""
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, str(ROOT / "train_crosspoint.py")]
+    if processes > 1 or torchrun:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        launcher += [f"--nproc_per_node={processes}", *torchrun]
+        command = [*launcher, command[1]]
+
+    def restrict() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    return subprocess.Popen(
+        [*command, "--data_root", str(data), *WORDS, *words],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=None if limit is None else restrict,
+    )
+
+
+def finish(process: subprocess.Popen, seconds: float = 120) -> tuple[int, str]:
+    """Exit code, and everything it said."""
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        said = process.communicate()
+        raise AssertionError(f"alive after {seconds} s: {said}") from None
+    return process.returncode, out + err
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, "what the test waits for does not happen"
+        time.sleep(0.02)
+
+
+def steps_done(folder: Path) -> int:
+    path = folder / "checkpoints" / "run" / "metrics.jsonl"
+    return path.read_text().count('"step"') if path.is_file() else 0
+
+
+def same_weights(one: Path, two: Path) -> None:
+    for name in NAMES:
+        theirs = weights(two, name)
+        assert all(torch.equal(v, theirs[n]) for n, v in weights(one, name).items())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, synthetic_root: Path) -> Path:
+    """The run folder of ten epochs of three steps, undisturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    code, text = finish(start(folder, synthetic_root, "--epochs", "10"))
+    assert code == 0, text
+    return folder / "checkpoints" / "run"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_step_and_resuming_gives_the_undisturbed_run(
+    number: int, whole: Path, tmp_path: Path, synthetic_root: Path
+) -> None:
+    words = ("--epochs", "10", "--num_workers", "2")
+    process = start(tmp_path, synthetic_root, *words)
+    wait_for(lambda: steps_done(tmp_path) >= 4)
+    os.killpg(process.pid, number)  # the loader's workers get it too, as by Ctrl-C
+    code, text = finish(process)
+    assert code == 128 + number, text
+    name = signal.Signals(number).name
+    said = re.search(rf"{name}: stopped after step (\d+); .*--resume", text)
+    assert said and "Traceback" not in text, text
+    run = tmp_path / "checkpoints" / "run"
+    assert f"ended by Interrupted: {name}" in (run / "run.log").read_text()
+    state = torch.load(run / "models" / "checkpoint_last.pth", weights_only=True)
+    assert state["progress"]["step"] == int(said[1]) + 1 == steps_done(tmp_path)
+    code, text = finish(start(tmp_path, synthetic_root, *words, "--resume"))
+    assert code == 0, text
+    same_records(whole, run)
+    same_weights(whole, run)
+
+
+@pytest.mark.slow
+def test_torchrun_passes_the_signal_on_to_all_ranks(
+    tmp_path: Path, synthetic_root: Path
+) -> None:
+    words = ("--epochs", "10")
+    runs = []
+    for name in ("whole", "parts"):
+        process = start(tmp_path / name, synthetic_root, *words, processes=2)
+        if name == "parts":
+            wait_for(lambda: steps_done(tmp_path / "parts") >= 4)
+            process.terminate()
+        code, text = finish(process)
+        assert (code == 0) == (name == "whole"), text
+        runs.append(tmp_path / name / "checkpoints" / "run")
+    assert text.count("SIGTERM: stopped after step") == 1, text
+    last = process = start(
+        tmp_path / "parts", synthetic_root, *words, "--resume", processes=2
+    )
+    code, text = finish(last)
+    assert code == 0, text
+    same_records(*runs)
+    same_weights(*runs)
+
+
+def ranks(process: subprocess.Popen) -> list[int]:
+    """Process numbers of torchrun's ranks, in order."""
+    done = subprocess.run(
+        ["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True
+    )
+    return sorted(map(int, done.stdout.split()))
+
+
+@pytest.mark.slow
+def test_killed_ranks_and_restarts_by_torchrun(
+    tmp_path: Path, synthetic_root: Path
+) -> None:
+    words = ("--epochs", "10", "--checkpoint_steps", "2")
+    folders = (tmp_path / "whole", tmp_path / "killed")
+    code, text = finish(start(folders[0], synthetic_root, *words, processes=2))
+    assert code == 0, text
+    options = ("--max-restarts=2", "--monitor-interval=0.1")
+    process = start(folders[1], synthetic_root, *words, processes=2, torchrun=options)
+    for rank, after in ((1, 5), (0, 16)):
+        wait_for(lambda after=after: steps_done(folders[1]) >= after)
+        wait_for(lambda: len(ranks(process)) == 2)
+        os.kill(ranks(process)[rank], signal.SIGKILL)
+        wait_for(lambda: "going on from its checkpoint" in log(folders[1]))
+    code, text = finish(process, 300)
+    assert code == 0, text
+    runs = [folder / "checkpoints" / "run" for folder in folders]
+    assert log(folders[1]).count("going on from its checkpoint") == 2
+    steps, _ = metrics(runs[1])
+    assert [line["step"] for line in steps] == list(range(30))
+    same_records(*runs)
+    same_weights(*runs)
+
+
+def log(folder: Path) -> str:
+    path = folder / "checkpoints" / "run" / "run.log"
+    return path.read_text() if path.is_file() else ""
+
+
+@pytest.mark.slow
+def test_a_rank_that_hangs_is_reported(tmp_path: Path, synthetic_root: Path) -> None:
+    words = ("--epochs", "1000", "--dist_timeout", "6")
+    process = start(tmp_path, synthetic_root, *words, processes=2)
+    wait_for(lambda: steps_done(tmp_path) >= 3)
+    hanging = ranks(process)[1]
+    os.kill(hanging, signal.SIGSTOP)
+    stopped = time.monotonic()
+    try:
+        wait_for(lambda: "another process of the run has" in said_so_far(process), 40)
+        assert time.monotonic() - stopped < 40
+    finally:
+        os.kill(hanging, signal.SIGKILL)
+        code, _ = finish(process)
+    assert code != 0
+
+
+_said: dict[int, str] = {}
+
+
+def said_so_far(process: subprocess.Popen) -> str:
+    """What is in the pipe of its errors now."""
+    assert process.stderr is not None
+    os.set_blocking(process.stderr.fileno(), False)
+    _said[process.pid] = _said.get(process.pid, "") + (process.stderr.read() or "")
+    return _said[process.pid]
+
+
+def test_a_second_run_of_the_same_name_is_refused(
+    tmp_path: Path, synthetic_root: Path
+) -> None:
+    first = start(tmp_path, synthetic_root, "--epochs", "1000")
+    wait_for(lambda: steps_done(tmp_path) >= 1)
+    for flag in ("--resume", "--overwrite"):
+        code, text = finish(start(tmp_path, synthetic_root, "--epochs", "1", flag))
+        assert code == 2
+        assert f"checkpoints/run is in use by process {first.pid} on " in text
+    first.kill()  # whatever ends it, the name is free again
+    finish(first)
+    words = ("--epochs", "1", "--overwrite")
+    code, text = finish(start(tmp_path, synthetic_root, *words))
+    assert code == 0, text
+
+
+def test_a_disk_that_is_full_leaves_the_checkpoint_before(
+    whole: Path, tmp_path: Path, synthetic_root: Path
+) -> None:
+    words = ("--epochs", "10")
+    code, text = finish(start(tmp_path, synthetic_root, "--epochs", "10", limit=4096))
+    run = tmp_path / "checkpoints" / "run"
+    assert code == 2 and "checkpoint_last.pth could not be written" in text, text
+    assert "Traceback" not in text
+    process = start(tmp_path, synthetic_root, *words, "--resume")
+    wait_for(lambda: (run / "models" / "checkpoint_last.pth").is_file())
+    process.terminate()
+    finish(process)
+    before = (run / "models" / "checkpoint_last.pth").read_bytes()
+    # Enough for the log and the weights, not for another checkpoint.
+    limit = len(before) - 10_000
+    code, text = finish(
+        start(tmp_path, synthetic_root, *words, "--resume", limit=limit)
+    )
+    assert code == 2, text
+    assert "could not be written" in text and "the one before it is whole" in text
+    assert (run / "models" / "checkpoint_last.pth").read_bytes() == before
+    assert not list(run.glob("models/.*"))
+    code, text = finish(start(tmp_path, synthetic_root, *words, "--resume"))
+    assert code == 0, text
+    same_records(whole, run)
+    same_weights(whole, run)
