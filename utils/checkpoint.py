@@ -101,7 +101,7 @@ def published_weights(model: nn.Module) -> dict[str, Tensor]:
     A wrapped model gives its inner names, and the pre-training form of the
     part-segmentation network gets the ``bn7`` to ``bn10`` that the paper's has.
     """
-    # Contiguous: how a network lies in memory while it trains is no part of its weights.
+    # Contiguous: how a network lies in memory while it trains is not for its files.
     state = {
         name: value.detach().cpu().contiguous()
         for name, value in unwrap(model).state_dict().items()
