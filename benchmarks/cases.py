@@ -26,6 +26,7 @@ from datasets.synthetic import generate
 from datasets.transforms import augment_points
 from models.dgcnn import DGCNN
 from models.edgeconv import chosen_form
+from models.kernels import Rows, operations
 from models.knn import knn
 from models.partseg import DGCNNPartSeg
 from utils.fewshot import PUBLISHED_SETTINGS, evaluate_episodes
@@ -109,12 +110,12 @@ def graphs(setting: Setting, channels: int, k: int, batch: int, points: int) -> 
     torch.manual_seed(0)
     x = torch.randn(batch, channels, points, device=setting.device)
     ours: Callable[[], object] = partial(knn, x, k)
-    if chosen_form("auto", setting.device)[0] == "fused" and not x.is_cuda:
-        from models.kernels.cpu.graph import knn as blocked
-
-        rows = x.transpose(1, 2).reshape(-1, channels).contiguous()
-        first = np.arange(0, batch * points + 1, points)
-        ours = partial(blocked, rows, first, None, k)
+    if chosen_form("auto", x.device)[0] == "fused":
+        first = torch.arange(0, batch * points + 1, points, device=x.device)
+        weight = torch.ones(batch * points, device=x.device)
+        below = x.transpose(1, 2).reshape(-1, channels).contiguous()
+        rows = Rows(first, weight, points, repeated=False)
+        ours = partial(operations(x.device).knn, below, rows, k)
     return {"reference": partial(usual_knn, x, k), "ours": ours}
 
 
