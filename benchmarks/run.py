@@ -145,14 +145,15 @@ def main() -> None:
     )
     results = []
     for case in chosen:
+        # Anew for every row: what else the machine does changes.
+        rates = measure_rates(setting)
         measured = measure(case, setting, args.repeats, rates)
-        results.append(asdict(measured))
+        results.append({**asdict(measured), "rates": asdict(rates)})
         print(row(measured), flush=True)
         if args.json:  # after every row: a later one may be interrupted
             content = {
                 "environment": environment,
                 "arguments": {"device": args.device, "precision": args.precision},
-                "rates": asdict(rates),
                 "results": results,
             }
             args.json.write_text(json.dumps(content, indent=2) + "\n")
