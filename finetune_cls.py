@@ -67,6 +67,7 @@ from models.dropout import set_dropout_step
 from models.edgeconv import chosen_form
 from utils import checkpoint, distributed
 from utils.checkpoint import LoadReport
+from utils.interrupts import listening
 from utils.logger import RunLogger, open_run_folder, progress, run_rows
 from utils.metrics import confusion_matrix, mean_class_accuracy
 from utils.seed import seed_torch
@@ -119,7 +120,7 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
     folder, state, save = open_training(args, resumed, [args.model_path], **parts)
 
     done_before = (state.epoch, state.step) if resumed else None
-    with RunLogger(folder, vars(args), done_before) as logger:
+    with listening(), RunLogger(folder, vars(args), done_before) as logger:
         logger.introduce(description(args, process, model, train, test, len(sampler)))
         if report is not None:
             logger.info(str(report))

@@ -37,6 +37,13 @@ def get_args_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="picture encoder's weights to start from (default: a random start)",
     )
+    model.add_argument(
+        "--distinct_points",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="compute the copies that the augmentation makes of a cloud's first point "
+        "once; the same numbers to rounding (default: yes)",
+    )
     training = cli.add_training_flags(
         parser, batch_size=20, epochs=100, weight_decay=1e-6
     )
@@ -87,6 +94,7 @@ from datasets.modelnet import FOLDER as PROBE_FOLDER
 from datasets.modelnet import ModelNet40
 from datasets.sampler import GlobalBatchSampler
 from datasets.shapenet_render import ShapeNetRender
+from datasets.transforms import draw_picture, jitter_pictures, picture_transform
 from models import point_encoder
 from models.crosspoint import CrossPoint
 from models.edgeconv import chosen_form
@@ -95,6 +103,7 @@ from models.losses import NTXentLoss, crosspoint_loss
 from utils import checkpoint, distributed
 from utils.checkpoint import LoadReport
 from utils.features import extract_features
+from utils.interrupts import Interrupted, listening
 from utils.logger import RunLogger, run_rows
 from utils.seed import seed_torch
 from utils.svm import fit_linear_svm
@@ -149,7 +158,7 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
     folder, state, save = open_training(args, resumed, inputs, **parts)
 
     done_before = (state.epoch, state.step) if resumed else None
-    with RunLogger(folder, vars(args), done_before) as logger:
+    with listening(), RunLogger(folder, vars(args), done_before) as logger:
         logger.introduce(description(args, process, model, dataset, sampler, probe))
         for report in reports:
             logger.info(str(report))
@@ -160,7 +169,11 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
         )
         while state.epoch < args.epochs:
             values = train_one_epoch(run)
-            judge_epoch(run, values, probe, model)
+            try:
+                judge_epoch(run, values, probe, model)
+            except Interrupted:  # the probe is made again
+                save()
+                raise
             save()
         logger.info(f"done; weights in {folder / BEST}")
 
@@ -184,6 +197,7 @@ def prepare(
         args.num_points,
         args.image_size,
         args.seed,
+        image_transform=picture_transform(process.device),
         packed=args.packed,
     )
     sampler = GlobalBatchSampler(
@@ -206,7 +220,9 @@ def prepare(
                 )
     seed_torch(args.seed)
     model = CrossPoint(
-        point_encoder(args.model, args.k, args.emb_dims, args.edgeconv),
+        point_encoder(
+            *(args.model, args.k, args.emb_dims, args.edgeconv, args.distinct_points)
+        ),
         ImageEncoder(args.image_encoder),
     )
     starts = [
@@ -235,7 +251,10 @@ def train_one_epoch(run: Training) -> dict[str, float]:
     criterion = NTXentLoss(args.temperature)
     names = ("loss", "imid_loss", "cmid_loss")
     epoch = Epoch(run, names, cosine(args.lr, run.state.epoch, args.epochs))
-    for view1, view2, images in epoch:  # (b, 3, N), (b, 3, N), (b, 3, H, W)
+    # (b, 3, N), (b, 3, N), (b, 3, H, W), and what the workers left to do on the images
+    for view1, view2, images, *changes in epoch:
+        if changes:
+            images = jitter_pictures(images, *changes)
         with precision.autocast():
             z1, z2, z_image = model(view1, view2, images)
             losses = crosspoint_loss(z1, z2, z_image, criterion)
@@ -299,6 +318,9 @@ def description(
         f"{sum(p.numel() for p in part.parameters()) / 1e6:.2f} M parameters"
         for part in (model.point_encoder, model.image_encoder)
     )
+    place = "by the loader"
+    if dataset.image_transform is draw_picture:
+        place = f"in batches on the {process.device.type} device"
     best = "of the last epoch (--svm_every 0, or no ModelNet40 in --data_root)"
     if probe is not None:
         best = "chosen by the SVM probe on ModelNet40's test split"
@@ -306,7 +328,8 @@ def description(
         "model": f"{args.model} {point}, {args.image_encoder} {image}",
         "edgeconv": "{}: {}".format(*chosen_form(args.edgeconv, process.device)),
         "data": f"{len(dataset)} shapes in {args.data_root}"
-        f"{' (packed)' if dataset.packed else ''}, {args.num_points} points",
+        f"{' (packed)' if dataset.packed else ''}, {args.num_points} points, "
+        f"pictures jittered {place}",
         **run_rows(args, process, len(sampler)),
         "best": f"models/best_model.pth is {best}",
     }

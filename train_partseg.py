@@ -80,6 +80,7 @@ from models.losses import smoothed_cross_entropy
 from models.partseg import NUM_CATEGORIES, DGCNNPartSeg
 from utils import checkpoint, distributed
 from utils.checkpoint import LoadReport
+from utils.interrupts import listening
 from utils.logger import RunLogger, open_run_folder, progress, run_rows
 from utils.metrics import part_figures, shape_iou
 from utils.part_pictures import check_empty, save_part_examples
@@ -132,7 +133,7 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
     folder, state, save = open_training(args, resumed, [args.model_path], **parts)
 
     done_before = (state.epoch, state.step) if resumed else None
-    with RunLogger(folder, vars(args), done_before) as logger:
+    with listening(), RunLogger(folder, vars(args), done_before) as logger:
         logger.introduce(description(args, process, model, loader, test))
         logger.info(str(start))
         if resumed:

@@ -24,7 +24,9 @@ PICTURES = "ShapeNetRendering"
 ARCHIVE = "shapenet"
 
 PointTransform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-ImageTransform = Callable[[Image.Image, np.random.Generator, int], torch.Tensor]
+ImageTransform = Callable[
+    [Image.Image, np.random.Generator, int], torch.Tensor | tuple[torch.Tensor, ...]
+]
 
 
 def _scan(folder: str | os.PathLike) -> list[os.DirEntry]:
@@ -53,7 +55,8 @@ class ShapeNetRender(Dataset):
         image_size: pixels of a picture's side.
         seed: of augmentations and of the choice of pictures.
         point_transform: (points (N, 3), rng) -> points (N, 3).
-        image_transform: (RGB image, rng, image_size) -> (3, image_size, image_size).
+        image_transform: (RGB image, rng, image_size) -> (3, image_size, image_size),
+            or a tuple that begins with it.
         packed: read ``ShapeNetPacked`` (:mod:`datasets.packed`) instead of a file for
             every cloud and picture; None: if it is there. The items are the same.
 
@@ -132,10 +135,11 @@ class ShapeNetRender(Dataset):
     def __len__(self) -> int:
         return len(self.shapes)
 
-    def __getitem__(
-        self, key: int | Key
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def __getitem__(self, key: int | Key) -> tuple[torch.Tensor, ...]:
         """(view 1 (3, N), view 2 (3, N), picture (3, S, S)), all float32.
+
+        An `image_transform` of another dtype gives it to the picture, and what else it
+        gives comes after the picture.
 
         Args:
             key: (epoch, index), or an index for epoch 0.
@@ -162,4 +166,5 @@ class ShapeNetRender(Dataset):
         else:
             view = int(rng.integers(self.packed.views[index]))
             picture = self.packed.picture(index, view)
-        return *views, self.image_transform(picture, rng, self.image_size)
+        picture = self.image_transform(picture, rng, self.image_size)
+        return *views, *(picture if isinstance(picture, tuple) else (picture,))

@@ -6,6 +6,8 @@ none draws from any generator but the one that is passed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -145,3 +147,100 @@ def augment_picture(
 ) -> torch.Tensor:
     """An RGB picture as the image encoder sees it, (3, size, size) float32."""
     return apply_picture_jitter(image, draw_picture_jitter(rng), size)
+
+
+def draw_picture(
+    image: Image.Image, rng: np.random.Generator, size: int = 224
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The part of `augment_picture` before colours: `jitter_pictures` does the rest.
+
+    Returns:
+        the resized picture, (3, size, size) uint8, and what `draw_picture_jitter` drew,
+        (7,) float32: order, factors and flip.
+    """
+    change = draw_picture_jitter(rng)
+    pixels = F.pil_to_tensor(F.resize(image, [size, size])).contiguous()
+    return pixels, torch.tensor([*change.order, *change.factors, float(change.flip)])
+
+
+def blend(start: torch.Tensor, end: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """``start + factor * (end - start)`` of bytes, made bytes again by truncation.
+
+    All are float32 of shapes that broadcast; a factor of 0 gives ``start``, of 1
+    ``end``. The numbers are those of Pillow's ``Image.blend``.
+    """
+    # One operation after the other: a fused one rounds once where Pillow rounds twice.
+    return (end - start).mul_(factor).add_(start).clamp_(0, 255).floor_()
+
+
+def luma(pixels: torch.Tensor) -> torch.Tensor:
+    """(B, 3, H, W) bytes as float32 -> (B, 1, H, W): Pillow's conversion to grey."""
+    red, green, blue = pixels.split(1, dim=1)
+    # Whole numbers below 2**24, and then a power of two: float32 has them exactly.
+    return ((19595 * red + 38470 * green + 7471 * blue + 32768) / 65536).floor_()
+
+
+def jitter_pictures(pictures: torch.Tensor, changes: torch.Tensor) -> torch.Tensor:
+    """What `apply_picture_jitter` makes of resized pictures, of all of them at once.
+
+    Bit for bit: Pillow keeps bytes between the adjustments, and so does this. The host
+    does not wait for the device.
+
+    Args:
+        pictures: (B, 3, H, W) uint8 on any device.
+        changes: (B, 7) on the same, a row of `draw_picture` for each picture.
+
+    Returns:
+        (B, 3, H, W), numbers of float32 in the dtype of ``changes``.
+
+    Raises:
+        ValueError: if a shape or the pictures' dtype is another.
+    """
+    shape = tuple(pictures.shape)
+    if pictures.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3:
+        raise ValueError(f"pictures are (B, 3, H, W) uint8: {shape} {pictures.dtype}")
+    if changes.shape != (len(pictures), 7):
+        raise ValueError(f"{shape[0]} pictures have changes {tuple(changes.shape)}")
+    orders, factors, flips = changes.float().split([3, 3, 1], dim=1)
+    pixels = pictures.float()
+    for kind in orders.long().split(1, dim=1):  # (B, 1): first, second and third ones
+        factor = factors.gather(1, kind)[..., None, None]  # (B, 1, 1, 1)
+        kind = kind[..., None, None]
+        # Brightness is a blend of black with the picture, contrast one of its mean
+        # grey, saturation one of each pixel's own grey.
+        grey = luma(pixels)  # (B, 1, H, W)
+        start = torch.where(kind == 1, _rounded_mean(grey), grey)
+        pixels = blend(start.masked_fill_(kind == 0, 0), pixels, factor)
+    pixels = torch.where(flips[..., None, None] > 0, pixels.flip(-1), pixels)
+    channel = torch.arange(3, device=pixels.device)[:, None, None]
+    return _normalized_bytes(pixels.device)[channel, pixels.long()].to(changes.dtype)
+
+
+def _rounded_mean(grey: torch.Tensor) -> torch.Tensor:
+    """(B, 1, 1, 1): the mean of every (1, H, W), halves rounded up."""
+    count = grey[0].numel()
+    total = grey.sum((1, 2, 3), keepdim=True, dtype=torch.int64)
+    # In whole numbers: a GPU may divide floats by multiplying with the reciprocal.
+    return ((2 * total + count) // (2 * count)).float()
+
+
+@cache  # copied once: another copy would wait for the device
+def _normalized_bytes(device: torch.device) -> torch.Tensor:
+    """(3, 256): what normalisation makes of every byte of every channel.
+
+    Computed on the CPU: other devices have its numbers, not their own rounding.
+    """
+    every = torch.arange(256, dtype=torch.float32).div(255).expand(3, 1, 256)
+    return F.normalize(every, IMAGENET_MEAN, IMAGENET_STD)[:, 0].to(device)
+
+
+def picture_transform(
+    device: torch.device,
+) -> Callable[..., torch.Tensor | tuple[torch.Tensor, torch.Tensor]]:
+    """What the loader does to pictures for training on a device.
+
+    For a GPU `draw_picture`, which leaves workers time for more pictures: the training
+    loop jitters them in batches, where the model is. For a CPU `augment_picture`: there
+    the jitter would take its time from the training step.
+    """
+    return draw_picture if device.type == "cuda" else augment_picture

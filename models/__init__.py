@@ -12,7 +12,7 @@ BACKBONES = ("resnet50", "resnet34", "resnet18")
 
 
 def point_encoder(
-    name: str, k: int, emb_dims: int, edgeconv: str = "auto"
+    name: str, k: int, emb_dims: int, edgeconv: str = "auto", distinct: bool = True
 ) -> nn.Module:
     """The point encoder of pre-training, with its projection head.
 
@@ -21,6 +21,7 @@ def point_encoder(
         k: neighbours a point in the kNN graph.
         emb_dims: width of the embedding.
         edgeconv: form of the point operations, ``auto``, ``fused`` or ``plain``.
+        distinct: compute copies of a cloud's first point once, in the fused form.
 
     Returns:
         A module with ``forward(points (B, 3, N)) -> (projection, feature)``,
@@ -35,4 +36,4 @@ def point_encoder(
     if name not in ENCODERS:
         raise ValueError(f"--model {name!r} is not one of {', '.join(ENCODERS)}")
     network = DGCNN if name == "dgcnn" else DGCNNPartSeg
-    return network(k=k, emb_dims=emb_dims, edgeconv=edgeconv)
+    return network(k=k, emb_dims=emb_dims, edgeconv=edgeconv, distinct=distinct)

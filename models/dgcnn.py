@@ -59,6 +59,7 @@ class DGCNN(nn.Module):
             linear probe.
         dropout: probability in the classification head.
         edgeconv: form of the point operations, ``auto``, ``fused`` or ``plain``.
+        distinct: compute copies of a cloud's first point once, in the fused form.
 
     Forward:
         points (B, 3, N), N >= k -> (projection (B, 256), feature (B, 2E)), or logits
@@ -75,10 +76,11 @@ class DGCNN(nn.Module):
         num_classes: int | None = None,
         dropout: float = 0.5,
         edgeconv: str = "auto",
+        distinct: bool = True,
         linear_head: bool = False,
     ) -> None:
         super().__init__()
-        self.k, self.edgeconv = k, edgeconv
+        self.k, self.edgeconv, self.distinct = k, edgeconv, distinct
         self.num_classes, self.linear_head = num_classes, linear_head
         self.feature_dim = 2 * emb_dims
         self.conv1 = edge_layer(2 * 3, 64)
@@ -104,7 +106,7 @@ class DGCNN(nn.Module):
     def features(self, points: Tensor) -> Tensor:
         """(B, 3, N) -> (B, 2E), what the SVM and few-shot evaluation judge."""
         check_points(points, self.k)
-        clouds = open_clouds(points, self.k, self.edgeconv)
+        clouds = open_clouds(points, self.k, self.edgeconv, self.distinct)
         x1 = clouds.edge_conv(clouds.points, self.conv1)  # 64 channels
         x2 = clouds.edge_conv(x1, self.conv2)  # 64
         x3 = clouds.edge_conv(x2, self.conv3)  # 128

@@ -126,7 +126,7 @@ def chosen_form(form: str, device: torch.device) -> tuple[str, str]:
 
 
 def open_clouds(
-    points: Tensor, k: int, form: str = "auto", every_point: bool = False
+    points: Tensor, k: int, form: str = "auto", distinct: bool = True
 ) -> PlainClouds | FusedClouds:
     """The batch, ready for the layers.
 
@@ -134,11 +134,11 @@ def open_clouds(
         points: (B, 3, N).
         k: neighbours a point in every kNN graph.
         form: as of :func:`chosen_form`.
-        every_point: whether results of single points are wanted; otherwise copies of a
-            cloud's first point may be computed once.
+        distinct: whether the fused form may compute copies of a cloud's first point
+            once: not where results of single points are wanted.
     """
     if chosen_form(form, points.device)[0] == "plain":
         return PlainClouds(points, k)
     from models.fused import FusedClouds
 
-    return FusedClouds(points, k, distinct=not every_point)
+    return FusedClouds(points, k, distinct)

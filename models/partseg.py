@@ -61,6 +61,8 @@ class DGCNNPartSeg(nn.Module):
             part labels over all categories.
         dropout: probability in the segmentation head.
         edgeconv: form of the point operations, ``auto``, ``fused`` or ``plain``.
+        distinct: in pre-training, compute copies of a cloud's first point once, in the
+            fused form.
 
     Forward:
         points (B, 3, N) -> (projection (B, 256), feature (B, E)); with ``num_parts``
@@ -77,9 +79,10 @@ class DGCNNPartSeg(nn.Module):
         num_parts: int | None = None,
         dropout: float = 0.5,
         edgeconv: str = "auto",
+        distinct: bool = True,
     ) -> None:
         super().__init__()
-        self.k, self.edgeconv = k, edgeconv
+        self.k, self.edgeconv, self.distinct = k, edgeconv, distinct
         self.num_parts = num_parts
         self.feature_dim = emb_dims
         self.transform_net = SpatialTransformer()
@@ -108,7 +111,8 @@ class DGCNNPartSeg(nn.Module):
         global feature (B, E)."""
         check_points(points, self.k)
         every_point = self.num_parts is not None
-        clouds = open_clouds(points, self.k, self.edgeconv, every_point)
+        distinct = self.distinct and not every_point
+        clouds = open_clouds(points, self.k, self.edgeconv, distinct)
         aligned = clouds.transform(self.transform_net(clouds))
         x1 = clouds.edge_conv(aligned, self.conv1, self.conv2)  # 64 channels
         x2 = clouds.edge_conv(x1, self.conv3, self.conv4)  # 64

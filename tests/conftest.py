@@ -16,6 +16,11 @@ from tests.ddp_helpers import Pool
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 
+# Without a GPU Triton's kernels are run by its interpreter. Triton reads the variable
+# when it is first imported, which anything may do.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 
 UNEVEN_CLASSES = ("rod", "plate", "ball", "cross", "absent")
 

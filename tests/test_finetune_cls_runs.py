@@ -113,7 +113,7 @@ def test_outputs(tuned: Path) -> None:
     assert names == {
         *("config.json", "run.log", "metrics.jsonl", "models/best_model.pth"),
         *(f"models/ckpt_epoch_{n}.pth" for n in (1, 2, 3)),
-        "models/checkpoint_last.pth",
+        *("models/checkpoint_last.pth", "models/checkpoint_previous.pth"),
     }
     steps, epochs = metrics(tuned)
     assert [line["step"] for line in steps] == list(range(9))

@@ -13,7 +13,9 @@ import pytest
 import torch
 
 import train_crosspoint
+from datasets.transforms import draw_picture
 from models.dgcnn import DGCNN
+from models.fused import FusedClouds
 from models.image import ImageEncoder
 from models.partseg import DGCNNPartSeg
 from tests.runs import interrupted, metrics, run_body, same_records, weights
@@ -73,7 +75,7 @@ def test_outputs(tmp_path: Path, synthetic_root: Path) -> None:
         *("config.json", "run.log", "metrics.jsonl"),
         *("models/best_model.pth", "models/img_model_best.pth"),
         *("models/ckpt_epoch_1.pth", "models/ckpt_epoch_2.pth"),
-        "models/checkpoint_last.pth",
+        *("models/checkpoint_last.pth", "models/checkpoint_previous.pth"),
     }
     steps, epochs = metrics(run)
     assert [line["step"] for line in steps] == list(range(6))
@@ -111,6 +113,28 @@ def test_outputs(tmp_path: Path, synthetic_root: Path) -> None:
     for said in ("torch ", "commit", "cpu, backend none, fp32", "24 shapes"):
         assert said in log
     assert "chosen by the SVM probe on ModelNet40's test split" in log
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp64"])
+def test_jitter_in_batches_is_the_run_with_jitter_by_the_loader(
+    precision: str,
+    tmp_path: Path,
+    synthetic_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ("--epochs", "1", "--precision", precision)
+    loader = pretrain(tmp_path / "loader", synthetic_root, *words)
+    # As if the device were a GPU.
+    monkeypatch.setattr(train_crosspoint, "picture_transform", lambda _: draw_picture)
+    batches = pretrain(tmp_path / "batches", synthetic_root, *words)
+    same_records(loader, batches)
+    for name in ("best_model.pth", "img_model_best.pth"):
+        theirs = weights(batches, name)
+        assert all(torch.equal(v, theirs[n]) for n, v in weights(loader, name).items())
+    said = "64 points, pictures jittered {}"
+    assert said.format("by the loader") in (loader / "run.log").read_text()
+    told = said.format("in batches on the cpu device")
+    assert told in (batches / "run.log").read_text()
 
 
 def test_the_probe_fits_once_and_covers_the_test_split(
@@ -187,6 +211,32 @@ def test_a_filled_run_folder_is_kept(
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     pretrain(tmp_path, synthetic_root, "--epochs", "1", "--overwrite", "--seed", "2")
     assert len(metrics(run)[1]) == 1
+
+
+def test_every_form_of_the_point_operations_gives_the_same_run(
+    tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    original = FusedClouds.__init__
+
+    def counted(self: FusedClouds, *args: object) -> None:
+        original(self, *args)
+        rows.append(len(self.points))
+
+    monkeypatch.setattr(FusedClouds, "__init__", counted)
+    found = []
+    forms = (["plain"], ["fused", "--no-distinct_points"], ["fused"])
+    for number, form in enumerate(forms):
+        rows.clear()
+        run = pretrain(
+            *(tmp_path / str(number), synthetic_root, "--epochs", "1"),
+            *("--precision", "fp64", "--edgeconv", *form),
+        )
+        found.append(([record["loss"] for record in metrics(run)[0]], sum(rows)))
+    (plain, none), (fused, every), (distinct, few) = found
+    assert none == 0 < few < every
+    assert fused == pytest.approx(plain, rel=1e-9)
+    assert distinct == pytest.approx(plain, rel=1e-9)
 
 
 @pytest.mark.slow  # the CPU emulates them

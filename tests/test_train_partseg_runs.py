@@ -38,7 +38,7 @@ def test_outputs_and_the_recorded_best(tmp_path: Path, part_root: Path) -> None:
     assert names == {
         *("config.json", "run.log", "metrics.jsonl", "models/best_model.pth"),
         *(f"models/ckpt_epoch_{n}.pth" for n in (1, 2, 3, 4)),
-        "models/checkpoint_last.pth",
+        *("models/checkpoint_last.pth", "models/checkpoint_previous.pth"),
     }
     steps, epochs = metrics(run)
     assert [line["step"] for line in steps] == list(range(8))

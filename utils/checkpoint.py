@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from utils.cli import UNTRAINED
 from utils.distributed import unwrap
 
 FORMAT = 1  # of checkpoint_last.pth
+PREVIOUS = "checkpoint_previous.pth"  # beside it: the one before it
 
 # Arguments that change only how a run is watched or how fast it goes: they may differ
 # when it is resumed.
@@ -28,6 +30,7 @@ FREE_ARGUMENTS = (
     "num_workers",
     "packed",
     "edgeconv",
+    "distinct_points",
     "dist_timeout",
     "wandb",
     "wb_url",
@@ -78,10 +81,18 @@ def _few(names: tuple[str, ...]) -> str:
     return f"{', '.join(modules)} ({len(names)} entries)"
 
 
-def save_atomically(value: Any, path: str | Path) -> None:
+def save_atomically(value: Any, path: str | Path, previous: str = "") -> None:
     """``torch.save`` that leaves either the old file or the whole new one.
 
     A temporary file in the same folder is written, flushed to the disk and renamed.
+
+    Args:
+        value: what is saved.
+        path: of the file.
+        previous: name under which the old file stays as well, if any.
+
+    Raises:
+        CheckpointError: if it cannot be written; the old file is as it was.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -90,9 +101,46 @@ def save_atomically(value: Any, path: str | Path) -> None:
             torch.save(value, file)
             file.flush()
             os.fsync(file.fileno())
+        if previous and path.is_file():
+            _keep(path, path.with_name(previous))
         os.replace(temporary, path)
+        _flush_names(path.parent)
+    except (OSError, RuntimeError) as error:  # torch.save has its own for a full disk
+        cause = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
+        kept = "the one before it is whole" if path.is_file() else "there is none yet"
+        raise CheckpointError(
+            f"{path} could not be written ({cause or error}); {kept}. Look at the "
+            "disk's free space and the folder's permissions"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """``previous`` becomes a second name of the file, at no moment less than whole."""
+    link = path.with_name(f".{previous.name}.{os.getpid()}.partial")
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+    except OSError:  # a file system without second names
+        shutil.copyfile(path, link)
+    os.replace(link, previous)
+
+
+def _flush_names(folder: Path) -> None:
+    """Make a renaming survive a power cut, where folders can be opened."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
 
 
 def published_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -242,7 +290,7 @@ def save_training_state(
     progress: Progress,
     **parts: _Stateful,
 ) -> None:
-    """Rank 0 writes everything that resuming needs.
+    """Rank 0 writes everything that resuming needs, and keeps the file before it.
 
     Args:
         path: ``checkpoint_last.pth``.
@@ -253,7 +301,18 @@ def save_training_state(
     if distributed.rank() == 0:
         saved = {name: part.state_dict() for name, part in parts.items()}
         header = {"format": FORMAT, "arguments": arguments, "progress": vars(progress)}
-        save_atomically({**header, "random": torch.get_rng_state(), **saved}, path)
+        state = {**header, "random": torch.get_rng_state(), **saved}
+        save_atomically(state, path, PREVIOUS)
+
+
+def _read_training_state(path: str | Path) -> dict[str, Any]:
+    state = _read(path)
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: not a training checkpoint of format {FORMAT}; "
+            "start again with --overwrite"
+        )
+    return state
 
 
 def load_training_state(
@@ -262,15 +321,22 @@ def load_training_state(
     """Restore what :func:`save_training_state` wrote into the same ``parts``.
 
     Raises:
-        CheckpointError: if the file is damaged or foreign, or an argument that
-            matters has changed; nothing is restored then.
+        CheckpointError: if the file is damaged or foreign, naming the one before it
+            where that is whole, or if an argument that matters has changed; nothing is
+            restored then.
     """
-    state = _read(path)
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    try:
+        state = _read_training_state(path)
+    except CheckpointError as error:
+        before = Path(path).with_name(PREVIOUS)
+        try:
+            step = _read_training_state(before)["progress"]["step"]
+        except CheckpointError:
+            raise error from None
         raise CheckpointError(
-            f"{path}: not a training checkpoint of format {FORMAT}; "
-            "start again with --overwrite"
-        )
+            f"{error}. The one before it is whole, after {step} steps: to go on from "
+            f"there, mv {before} {path}"
+        ) from error
     before = state["arguments"]
     changed = [
         f"--{name} {before.get(name)!r} -> {value!r}"

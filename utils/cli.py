@@ -6,12 +6,19 @@ Nothing heavy is imported here, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
+
+from utils.interrupts import Interrupted
+
+_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+# What a collective says when another rank has ended, or does not answer in time.
+_LOST = ("closed by peer", "reset by peer", "Timed out", "timed out", "Broken pipe")
 
 
 class UsageError(Exception):
@@ -417,11 +424,35 @@ def run(main: Callable[[], None], *expected: type[Exception]) -> NoReturn:
         if os.environ.get("RANK", "0") == "0":
             print("\ninterrupted", file=sys.stderr, flush=True)
         sys.exit(130)
+    except Interrupted as end:
+        if os.environ.get("RANK", "0") == "0":
+            text = f"\n{end}; a checkpoint is written, --resume goes on from there"
+            print(text, file=sys.stderr, flush=True)
+        sys.exit(128 + end.number)
     except (UsageError, *expected) as error:
         rank = os.environ.get("RANK", "0")
         place = f" (rank {rank})" if rank != "0" else ""
         print(f"\nerror{place}: {message(error)}", file=sys.stderr, flush=True)
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in _NO_PLACE:
+            raise
+        text = f"\nerror: {error}\nThe last checkpoint, if any, is whole: make room, "
+        print(f"{text}then --resume", file=sys.stderr, flush=True)
+        sys.exit(1)
+    except RuntimeError as error:
+        # torch.distributed's own errors are RuntimeErrors of many kinds.
+        lost = any(word in str(error) for word in _LOST)
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not lost:
+            raise
+        print(
+            f"\nerror (rank {os.environ.get('RANK')}): another process of the run has "
+            f"ended, or did not answer within --dist_timeout: {error}\nThe last "
+            "checkpoint is whole; --resume goes on from there",
+            file=sys.stderr,
+            flush=True,
+        )
+        sys.exit(1)
     sys.exit(0)
 
 

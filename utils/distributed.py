@@ -29,6 +29,8 @@ from utils.cli import FailedElsewhere, UsageError
 # gloo notices the closed connection.
 _PATIENCE = timedelta(days=7)
 _patient_group: dist.ProcessGroup | None = None
+# For numbers that are not on a GPU, with the timeout of the run.
+_host_group: dist.ProcessGroup | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def start(timeout_s: float = 600.0) -> Process:
         UsageError: if more processes were started on this node than it has GPUs, or by
             something else than torchrun.
     """
-    global _patient_group
+    global _patient_group, _host_group
     rank = int(os.environ.get("RANK", 0))
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     if world_size > 1 and "LOCAL_RANK" not in os.environ:
@@ -86,15 +88,19 @@ def start(timeout_s: float = 600.0) -> Process:
             device_id=device if backend == "nccl" else None,
         )
         _patient_group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        if backend == "nccl":
+            _host_group = dist.new_group(
+                backend="gloo", timeout=timedelta(seconds=timeout_s)
+            )
     return Process(rank, world_size, local_rank, device, backend)
 
 
 def stop() -> None:
     """Leave the process group; nothing happens with one process."""
-    global _patient_group
+    global _patient_group, _host_group
     if dist.is_initialized():
         dist.destroy_process_group()
-    _patient_group = None
+    _patient_group = _host_group = None
 
 
 def rank() -> int:
@@ -112,6 +118,15 @@ def all_reduce_sum(x: Tensor) -> Tensor:
     if world_size() > 1:
         dist.all_reduce(x)
     return x
+
+
+def highest(value: int) -> int:
+    """The greatest ``value`` of all ranks, without waiting for a GPU."""
+    if world_size() == 1:
+        return value
+    x = torch.tensor([value])
+    dist.all_reduce(x, dist.ReduceOp.MAX, group=_host_group)
+    return int(x)
 
 
 class _GatherRows(torch.autograd.Function):
@@ -316,7 +331,7 @@ def combine_statistics(
         [1, len(mean), len(mean)], dim=1
     )
     total = counts.sum()
-    if total < 2:
+    if count < 2 and total < 2:  # the second question makes the host wait for a GPU
         raise ValueError(
             "BatchNorm needs more than one value a channel in training: "
             "the global batch has one; raise --batch_size"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from tqdm import tqdm
@@ -80,6 +82,7 @@ def open_run_folder(
 
     def make() -> None:
         try:
+            _lock(folder)
             if continues(bool(resume)):
                 _check_resumable(folder)
             else:
@@ -88,11 +91,49 @@ def open_run_folder(
                 leftover.unlink()  # of a write that was killed
             models = "" if resume is None else "models"
             (folder / models).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder / models):
+                pass  # a folder that exists may still refuse files
         except OSError as error:
             raise UsageError(f"{folder} cannot be written: {error}") from error
 
     distributed.run_on_main(make)
     return folder
+
+
+_locks: dict[Path, TextIO] = {}  # open for as long as the process lives
+
+
+def _lock(folder: Path) -> None:
+    """Refuse a folder that another process works in.
+
+    The lock is the process's own: it ends with it, however that ends, and forked
+    workers do not have it. It is beside the folder, which ``--overwrite`` deletes.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return
+    CHECKPOINTS.mkdir(exist_ok=True)
+    path = (CHECKPOINTS / f".{folder.name}.lock").resolve()
+    if path in _locks:
+        return
+    file = open(path, "a+", encoding="utf-8")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            file.close()  # a file system without locks
+            return
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        file.close()
+        raise UsageError(
+            f"{folder} is in use by {holder}: wait for it, or choose another --exp_name"
+        ) from error
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}")
+    file.flush()
+    _locks[path] = file
 
 
 def _clear(

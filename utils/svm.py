@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from sklearn.svm import SVC
 
+from utils import interrupts
 from utils.logger import progress
 from utils.metrics import confusion_matrix, mean_class_accuracy
 from utils.seed import SPLIT, generator
@@ -80,6 +81,7 @@ class SVMProblem:
         def solve(pair: tuple[int, int]) -> tuple[np.ndarray, float]:
             own = np.concatenate([members[c] for c in pair])
             sides = np.repeat([0, 1], [len(members[c]) for c in pair])
+            interrupts.check("in the fit of the SVM")
             svm = SVC(kernel="precomputed", C=C).fit(self.gram[np.ix_(own, own)], sides)
             # scikit-learn's signs point to the second class.
             weights = -svm.dual_coef_[0] @ self.features[own[svm.support_]]

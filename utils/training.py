@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from utils import checkpoint, distributed
+from utils import checkpoint, distributed, interrupts
 from utils.checkpoint import Progress
+from utils.cli import UsageError
 from utils.logger import (
     RunLogger,
     ThroughputMeter,
@@ -142,6 +144,7 @@ def data_loader(
         batch_sampler=sampler,
         num_workers=args.num_workers,
         pin_memory=device.type == "cuda",
+        worker_init_fn=interrupts.leave_to_parent,
         persistent_workers=args.num_workers > 0,
     )
 
@@ -171,6 +174,7 @@ def open_training(
     """
     existing = [path for path in inputs if path]
     folder = open_run_folder(args.exp_name, args.overwrite, args.resume, existing)
+    distributed.run_on_main(lambda: _check_space(folder, **parts))
     state = Progress()
     if resumed:
         state = distributed.run_everywhere(
@@ -182,6 +186,19 @@ def open_training(
         checkpoint.save_training_state(folder / LAST, vars(args), state, **parts)
 
     return folder, state, save
+
+
+def _check_space(folder: Path, model: nn.Module, **_: Any) -> None:
+    """Refuse to start where the checkpoints cannot be written."""
+    weights = sum(v.numel() * v.element_size() for v in model.state_dict().values())
+    # Adam keeps two numbers a weight. Two whole files and one being written, and the
+    # weights of the best epoch twice.
+    needed, free = (3 * 3 + 2) * weights, shutil.disk_usage(folder).free
+    if free < needed:
+        raise UsageError(
+            f"{folder}: {free / 2**20:.0f} MiB are free and checkpoints need about "
+            f"{needed / 2**20:.0f}: make room, or start where there is some"
+        )
 
 
 @dataclass
@@ -258,6 +275,8 @@ class Epoch:
     def finish_step(self, values: Tensor) -> None:
         """Count the step: record it, and checkpoint, where that is due.
 
+        A signal to any rank ends the run on all of them, after a checkpoint.
+
         Args:
             values: what this rank adds to the global batch's values: a mean over the
                 own rows divided by the world size, or a count.
@@ -265,6 +284,7 @@ class Epoch:
         Raises:
             DivergenceError: if a loss is not finite, looked at every ``--print_freq``
                 steps and before every checkpoint, or a weight, before every checkpoint.
+            Interrupted: if a signal has come.
         """
         state, args, shown = self.run.state, self.run.args, len(self.names)
         values = values.detach().double()
@@ -284,7 +304,8 @@ class Epoch:
         self._bar.update()
         at_end = state.step_in_epoch == self.steps
         due = args.checkpoint_steps and state.step % args.checkpoint_steps == 0
-        if at_end or due:
+        signal = distributed.highest(interrupts.received())
+        if at_end or due or signal:
             self._total += distributed.all_reduce_sum(self._own)
             self._own.zero_()
             state.sums = tuple(self._total.tolist())
@@ -292,8 +313,10 @@ class Epoch:
                 raise DivergenceError(state.step - 1, "the loss", args)
             if not all_finite(self.run.model.parameters()):
                 raise DivergenceError(state.step - 1, "a weight", args)
-            if not at_end:  # the script saves when it has judged the epoch
+            if signal or not at_end:  # else when the script has judged the epoch
                 self.run.save()
+        if signal:
+            raise interrupts.Interrupted(signal, f"after step {state.step - 1}")
 
 
 def finish_epoch(

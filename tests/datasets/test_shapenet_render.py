@@ -13,7 +13,12 @@ from datasets import shapenet_render
 from datasets.files import DataError
 from datasets.sampler import GlobalBatchSampler
 from datasets.shapenet_render import ShapeNetRender
-from datasets.transforms import augment_picture, augment_points
+from datasets.transforms import (
+    augment_picture,
+    augment_points,
+    draw_picture,
+    jitter_pictures,
+)
 from utils.seed import PICTURE, POINTS, generator
 
 POINTS_STORED = 32
@@ -128,6 +133,19 @@ def test_batches_do_not_depend_on_the_number_of_workers(root):
     assert alone[0][0].shape == (2, 3, POINTS_STORED)
     assert alone[0][2].shape == (2, 3, 16, 16)
     assert not torch.equal(alone[0][0], alone[3][0])  # persistent workers, new epoch
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_pictures_may_be_jittered_in_batches_behind_the_loader(root, workers):
+    whole = batches(make(root), workers)
+    parts = batches(make(root, image_transform=draw_picture), workers)
+    assert len(whole) == len(parts) == 6
+    for (*views, images), (*same, pictures, changes) in zip(whole, parts, strict=True):
+        assert pictures.dtype == torch.uint8 and changes.shape == (2, 7)
+        assert all(torch.equal(a, b) for a, b in zip(views, same, strict=True))
+        jittered = jitter_pictures(pictures, changes)
+        assert torch.equal(jittered, images)
+        assert jittered.stride() == images.stride()  # or convolutions may differ
 
 
 def test_items_do_not_depend_on_what_was_read_before(root):

@@ -1,4 +1,6 @@
-"""Augmentations: order, ranges, purity."""
+"""Augmentations: order, ranges, purity; pictures in batches against Pillow's."""
+
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -251,3 +253,138 @@ def test_jitter_parameters_are_drawn_from_their_ranges():
     orders = [d.order for d in draws]
     assert len(set(orders)) == 6
     assert min(orders.count(order) for order in set(orders)) > 60
+
+
+# With 1 itself, its neighbours in float32, and factors on which Pillow has to clip.
+FACTORS = [
+    *np.linspace(0.6, 1.4, 41),
+    *rng(0).uniform(0.6, 1.4, 40),
+    *(0.0, 1.0, np.nextafter(np.float32(1), 0), np.nextafter(np.float32(1), 2)),
+    *(-0.5, 2.5),
+]
+
+
+def test_blend_is_pillow_s_for_all_pairs_of_bytes():
+    start = np.repeat(np.arange(256, dtype=np.uint8), 256).reshape(256, 256)
+    pair = [Image.fromarray(x) for x in (start, np.ascontiguousarray(start.T))]
+    tensors = [torch.tensor(np.asarray(x)).float() for x in pair]
+    for factor in FACTORS:
+        expected = torch.tensor(np.asarray(Image.blend(*pair, float(factor)))).float()
+        out = T.blend(*tensors, torch.tensor(factor).float())
+        assert torch.equal(out, expected), factor
+
+
+def test_luma_is_pillow_s_for_all_colours():
+    green, blue = np.mgrid[:256, :256].astype(np.uint8)
+    for red in range(256):
+        pixels = np.stack([np.full_like(green, red), green, blue], axis=-1)
+        expected = np.asarray(Image.fromarray(pixels).convert("L"))
+        out = T.luma(torch.tensor(pixels).permute(2, 0, 1)[None].float())
+        assert torch.equal(out[0, 0], torch.tensor(expected).float()), red
+
+
+def bytes_of(*images):
+    return torch.stack([F.pil_to_tensor(image) for image in images])
+
+
+def row(change):
+    return torch.tensor([*change.order, *change.factors, change.flip])
+
+
+def some_pictures(count, size):
+    """Noise, one colour, a ramp, half black and half white, and dark noise, in turn."""
+    ramp = np.broadcast_to(np.linspace(0, 255, size)[:, None], (size, size, 3))
+    halves = np.where(np.arange(size)[:, None, None] < size // 2, 0, 255) + 0 * ramp
+    kinds = (ramp, halves, np.full((size, size, 3), (200, 30, 90)))
+    found = []
+    for number in range(count):
+        noise = rng(number).integers(0, (256, 40)[number % 2], (size, size, 3))
+        pixels = (noise, *kinds)[number // 2 % 4]
+        found.append(Image.fromarray(pixels.astype(np.uint8)))
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 7, 32, 224])
+def test_a_batch_is_jittered_as_pillow_jitters_each_picture(size):
+    """All orders, both flips, all factors, mixed in a batch: bit for bit."""
+    orders = list(permutations(range(3)))
+    changes, draw = [], rng(size)
+    for number in range(48):
+        factors = tuple(float(f) for f in draw.choice(FACTORS[:-2], 3))
+        if number % 4 == 0:
+            factors = tuple(draw.choice([0.6, 1.0, 1.4], 3).tolist())
+        change = T.PictureJitter(orders[number % 6], factors, number // 6 % 2 == 1)
+        changes.append(change)
+    images = some_pictures(len(changes), size)
+    pictures, rows = bytes_of(*images), torch.stack([row(c) for c in changes])
+    before = pictures.clone(), rows.clone()
+    out = T.jitter_pictures(pictures, rows)
+    assert torch.equal(pictures, before[0]) and torch.equal(rows, before[1])
+    assert out.shape == (48, 3, size, size) and out.dtype == torch.float32
+    assert out.is_contiguous()
+    for image, change, got in zip(images, changes, out, strict=True):
+        assert torch.equal(got, T.apply_picture_jitter(image, change, size)), change
+    # float64 has the values of float32, which is what the loader gives otherwise.
+    exact = T.jitter_pictures(pictures, rows.double())
+    assert exact.dtype == torch.float64 and torch.equal(exact, out.double())
+    assert torch.equal(T.jitter_pictures(pictures[:1], rows[:1]), out[:1])
+
+
+def test_the_mean_grey_of_contrast_rounds_halves_up():
+    for low in range(255):
+        pixels = np.array([[[low] * 3, [low + 1] * 3]], np.uint8)  # mean: low + 0.5
+        image = Image.fromarray(pixels).resize((2, 2), Image.Resampling.NEAREST)
+        change = T.PictureJitter((1, 0, 2), (1.0, 0.6, 1.0), False)
+        out = T.jitter_pictures(bytes_of(image), row(change)[None])[0]
+        assert torch.equal(out, T.apply_picture_jitter(image, change, 2)), low
+
+
+def test_draw_picture_and_a_batch_are_augment_picture():
+    images = [picture(50, 30 + seed, seed) for seed in range(12)]
+    drawn = [T.draw_picture(image, rng(i), 40) for i, image in enumerate(images)]
+    assert all(p.dtype == torch.uint8 and p.is_contiguous() for p, _ in drawn)
+    out = T.jitter_pictures(*(torch.stack(part) for part in zip(*drawn, strict=True)))
+    for i, image in enumerate(images):
+        random = rng(i)
+        assert torch.equal(out[i], T.augment_picture(image, random, 40))
+        again = rng(i)
+        T.draw_picture(image, again, 40)
+        assert random.random() == again.random()  # as many numbers were drawn
+
+
+def test_jitter_pictures_asks_the_device_for_no_number():
+    """Tensors on ``meta`` have none: whatever would wait for a GPU fails there."""
+    pictures, rows = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, 7)
+    out = T.jitter_pictures(pictures.to("meta"), rows.to("meta"))
+    assert out.device.type == "meta" and out.shape == pictures.shape
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_jitters_bit_for_bit_and_without_waiting():
+    drawn = [
+        T.draw_picture(image, rng(i)) for i, image in enumerate(some_pictures(24, 90))
+    ]
+    batch = [torch.stack(part) for part in zip(*drawn, strict=True)]
+    there = [part.cuda() for part in batch]
+    T.jitter_pictures(*there)  # the first call on a device copies constants to it
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        out = T.jitter_pictures(*there)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(out.cpu(), T.jitter_pictures(*batch))
+
+
+def test_jitter_pictures_refuses_other_shapes():
+    pictures, rows = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, 7)
+    for wrong in (pictures[0], pictures[:, :1], pictures.float()):
+        with pytest.raises(ValueError, match=r"\(B, 3, H, W\) uint8"):
+            T.jitter_pictures(wrong, rows)
+    for wrong in (rows[:1], rows[:, :6]):
+        with pytest.raises(ValueError, match="2 pictures have changes"):
+            T.jitter_pictures(pictures, wrong)
+
+
+def test_pictures_are_jittered_where_there_is_time():
+    assert T.picture_transform(torch.device("cuda", 0)) is T.draw_picture
+    assert T.picture_transform(torch.device("cpu")) is T.augment_picture

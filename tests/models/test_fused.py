@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from models.dgcnn import DGCNN, point_layer
 from models.edgeconv import PlainClouds, chosen_form, edge_layer, open_clouds
-from models.fused import FusedClouds
+from models.fused import FusedClouds, _Pool
 from models.partseg import DGCNNPartSeg
 from tests.models import reference
+from tests.models.conftest import triton_kernels
 from tests.models.reference import random_clouds, randomise, weights_of
 
 
@@ -41,7 +42,7 @@ def with_copies(points: Tensor) -> Tensor:
 @pytest.mark.parametrize("widths", [(3, 8), (6, 70), (3, 8, 7)])
 @pytest.mark.parametrize(("batch", "points", "k"), [(2, 14, 5), (1, 9, 9), (3, 131, 4)])
 def test_edge_conv_is_the_loop_with_gradients_and_statistics(
-    batch, points, k, widths, training
+    batch, points, k, widths, training, kernels
 ):
     module = layers(*widths).train(training)
     weights = weights_of(module)
@@ -64,7 +65,7 @@ def test_edge_conv_is_the_loop_with_gradients_and_statistics(
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_pooling_is_the_plain_one(training):
+def test_pooling_is_the_plain_one(training, kernels):
     layer = randomise(point_layer(6, 70)).train(training)
     layer[1].weight.data[2] = 0.0
     twin = copy.deepcopy(layer)
@@ -86,9 +87,46 @@ def test_pooling_is_the_plain_one(training):
         torch.testing.assert_close(one, two)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_pooling_of_what_autocast_leaves_in_half_precision(dtype):
+    triton = triton_kernels()
+    layer = randomise(point_layer(6, 70)).float().train()
+    twin = copy.deepcopy(layer)
+    y = random_clouds(3, 90, seed=5, channels=70).to(dtype)
+    clouds = FusedClouds(y[:, :3].float(), 4)
+    rows = y.transpose(1, 2).reshape(-1, 70).clone().requires_grad_()
+    greatest, mean = _Pool.apply(
+        rows, layer[1].weight, layer[1].bias, layer[1], clouds.rows, triton
+    )
+    assert greatest.dtype == mean.dtype == torch.float32
+    exact = y.float().requires_grad_()
+    z = twin[2](twin[1](exact))  # (B, 70, N), in float32 from the same numbers
+    torch.testing.assert_close(greatest, z.amax(dim=2), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(mean, z.mean(dim=2), rtol=1e-5, atol=1e-5)
+    for one, two in ((greatest, mean), (z.max(dim=2).values, z.mean(dim=2))):
+        (one.square().sum() + (two * 30).square().sum()).backward()
+    assert rows.grad.dtype == dtype
+    unit = torch.finfo(dtype).eps
+    found = clouds.of_points(rows.grad).float()
+    error = (found - exact.grad).abs()
+    # At an extreme two terms are rounded and added, as in the plain form.
+    limit = (
+        2
+        * unit
+        * torch.where(
+            z == z.amax(dim=2, keepdim=True),
+            exact.grad.abs().max(),
+            exact.grad.abs() + 1,
+        )
+    )
+    assert (error < limit).all()
+    for one, two in zip(layer[1].parameters(), twin[1].parameters(), strict=True):
+        torch.testing.assert_close(one.grad, two.grad, rtol=1e-4, atol=1e-3)
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("network", [DGCNN, DGCNNPartSeg])
-def test_distinct_points_give_the_numbers_of_all(network, training):
+def test_distinct_points_give_the_numbers_of_all(network, training, kernels):
     model = randomise(network(k=6, emb_dims=24)).train(training)
     twin = copy.deepcopy(model)
     twin.edgeconv = "plain"
@@ -106,7 +144,7 @@ def test_distinct_points_give_the_numbers_of_all(network, training):
     reference.check_running_statistics(model, dict(twin.named_buffers()))
 
 
-def test_a_cloud_of_nothing_but_copies():
+def test_a_cloud_of_nothing_but_copies(kernels):
     model = randomise(DGCNN(k=6, emb_dims=24)).eval()
     points = random_clouds(2, 30)
     points[0] = points[0, :, :1]
@@ -115,7 +153,7 @@ def test_a_cloud_of_nothing_but_copies():
     torch.testing.assert_close(found, model.features(points))
 
 
-def test_segmentation_sees_every_point_of_a_cloud_with_copies():
+def test_segmentation_sees_every_point_of_a_cloud_with_copies(kernels):
     model = randomise(DGCNNPartSeg(k=6, emb_dims=24, num_parts=5)).eval()
     points, category = with_copies(random_clouds(3, 40)), torch.eye(16)[[0, 3, 5]]
     found = model(points, category.double())
@@ -124,7 +162,7 @@ def test_segmentation_sees_every_point_of_a_cloud_with_copies():
 
 
 @pytest.mark.parametrize("widths", [(3, 8), (3, 8, 7)])
-def test_gradcheck(widths):
+def test_gradcheck(widths, kernels):
     module = layers(*widths).train()
     points = random_clouds(2, 7, seed=8)
 
@@ -132,13 +170,15 @@ def test_gradcheck(widths):
         return FusedClouds(points, 3).edge_conv(x, *module)
 
     rows = points.transpose(1, 2).reshape(-1, 3).clone().requires_grad_()
-    assert torch.autograd.gradcheck(convolve, (rows,))
+    # Every column of the Jacobian, or a random product with it: an interpreter is slow.
+    few = kernels.__name__ != "models.kernels.cpu"
+    assert torch.autograd.gradcheck(convolve, (rows,), fast_mode=few)
 
 
 @pytest.mark.parametrize("widths", [(3, 64), (64, 128), (3, 64, 64)])
-def test_float32_is_near_float64_and_no_worse_than_the_plain_form(widths):
+def test_float32_is_near_float64_and_no_worse_than_the_plain_form(widths, kernels):
     exact = layers(*widths).train()
-    x = random_clouds(3, 200, seed=6, channels=widths[0]).float()
+    x = random_clouds(3, 70, seed=6, channels=widths[0]).float()
     results = []
     for dtype, form in (
         *((torch.float64, FusedClouds), (torch.float32, FusedClouds)),
@@ -192,6 +232,37 @@ def test_autocast_leaves_the_point_operations_in_float32():
         inside = model.features(points)
     assert inside.dtype == torch.float32
     assert torch.equal(inside, model.features(points))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_no_worse_than_the_plain_form(dtype, kernels):
+    exact = layers(64, 128).train()
+    x = random_clouds(3, 70, seed=6, channels=64)
+    # Points far from the origin and near each other: a and b nearly cancel.
+    x = 0.3 * x + random_clouds(1, 1, seed=7, channels=64)
+    results = []
+    for form, autocast in (
+        *((FusedClouds, None), (FusedClouds, dtype)),
+        *((PlainClouds, None), (PlainClouds, dtype)),
+    ):
+        kind = torch.float64 if autocast is None else torch.float32
+        module, given = copy.deepcopy(exact).to(kind), x.to(kind)
+        clouds = form(given[:, :3], 6)
+        if form is FusedClouds:
+            given = given.transpose(1, 2).reshape(-1, 64)
+        given = given.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=autocast, enabled=autocast is not None):
+            found = clouds.of_points(clouds.edge_conv(given, *module))
+        found.double().square().sum().backward()
+        gradients = (clouds.of_points(given.grad), module[0][0].weight.grad)
+        results.append([t.detach().double() for t in (found, *gradients)])
+    wanted, fused, _, plain = results
+    for number in range(3):
+        error, plain_error = (
+            reference.relative_error(values[number], wanted[number])
+            for values in (fused, plain)
+        )
+        assert error <= plain_error
 
 
 def test_points_that_are_not_finite_do_no_harm():

@@ -1,0 +1,31 @@
+"""kNN, EdgeConv and pooling on a GPU, by Triton: compiled for it on first use.
+
+The functions are those of :mod:`models.kernels.cpu`, where they are described. Sums
+over rows are added tile by tile in a fixed order; what many rows add to one (the
+gradient of ``a``) comes in no fixed order and differs from run to run by rounding, as
+PyTorch's own scatters do there.
+"""
+
+from models.kernels.cuda.edges import (
+    add_statistics,
+    edge_extremes,
+    edge_slopes,
+    to_extremes,
+)
+from models.kernels.cuda.graph import knn
+from models.kernels.cuda.pool import column_sums, pool, pool_gradient, pool_sums
+from models.kernels.cuda.two_layers import two_layer_extremes, two_layer_gradients
+
+__all__ = [
+    "add_statistics",
+    "column_sums",
+    "edge_extremes",
+    "edge_slopes",
+    "knn",
+    "pool",
+    "pool_gradient",
+    "pool_sums",
+    "to_extremes",
+    "two_layer_extremes",
+    "two_layer_gradients",
+]
