@@ -96,7 +96,13 @@ def test_outputs(tmp_path: Path, synthetic_root: Path) -> None:
     chosen, kept = weights(run), weights(run, f"ckpt_epoch_{best + 1}.pth")
     assert all(torch.equal(chosen[name], kept[name]) for name in kept)
     DGCNN(k=5, emb_dims=16).load_state_dict(chosen, strict=True)
-    ImageEncoder("resnet18").load_state_dict(weights(run, "img_model_best.pth"))
+    pictures = weights(run, "img_model_best.pth")
+    ImageEncoder("resnet18").load_state_dict(pictures, strict=True)
+    assert all(value.is_contiguous() for value in pictures.values())
+    last = weights(run, "checkpoint_last.pth")  # as the network lies in memory
+    weight = last["model"]["image_encoder.resnet.conv1.weight"]
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert last["optimizer"]["param_groups"][0]["fused"]
     config = json.loads((run / "config.json").read_text())
     assert not set(config["arguments"]) & {flag[2:] for flag in cli.RETIRED}
     assert config["arguments"]["batch_size"] == 8

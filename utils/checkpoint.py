@@ -149,8 +149,10 @@ def published_weights(model: nn.Module) -> dict[str, Tensor]:
     A wrapped model gives its inner names, and the pre-training form of the
     part-segmentation network gets the ``bn7`` to ``bn10`` that the paper's has.
     """
+    # Contiguous: how a network lies in memory while it trains is not for its files.
     state = {
-        name: value.detach().cpu() for name, value in unwrap(model).state_dict().items()
+        name: value.detach().cpu().contiguous()
+        for name, value in unwrap(model).state_dict().items()
     }
     if "transform_net.transform.weight" in state and "inv_head.0.weight" in state:
         for name, width in _SEGMENTATION_HEAD_BN.items():

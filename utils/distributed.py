@@ -266,7 +266,9 @@ def data_parallel(module: nn.Module, device: torch.device) -> nn.Module:
     known = inspect.signature(DistributedDataParallel).parameters
     newer = "forward_sync_buffers"  # what later releases of torch call it
     option = newer if newer in known else "broadcast_buffers"
-    return DistributedDataParallel(module, device_ids=ids, **{option: False})
+    # Gradients lie in the buffers that are sent: a copy of all of them less in memory.
+    options = {option: False, "gradient_as_bucket_view": True}
+    return DistributedDataParallel(module, device_ids=ids, **options)
 
 
 def unwrap(module: nn.Module) -> nn.Module:

@@ -91,15 +91,27 @@ class Precision:
 def build_optimizer(
     parameters: Iterable[nn.Parameter], args: argparse.Namespace
 ) -> torch.optim.Optimizer:
-    """Adam or SGD with ``args.lr``, ``args.weight_decay`` and ``args.momentum``."""
+    """Adam or SGD with ``args.lr``, ``args.weight_decay`` and ``args.momentum``.
+
+    The update of all numbers is one pass over memory (``fused``). A state that is
+    loaded is laid out in memory as its parameter is.
+    """
+    common = {"weight_decay": args.weight_decay, "fused": True}
     if args.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters,
-            args.lr,
-            momentum=args.momentum,
-            weight_decay=args.weight_decay,
-        )
-    return torch.optim.Adam(parameters, args.lr, weight_decay=args.weight_decay)
+        made = torch.optim.SGD(parameters, args.lr, momentum=args.momentum, **common)
+    else:
+        made = torch.optim.Adam(parameters, args.lr, **common)
+    made.register_load_state_dict_post_hook(_lay_out_as_parameters)
+    return made
+
+
+def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
+    # The fused kernels pair numbers by their place in memory, not by their index:
+    # with a state from a run of another memory format they would be silently wrong.
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter).copy_(value)
 
 
 def cosine(start: float, epoch: int, epochs: int, end: float = 0.0) -> float:

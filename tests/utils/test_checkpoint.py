@@ -30,6 +30,17 @@ def test_weights_return_bit_for_bit(tmp_path: Path) -> None:
         assert torch.equal(value, loaded.state_dict()[name])
 
 
+def test_written_weights_are_contiguous_whatever_the_network_is(tmp_path: Path) -> None:
+    model = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    assert not model.weight.is_contiguous()
+    checkpoint.save_weights(model, tmp_path / "w.pth")
+    written = torch.load(tmp_path / "w.pth", weights_only=True)["weight"]
+    assert written.is_contiguous()
+    assert torch.equal(written, model.weight)
+    checkpoint.load_pretrained(model, tmp_path / "w.pth")
+    assert model.weight.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_the_file_of_a_wrapped_model_has_inner_names(tmp_path: Path) -> None:
     # Saved with `module.` names and loaded leniently, not one entry would match.
     inner = small_dgcnn(0)

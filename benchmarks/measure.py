@@ -1,0 +1,311 @@
+"""How the benchmarks measure: turns, memory, the machine's rates, rows of the table.
+
+A case gives up to two forms of one piece of work, the plain reference and what is used
+here. They take turns, so that whatever else the machine does meets both.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from utils.training import Precision
+
+FORMS = ("reference", "ours")
+Forms = Mapping[str, Callable[[], object]]
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and in which precision a case runs; sent to other processes as it is."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    precision: str = "fp32"
+
+    def arithmetic(self) -> Precision:
+        """Autocast and the backward pass of ``--precision``."""
+        return Precision(self.precision, self.device)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a case cannot do without, however it is written.
+
+    Args:
+        operations: floating-point operations of its products of matrices.
+        moved: bytes read from memory and written to it.
+        double: whether the products are of float64.
+    """
+
+    operations: float = 0.0
+    moved: float = 0.0
+    double: bool = False
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.operations + other.operations, self.moved + other.moved)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What the machine does in a second.
+
+    Args:
+        product: floating-point operations of a large product, in the precision that
+            is asked for.
+        double: the same in float64.
+        copied: bytes read and written by a copy that no cache holds.
+    """
+
+    product: float
+    double: float
+    copied: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of the table.
+
+    Args:
+        name: what ``--only`` looks for.
+        make: Setting -> the forms; a partial of a function of a module where
+            ``processes`` is not 0.
+        work: of one call of a form; None where no count makes sense.
+        samples: clouds or pairs of one call.
+        processes: run in so many processes of their own, 0 for this one.
+        threads: of each of them; 0 for as many as here.
+        slow: the reference takes minutes: one call of it, without one before.
+        gib: of free memory needed.
+        devices: kinds that it runs on.
+    """
+
+    name: str
+    make: Callable[[Setting], Forms]
+    work: Callable[[], Work] | None = None
+    samples: int | None = None
+    processes: int = 0
+    threads: int = 0
+    slow: bool = False
+    gib: float = 0.0
+    devices: tuple[str, ...] = ("cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of every call by form, and the most MiB above what there was before."""
+
+    seconds: dict[str, list[float]]
+    extra: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row's values; ``ratios`` are of the calls that took turns."""
+
+    name: str
+    reference: float | None = None  # median seconds
+    ours: float | None = None
+    ratio: float | None = None  # of the medians
+    ratios: tuple[float, float] | None = None  # lowest and highest
+    spread: float | None = None  # (slowest - fastest) / median of the used form
+    reference_extra: float | None = None  # MiB
+    ours_extra: float | None = None
+    floor: float | None = None  # share of the used form's time
+    per_second: float | None = None  # samples
+    note: str = ""
+    seconds: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+
+# What follows is all that differs between devices.
+
+
+def find_device(name: str) -> torch.device:
+    """The device that ``--device`` names.
+
+    Raises:
+        ValueError: naming the flag, if there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: PyTorch sees no GPU here; use --device cpu")
+    return torch.device(name)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for all work so far, on the device and on the other processes."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def extra_memory(device: torch.device, run: Callable[[], object]) -> float | None:
+    """MiB above what there was before, at the highest during ``run``: allocated on a
+    GPU, resident on a CPU; None where the system does not say."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        synchronise(device)
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)  # what the allocator keeps of earlier calls would hide this one's
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # forget the highest so far
+    except OSError:
+        run()  # other processes may wait for this one in it
+        return None
+    before = status("VmRSS")
+    run()
+    return max(0.0, status("VmHWM") - before)
+
+
+def free_memory(device: torch.device) -> float | None:
+    """GiB that can be allocated, None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] / GIB
+    path = Path("/proc/meminfo")
+    return status("MemAvailable", path) / 1024 if path.is_file() else None
+
+
+def status(name: str, path: Path = Path("/proc/self/status")) -> float:
+    """A line of a file of ``/proc`` that is in kB, in MiB."""
+    lines = dict(line.split(":", 1) for line in path.read_text().splitlines())
+    return int(lines[name].split()[0]) / 1024
+
+
+# The same on every device from here on.
+
+
+def timed(run: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one call."""
+    synchronise(device)
+    start = time.perf_counter()
+    run()
+    synchronise(device)
+    return time.perf_counter() - start
+
+
+def measure_rates(setting: Setting, size: int = 2048, floats: int = 2**25) -> Rates:
+    """The machine's rates, medians of seven.
+
+    Args:
+        setting: device and precision.
+        size: of the square matrices, made large enough on a GPU to fill it.
+        floats: numbers of 4 bytes that are copied.
+    """
+    device = setting.device
+    size *= 4 if device.type == "cuda" else 1
+
+    def rate(amount: float, run: Callable[[], object]) -> float:
+        timed(run, device)
+        return amount / statistics.median(timed(run, device) for _ in range(7))
+
+    def product(dtype: torch.dtype) -> float:
+        a = torch.randn(size, size, device=device, dtype=dtype)
+        return rate(2 * size**3, lambda: torch.mm(a, a))
+
+    half = setting.precision == "bf16"
+    source = torch.ones(floats, device=device)
+    there = torch.empty_like(source)
+    return Rates(
+        product(torch.bfloat16 if half else torch.float32),
+        product(torch.float64),
+        rate(2 * 4 * floats, lambda: there.copy_(source)),
+    )
+
+
+def floor(work: Work, rates: Rates) -> float:
+    """The least seconds that the machine needs for the work."""
+    product = rates.double if work.double else rates.product
+    return max(work.operations / product, work.moved / rates.copied)
+
+
+def take_turns(
+    forms: Forms, repeats: int, device: torch.device, slow: bool = False
+) -> Measured:
+    """The forms in turn; the first two calls of each are not counted.
+
+    Args:
+        forms: by their names.
+        repeats: calls of each that are counted.
+        device: to wait for.
+        slow: call the reference once in all; its memory is that of this call.
+    """
+    seconds: dict[str, list[float]] = {form: [] for form in forms}
+    extra: dict[str, float | None] = {}
+    for form, run in forms.items():
+        if slow and form == "reference":
+            start = time.perf_counter()
+            extra[form] = extra_memory(device, run)
+            seconds[form].append(time.perf_counter() - start)
+            continue
+        run()  # compiles, fills caches
+        extra[form] = extra_memory(device, run)
+    for _ in range(repeats):
+        for form, run in forms.items():
+            if not (slow and form == "reference"):
+                seconds[form].append(timed(run, device))
+    return Measured(seconds, extra)
+
+
+def result(case: Case, measured: Measured, rates: Rates) -> Result:
+    """What the table says of a case."""
+    medians = {form: statistics.median(s) for form, s in measured.seconds.items()}
+    reference, ours = (medians.get(form) for form in FORMS)
+    used = "ours" if ours is not None else "reference"
+    own, median = measured.seconds[used], medians[used]
+    ratio = ratios = None
+    if reference is not None and ours is not None:
+        theirs = measured.seconds["reference"]
+        theirs = theirs * (len(own) // len(theirs))  # one slow call, against each
+        pairs = [a / b for a, b in zip(theirs, own, strict=True)]
+        ratio, ratios = reference / ours, (min(pairs), max(pairs))
+    return Result(
+        *(case.name, reference, ours, ratio, ratios),
+        spread=(max(own) - min(own)) / median,
+        reference_extra=measured.extra.get("reference"),
+        ours_extra=measured.extra.get("ours"),
+        floor=None if case.work is None else floor(case.work(), rates) / median,
+        per_second=None if case.samples is None else case.samples / median,
+        seconds=measured.seconds,
+    )
+
+
+HEADS = ("", "reference s", "ours s", "ratio", "lowest - highest", "spread")
+HEADS = (*HEADS, "reference extra MiB", "ours extra MiB", "floor", "a second")
+
+
+def heading() -> str:
+    """The table's first two lines."""
+    return f"| {' | '.join(HEADS)} |\n|{'---|' * len(HEADS)}"
+
+
+def row(of: Result) -> str:
+    """A line of the Markdown table."""
+
+    def number(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    cells = (
+        f"{of.name}{f' ({of.note})' if of.note else ''}",
+        number(of.reference, ".3f"),
+        number(of.ours, ".3f"),
+        number(of.ratio, ".2f"),
+        "-" if of.ratios is None else "{:.2f} - {:.2f}".format(*of.ratios),
+        number(of.spread, ".0%"),
+        number(of.reference_extra, ".0f"),
+        number(of.ours_extra, ".0f"),
+        number(of.floor, ".0%"),
+        number(of.per_second, ".1f"),
+    )
+    return f"| {' | '.join(cells)} |"
