@@ -18,24 +18,15 @@ from models.dgcnn import DGCNN
 from models.fused import FusedClouds
 from models.image import ImageEncoder
 from models.partseg import DGCNNPartSeg
-from tests.runs import interrupted, metrics, run_body, same_records, weights
+from tests.pretrain import pretrain
+from tests.runs import interrupted, metrics, same_records, weights
 from utils import cli
 from utils.training import DivergenceError, cosine
 
-TINY = (
-    "--num_points 64 --k 5 --emb_dims 16 --image_encoder resnet18 --image_size 32 "
-    "--batch_size 8 --num_workers 0 --wandb disabled --print_freq 1 --svm_every 0"
-).split()
 STEP_KEYS = {
     *("step", "epoch", "loss", "imid_loss", "cmid_loss", "lr"),
     *("samples_per_second", "data_wait"),
 }
-
-
-def pretrain(folder: Path, data: Path, *words: str) -> Path:
-    """Run the script's body in ``folder`` on this rank; returns the run folder."""
-    body = train_crosspoint.pretrain
-    return run_body(train_crosspoint, body, folder, data, (*TINY, *words))
 
 
 @pytest.mark.parametrize("model", ["dgcnn", "dgcnn_seg"])

@@ -100,21 +100,22 @@ def open_run_folder(
     return folder
 
 
-_locks: dict[Path, TextIO] = {}  # open for as long as the process lives
+_locks: dict[Path, TextIO] = {}  # held by this process, by their absolute paths
 
 
 def _lock(folder: Path) -> None:
     """Refuse a folder that another process works in.
 
-    The lock is the process's own: it ends with it, however that ends, and forked
-    workers do not have it. It is beside the folder, which ``--overwrite`` deletes.
+    The lock is the process's own: it ends with it, however that ends, or with the run,
+    and forked workers do not have it. It is beside the folder, which ``--overwrite``
+    deletes.
     """
     try:
         import fcntl
     except ImportError:  # not on Windows
         return
     CHECKPOINTS.mkdir(exist_ok=True)
-    path = (CHECKPOINTS / f".{folder.name}.lock").resolve()
+    path = _lock_file(folder)
     if path in _locks:
         return
     file = open(path, "a+", encoding="utf-8")
@@ -134,6 +135,10 @@ def _lock(folder: Path) -> None:
     file.write(f"process {os.getpid()} on {platform.node()}")
     file.flush()
     _locks[path] = file
+
+
+def _lock_file(folder: Path) -> Path:
+    return (CHECKPOINTS / f".{folder.name}.lock").resolve()
 
 
 def _clear(
@@ -265,6 +270,7 @@ class RunLogger:
     ) -> None:
         self.main = distributed.rank() == 0
         self.folder = folder
+        self._lock_file = _lock_file(folder)
         self._wandb: Any = None
         if not self.main:
             return
@@ -357,6 +363,8 @@ class RunLogger:
                 self._write(f"W&B could not finish its record: {trouble}")
         self._log.close()
         self._metrics.close()
+        if self._lock_file in _locks:
+            _locks.pop(self._lock_file).close()
 
 
 def progress(items: Iterable[Any] | None = None, **options: Any) -> tqdm:
