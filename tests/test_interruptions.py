@@ -162,29 +162,42 @@ def ranks(process: subprocess.Popen) -> list[int]:
     return sorted(map(int, done.stdout.split()))
 
 
+def survive(
+    folder: Path, data: Path, epochs: int, kills: Sequence[tuple[int, int]]
+) -> None:
+    """Two runs on two ranks: undisturbed, and with ranks killed; they must be equal.
+
+    Args:
+        folder: gets both.
+        data: a ``--data_root``.
+        epochs: of three steps.
+        kills: (rank, steps that are done when it is killed), by the steps.
+    """
+    words = ("--epochs", str(epochs), "--checkpoint_steps", "2")
+    folders = (folder / "whole", folder / "killed")
+    code, text = finish(start(folders[0], data, *words, processes=2), 1000)
+    assert code == 0, text
+    options = (f"--max-restarts={len(kills)}", "--monitor-interval=0.1")
+    process = start(folders[1], data, *words, processes=2, torchrun=options)
+    for number, (rank, after) in enumerate(kills):
+        wait_for(lambda after=after: steps_done(folders[1]) >= after)
+        wait_for(lambda: len(ranks(process)) == 2)
+        os.kill(ranks(process)[rank], signal.SIGKILL)
+        wait_for(lambda n=number: log(folders[1]).count("going on from its") > n)
+        print(f"rank {rank} killed after {after} steps: goes on", flush=True)
+    code, text = finish(process, 300)
+    assert code == 0, text
+    runs = [folder / "checkpoints" / "run" for folder in folders]
+    assert [line["step"] for line in metrics(runs[1])[0]] == list(range(3 * epochs))
+    same_records(*runs)
+    same_weights(*runs)
+
+
 @pytest.mark.slow
 def test_killed_ranks_and_restarts_by_torchrun(
     tmp_path: Path, synthetic_root: Path
 ) -> None:
-    words = ("--epochs", "10", "--checkpoint_steps", "2")
-    folders = (tmp_path / "whole", tmp_path / "killed")
-    code, text = finish(start(folders[0], synthetic_root, *words, processes=2))
-    assert code == 0, text
-    options = ("--max-restarts=2", "--monitor-interval=0.1")
-    process = start(folders[1], synthetic_root, *words, processes=2, torchrun=options)
-    for rank, after in ((1, 5), (0, 16)):
-        wait_for(lambda after=after: steps_done(folders[1]) >= after)
-        wait_for(lambda: len(ranks(process)) == 2)
-        os.kill(ranks(process)[rank], signal.SIGKILL)
-        wait_for(lambda: "going on from its checkpoint" in log(folders[1]))
-    code, text = finish(process, 300)
-    assert code == 0, text
-    runs = [folder / "checkpoints" / "run" for folder in folders]
-    assert log(folders[1]).count("going on from its checkpoint") == 2
-    steps, _ = metrics(runs[1])
-    assert [line["step"] for line in steps] == list(range(30))
-    same_records(*runs)
-    same_weights(*runs)
+    survive(tmp_path, synthetic_root, 10, [(1, 5), (0, 16)])
 
 
 def log(folder: Path) -> str:
