@@ -64,8 +64,12 @@ def find_class_names(
 ) -> list[str]:
     """The names in `folder`/shape_names.txt, else the published ones.
 
-    Where `files` hold labels beyond the published names, the classes are called by
-    their numbers. `files` should be those of all splits, so that these agree.
+    Where `files` hold labels beyond the published names, and shapes of every class up
+    to the largest, the classes are called by their numbers. `files` should be those of
+    all splits, so that these agree.
+
+    Raises:
+        DataError: if a file is damaged, or a label is out of range.
     """
     listed = folder / "shape_names.txt"
     if listed.is_file():
@@ -75,9 +79,18 @@ def find_class_names(
             fail(listed, "lists no class names", archive)
         return names
     labels = read_hdf5(files, {"label": Field("label")}, archive=archive)["label"]
-    classes = int(labels.max(initial=0)) + 1
+    present = np.unique(labels)
+    classes = int(present.max(initial=0)) + 1
     if classes <= len(published):
         return list(published)
+    if len(present) < classes:
+        # A damaged label must not become a class of its own.
+        fail(
+            folder,
+            f"a shape has label {classes - 1}, expected 0 .. {len(published) - 1}, or "
+            "without gaps up to the largest; shape_names.txt may name other classes",
+            archive,
+        )
     return [str(label) for label in range(classes)]
 
 

@@ -21,18 +21,21 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import json
 import os
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from datasets.files import DataError, decode_picture, fail, read_picture, read_ply
+from datasets.files import DataError, fail, points_all_equal
+from datasets.ply import read_ply
+from datasets.png import decode_picture, read_picture
 
 FOLDER = "ShapeNetPacked"
 POINTS, PICTURES, INDEX = "points.f4", "pictures.u1", "index.npz"
@@ -60,24 +63,49 @@ class PackedShapes:
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder)
-        for name, wanted in self.manifest["files"].items():
-            path = self.folder / name
+        for name in (POINTS, PICTURES, INDEX):
+            path, wanted = self.folder / name, self.manifest["files"][name]["bytes"]
             if not path.is_file():
                 fail(path, f"file not found; {AGAIN}")
-            if path.stat().st_size != wanted["bytes"]:
+            if path.stat().st_size != wanted:
                 fail(
                     path,
-                    f"has {path.stat().st_size} bytes instead of {wanted['bytes']}; "
-                    + AGAIN,
+                    f"has {path.stat().st_size} bytes instead of {wanted}; {AGAIN}",
                 )
-        with np.load(self.folder / INDEX, allow_pickle=False) as index:
-            self.shapes: list[str] = index["shapes"].tolist()
-            self._first_point = index["first_point"]  # (S + 1,)
-            self._first_view = index["first_view"]  # (S + 1,)
-            self._first_byte = index["first_byte"]  # (V + 1,)
-            self._size = index["size"]  # (V, 2) width, height
+        path = self.folder / INDEX
+        try:
+            with np.load(path, allow_pickle=False) as index:
+                self.shapes: list[str] = index["shapes"].tolist()
+                self._first_point = index["first_point"]  # (S + 1,)
+                self._first_view = index["first_view"]  # (S + 1,)
+                self._first_byte = index["first_byte"]  # (V + 1,)
+                self._size = index["size"]  # (V, 2) width, height
+        except (
+            *(OSError, ValueError, LookupError, EOFError, NotImplementedError),
+            *(BadZipFile, zlib.error),
+        ) as error:
+            fail(path, f"not a readable index ({error}); {AGAIN}")
+        self._check_index(path)
         self.views = np.diff(self._first_view)
         self._maps: tuple[np.ndarray, np.ndarray] | None = None
+
+    def _check_index(self, path: Path) -> None:
+        """Refuse an index that points beyond the files, as a damaged one would."""
+        sizes = {name: file["bytes"] for name, file in self.manifest["files"].items()}
+        if self._size.ndim != 2 or self._size.shape[1] != 2:
+            fail(path, f"does not fit the files beside it; {AGAIN}")
+        for starts, count, end in (
+            (self._first_point, len(self.shapes), sizes[POINTS] / 12),
+            (self._first_view, len(self.shapes), len(self._size)),
+            (self._first_byte, len(self._size), sizes[PICTURES]),
+        ):
+            if (
+                starts.shape != (count + 1,)
+                or starts.dtype.kind != "i"
+                or (starts[0], starts[-1]) != (0, end)
+                or (np.diff(starts) < 1).any()
+            ):
+                fail(path, f"does not fit the files beside it; {AGAIN}")
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_maps": None}  # a worker process maps them itself
@@ -91,20 +119,36 @@ class PackedShapes:
         return self._maps
 
     def cloud(self, index: int) -> np.ndarray:
-        """(N, 3) float32 of a shape: a view of the file, not to be written to."""
+        """(N, 3) float32 of a shape: a view of the file, not to be written to.
+
+        Raises:
+            DataError: if a coordinate is not finite, or all points are equal.
+        """
         start, end = self._first_point[index : index + 2]
-        return np.asarray(self._mapped()[0][start:end])
+        points = np.asarray(self._mapped()[0][start:end])
+        finite = np.isfinite(points).all()
+        if not finite or points_all_equal(points):
+            where = f"{self.folder / POINTS}, {self.shapes[index]}"
+            problem = "equal points only" if finite else "a non-finite coordinate"
+            fail(where, f"has {problem}; {AGAIN}")
+        return points
 
     def picture(self, index: int, view: int) -> Image.Image:
-        """A picture of a shape as RGB."""
+        """A picture of a shape as RGB.
+
+        Raises:
+            DataError: if it is damaged.
+        """
         number = self._first_view[index] + view
         start, end = self._first_byte[number : number + 2]
         content = self._mapped()[1][start:end]
         if self.manifest["pictures"] == "decoded":
-            width, height = self._size[number]
+            width, height = map(int, self._size[number])
+            if content.size != 3 * width * height:
+                fail(self.folder / INDEX, f"picture {number} has another size; {AGAIN}")
             return Image.fromarray(np.asarray(content).reshape(height, width, 3))
         where = f"{self.folder / PICTURES}, picture {view} of {self.shapes[index]}"
-        return decode_picture(io.BytesIO(content.tobytes()), where)
+        return decode_picture(content.tobytes(), where)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -117,6 +161,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         version = manifest["version"]
+        if version == VERSION:  # what is taken for granted from here on
+            files = [manifest["files"][name] for name in (POINTS, PICTURES, INDEX)]
+            [(int(file["bytes"]), str(file["sha256"])) for file in files]
     except FileNotFoundError:
         fail(path, f"file not found: packing has not ended; {AGAIN}")
     except (OSError, ValueError, KeyError, TypeError) as error:

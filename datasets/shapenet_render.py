@@ -11,10 +11,12 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from datasets.files import check_num_points, fail, read_picture, read_ply
+from datasets.files import check_num_points, fail
 from datasets.modelnet import as_channels
 from datasets.packed import FOLDER as PACKED
 from datasets.packed import MANIFEST, PackedShapes
+from datasets.ply import read_ply
+from datasets.png import read_picture
 from datasets.sampler import Key, split_key
 from datasets.transforms import augment_picture, augment_points
 from utils.seed import PICTURE, POINTS, generator

@@ -74,7 +74,7 @@ def test_read_hdf5_opens_for_reading_only(tmp_path, monkeypatch):
 
 
 def test_read_hdf5_reads_no_more_than_the_rows_asked_for(tmp_path):
-    data = np.zeros((5, 6, 3), np.float32)
+    data = np.arange(90, dtype=np.float32).reshape(5, 6, 3)
     data[0, 0, 0] = data[4, 0, 0] = data[2, 5, 2] = np.nan
     write_hdf5(tmp_path / "a.h5", data=data)
     kept = read_one(tmp_path / "a.h5", rows=range(1, 4), num_points=5)
