@@ -98,3 +98,16 @@ def open_file(path: str | os.PathLike, archive: str | None) -> Iterator[BinaryIO
         if status.st_size == 0:
             fail(path, "the file is empty", archive)
         yield stream
+
+
+def read_bytes(path: str | os.PathLike, archive: str | None, limit: int) -> bytes:
+    """The content of a file of at most `limit` bytes.
+
+    Raises:
+        DataError: if the file is missing, empty or larger.
+    """
+    with open_file(path, archive) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > limit:
+            fail(path, f"has {size} bytes, more than {limit}", archive)
+        return stream.read()

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets.files import fail, open_file, points_all_equal
+from datasets.files import fail, points_all_equal, read_bytes
 
 MAX_HEADER = 1 << 20
 MAX_BYTES = 1 << 30
@@ -74,11 +74,8 @@ def read_ply(path: str | os.PathLike, archive: str | None = None) -> np.ndarray:
             `MAX_BYTES`, without vertices or without x, y and z, if a coordinate is not
             finite, or if all of several points are equal.
     """
-    with open_file(path, archive) as stream:
-        content = stream.read(MAX_BYTES + 1)
+    content = read_bytes(path, archive, MAX_BYTES)
     try:
-        if len(content) > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES} bytes")
         points = _vertices(content)
     except ValueError as error:
         fail(path, f"not a readable PLY file: {error}", archive)
