@@ -132,6 +132,11 @@ def read_shard(
     return arrays, mine.start, len(counted)
 
 
+def label_fields(classes: int) -> dict[str, Field]:
+    """What the files of a classification data set have to hold."""
+    return {"data": POINTS, "label": Field("label", classes)}
+
+
 class LabelledClouds(Dataset):
     """Clouds with one label each, whole or one rank's share of them, in memory.
 
@@ -152,7 +157,7 @@ class LabelledClouds(Dataset):
         shard: tuple[int, int],
         archive: str,
     ) -> None:
-        fields = {"data": POINTS, "label": Field("label", len(class_names))}
+        fields = label_fields(len(class_names))
         arrays, self.start, self.total = read_shard(
             paths, fields, shard, num_points, archive
         )
@@ -177,6 +182,22 @@ def as_channels(points: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(points.T.copy())
 
 
+def split_files(data_root: str | os.PathLike, split: str) -> list[Path]:
+    """ModelNet40's files of a split.
+
+    Raises:
+        DataError: if there are none, or one is missing that the list names.
+    """
+    return find_files(Path(data_root) / FOLDER, split, f"{split}_files.txt", ARCHIVE)
+
+
+def class_names(data_root: str | os.PathLike) -> list[str]:
+    """ModelNet40's classes, the same for both splits, see `find_class_names`."""
+    folder = Path(data_root) / FOLDER
+    everything = sorted(folder.glob("ply_data_t*.h5"))
+    return find_class_names(folder, CLASS_NAMES, everything, ARCHIVE)
+
+
 class ModelNet40(LabelledClouds):
     """ModelNet40 as sampled to 2,048 points in the `modelnet40_ply_hdf5_2048` release.
 
@@ -199,8 +220,5 @@ class ModelNet40(LabelledClouds):
     ) -> None:
         if split not in ("train", "test"):
             raise ValueError(f"split is 'train' or 'test', got {split!r}")
-        folder = Path(data_root) / FOLDER
-        paths = find_files(folder, split, f"{split}_files.txt", ARCHIVE)
-        everything = sorted(folder.glob("ply_data_t*.h5"))
-        names = find_class_names(folder, CLASS_NAMES, everything, ARCHIVE)
-        super().__init__(paths, names, num_points, shard, ARCHIVE)
+        paths = split_files(data_root, split)
+        super().__init__(paths, class_names(data_root), num_points, shard, ARCHIVE)
