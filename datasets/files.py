@@ -28,17 +28,27 @@ class DataError(Exception):
         self.path, self.problem = path, problem or message
 
 
-def how_to_get(archive: str | None = None) -> str:
-    """The sentence that says which commands fetch or generate the data.
+GENERATE = "python -m datasets.synthetic --out data/synthetic --shapes 480"
+
+
+def download(archive: str | None = None) -> str:
+    """The command that fetches a data set.
 
     Args:
         archive: the name ``data/download_data.sh --only`` knows the data set by
             (modelnet40, shapenet, scanobjectnn, shapenetpart); None for all of them.
     """
-    only = f" --only {archive}" if archive else ""
+    return "bash data/download_data.sh" + (f" --only {archive}" if archive else "")
+
+
+def how_to_get(archive: str | None = None) -> str:
+    """The sentence that says which commands fetch or generate the data.
+
+    Args:
+        archive: as of :func:`download`.
+    """
     return (
-        f"Real data: `bash data/download_data.sh{only}`; synthetic data: "
-        "`python -m datasets.synthetic --out data/synthetic --shapes 480`, then "
+        f"Real data: `{download(archive)}`; synthetic data: `{GENERATE}`, then "
         "`--data_root data/synthetic`."
     )
 

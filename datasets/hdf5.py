@@ -51,7 +51,9 @@ def _source(
         fail(path, f"key `{key}` is a link; expected the data themselves", archive)
     source = file.get(key)
     if not isinstance(source, h5py.Dataset):
-        present = ", ".join(sorted(name[:40] for name in islice(file, 20))) or "none"
+        present = (
+            ", ".join(sorted(str(name)[:40] for name in islice(file, 20))) or "none"
+        )
         fail(path, f"key `{key}` not found; keys present: {present}", archive)
     if source.is_virtual or source.external:
         fail(path, f"key `{key}` lies in other files; expected the data here", archive)

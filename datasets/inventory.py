@@ -104,7 +104,7 @@ class Inventory:
     def _line(
         self, archive: str, part: str, found: int | None, title: str = ""
     ) -> Line:
-        title = f"{title or TITLES[archive]} {part}"
+        title = f"{title or TITLES[archive]} {part}".strip()
         line = Line(archive, title, found, self._expected.sizes(archive, part))
         self.lines[title] = line
         return line
@@ -140,7 +140,7 @@ class Inventory:
                 self.jobs.append(Job(checks.check_packed, words, clouds.found))
         if not any((self.root / name).is_dir() for name in (CLOUDS, PICTURES)):
             if not packed:
-                self._line(archive, "clouds", None)
+                self._line(archive, "", None)
             return
         try:
             shapes, views = list_shapes(self.root)
@@ -170,7 +170,7 @@ class Inventory:
         from datasets import modelnet
 
         if not (self.root / modelnet.FOLDER).is_dir():
-            self._line("modelnet40", "train", None)
+            self._line("modelnet40", "", None)
             return
         self._add_labelled(
             "modelnet40",
@@ -228,7 +228,7 @@ class Inventory:
         from datasets import shapenet_part
 
         if not (self.root / shapenet_part.FOLDER).is_dir():
-            self._line("shapenetpart", "train", None)
+            self._line("shapenetpart", "", None)
             return
         for split in ("train", "val", "test"):
             self._add_split(

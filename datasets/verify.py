@@ -27,7 +27,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from datasets.checks import Problem
-from datasets.files import how_to_get
+from datasets.files import GENERATE, download
 from datasets.inventory import TITLES, Inventory, Job, Line
 
 
@@ -102,15 +102,13 @@ def details(lines: Sequence[Line], show: int, any_size: bool) -> list[str]:
             if len(shown) < len(line.problems):
                 text.append(f"  ... {len(line.problems) - len(shown)} more: --show 0")
             texts.append("\n".join(text))
-    for line in lines:
-        # What is damaged may not be counted: nothing is said of such a number.
-        if line.differs and not line.problems and not any_size:
-            sizes = " or ".join(f"{size:,} ({who})" for size, who in line.expected)
-            texts.append(
-                f"{line.title}: {line.found:,} found, expected {sizes}. A subset or "
-                "data of your own may be\n  used as it is, and --any_size accepts it; "
-                "otherwise files are missing or too many."
-            )
+    differing = [line.title for line in lines if line.differs]
+    if differing and not any_size:
+        texts.append(
+            f"other sizes than expected: {', '.join(differing)}.\n"
+            "  This alone is no damage: a subset, or data of your own, may be used as\n"
+            "  it is, and --any_size accepts it. Otherwise something is missing."
+        )
     return texts
 
 
@@ -149,10 +147,15 @@ def verify(
     for text in details(lines, show, any_size):
         print(f"\n{text}")
     wrong = [line for line in lines if line.problems or (line.differs and not any_size)]
-    for name in TITLES:
-        if name in inventory.absent or any(line.archive == name for line in wrong):
-            state = "absent. " if name in inventory.absent else "to get it again. "
-            print(f"\n{TITLES[name]}: {state}{how_to_get(name)}")
+    if asked := [
+        name
+        for name in TITLES
+        if name in inventory.absent or any(line.archive == name for line in wrong)
+    ]:
+        print("\nhow to get what is absent, damaged or missing:")
+        for name in asked:
+            print(f"  {TITLES[name]}: {download(name)}")
+        print(f"  synthetic data: {GENERATE}")
     good = not wrong and not missing
     print("\neverything is in order" if good else "\nnot everything is in order")
     return good

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from plyfile import PlyData
 
 from datasets.ply import read_ply
 from tests.datasets.refusals import open_files, refused
@@ -139,3 +140,59 @@ def test_read_ply_with_a_non_finite_coordinate(tmp_path, bad):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ply_refused(tmp_path / "a.ply", "vertex 2", "non-finite")
+
+
+@pytest.mark.parametrize("kind", ["ascii", "binary_little_endian"])
+def test_read_ply_whose_points_are_all_equal(tmp_path, kind):
+    header = ply_header(kind, 3, extra_element=False)
+    row = b"1 0 2 3 0\n" if kind == "ascii" else struct.pack("<fBffh", 1, 0, 2, 3, 0)
+    (tmp_path / "a.ply").write_bytes(header + row * 3)
+    ply_refused(tmp_path / "a.ply", "all of its 3 points are equal")
+
+
+def test_read_ply_without_vertices_in_binary(tmp_path):
+    header = ply_header("binary_big_endian", 0, extra_element=False)
+    (tmp_path / "a.ply").write_bytes(header)
+    ply_refused(tmp_path / "a.ply", "holds no vertices")
+
+
+def test_read_ply_with_lists_before_the_vertices(tmp_path):
+    lines = ["ply", "format binary_little_endian 1.0", "element strip 2"]
+    lines += ["property uchar a", "property list ushort int ids", "element vertex 2"]
+    lines += [f"property float {axis}" for axis in "xyz"]
+    header = ("\n".join([*lines, "end_header"]) + "\n").encode()
+    body = struct.pack("<BHBHii", 7, 0, 7, 2, -5, 5) + struct.pack("<6f", *range(6))
+    path = tmp_path / "a.ply"
+    path.write_bytes(header + body)
+    np.testing.assert_array_equal(read_ply(path), [[0, 1, 2], [3, 4, 5]])
+    for size in range(len(body)):
+        path.write_bytes(header + body[:size])
+        ply_refused(path, "truncated")
+
+
+@pytest.mark.parametrize("length", ["uint", "int"])
+def test_read_ply_of_a_list_that_claims_more_than_there_is(tmp_path, length):
+    lines = ["ply", "format binary_little_endian 1.0", "element vertex 1"]
+    lines += [f"property float {axis}" for axis in "xyz"]
+    lines += ["element face 1", f"property list {length} double a", "end_header", ""]
+    content = "\n".join(lines).encode() + bytes(12)
+    for claim in (2**31 - 1, 2**32 - 1):
+        (tmp_path / "a.ply").write_bytes(content + claim.to_bytes(4, "little"))
+        ply_refused(tmp_path / "a.ply", "not a readable PLY")
+
+
+@pytest.mark.parametrize("line", ["property float x", "property float y 1", "what"])
+def test_read_ply_with_a_header_line_too_many(tmp_path, line):
+    lines = ["ply", "format ascii 1.0", "element vertex 1"]
+    lines += [*(f"property float {axis}" for axis in "xyz"), line, "end_header"]
+    (tmp_path / "a.ply").write_text("\n".join([*lines, "1 2 3 4"]))
+    ply_refused(tmp_path / "a.ply", "header")
+
+
+def test_read_ply_as_plyfile_does(synthetic_root):
+    paths = sorted(synthetic_root.glob("ShapeNet/*/*.ply"))
+    for path in paths:
+        vertex = PlyData.read(path)["vertex"]
+        expected = np.stack([vertex[axis] for axis in "xyz"], 1)
+        np.testing.assert_array_equal(read_ply(path), expected)
+    assert {path.read_bytes()[11:12] for path in paths} == {b"a", b"b"}  # both kinds
