@@ -6,6 +6,7 @@ PyTorch is not imported here: every process would take seconds and memory for it
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +34,7 @@ def problem(line: str, error: DataError) -> Problem:
 def check_shapes(
     lines: tuple[str, str],
     archive: str,
-    shapes: Sequence[tuple[str, Sequence[str]]],
+    shapes: Sequence[tuple[str, str, Sequence[str]]],
     num_points: int | None,
 ) -> list[Problem]:
     """Read clouds and pictures.
@@ -41,18 +42,18 @@ def check_shapes(
     Args:
         lines: of the table, for clouds and for pictures.
         archive: see `datasets.files.how_to_get`.
-        shapes: of each the path of its PLY, and those of its pictures.
+        shapes: of each the path of its PLY, its pictures' folder, and their names.
         num_points: how many every cloud must have at least; None for any number.
     """
     found = []
-    for cloud, pictures in shapes:
+    for cloud, folder, names in shapes:
         try:
             check_num_points(cloud, len(read_ply(cloud, archive)), num_points)
         except DataError as error:
             found.append(problem(lines[0], error))
-        for picture in pictures:
+        for name in names:
             try:
-                read_picture(picture, archive)
+                read_picture(os.path.join(folder, name), archive)
             except DataError as error:
                 found.append(problem(lines[1], error))
     return found
@@ -96,12 +97,15 @@ def check_digest(
     return []
 
 
-def check_packed(line: str, folder: Path, quick: bool) -> list[Problem]:
+def check_packed(
+    line: str, folder: Path, num_points: int | None, quick: bool
+) -> list[Problem]:
     """Compare the checksums of a packed folder, and look at its clouds.
 
     Args:
         line: of the table.
         folder: ``<data_root>/ShapeNetPacked``.
+        num_points: how many every cloud must have at least; None for any number.
         quick: leave out the checksums.
     """
     try:
@@ -111,9 +115,10 @@ def check_packed(line: str, folder: Path, quick: bool) -> list[Problem]:
     except DataError as error:
         return [problem(line, error)]
     found = []
-    for index in range(len(packed.shapes)):
+    for index, shape in enumerate(packed.shapes):
         try:
-            packed.cloud(index)
+            count = len(packed.cloud(index))
+            check_num_points(f"{folder}, {shape}", count, num_points)
         except DataError as error:
             found.append(problem(line, error))
     return found

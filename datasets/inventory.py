@@ -136,7 +136,7 @@ class Inventory:
             else:
                 clouds.found = len(shapes.shapes)
                 pictures.found = int(shapes.views.sum())
-                words = (clouds.title, folder, self.quick)
+                words = (clouds.title, folder, self.num_points, self.quick)
                 self.jobs.append(Job(checks.check_packed, words, clouds.found))
         if not any((self.root / name).is_dir() for name in (CLOUDS, PICTURES)):
             if not packed:
@@ -159,7 +159,7 @@ class Inventory:
             elif self.quick:
                 names = (names[number % len(names)],)
             cloud = str(self.root / CLOUDS / f"{shape}.ply")
-            paths.append((cloud, [f"{place}/{name}" for name in names]))
+            paths.append((cloud, place, names))
         titles = (clouds.title, pictures.title)
         for start in range(0, len(paths), SHAPES_AT_ONCE):
             some = paths[start : start + SHAPES_AT_ONCE]

@@ -180,7 +180,8 @@ def child(name: str, cases: int, number: int, folder: Path) -> None:
         f"slowest {1000 * count['slowest']:.0f} ms, memory grew by {grown >> 20} MiB",
         flush=True,
     )
-    assert done >= cases and min(count["read"], count["refused"]) > 0
+    assert done >= cases
+    assert cases < 100 or min(count["read"], count["refused"]) > 0
 
 
 def run(name: str, cases: int, number: int) -> bool:

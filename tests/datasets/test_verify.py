@@ -255,6 +255,10 @@ def test_packed_shapes(run, root):
     assert status == 0
     assert line(text, "ShapeNetPacked clouds")[:2] == ["24", "24 generated"]
     assert line(text, "ShapeNetPacked pictures")[:2] == ["576", "576 generated"]
+    status, text = run(
+        *(root, "--num_points", "2049", "--show", "0", "--dataset", "shapenet")
+    )
+    assert status == 1 and text.count("stores 2048 points a shape, fewer") == 24
     content = bytearray((folder / POINTS).read_bytes())
     content[1000] ^= 1
     (folder / POINTS).write_bytes(content)
