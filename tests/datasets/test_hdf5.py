@@ -237,13 +237,18 @@ def test_read_hdf5_follows_no_links(tmp_path):
 
 
 def test_read_hdf5_of_a_chunk_larger_than_the_file(tmp_path):
-    with h5py.File(tmp_path / "a.h5", "w") as file:
+    """To read a row the library allocates the chunk, whatever its claimed size."""
+    path, field = tmp_path / "a.h5", {"label": Field("label")}
+    with h5py.File(path, "w") as file:
         file.create_dataset(
-            "label", (4, 1), "u1", maxshape=(None, 1), chunks=(2**30, 1)
+            "label", data=np.ones(4, "u1"), maxshape=(None,), chunks=(61,)
         )
-    hdf5_refused(
-        tmp_path / "a.h5", "stores no such data", fields={"label": Field("label")}
-    )
+    content = path.read_bytes()
+    old, new = (n.to_bytes(4, "little") + b"\1\0\0\0" for n in (61, 10**9))
+    assert read_one(path, field)["label"].tolist() == [1, 1, 1, 1]
+    assert content.count(old) == 1
+    path.write_bytes(content.replace(old, new))
+    hdf5_refused(path, "stores no such data", fields=field)
 
 
 def test_read_hdf5_names_a_key_of_no_letters(tmp_path):
