@@ -244,10 +244,13 @@ def test_read_hdf5_of_a_chunk_larger_than_the_file(tmp_path):
             "label", data=np.ones(4, "u1"), maxshape=(None,), chunks=(61,)
         )
     content = path.read_bytes()
-    old, new = (n.to_bytes(4, "little") + b"\1\0\0\0" for n in (61, 10**9))
     assert read_one(path, field)["label"].tolist() == [1, 1, 1, 1]
-    assert content.count(old) == 1
-    path.write_bytes(content.replace(old, new))
+    # Its shape, followed by the size of a number; the bytes stored; where it ends.
+    for size, after, times in ((4, b"\1\0\0\0", 1), (8, b"", 2)):
+        old, new = (n.to_bytes(size, "little") + after for n in (61, 10**9))
+        assert content.count(old) == times
+        content = content.replace(old, new)
+    path.write_bytes(content)
     hdf5_refused(path, "stores no such data", fields=field)
 
 
