@@ -247,6 +247,16 @@ def test_labels_out_of_range_without_names(run, root):
         assert ScanObjectNN(root, "test", variant).num_classes == 16
 
 
+def test_an_unreadable_file_puts_no_blame_on_another(run, root):
+    """Its 16 classes, one more than published, are known from no list of names."""
+    path = root / "ScanObjectNN/h5_files/main_split/test_objectdataset.h5"
+    path.write_bytes(b"")
+    _, text = run(root, "--dataset", "scanobjectnn")
+    assert line(text, "ScanObjectNN obj_bg train")[-1] == "ok"
+    assert text.count(f"{path}: the file is empty") == 1
+    assert line(text, "ScanObjectNN obj_bg test")[2:] == ["1", "damaged, size differs"]
+
+
 def test_packed_shapes(run, root):
     folder = pack(root, progress=False)
     shutil.rmtree(root / "ShapeNet")
