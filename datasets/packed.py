@@ -55,8 +55,8 @@ class PackedShapes:
         views: number of pictures of every shape.
 
     Raises:
-        DataError: if a file is missing or not of the size that the manifest gives, or if
-            the index is damaged.
+        DataError: if a file is missing or not of the size that the manifest gives, or
+            if the index is damaged.
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
