@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from datasets.files import check_num_points, fail, open_file
+from datasets.files import check_num_points, fail, open_file, points_all_equal
 
 # Deflate cannot pack more tightly than this, so a larger claim is not backed by data.
 MAX_COMPRESSION = 1100
+MAX_LABELS = 1 << 16  # where a field names no limit
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,11 @@ class Field:
     Attributes:
         kind: "points" (M, P, 3) finite numbers, read as float32; "label" (M,) or (M, 1)
             and "parts" (M, P), whole numbers, read as int64.
-        limit: labels and parts lie in 0 .. limit - 1; None leaves the top open.
+        limit: labels and parts lie in 0 .. limit - 1.
     """
 
     kind: str
-    limit: int | None = None
+    limit: int = MAX_LABELS
 
 
 POINTS = Field("points")
@@ -42,11 +46,18 @@ def _source(
     archive: str | None,
 ) -> h5py.Dataset:
     """The data set under `key`, its shape and the bytes behind it checked."""
+    link = file.get(key, getlink=True)
+    if isinstance(link, h5py.SoftLink | h5py.ExternalLink):
+        fail(path, f"key `{key}` is a link; expected the data themselves", archive)
     source = file.get(key)
     if not isinstance(source, h5py.Dataset):
-        present = ", ".join(sorted(file)) or "none"
+        present = (
+            ", ".join(sorted(str(name)[:40] for name in islice(file, 20))) or "none"
+        )
         fail(path, f"key `{key}` not found; keys present: {present}", archive)
-    shape = source.shape
+    if source.is_virtual or source.external:
+        fail(path, f"key `{key}` lies in other files; expected the data here", archive)
+    shape = source.shape or ()  # None for a data set without any
     fits = {
         "points": len(shape) == 3 and shape[2] == 3,
         "label": len(shape) == 1 or (len(shape) == 2 and shape[1] == 1),
@@ -60,7 +71,12 @@ def _source(
             f"shape {wanted[field.kind]}",
             archive,
         )
-    if source.nbytes > source.id.get_storage_size() * MAX_COMPRESSION:
+    if 0 in shape:
+        fail(path, f"key `{key}` has shape {shape}, which holds nothing", archive)
+    # Nor can there be more behind it than the file is long, whatever its index says.
+    stored = min(source.id.get_storage_size(), os.path.getsize(path))
+    chunk = math.prod(source.chunks or ()) * source.dtype.itemsize
+    if max(source.nbytes, chunk) > stored * MAX_COMPRESSION:
         fail(
             path, f"key `{key}` claims shape {shape}, but stores no such data", archive
         )
@@ -87,7 +103,7 @@ def _read_rows(
         values = source[rows.start : rows.stop]
         flat = field.kind == "label"
         values = values.reshape(-1) if flat else values[:, :num_points]
-        top = np.inf if field.limit is None else field.limit - 1
+        top = field.limit - 1
         good = (values >= 0) & (values <= top)
         if values.dtype.kind == "f":
             good &= values == np.floor(values)
@@ -95,7 +111,50 @@ def _read_rows(
     if not good.all():
         row = rows.start + int(np.argwhere(~good)[0, 0])
         fail(path, f"key `{key}`, row {row} has {problem}", archive)
-    return values if field.kind == "points" else values.astype(np.int64)
+    if field.kind != "points":
+        return values.astype(np.int64)
+    equal = points_all_equal(values)
+    if equal.any():
+        row = rows.start + int(equal.argmax())
+        fail(path, f"key `{key}`, row {row}: all of its points are equal", archive)
+    return values
+
+
+@contextmanager
+def _opened(
+    path: str | os.PathLike, fields: Mapping[str, Field], archive: str | None
+) -> Iterator[tuple[dict[str, h5py.Dataset], int, int | None]]:
+    """The checked data sets of a file, its rows, and its points a row if it has any.
+
+    What the library raises while the file is open is the file's fault.
+    """
+    with open_file(path, archive):  # a missing or empty file is told apart here
+        pass
+    try:
+        with h5py.File(path, "r") as file:
+            sources = {k: _source(path, file, k, fields[k], archive) for k in fields}
+            stored = {s.shape[0] for s in sources.values()}
+            clouds = {
+                s.shape[1] for k, s in sources.items() if fields[k].kind != "label"
+            }
+            if len(stored) > 1 or len(clouds) > 1:
+                shapes = ", ".join(f"{k} {s.shape}" for k, s in sources.items())
+                fail(path, f"shapes do not agree: {shapes}", archive)
+            yield sources, stored.pop(), clouds.pop() if clouds else None
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        fail(path, f"not a readable HDF5 file ({error})", archive)
+
+
+def count_rows(
+    path: str | os.PathLike, fields: Mapping[str, Field], archive: str | None = None
+) -> int:
+    """How many rows a file has, its keys and shapes checked but no value read.
+
+    Raises:
+        DataError: as `read_hdf5`.
+    """
+    with _opened(path, fields, archive) as (_, count, _):
+        return count
 
 
 def read_hdf5(
@@ -130,36 +189,18 @@ def read_hdf5(
     pieces: dict[str, list[np.ndarray]] = {key: [] for key in fields}
     first = 0  # row of the concatenation that the file begins with
     for path in paths:
-        with open_file(path, archive):  # a missing or empty file is told apart here
-            pass
-        try:
-            with h5py.File(path, "r") as file:
-                sources = {
-                    k: _source(path, file, k, fields[k], archive) for k in fields
-                }
-                stored = {s.shape[0] for s in sources.values()}
-                clouds = {
-                    s.shape[1] for k, s in sources.items() if fields[k].kind != "label"
-                }
-                if len(stored) > 1 or len(clouds) > 1:
-                    shapes = ", ".join(f"{k} {s.shape}" for k, s in sources.items())
-                    fail(path, f"shapes do not agree: {shapes}", archive)
-                count = stored.pop()
-                wanted = range(count)
-                if rows is not None:
-                    wanted = range(
-                        min(max(rows.start - first, 0), count),
-                        min(max(rows.stop - first, 0), count),
-                    )
-                take = check_num_points(path, clouds.pop(), num_points) if clouds else 0
-                arrays = {
-                    key: _read_rows(
-                        path, key, source, fields[key], wanted, take, archive
-                    )
-                    for key, source in sources.items()
-                }
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-            fail(path, f"not a readable HDF5 file ({error})", archive)
+        with _opened(path, fields, archive) as (sources, count, clouds):
+            wanted = range(count)
+            if rows is not None:
+                wanted = range(
+                    min(max(rows.start - first, 0), count),
+                    min(max(rows.stop - first, 0), count),
+                )
+            take = check_num_points(path, clouds, num_points) if clouds else 0
+            arrays = {
+                key: _read_rows(path, key, source, fields[key], wanted, take, archive)
+                for key, source in sources.items()
+            }
         if check is not None:
             bad, problem = check(arrays)
             if bad.any():

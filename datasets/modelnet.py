@@ -64,8 +64,12 @@ def find_class_names(
 ) -> list[str]:
     """The names in `folder`/shape_names.txt, else the published ones.
 
-    Where `files` hold labels beyond the published names, the classes are called by
-    their numbers. `files` should be those of all splits, so that these agree.
+    Where `files` hold labels beyond the published names, and shapes of every class up
+    to the largest, the classes are called by their numbers. `files` should be those of
+    all splits, so that these agree.
+
+    Raises:
+        DataError: if a file is damaged, or a label is out of range.
     """
     listed = folder / "shape_names.txt"
     if listed.is_file():
@@ -75,9 +79,18 @@ def find_class_names(
             fail(listed, "lists no class names", archive)
         return names
     labels = read_hdf5(files, {"label": Field("label")}, archive=archive)["label"]
-    classes = int(labels.max(initial=0)) + 1
+    present = np.unique(labels)
+    classes = int(present.max(initial=0)) + 1
     if classes <= len(published):
         return list(published)
+    if len(present) < classes:
+        # A damaged label must not become a class of its own.
+        fail(
+            folder,
+            f"a shape has label {classes - 1}, expected 0 .. {len(published) - 1}, or "
+            "without gaps up to the largest; shape_names.txt may name other classes",
+            archive,
+        )
     return [str(label) for label in range(classes)]
 
 
@@ -119,6 +132,11 @@ def read_shard(
     return arrays, mine.start, len(counted)
 
 
+def label_fields(classes: int) -> dict[str, Field]:
+    """What the files of a classification data set have to hold."""
+    return {"data": POINTS, "label": Field("label", classes)}
+
+
 class LabelledClouds(Dataset):
     """Clouds with one label each, whole or one rank's share of them, in memory.
 
@@ -139,7 +157,7 @@ class LabelledClouds(Dataset):
         shard: tuple[int, int],
         archive: str,
     ) -> None:
-        fields = {"data": POINTS, "label": Field("label", len(class_names))}
+        fields = label_fields(len(class_names))
         arrays, self.start, self.total = read_shard(
             paths, fields, shard, num_points, archive
         )
@@ -164,6 +182,22 @@ def as_channels(points: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(points.T.copy())
 
 
+def split_files(data_root: str | os.PathLike, split: str) -> list[Path]:
+    """ModelNet40's files of a split.
+
+    Raises:
+        DataError: if there are none, or one is missing that the list names.
+    """
+    return find_files(Path(data_root) / FOLDER, split, f"{split}_files.txt", ARCHIVE)
+
+
+def class_names(data_root: str | os.PathLike) -> list[str]:
+    """ModelNet40's classes, the same for both splits, see `find_class_names`."""
+    folder = Path(data_root) / FOLDER
+    everything = sorted(folder.glob("ply_data_t*.h5"))
+    return find_class_names(folder, CLASS_NAMES, everything, ARCHIVE)
+
+
 class ModelNet40(LabelledClouds):
     """ModelNet40 as sampled to 2,048 points in the `modelnet40_ply_hdf5_2048` release.
 
@@ -186,8 +220,5 @@ class ModelNet40(LabelledClouds):
     ) -> None:
         if split not in ("train", "test"):
             raise ValueError(f"split is 'train' or 'test', got {split!r}")
-        folder = Path(data_root) / FOLDER
-        paths = find_files(folder, split, f"{split}_files.txt", ARCHIVE)
-        everything = sorted(folder.glob("ply_data_t*.h5"))
-        names = find_class_names(folder, CLASS_NAMES, everything, ARCHIVE)
-        super().__init__(paths, names, num_points, shard, ARCHIVE)
+        paths = split_files(data_root, split)
+        super().__init__(paths, class_names(data_root), num_points, shard, ARCHIVE)

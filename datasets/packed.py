@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import json
 import os
 import sys
@@ -32,7 +31,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from datasets.files import DataError, decode_picture, fail, read_picture, read_ply
+from datasets.files import DataError, fail, points_all_equal
+from datasets.ply import read_ply
+from datasets.png import decode_picture, read_picture
 
 FOLDER = "ShapeNetPacked"
 POINTS, PICTURES, INDEX = "points.f4", "pictures.u1", "index.npz"
@@ -54,23 +55,27 @@ class PackedShapes:
         views: number of pictures of every shape.
 
     Raises:
-        DataError: if a file is missing, or not of the size that the manifest gives.
+        DataError: if a file is missing or not of the size that the manifest gives, or
+            if the index is damaged.
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder)
-        for name, wanted in self.manifest["files"].items():
-            path = self.folder / name
+        for name in (POINTS, PICTURES, INDEX):
+            path, wanted = self.folder / name, self.manifest["files"][name]["bytes"]
             if not path.is_file():
                 fail(path, f"file not found; {AGAIN}")
-            if path.stat().st_size != wanted["bytes"]:
+            if path.stat().st_size != wanted:
                 fail(
                     path,
-                    f"has {path.stat().st_size} bytes instead of {wanted['bytes']}; "
-                    + AGAIN,
+                    f"has {path.stat().st_size} bytes instead of {wanted}; {AGAIN}",
                 )
-        with np.load(self.folder / INDEX, allow_pickle=False) as index:
+        path = self.folder / INDEX
+        # It points into the other two, which are too large to be summed up here.
+        if checksum(path) != self.manifest["files"][INDEX]["sha256"]:
+            fail(path, f"is damaged: another SHA-256; {AGAIN}")
+        with np.load(path, allow_pickle=False) as index:
             self.shapes: list[str] = index["shapes"].tolist()
             self._first_point = index["first_point"]  # (S + 1,)
             self._first_view = index["first_view"]  # (S + 1,)
@@ -91,12 +96,26 @@ class PackedShapes:
         return self._maps
 
     def cloud(self, index: int) -> np.ndarray:
-        """(N, 3) float32 of a shape: a view of the file, not to be written to."""
+        """(N, 3) float32 of a shape: a view of the file, not to be written to.
+
+        Raises:
+            DataError: if a coordinate is not finite, or all points are equal.
+        """
         start, end = self._first_point[index : index + 2]
-        return np.asarray(self._mapped()[0][start:end])
+        points = np.asarray(self._mapped()[0][start:end])
+        finite = np.isfinite(points).all()
+        if not finite or points_all_equal(points):
+            where = f"{self.folder / POINTS}, {self.shapes[index]}"
+            problem = "equal points only" if finite else "a non-finite coordinate"
+            fail(where, f"has {problem}; {AGAIN}")
+        return points
 
     def picture(self, index: int, view: int) -> Image.Image:
-        """A picture of a shape as RGB."""
+        """A picture of a shape as RGB.
+
+        Raises:
+            DataError: if it is damaged.
+        """
         number = self._first_view[index] + view
         start, end = self._first_byte[number : number + 2]
         content = self._mapped()[1][start:end]
@@ -104,7 +123,7 @@ class PackedShapes:
             width, height = self._size[number]
             return Image.fromarray(np.asarray(content).reshape(height, width, 3))
         where = f"{self.folder / PICTURES}, picture {view} of {self.shapes[index]}"
-        return decode_picture(io.BytesIO(content.tobytes()), where)
+        return decode_picture(content.tobytes(), where)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -117,6 +136,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         version = manifest["version"]
+        if version == VERSION:  # what is taken for granted from here on
+            files = [manifest["files"][name] for name in (POINTS, PICTURES, INDEX)]
+            [(int(file["bytes"]), str(file["sha256"])) for file in files]
+            if manifest["pictures"] not in KINDS:
+                raise ValueError(f"pictures are {manifest['pictures']!r}")
     except FileNotFoundError:
         fail(path, f"file not found: packing has not ended; {AGAIN}")
     except (OSError, ValueError, KeyError, TypeError) as error:

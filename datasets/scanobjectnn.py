@@ -37,6 +37,30 @@ def candidates(
     return places
 
 
+def split_file(data_root: str | os.PathLike, split: str, variant: str) -> Path:
+    """The file of a split: the first of the candidates that is there.
+
+    Raises:
+        DataError: if none is.
+    """
+    first, *others = places = candidates(data_root, split, variant)
+    found = next((path for path in places if path.is_file()), None)
+    if found is None:
+        looked = ", ".join(str(path) for path in others)
+        fail(first, f"file not found ({variant}, {split}), nor {looked}", ARCHIVE)
+    return found
+
+
+def class_names(data_root: str | os.PathLike, variant: str) -> list[str]:
+    """A variant's classes, the same for both splits, see `find_class_names`."""
+    found = [
+        next((p for p in candidates(data_root, split, variant) if p.is_file()), None)
+        for split in ("train", "test")
+    ]
+    files = [path for path in found if path is not None]
+    return find_class_names(files[0].parent, CLASS_NAMES, files, ARCHIVE)
+
+
 class ScanObjectNN(LabelledClouds):
     """ScanObjectNN, one of its variants, in whichever layout is there.
 
@@ -66,17 +90,6 @@ class ScanObjectNN(LabelledClouds):
             raise ValueError(
                 f"--variant is one of {', '.join(VARIANTS)}, got {variant!r}"
             )
-        found = {
-            part: next(
-                (p for p in candidates(data_root, part, variant) if p.is_file()), None
-            )
-            for part in ("train", "test")
-        }
-        path = found[split]
-        if path is None:
-            first, *others = candidates(data_root, split, variant)
-            looked = ", ".join(str(p) for p in others)
-            fail(first, f"file not found ({variant}, {split}), nor {looked}", ARCHIVE)
-        everything = [p for p in found.values() if p is not None]
-        names = find_class_names(path.parent, CLASS_NAMES, everything, ARCHIVE)
+        path = split_file(data_root, split, variant)
+        names = class_names(data_root, variant)
         super().__init__([path], names, num_points, shard, ARCHIVE)

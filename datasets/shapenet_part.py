@@ -60,6 +60,16 @@ def foreign_parts(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, str]:
     return bad.any(axis=1), "a part that does not belong to its category"
 
 
+def split_files(data_root: str | os.PathLike, split: str) -> list[Path]:
+    """The files of the train, val or test split.
+
+    Raises:
+        DataError: if there are none, or one is missing that the list names.
+    """
+    folder = Path(data_root) / FOLDER
+    return find_files(folder, split, f"{split}_hdf5_file_list.txt", ARCHIVE)
+
+
 class ShapeNetPart(Dataset):
     """ShapeNetPart as released in HDF5, whole or one rank's share of it, in memory.
 
@@ -104,7 +114,7 @@ class ShapeNetPart(Dataset):
         folder = Path(data_root) / FOLDER
         paths = []
         for part in ("train", "val") if split == "trainval" else (split,):
-            paths += find_files(folder, part, f"{part}_hdf5_file_list.txt", ARCHIVE)
+            paths += split_files(data_root, part)
         keep = None if class_choice is None else CATEGORIES.index(class_choice)
         arrays, self.start, self.total = read_shard(
             paths, FIELDS, shard, num_points, ARCHIVE, keep, foreign_parts

@@ -11,10 +11,12 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from datasets.files import check_num_points, fail, read_picture, read_ply
+from datasets.files import check_num_points, fail
 from datasets.modelnet import as_channels
 from datasets.packed import FOLDER as PACKED
 from datasets.packed import MANIFEST, PackedShapes
+from datasets.ply import read_ply
+from datasets.png import read_picture
 from datasets.sampler import Key, split_key
 from datasets.transforms import augment_picture, augment_points
 from utils.seed import PICTURE, POINTS, generator
@@ -41,6 +43,39 @@ def _scan(folder: str | os.PathLike) -> list[os.DirEntry]:
 
 def _named(entries: list[os.DirEntry], ending: str) -> tuple[str, ...]:
     return tuple(e.name for e in entries if e.name.lower().endswith(ending))
+
+
+def rendering(data_root: str | os.PathLike, shape: str) -> str:
+    """The folder of a shape's pictures."""
+    return os.path.join(data_root, PICTURES, shape, "rendering")
+
+
+def list_shapes(
+    data_root: str | os.PathLike,
+) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The shapes that have a PLY, "<synset>/<model>", and their pictures' names.
+
+    Raises:
+        DataError: if a folder is missing, or there are no shapes.
+    """
+    clouds = Path(data_root) / CLOUDS
+    for folder in (clouds, Path(data_root) / PICTURES):
+        if not folder.is_dir():
+            fail(folder, "folder not found", ARCHIVE)
+    shapes, all_views = [], []
+    # Nearly all shapes have the same picture names: keep one tuple for them all.
+    shared: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for synset in _scan(clouds):
+        for name in sorted(
+            file[: -len(".ply")] for file in _named(_scan(synset.path), ".ply")
+        ):
+            shape = f"{synset.name}/{name}"
+            views = _named(_scan(rendering(data_root, shape)), ".png")
+            shapes.append(shape)
+            all_views.append(shared.setdefault(views, views))
+    if not shapes:
+        fail(clouds / "<synset>" / "<model>.ply", "no such file", ARCHIVE)
+    return shapes, all_views
 
 
 class ShapeNetRender(Dataset):
@@ -96,20 +131,7 @@ class ShapeNetRender(Dataset):
             self._index()
 
     def _index(self) -> None:
-        for folder in (self.clouds, self.renderings):
-            if not folder.is_dir():
-                fail(folder, "folder not found", ARCHIVE)
-        # Nearly all shapes have the same picture names: keep one tuple for them all.
-        shared: dict[tuple[str, ...], tuple[str, ...]] = {}
-        for synset in _scan(self.clouds):
-            for name in sorted(
-                file[: -len(".ply")] for file in _named(_scan(synset.path), ".ply")
-            ):
-                views = _named(_scan(self._rendering(f"{synset.name}/{name}")), ".png")
-                self.shapes.append(f"{synset.name}/{name}")
-                self._views.append(shared.setdefault(views, views))
-        if not self.shapes:
-            fail(self.clouds / "<synset>" / "<model>.ply", "no such file", ARCHIVE)
+        self.shapes, self._views = list_shapes(self.clouds.parent)
         bare = [s for s, v in zip(self.shapes, self._views, strict=True) if not v]
         if bare:
             some = ", ".join(self._rendering(shape) for shape in bare[:3])
@@ -121,7 +143,7 @@ class ShapeNetRender(Dataset):
             )
 
     def _rendering(self, shape: str) -> str:
-        return os.path.join(self.renderings, shape, "rendering")
+        return rendering(self.clouds.parent, shape)
 
     def cloud_path(self, index: int) -> Path:
         """The PLY of a shape."""

@@ -74,7 +74,7 @@ def test_read_hdf5_opens_for_reading_only(tmp_path, monkeypatch):
 
 
 def test_read_hdf5_reads_no_more_than_the_rows_asked_for(tmp_path):
-    data = np.zeros((5, 6, 3), np.float32)
+    data = np.arange(90, dtype=np.float32).reshape(5, 6, 3)
     data[0, 0, 0] = data[4, 0, 0] = data[2, 5, 2] = np.nan
     write_hdf5(tmp_path / "a.h5", data=data)
     kept = read_one(tmp_path / "a.h5", rows=range(1, 4), num_points=5)
@@ -151,6 +151,12 @@ def test_read_hdf5_without_a_key(tmp_path):
         ({"pid": np.full((5, 6), 50)}, "`pid`, row 0 has a value"),
         ({"data": np.full((5, 6, 3), np.nan)}, "`data`, row 0 has a non-finite"),
         ({"data": np.full((5, 6, 3), 1e39)}, "`data`, row 0 has a non-finite"),
+        ({"data": np.full((5, 6, 3), 2.0)}, "row 0: all of its points are equal"),
+        ({"data": np.zeros((5, 0, 3))}, "which holds nothing"),
+        ({"data": np.zeros((0, 6, 3))}, "which holds nothing"),
+        ({"label": np.full(5, 2**64 - 1, np.uint64)}, "`label`, row 0 has a value"),
+        ({"label": h5py.Empty("f4")}, "`label` holds float32 of shape ()"),
+        ({"data": np.zeros((5, 6, 3), "c8")}, "`data` holds complex64"),
     ],
 )
 def test_read_hdf5_that_holds_something_else(tmp_path, replaced, problem):
@@ -191,3 +197,66 @@ def test_read_hdf5_names_the_file_of_several_that_is_damaged(tmp_path):
     write_hdf5(paths[1], label=np.array([0, 0, 99, 0, 0]))
     with pytest.raises(DataError, match=r"b\.h5: key `label`, row 2 "):
         read_hdf5(paths, FIELDS)
+
+
+def test_read_hdf5_takes_a_label_without_a_limit_for_what_it_is(tmp_path):
+    for number in (1e30, 2.0**40):
+        write_hdf5(tmp_path / "a.h5", label=np.full(5, number))
+        hdf5_refused(
+            tmp_path / "a.h5", "row 0 has a value", fields={"label": Field("label")}
+        )
+
+
+def test_read_hdf5_follows_no_links(tmp_path):
+    """Data that lie elsewhere, in whatever way HDF5 has for it, are not read."""
+    write_hdf5(tmp_path / "other.h5")
+    raw = tmp_path / "raw"
+    raw.write_bytes(np.arange(90, dtype=np.float32).tobytes())
+    path, shape = tmp_path / "a.h5", (5, 6, 3)
+    virtual = h5py.VirtualLayout(shape, "f4")
+    virtual[:] = h5py.VirtualSource(tmp_path / "other.h5", "data", shape)
+    ways = {
+        "is a link": lambda file: file.__setitem__(
+            "data", h5py.ExternalLink(tmp_path / "other.h5", "/data")
+        ),
+        "a link": lambda file: file.__setitem__("data", h5py.SoftLink("/elsewhere")),
+        "lies in other files": lambda file: file.create_virtual_dataset(
+            "data", virtual
+        ),
+        "lies in": lambda file: file.create_dataset(
+            "data", shape, "f4", external=[(raw, 0, 360)]
+        ),
+    }
+    for problem, write in ways.items():
+        write_hdf5(path, data=None)
+        with h5py.File(path, "a") as file:
+            write(file)
+            if problem == "a link":
+                file["elsewhere"] = np.ones(shape)
+        hdf5_refused(path, problem)
+
+
+def test_read_hdf5_of_a_chunk_larger_than_the_file(tmp_path):
+    """To read a row the library allocates the chunk, whatever its claimed size."""
+    path, field = tmp_path / "a.h5", {"label": Field("label")}
+    with h5py.File(path, "w") as file:
+        file.create_dataset(
+            "label", data=np.ones(4, "u1"), maxshape=(None,), chunks=(61,)
+        )
+    content = path.read_bytes()
+    assert read_one(path, field)["label"].tolist() == [1, 1, 1, 1]
+    # Its shape, followed by the size of a number; the bytes stored; where it ends.
+    for size, after, times in ((4, b"\1\0\0\0", 1), (8, b"", 2)):
+        old, new = (n.to_bytes(size, "little") + after for n in (61, 10**9))
+        assert content.count(old) == times
+        content = content.replace(old, new)
+    path.write_bytes(content)
+    hdf5_refused(path, "stores no such data", fields=field)
+
+
+def test_read_hdf5_names_a_key_of_no_letters(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x" * 1000] = 1
+        file[b"\xff\xfe"] = 1
+    message = hdf5_refused(tmp_path / "a.h5", "key `data` not found")
+    assert len(message) < 600

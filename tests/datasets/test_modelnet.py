@@ -115,7 +115,7 @@ def test_the_first_points_are_taken(root):
 def test_1024_points_stored(tmp_path):
     folder_of(tmp_path).mkdir()
     with h5py.File(folder_of(tmp_path) / "ply_data_test0.h5", "w") as file:
-        file["data"] = np.zeros((2, 1024, 3), np.float64)
+        file["data"] = np.arange(2 * 1024 * 3.0).reshape(2, 1024, 3)
         file["label"] = [1, 2]
     assert ModelNet40(tmp_path, "test").points.shape == (2, 1024, 3)
     assert ModelNet40(tmp_path, "test", 1024).points.shape == (2, 1024, 3)
@@ -129,10 +129,13 @@ def test_without_the_lists_of_names_and_files(root):
     data = ModelNet40(root, "train")
     assert len(data) == 12 and data.class_names == list(CLASS_NAMES)
     # Labels beyond the published ones: numbers, the same in both splits and all ranks.
-    write(folder_of(root) / "ply_data_test0.h5", 4, labels=[3, 3, 44, 3])
+    write(folder_of(root) / "ply_data_test0.h5", 45, labels=range(45))
     for split, shard in (("train", (0, 1)), ("test", (0, 2)), ("test", (1, 2))):
         data = ModelNet40(root, split, shard=shard)
         assert data.class_names == [str(i) for i in range(45)]
+    # One that leaves a gap is damaged.
+    write(folder_of(root) / "ply_data_test0.h5", 4, labels=[3, 3, 200, 3])
+    refused(root, str(folder_of(root)), "label 200", "0 .. 39", "shape_names.txt")
 
 
 def test_other_names(root):

@@ -102,7 +102,8 @@ def test_a_complete_folder_is_not_packed_again_unasked(root: Path) -> None:
 def test_damage_is_found(root: Path) -> None:
     folder = pack(root, progress=False)
     path = folder / packed.POINTS
-    content = bytearray(path.read_bytes())
+    whole = path.read_bytes()
+    content = bytearray(whole)
     content[100] ^= 1
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"points\.f4: is damaged: another SHA-256"):
@@ -113,7 +114,22 @@ def test_damage_is_found(root: Path) -> None:
     path.unlink()
     with pytest.raises(DataError, match=r"points\.f4: file not found"):
         ShapeNetRender(root, None)
+    path.write_bytes(whole)
+    ShapeNetRender(root, None)
+    for at in range(0, (folder / packed.INDEX).stat().st_size, 499):
+        index = bytearray((folder / packed.INDEX).read_bytes())
+        index[at] ^= 1
+        (folder / packed.INDEX).write_bytes(index)
+        with pytest.raises(DataError, match=r"index\.npz: is damaged: another SHA-256"):
+            ShapeNetRender(root, None)
+        index[at] ^= 1
+        (folder / packed.INDEX).write_bytes(index)
     manifest = folder / packed.MANIFEST
+    content = json.loads(manifest.read_text())
+    for wrong in ({"pictures": "none"}, {"files": {}}, {"files": []}):
+        manifest.write_text(json.dumps(content | wrong))
+        with pytest.raises(DataError, match="not a readable manifest"):
+            ShapeNetRender(root, None)
     manifest.write_text(json.dumps({"version": 9}))
     with pytest.raises(DataError, match="is of version 9"):
         ShapeNetRender(root, None)

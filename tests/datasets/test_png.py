@@ -1,0 +1,103 @@
+"""PNG: what is read, and what each kind of damage says."""
+
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.png import read_picture
+from tests.datasets.fuzz_seeds import png
+from tests.datasets.refusals import open_files, refused
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 4), dtype=np.uint8)
+PIXELS[0, 0] = (10, 200, 30, 0)  # invisible, but its colour is what counts
+
+
+def read_pixels(path):
+    before = open_files()
+    image = read_picture(path)
+    assert open_files() == before
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def test_read_picture_drops_alpha_and_does_not_composite(tmp_path):
+    Image.fromarray(PIXELS).save(tmp_path / "rgba.png")
+    Image.fromarray(PIXELS[..., :3]).save(tmp_path / "rgb.png")
+    for name in ("rgba.png", "rgb.png"):
+        np.testing.assert_array_equal(read_pixels(tmp_path / name), PIXELS[..., :3])
+
+
+def test_read_picture_of_other_modes(tmp_path):
+    grey = PIXELS[..., 0]
+    repeated = np.repeat(grey[..., None], 3, axis=2)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(PIXELS[..., [0, 3]]).save(tmp_path / "grey_alpha.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "grey16.png")
+    for name in ("grey", "grey_alpha", "grey16"):
+        np.testing.assert_array_equal(read_pixels(tmp_path / f"{name}.png"), repeated)
+    palette = Image.fromarray(PIXELS[..., :3]).quantize(8)
+    palette.save(tmp_path / "palette.png", transparency=0)
+    np.testing.assert_array_equal(
+        read_pixels(tmp_path / "palette.png"), np.asarray(palette.convert("RGB"))
+    )
+    Image.fromarray(grey > 99).save(tmp_path / "bits.png")
+    np.testing.assert_array_equal(
+        read_pixels(tmp_path / "bits.png"), 255 * (repeated > 99)
+    )
+
+
+def picture_refused(path, *texts):
+    return refused(read_picture, path, *texts, archive="shapenet")
+
+
+def test_read_picture_that_is_missing_empty_or_none(tmp_path):
+    picture_refused(tmp_path / "00.png", "file not found")
+    (tmp_path / "00.png").touch()
+    picture_refused(tmp_path / "00.png", "empty")
+    (tmp_path / "00.png").write_text("<html>404</html>")
+    picture_refused(tmp_path / "00.png", "not a readable picture", "unknown format")
+
+
+def test_read_picture_cut_anywhere(tmp_path):
+    Image.fromarray(PIXELS).save(tmp_path / "whole.png")
+    content = (tmp_path / "whole.png").read_bytes()
+    for size in range(1, len(content)):
+        (tmp_path / "cut.png").write_bytes(content[:size])
+        picture_refused(tmp_path / "cut.png", "not a readable picture")
+    (tmp_path / "cut.png").write_bytes(content + b"what follows does not matter")
+    np.testing.assert_array_equal(read_pixels(tmp_path / "cut.png"), PIXELS[..., :3])
+
+
+def test_read_picture_with_any_byte_altered(tmp_path):
+    Image.fromarray(PIXELS).save(tmp_path / "whole.png")
+    content = (tmp_path / "whole.png").read_bytes()
+    for at in range(len(content)):
+        altered = bytearray(content)
+        altered[at] ^= 1
+        (tmp_path / "altered.png").write_bytes(altered)
+        picture_refused(tmp_path / "altered.png", "not a readable picture")
+
+
+def test_read_picture_of_16_bit_colours(tmp_path):
+    rows = PIXELS[..., :3].astype(">u2") * 257
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    (tmp_path / "a.png").write_bytes(png(7, 5, 16, 2, data))
+    np.testing.assert_array_equal(read_pixels(tmp_path / "a.png"), PIXELS[..., :3])
+
+
+@pytest.mark.parametrize("kind", ["EPS", "JPEG", "GIF", "TIFF", "PPM"])
+def test_only_a_png_is_read_under_its_name(tmp_path, kind):
+    Image.fromarray(PIXELS[..., :3]).save(tmp_path / "a.png", kind)
+    picture_refused(tmp_path / "a.png", "unknown format, expected PNG")
+
+
+@pytest.mark.parametrize("side", [9000, 30_000, 2**31 - 1])
+def test_read_picture_of_absurd_dimensions(tmp_path, side):
+    content = png(side, side, 8, 2, zlib.compress(bytes(1000)))
+    (tmp_path / "bomb.png").write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        picture_refused(tmp_path / "bomb.png", "not a readable picture", "pixels")
