@@ -60,6 +60,8 @@ def training_step(name: str) -> Step:
     gradients = {name: p.grad for name, p in module.named_parameters()}
     missing = [name for name, grad in gradients.items() if grad is None]
     assert not missing, f"no gradient: {missing}"
+    # Copies: with each view of DDP's buffers all of a buffer would be pickled.
+    gradients = {name: grad.clone() for name, grad in gradients.items()}
     return torch.stack(losses).detach(), gradients, dict(module.named_buffers())
 
 
