@@ -77,9 +77,7 @@ def _open(
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
-    # Before `init`, which may have something to print: no line but ours, no prompt.
-    wandb.setup(wandb.Settings(silent=True))
-    url, run = arguments["wb_url"], None
+    url = arguments["wb_url"]
     options = {
         "project": "CrossPoint",
         "name": arguments["exp_name"],
@@ -95,25 +93,28 @@ def _open(
             finish_timeout_raises=True,
         ),
     }
+
+    def init(mode: str) -> Any:
+        # `init` itself would print, and ask for a key, before it reads its settings.
+        wandb.setup(wandb.Settings(silent=True))
+        return wandb.init(mode=mode, **options)
+
+    run = None
     if arguments["wandb"] == "online":
-        trouble = _trouble_with(url)
-        if trouble is None:
-            try:
-                run = wandb.init(mode="online", **options)
-            except (wandb.errors.UsageError, wandb.errors.AuthenticationError) as error:
-                login = f"set WANDB_API_KEY, or 'wandb login --host {url}'"
-                trouble = f"{_line(error)} ({login})"
-            except Exception as error:
-                trouble = _line(error)
-        if run is None:
-            command = f"WANDB_BASE_URL={url} wandb sync {folder / 'wandb'}"
-            say(
-                f"W&B is offline for this run: {trouble}; to upload it later: {command}"
-            )
+        try:
+            _ask(url)
+            run = init("online")
+        except Exception as error:
+            trouble = _line(error)
+            keyless = wandb.errors.UsageError, wandb.errors.AuthenticationError
+            if isinstance(error, keyless):
+                trouble += f" (set WANDB_API_KEY, or 'wandb login --host {url}')"
+            later = f"WANDB_BASE_URL={url} wandb sync {folder / 'wandb'}"
+            say(f"W&B is offline for this run: {trouble}; to upload it later: {later}")
             with contextlib.suppress(SystemExit):
-                wandb.teardown()  # its process still holds the run's id
+                wandb.teardown()  # its process may still hold the run's id
     if run is None:
-        run = wandb.init(mode="offline", **options)
+        run = init("offline")
     place = folder / "wandb" / Path(run.dir).parent.name
     command = f"WANDB_BASE_URL={url} wandb sync --include-online {place}"
     return WandbRun(run, say, f"what is on disk can be uploaded: {command}")
@@ -122,35 +123,38 @@ def _open(
 def _run_id(folder: Path, resumed: bool) -> str:
     """The name by which W&B knows the run, kept in ``folder``."""
     path = folder / "run_id"
-    if resumed and path.is_file():
-        return path.read_text().strip()
-    folder.mkdir(exist_ok=True)
-    path.write_text(secrets.token_hex(4))
-    return path.read_text()
+    name = path.read_text().strip() if resumed and path.is_file() else ""
+    if not name:
+        name = secrets.token_hex(4)
+        folder.mkdir(exist_ok=True)
+        path.write_text(name + "\n")
+    return name
 
 
-def _trouble_with(url: str) -> str | None:
-    """Why nothing can be recorded at ``url``; None if something there answers.
+def _ask(url: str) -> None:
+    """Ask a server for anything; W&B itself would try for long before it gave up.
 
-    W&B itself would try for a long time before it gave up.
+    Raises:
+        ConnectionError: if it does not answer, or with a failure of its own.
     """
-    # As W&B does: a proxy is not asked for this machine's own servers.
+    # As W&B does: no proxy is asked for what this machine serves itself.
     own = urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
-    proxies = urllib.request.ProxyHandler({} if own else None)
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({} if own else None)
+    )
     try:
         request = urllib.request.Request(
             url.rstrip("/") + "/graphql",
             data=b'{"query": "{__typename}"}',
             headers={"Content-Type": "application/json"},
         )
-        opener = urllib.request.build_opener(proxies)
         opener.open(request, timeout=ANSWER).close()
-    except urllib.error.HTTPError as error:  # without a key it may well refuse
-        return f"{url} answers {error}" if error.code >= 500 else None
+    except urllib.error.HTTPError as error:
+        if error.code >= 500:  # below, it may just want a key
+            raise ConnectionError(f"{url} answers {error}") from error
     except (OSError, HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        return f"{url} does not answer ({_line(reason)})"
-    return None
+        reason = _line(getattr(error, "reason", error))
+        raise ConnectionError(f"{url} does not answer ({reason})") from error
 
 
 def _line(error: object) -> str:

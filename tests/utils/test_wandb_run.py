@@ -264,8 +264,9 @@ def test_a_server_that_fails_in_the_middle_neither_slows_nor_keeps_a_run(
     server.mood = mood
     began = time.monotonic()
     text = end(process)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 9
     assert float(text.split("longest ")[1].split()[0]) < 0.2
+    assert "wandb: " not in text  # nothing of its own
     (line,) = wandb_lines(text)
     assert line.startswith("W&B: Timed out finishing run")
     (place,) = Path("checkpoints/run/wandb").glob("run-*")
@@ -281,7 +282,7 @@ def test_a_server_that_answers_but_takes_no_run_leaves_it_offline(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setattr(wandb_run, "START", 2.0)
-    monkeypatch.setattr(wandb_run, "_trouble_with", lambda _: None)
+    monkeypatch.setattr(wandb_run, "_ask", lambda _: None)
     server.mood = mood
     began = time.monotonic()
     (line,) = record("online", server.url)
@@ -340,10 +341,10 @@ def command_lines() -> bytes:
 def test_the_key_is_used_and_found_nowhere(
     server: WandbServer, synthetic_root: Path
 ) -> None:
-    words = (*TINY, "--wandb", "online", "--wb_url", server.url, "--epochs", "1")
+    words = [*TINY, "--data_root", synthetic_root, "--exp_name", "run"]
+    words += ["--wandb", "online", "--wb_url", server.url, "--epochs", "1"]
     process = subprocess.Popen(
-        [sys.executable, ROOT / "train_crosspoint.py", "--data_root", synthetic_root]
-        + ["--exp_name", "run", *words],
+        [sys.executable, ROOT / "train_crosspoint.py", *words],
         env=environment(WANDB_API_KEY=KEY),
         stdout=open("said", "w"),
         stderr=subprocess.STDOUT,
@@ -352,7 +353,7 @@ def test_the_key_is_used_and_found_nowhere(
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         seen += command_lines()
-        time.sleep(0.2)
+        time.sleep(0.5)
     process.kill()
     assert process.wait() == 0, Path("said").read_text()
     assert server.url.encode() in seen and b"wandb-core" in seen
