@@ -201,26 +201,28 @@ def test_a_resumed_run_is_the_same_run_for_wandb() -> None:
     assert len(set(ids)) == 2
 
 
-# A run in a process of its own: three records, a word on its input, and 500 more.
+# A record in a process of its own: three steps, a word on its input, and 500 more.
 SCRIPT = """
 import sys, time
+from pathlib import Path
 from utils import wandb_run
-from utils.logger import RunLogger, open_run_folder
-wandb_run.ANSWER, wandb_run.START, wandb_run.FINISH = 5.0, 5.0, 2.0
+wandb_run.START, wandb_run.FINISH = 5.0, 2.0
+Path("run").mkdir()
 arguments = {"exp_name": "run", "wandb": "online", "wb_url": sys.argv[1]}
-resumed_at = (0, 3) if "resume" in sys.argv else None
-with RunLogger(open_run_folder("run", resume=resumed_at), arguments, resumed_at) as log:
-    for step in range(3):
-        log.record({"step": step, "epoch": 0, "loss": 1.0})
-    print("half", flush=True)
+run = wandb_run.start(Path("run"), arguments, {}, False, print)
+for step in range(3):
+    run.log({"step": step, "epoch": 0, "loss": 1.0})
+print("half", flush=True)
+if len(sys.argv) == 2:
     sys.stdin.readline()
-    longest = 0.0
-    for step in range(3, 503):
-        before = time.perf_counter()
-        log.record({"step": step, "epoch": 0, "loss": 1.0})
-        longest = max(longest, time.perf_counter() - before)
-    log.record({"epoch": 0, "epoch_end": True, "svm_accuracy": 0.5})
-    print("longest", longest)
+longest = 0.0
+for step in range(3, 503):
+    before = time.perf_counter()
+    run.log({"step": step, "epoch": 0, "loss": 1.0})
+    longest = max(longest, time.perf_counter() - before)
+run.log({"epoch": 0, "epoch_end": True, "svm_accuracy": 0.5})
+run.finish(exit_code=0)
+print("longest", longest)
 """
 
 
@@ -228,27 +230,6 @@ def environment(**more: str) -> dict[str, str]:
     """For a process with a W&B of its own, not that of these tests."""
     kept = {name: v for name, v in os.environ.items() if name != "WANDB_SERVICE"}
     return kept | {"PYTHONPATH": str(ROOT)} | more
-
-
-def begin(url: str, *words: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, url, *words],
-        env=environment(WANDB_API_KEY=KEY),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def end(process: subprocess.Popen) -> str:
-    """What it says until it ends, which must be soon."""
-    try:
-        text, _ = process.communicate("\n", timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 0, text
-    return text
 
 
 def wandb_lines(text: str) -> list[str]:
@@ -259,19 +240,29 @@ def wandb_lines(text: str) -> list[str]:
 def test_a_server_that_fails_in_the_middle_neither_slows_nor_keeps_a_run(
     mood: str, server: WandbServer
 ) -> None:
-    process = begin(server.url)
-    assert process.stdout.readline() == "half\n"
-    server.mood = mood
-    began = time.monotonic()
-    text = end(process)
-    assert time.monotonic() - began < 9
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, server.url],
+        env=environment(WANDB_API_KEY=KEY),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline() == "half\n"
+        server.mood = mood
+        began = time.monotonic()
+        text, _ = process.communicate("\n", timeout=60)
+        assert time.monotonic() - began < 9
+    finally:
+        process.kill()
+    assert process.returncode == 0, text
     assert float(text.split("longest ")[1].split()[0]) < 0.2
     assert "wandb: " not in text  # nothing of its own
     (line,) = wandb_lines(text)
     assert line.startswith("W&B: Timed out finishing run")
-    (place,) = Path("checkpoints/run/wandb").glob("run-*")
+    (place,) = Path("run/wandb").glob("run-*")
     assert line.endswith(f"wandb sync --include-online {place}")
-    assert line in Path("checkpoints/run/run.log").read_text()
     (path,) = place.glob("*.wandb")
     assert read(path)[-1]["Overall Linear Accuracy"] == 0.5
 
@@ -298,7 +289,7 @@ def test_without_a_key_there_is_no_question_but_an_offline_run(
 
     ours, terminal = pty.openpty()
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.replace("sys.stdin.readline()", ""), server.url],
+        [sys.executable, "-c", SCRIPT, server.url, "at once"],
         env=environment(),
         stdin=terminal,
         stdout=subprocess.PIPE,
@@ -312,20 +303,22 @@ def test_without_a_key_there_is_no_question_but_an_offline_run(
     (line,) = wandb_lines(done.stdout)
     assert line.startswith("W&B is offline for this run: ")
     assert f"set WANDB_API_KEY, or 'wandb login --host {server.url}'" in line
-    assert len(list(Path("checkpoints/run/wandb").glob("offline-run-*"))) == 1
+    assert len(list(Path("run/wandb").glob("offline-run-*"))) == 1
     assert not server.runs
 
 
-def test_an_online_run_goes_on_as_the_same_run(server: WandbServer) -> None:
-    assert not wandb_lines(end(begin(server.url)))
-    assert [row.get("step") for row in server.history()] == [*range(503), 502]
+def test_an_online_run_goes_on_as_the_same_run(
+    server: WandbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert record("online", server.url) == []
+    assert [row["step"] for row in server.history()] == [0, 0]
     server.known = True
-    Path("checkpoints/run/models").mkdir()
-    Path("checkpoints/run/models/checkpoint_last.pth").touch()
-    assert not wandb_lines(end(begin(server.url, "resume")))
+    assert record("online", server.url, resumed=True) == []
     assert len(server.runs) == 1
     asked = [b for _, b in server.bodies if "RunResumeStatus" in b.get("query", "")]
     assert [x["variables"]["name"] for x in asked] == server.runs
+    assert len(server.history()) == 2 * len(VALUES)
 
 
 def command_lines() -> bytes:
