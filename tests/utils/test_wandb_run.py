@@ -162,6 +162,8 @@ def test_a_wandb_that_blocks_is_not_waited_for(
     monkeypatch.setattr(wandb_run, "FINISH", 0.4)
     said: list[str] = []
     ever = threading.Event()
+    limit = threading.Timer(10, ever.set)  # of a test that fails
+    limit.start()
     began = time.monotonic()
     run = WandbRun(Stub(name, ever.wait), said.append, "remedy")
     for _ in range(1000):
@@ -170,6 +172,7 @@ def test_a_wandb_that_blocks_is_not_waited_for(
     run.finish(exit_code=0)
     ended = time.monotonic()
     ever.set()
+    limit.cancel()
     assert logged - began < 0.3
     assert 0.3 < ended - logged < 3
     assert said == ["W&B: it does not end; remedy"]
