@@ -62,7 +62,9 @@ class SVMProblem:
         if len(np.unique(labels)) < 2:
             raise ValueError("an SVM needs samples of at least two classes")
         self.features, self.labels = features.astype(np.float64), labels
-        self.gram = _gram(self.features)
+        # Class after class: the part of a pair is then four whole pieces of the matrix.
+        order = np.argsort(labels, kind="stable")
+        self._gram, self._place = _gram(self.features[order]), np.argsort(order)
 
     def fit(self, C: float, rows: np.ndarray | None = None) -> LinearSVM:
         """``SVC(kernel="linear", C=C)`` on the rows, None for all of them.
@@ -82,7 +84,9 @@ class SVMProblem:
             own = np.concatenate([members[c] for c in pair])
             sides = np.repeat([0, 1], [len(members[c]) for c in pair])
             interrupts.check("in the fit of the SVM")
-            svm = SVC(kernel="precomputed", C=C).fit(self.gram[np.ix_(own, own)], sides)
+            place = self._place[own]
+            gram = self._gram[np.ix_(place, place)]
+            svm = SVC(kernel="precomputed", C=C).fit(gram, sides)
             # scikit-learn's signs point to the second class.
             weights = -svm.dual_coef_[0] @ self.features[own[svm.support_]]
             return weights, -float(svm.intercept_[0])

@@ -28,7 +28,9 @@ def test_fuzz() -> None:
         assert f"{name}: 11 cases: " in done.stdout
 
 
-@pytest.mark.parametrize("words", [("nothing",), ("fuzz", "many"), ("fuzz", "9", "x")])
+@pytest.mark.parametrize(
+    "words", [("nothing",), ("fuzz", "many"), ("fuzz", "9", "x"), ("kills", "x")]
+)
 def test_what_it_does_not_know(words: tuple[str, ...]) -> None:
     done = soak(*words)
     assert done.returncode == 2 and "error: " in done.stderr
