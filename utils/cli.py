@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 from utils.interrupts import Interrupted
 
@@ -110,6 +111,16 @@ def positive_float(text: str) -> float:
     return value
 
 
+def server_url(text: str) -> str:
+    """An argparse type: the address of a server, which must not have a key in it."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise argparse.ArgumentTypeError("must be http://HOST:PORT or https://HOST")
+    if parts.username is not None:
+        raise argparse.ArgumentTypeError(RETIRED["--wb_key"])
+    return text
+
+
 def add_run_flags(
     parser: argparse.ArgumentParser,
     exp_name: str,
@@ -162,6 +173,7 @@ def add_run_flags(
     )
     group.add_argument(
         "--wb_url",
+        type=server_url,
         default="http://localhost:28282",
         help="W&B server of --wandb online (default: http://localhost:28282)",
     )

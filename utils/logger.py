@@ -1,4 +1,4 @@
-"""What a run leaves behind: config.json, run.log, metrics.jsonl, and W&B."""
+"""What a run leaves behind: its folder, config.json, run.log, metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -19,26 +19,10 @@ from typing import Any, TextIO
 import torch
 from tqdm import tqdm
 
-from utils import distributed
+from utils import distributed, wandb_run
 from utils.cli import UsageError, message
 
 CHECKPOINTS = Path("checkpoints")
-
-# Names of the epoch's values in W&B; values of single steps keep their own.
-WANDB_NAMES = {
-    "train_loss": "Train Loss",
-    "train_imid_loss": "Train IMID Loss",
-    "train_cmid_loss": "Train CMID Loss",
-    "svm_accuracy": "Overall Linear Accuracy",
-    "test_loss": "Test Loss",
-    "train_accuracy": "Train Accuracy",
-    "test_accuracy": "Test Accuracy",
-    "best_test_accuracy": "Best Test Accuracy",
-    "train_class_accuracy": "Train Per Class Accuracy",
-    "test_class_accuracy": "Test Per Class Accuracy",
-    "train_miou": "Train Mean IOU",
-    "test_miou": "Test Mean IOU",
-}
 
 
 def run_folder(exp_name: str) -> Path:
@@ -271,7 +255,7 @@ class RunLogger:
         self.main = distributed.rank() == 0
         self.folder = folder
         self._lock_file = _lock_file(folder)
-        self._wandb: Any = None
+        self._wandb: wandb_run.WandbRun | None = None
         if not self.main:
             return
         self.environment = describe_environment()
@@ -284,26 +268,9 @@ class RunLogger:
         mode = "w" if resumed_at is None else "a"
         self._log = open(folder / "run.log", mode, encoding="utf-8")
         self._metrics = open(metrics, mode, encoding="utf-8")
-        self._start_wandb(arguments, config)
-
-    def _start_wandb(self, arguments: dict[str, Any], config: dict[str, Any]) -> None:
-        if arguments["wandb"] == "disabled":
-            return
-        try:
-            import wandb
-
-            self._wandb = wandb.init(
-                project="CrossPoint",
-                name=arguments["exp_name"],
-                dir=str(self.folder),
-                mode=arguments["wandb"],
-                config=config,
-                settings=wandb.Settings(
-                    base_url=arguments["wb_url"], silent=True, init_timeout=30
-                ),
-            )
-        except Exception as error:  # watching must not stop training
-            self.info(f"W&B is off for this run: {error}")
+        self._wandb = wandb_run.start(
+            folder, arguments, config, resumed_at is not None, self.info
+        )
 
     def info(self, text: str) -> None:
         """A line for the terminal and ``run.log``, never in the middle of a bar."""
@@ -340,12 +307,7 @@ class RunLogger:
         self._metrics.write(json.dumps(values) + "\n")
         self._metrics.flush()
         if self._wandb is not None:
-            named = {WANDB_NAMES.get(name, name): v for name, v in values.items()}
-            try:
-                self._wandb.log(named)
-            except Exception as error:
-                self._wandb = None
-                self.info(f"W&B is off for the rest of the run: {error}")
+            self._wandb.log(values)
 
     def __enter__(self) -> RunLogger:
         return self
@@ -357,10 +319,7 @@ class RunLogger:
         if error is not None:
             self._write(f"ended by {kind.__name__}: {message(error)}")
         if self._wandb is not None:
-            try:
-                self._wandb.finish(exit_code=0 if error is None else 1)
-            except Exception as trouble:
-                self._write(f"W&B could not finish its record: {trouble}")
+            self._wandb.finish(exit_code=0 if error is None else 1)
         self._log.close()
         self._metrics.close()
         if self._lock_file in _locks:

@@ -68,6 +68,7 @@ def test_switches_take_no_text(script: str) -> None:
         ["--seed", "-1"],
         ["--precision", "fp8"],
         ["--resume", "--overwrite"],
+        ["--wb_url", "localhost:28282"],
         ["--batch", "3"],  # abbreviations would take part in silence
     ],
 )
@@ -75,6 +76,16 @@ def test_impossible_values_are_refused(words: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         parser().parse_args(words)
     assert ended.value.code == 2
+
+
+def test_a_key_in_the_address_is_refused_and_not_repeated(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["--wb_url", "https://user:5ecret@wandb.example"])
+    said = capsys.readouterr().err
+    assert "set WANDB_API_KEY" in said
+    assert "5ecret" not in said
 
 
 def test_only_one_rank_a_node_prints_the_usage(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -138,22 +137,9 @@ def test_later_steps_are_dropped_when_a_run_goes_on() -> None:
     assert "second" in text
 
 
-def test_offline_wandb_writes_a_file_with_the_published_names() -> None:
-    folder = open_run_folder("run")
-    log = RunLogger(folder, {**ARGUMENTS, "wandb": "offline"})
-    log.record({"epoch": 0, "epoch_end": True, "train_loss": 2.5, "svm_accuracy": 0.75})
-    log.__exit__(None, None, None)
-    (path,) = folder.rglob("*.wandb")
-    # W&B's own process writes on for a moment after `finish` has returned.
-    deadline = time.monotonic() + 30
-    while b"0.75" not in (written := path.read_bytes()):
-        assert time.monotonic() < deadline, "W&B wrote nothing"
-        time.sleep(0.05)
-    for name in (b"Train Loss", b"2.5", b"Overall Linear Accuracy", b"0.75"):
-        assert name in written
-
-
-def test_a_refusing_wandb_does_not_stop_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wandb_that_cannot_start_does_not_stop_a_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import wandb
 
     def refuses(**options) -> None:
@@ -161,7 +147,7 @@ def test_a_refusing_wandb_does_not_stop_a_run(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(wandb, "init", refuses)
     folder = open_run_folder("run")
-    log = RunLogger(folder, {**ARGUMENTS, "wandb": "online"})
+    log = RunLogger(folder, {**ARGUMENTS, "wandb": "offline"})
     log.record({"step": 0, "loss": 1.0})
     log.__exit__(None, None, None)
     assert "W&B is off for this run: refused" in (folder / "run.log").read_text()

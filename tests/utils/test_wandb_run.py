@@ -1,0 +1,364 @@
+"""W&B: what is recorded, and that it neither stops nor slows a run."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pretrain import TINY
+from tests.wandb_server import WandbServer
+from utils import wandb_run
+from utils.wandb_run import WandbRun
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY = "0123456789abcdef" * 2 + "deadbeef"  # of the form of a key, and recognisable
+VALUES = [
+    {"step": 0, "epoch": 0, "loss": 2.5},
+    {"epoch": 0, "epoch_end": True, "train_loss": 2.5, "svm_accuracy": 0.75},
+]
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the keys and settings of whoever runs the tests."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        if name != "WANDB_SERVICE":  # of this process: W&B's own
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+
+
+def record(mode: str, url: str = "http://127.0.0.1:9", resumed: bool = False) -> list:
+    """A whole short record in ``run/``; what was said of it."""
+    said: list[str] = []
+    Path("run").mkdir(exist_ok=True)
+    arguments = {"wandb": mode, "wb_url": url, "exp_name": "run"}
+    run = wandb_run.start(Path("run"), arguments, {}, resumed, said.append)
+    assert run is not None, said
+    for values in VALUES:
+        run.log(values)
+    run.finish(exit_code=0)
+    return said
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of values in a ``.wandb`` file: LevelDB's log of protocol buffers."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, rows, whole = path.read_bytes(), [], b""
+    place = 7  # after the file's own header
+    while place + 7 <= len(content):
+        left = 32768 - place % 32768  # in this block, which no header crosses
+        if left < 7:
+            place += left
+            continue
+        size, kind = int.from_bytes(content[place + 4 : place + 6], "little"), place + 6
+        whole += content[place + 7 : place + 7 + size]
+        if content[kind] in (1, 4):  # the whole of a record, or its last part
+            found, whole = Record.FromString(whole), b""
+            items = found.history.item
+            names = {x.key or "/".join(x.nested_key): x.value_json for x in items}
+            rows.append({n: json.loads(v) for n, v in names.items() if n[0] != "_"})
+        place += 7 + size
+    return [row for row in rows if row]
+
+
+def written() -> list[dict[str, Any]]:
+    """The rows of the only offline record, when W&B's process has written them all."""
+    (path,) = Path("run/wandb").glob("offline-run-*/*.wandb")
+    wait_for(lambda: len(read(path)) == len(VALUES))
+    return read(path)
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, "what the test waits for does not happen"
+        time.sleep(0.05)
+
+
+def test_a_record_can_be_read_back_and_has_the_published_names() -> None:
+    assert record("offline") == []
+    assert written() == [
+        {"step": 0, "epoch": 0, "loss": 2.5},
+        {
+            "step": 0,
+            "epoch": 0,
+            "epoch_end": True,
+            "Train Loss": 2.5,
+            "Overall Linear Accuracy": 0.75,
+        },
+    ]
+
+
+def test_the_names_in_wandb_are_those_of_the_published_code() -> None:
+    assert list(wandb_run.NAMES.values()) == [
+        "Train Loss",
+        "Train IMID Loss",
+        "Train CMID Loss",
+        "Overall Linear Accuracy",
+        "Test Loss",
+        "Train Accuracy",
+        "Test Accuracy",
+        "Best Test Accuracy",
+        "Train Per Class Accuracy",
+        "Test Per Class Accuracy",
+        "Train Mean IOU",
+        "Test Mean IOU",
+    ]
+
+
+@pytest.fixture
+def server() -> Iterator[WandbServer]:
+    with WandbServer() as server:
+        yield server
+
+
+@pytest.mark.parametrize("mood", ["refuses", "500", "hangs"])
+def test_without_a_server_the_run_is_recorded_offline_and_says_so_once(
+    mood: str, server: WandbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setattr(wandb_run, "ANSWER", 0.5)
+    server.mood = mood
+    url = "http://127.0.0.1:9" if mood == "refuses" else server.url
+    (line,) = record("online", url)
+    answer = {"refuses": "Connection refused", "500": "HTTP Error 500"}
+    assert line.startswith(f"W&B is offline for this run: {url} ")
+    assert answer.get(mood, "timed out") in line
+    assert line.endswith(f"WANDB_BASE_URL={url} wandb sync {Path('run/wandb')}")
+    assert len(written()) == len(VALUES)
+    assert not server.runs
+
+
+class Stub:
+    """A ``wandb.Run`` whose ``log`` or ``finish`` is ``fails``."""
+
+    def __init__(self, name: str, fails: Callable[[], Any]) -> None:
+        self._fails = fails
+        setattr(self, name, lambda *_, **__: fails())
+
+    def define_metric(self, *_: Any, **__: Any) -> None: ...
+
+    log = finish = define_metric
+
+
+@pytest.mark.parametrize("name", ["log", "finish"])
+def test_a_wandb_that_blocks_is_not_waited_for(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wandb_run, "FINISH", 0.4)
+    said: list[str] = []
+    ever = threading.Event()
+    limit = threading.Timer(10, ever.set)  # of a test that fails
+    limit.start()
+    began = time.monotonic()
+    run = WandbRun(Stub(name, ever.wait), said.append, "remedy")
+    for _ in range(1000):
+        run.log(VALUES[0])
+    logged = time.monotonic()
+    run.finish(exit_code=0)
+    ended = time.monotonic()
+    ever.set()
+    limit.cancel()
+    assert logged - began < 0.3
+    assert 0.3 < ended - logged < 3
+    assert said == ["W&B: it does not end; remedy"]
+
+
+def test_a_wandb_that_fails_in_the_middle_says_so_once() -> None:
+    def fail() -> None:
+        raise ConnectionError("the service is gone\nadvice of many lines")
+
+    said: list[str] = []
+    run = WandbRun(Stub("log", fail), said.append, "remedy")
+
+    def told() -> bool:
+        run.log(VALUES[0])
+        return bool(said)
+
+    wait_for(told)
+    run.log(VALUES[0])
+    run.finish(exit_code=0)
+    assert said == ["W&B: the service is gone; remedy"]
+
+
+def test_a_resumed_run_is_the_same_run_for_wandb() -> None:
+    record("offline")
+    record("offline", resumed=True)
+    record("offline")
+    ids = [path.stem for path in sorted(Path("run/wandb").glob("*run-*/*.wandb"))]
+    assert len(ids) == 3
+    assert len(set(ids)) == 2
+
+
+# A record in a process of its own: three steps, a word on its input, and 500 more.
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from utils import wandb_run
+wandb_run.START, wandb_run.FINISH = 5.0, 2.0
+Path("run").mkdir()
+arguments = {"exp_name": "run", "wandb": "online", "wb_url": sys.argv[1]}
+run = wandb_run.start(Path("run"), arguments, {}, False, print)
+for step in range(3):
+    run.log({"step": step, "epoch": 0, "loss": 1.0})
+print("half", flush=True)
+if len(sys.argv) == 2:
+    sys.stdin.readline()
+longest = 0.0
+for step in range(3, 503):
+    before = time.perf_counter()
+    run.log({"step": step, "epoch": 0, "loss": 1.0})
+    longest = max(longest, time.perf_counter() - before)
+run.log({"epoch": 0, "epoch_end": True, "svm_accuracy": 0.5})
+run.finish(exit_code=0)
+print("longest", longest)
+"""
+
+
+def environment(**more: str) -> dict[str, str]:
+    """For a process with a W&B of its own, not that of these tests."""
+    kept = {name: v for name, v in os.environ.items() if name != "WANDB_SERVICE"}
+    return kept | {"PYTHONPATH": str(ROOT)} | more
+
+
+def wandb_lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if "W&B" in line]
+
+
+@pytest.mark.parametrize("mood", ["500", "hangs"])
+def test_a_server_that_fails_in_the_middle_neither_slows_nor_keeps_a_run(
+    mood: str, server: WandbServer
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, server.url],
+        env=environment(WANDB_API_KEY=KEY),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline() == "half\n"
+        server.mood = mood
+        began = time.monotonic()
+        text, _ = process.communicate("\n", timeout=60)
+        assert time.monotonic() - began < 9
+    finally:
+        process.kill()
+    assert process.returncode == 0, text
+    assert float(text.split("longest ")[1].split()[0]) < 0.2
+    assert "wandb: " not in text  # nothing of its own
+    (line,) = wandb_lines(text)
+    assert line.startswith("W&B: Timed out finishing run")
+    (place,) = Path("run/wandb").glob("run-*")
+    assert line.endswith(f"wandb sync --include-online {place}")
+    (path,) = place.glob("*.wandb")
+    assert read(path)[-1]["Overall Linear Accuracy"] == 0.5
+
+
+@pytest.mark.parametrize("mood", ["401", "500", "hangs"])
+def test_a_server_that_answers_but_takes_no_run_leaves_it_offline(
+    mood: str, server: WandbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setattr(wandb_run, "START", 2.0)
+    monkeypatch.setattr(wandb_run, "_ask", lambda _: None)
+    server.mood = mood
+    began = time.monotonic()
+    (line,) = record("online", server.url)
+    assert time.monotonic() - began < 20
+    assert line.startswith("W&B is offline for this run: ")
+    assert len(written()) == len(VALUES)
+
+
+def test_without_a_key_there_is_no_question_but_an_offline_run(
+    server: WandbServer,
+) -> None:
+    import pty
+
+    ours, terminal = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, server.url, "at once"],
+        env=environment(),
+        stdin=terminal,
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        text=True,
+        timeout=60,
+    )
+    os.close(terminal)
+    os.close(ours)
+    assert done.returncode == 0
+    (line,) = wandb_lines(done.stdout)
+    assert line.startswith("W&B is offline for this run: ")
+    assert f"set WANDB_API_KEY, or 'wandb login --host {server.url}'" in line
+    assert len(list(Path("run/wandb").glob("offline-run-*"))) == 1
+    assert not server.runs
+
+
+def test_an_online_run_goes_on_as_the_same_run(
+    server: WandbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert record("online", server.url) == []
+    assert [row["step"] for row in server.history()] == [0, 0]
+    server.known = True
+    assert record("online", server.url, resumed=True) == []
+    assert len(server.runs) == 1
+    asked = [b for _, b in server.bodies if "RunResumeStatus" in b.get("query", "")]
+    assert [x["variables"]["name"] for x in asked] == server.runs
+    assert len(server.history()) == 2 * len(VALUES)
+
+
+def command_lines() -> bytes:
+    """Of every process of this machine."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has just ended
+            found.append(path.read_bytes())
+    return b"\n".join(found)
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="no /proc")
+def test_the_key_is_used_and_found_nowhere(
+    server: WandbServer, synthetic_root: Path
+) -> None:
+    words = [*TINY, "--data_root", synthetic_root, "--exp_name", "run"]
+    words += ["--wandb", "online", "--wb_url", server.url, "--epochs", "1"]
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "train_crosspoint.py", *words],
+        env=environment(WANDB_API_KEY=KEY),
+        stdout=open("said", "w"),
+        stderr=subprocess.STDOUT,
+    )
+    seen = b""
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        seen += command_lines()
+        time.sleep(0.5)
+    process.kill()
+    assert process.wait() == 0, Path("said").read_text()
+    assert server.url.encode() in seen and b"wandb-core" in seen
+    assert server.history()[-1]["epoch_end"] is True
+    sent = base64.b64encode(f"api:{KEY}".encode())
+    assert server.logins == {f"Basic {sent.decode()}"}
+    files = [path for path in Path().rglob("*") if path.is_file()]
+    names = {path.name for path in files}
+    assert {"config.json", "run.log", "checkpoint_last.pth", "said"} < names
+    for secret in (KEY.encode(), sent):
+        assert secret not in seen
+        assert [path for path in files if secret in path.read_bytes()] == []
