@@ -307,7 +307,11 @@ def wrapped_on_rank(x: Tensor):
     own = x[half * distributed.rank() :][:half]
     model(own).square().mean().backward()
     assert model.gradient_as_bucket_view
-    return aliases, dict(module.state_dict()), [p.grad.clone() for p in model.parameters()]
+    return (
+        aliases,
+        dict(module.state_dict()),
+        [p.grad.clone() for p in model.parameters()],
+    )
 
 
 def test_data_parallel_is_one_process_on_the_global_batch(two_ranks):
