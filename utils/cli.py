@@ -6,8 +6,12 @@ Nothing heavy is imported here, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
+import atexit
 import errno
+import multiprocessing
+import multiprocessing.util  # its own end is registered before that of `run`
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -428,29 +432,35 @@ def run(main: Callable[[], None], *expected: type[Exception]) -> NoReturn:
         expected: exception classes whose message is written for the user, beside
             :class:`UsageError`.
     """
+    atexit.register(_end_workers)  # for what nobody expects
     try:
         main()
     except FailedElsewhere:
+        _end_workers()
         _leave_silently()
     except KeyboardInterrupt:
         if os.environ.get("RANK", "0") == "0":
             print("\ninterrupted", file=sys.stderr, flush=True)
+        _end_workers()
         sys.exit(130)
     except Interrupted as end:
         if os.environ.get("RANK", "0") == "0":
             text = f"\n{end}; a checkpoint is written, --resume goes on from there"
             print(text, file=sys.stderr, flush=True)
+        _end_workers()
         sys.exit(128 + end.number)
     except (UsageError, *expected) as error:
         rank = os.environ.get("RANK", "0")
         place = f" (rank {rank})" if rank != "0" else ""
         print(f"\nerror{place}: {message(error)}", file=sys.stderr, flush=True)
+        _end_workers()
         sys.exit(2)
     except OSError as error:
         if error.errno not in _NO_PLACE:
             raise
         text = f"\nerror: {error}\nThe last checkpoint, if any, is whole: make room, "
         print(f"{text}then --resume", file=sys.stderr, flush=True)
+        _end_workers()
         sys.exit(1)
     except RuntimeError as error:
         # torch.distributed's own errors are RuntimeErrors of many kinds.
@@ -464,6 +474,7 @@ def run(main: Callable[[], None], *expected: type[Exception]) -> NoReturn:
             file=sys.stderr,
             flush=True,
         )
+        _end_workers()
         sys.exit(1)
     sys.exit(0)
 
@@ -474,6 +485,14 @@ def message(error: Exception) -> str:
     if "Original Traceback" in text:
         text = text[text.rindex(type(error).__name__) :].split(": ", 1)[-1].strip()
     return text
+
+
+def _end_workers() -> None:
+    """End the loader's workers: they ignore what the interpreter's own end sends."""
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's would raise
+    for child in multiprocessing.active_children():
+        child.kill()
 
 
 def _leave_silently() -> NoReturn:
