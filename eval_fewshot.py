@@ -17,36 +17,36 @@ import time
 
 from datasets import CLASSIFICATION, SCANOBJECTNN_VARIANTS
 from models import ENCODERS
-from utils import cli
+from utils import cli, flags
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The command line of the few-shot evaluation."""
     parser = cli.Parser(__doc__)
-    cli.add_run_flags(
+    flags.add_run_flags(
         parser, exp_name="", naming="fewshot_<data sets>_<run or file of the weights>"
     )
-    cli.add_frozen_encoder_flags(parser, num_points=2048, k=5, models=ENCODERS)
+    flags.add_frozen_encoder_flags(parser, num_points=2048, k=5, models=ENCODERS)
     group = parser.add_argument_group("episodes")
-    cli.add_dataset_flags(group, CLASSIFICATION, SCANOBJECTNN_VARIANTS, several=True)
+    flags.add_dataset_flags(group, CLASSIFICATION, SCANOBJECTNN_VARIANTS, several=True)
     group.add_argument(
         "--split",
         choices=("train", "test"),
         default="train",
         help="where support and query come from; published: train (default: train)",
     )
-    group.add_argument("--k_way", type=cli.positive_int, help="classes (default: 5)")
+    group.add_argument("--k_way", type=flags.positive_int, help="classes (default: 5)")
     group.add_argument(
-        "--m_shot", type=cli.positive_int, help="samples a class to fit (default: 10)"
+        "--m_shot", type=flags.positive_int, help="samples a class to fit (default: 10)"
     )
     group.add_argument(
         "--n_query",
-        type=cli.positive_int,
+        type=flags.positive_int,
         default=20,
         help="samples a class to judge (default: 20)",
     )
     group.add_argument(
-        "--n_runs", type=cli.positive_int, default=50, help="episodes (default: 50)"
+        "--n_runs", type=flags.positive_int, default=50, help="episodes (default: 50)"
     )
     group.add_argument(
         "--table",
@@ -73,7 +73,8 @@ from models.edgeconv import chosen_form
 from utils import checkpoint, distributed
 from utils.features import extract_features
 from utils.fewshot import PUBLISHED_SETTINGS, check_classes, evaluate_episodes
-from utils.logger import RunLogger, open_run_folder
+from utils.logger import RunLogger
+from utils.run_folder import open_run_folder
 from utils.seed import seed_torch
 
 

@@ -18,21 +18,21 @@ from pathlib import Path
 
 from datasets import CLASSIFICATION, SCANOBJECTNN_VARIANTS
 from models import ENCODERS
-from utils import cli
+from utils import cli, flags
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The command line of the SVM evaluation."""
     parser = cli.Parser(__doc__)
-    cli.add_run_flags(
+    flags.add_run_flags(
         parser, exp_name="", naming="svm_<data sets>_<run or file of the weights>"
     )
-    cli.add_frozen_encoder_flags(parser, num_points=1024, k=15, models=ENCODERS)
+    flags.add_frozen_encoder_flags(parser, num_points=1024, k=15, models=ENCODERS)
     group = parser.add_argument_group("evaluation")
-    cli.add_dataset_flags(group, CLASSIFICATION, SCANOBJECTNN_VARIANTS, several=True)
+    flags.add_dataset_flags(group, CLASSIFICATION, SCANOBJECTNN_VARIANTS, several=True)
     group.add_argument(
         "--C",
-        type=cli.positive_float,
+        type=flags.positive_float,
         nargs="+",
         default=[0.1],
         help="one value, or several to choose from on held-out training data "
@@ -62,7 +62,8 @@ from models import point_encoder
 from models.edgeconv import chosen_form
 from utils import checkpoint, distributed
 from utils.features import extract_features
-from utils.logger import RunLogger, open_run_folder
+from utils.logger import RunLogger
+from utils.run_folder import open_run_folder
 from utils.seed import seed_torch
 from utils.svm import judge_features
 

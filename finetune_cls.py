@@ -20,19 +20,19 @@ import argparse
 import math
 
 from datasets import CLASSIFICATION, SCANOBJECTNN_VARIANTS
-from utils import cli
+from utils import cli, flags
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The command line of fine-tuning for classification."""
     parser = cli.Parser(__doc__)
-    cli.add_run_flags(
+    flags.add_run_flags(
         parser, "", resumable=True, naming="finetune_<data set>; eval_... with --eval"
     )
-    cli.add_model_flags(parser, num_points=1024, k=20, models=("dgcnn",))
-    cli.add_training_flags(parser, batch_size=600, epochs=300, weight_decay=1e-6)
-    group = cli.add_downstream_flags(parser)
-    cli.add_dataset_flags(group, CLASSIFICATION, SCANOBJECTNN_VARIANTS)
+    flags.add_model_flags(parser, num_points=1024, k=20, models=("dgcnn",))
+    flags.add_training_flags(parser, batch_size=600, epochs=300, weight_decay=1e-6)
+    group = flags.add_downstream_flags(parser)
+    flags.add_dataset_flags(group, CLASSIFICATION, SCANOBJECTNN_VARIANTS)
     group.add_argument(
         "--freeze_encoder",
         action="store_true",
@@ -41,7 +41,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--label_fraction",
-        type=cli.positive_float,
+        type=flags.positive_float,
         default=1.0,
         help="share of every class's training clouds to train on, in (0, 1], at least "
         "one cloud a class, chosen by --seed (default: 1)",
@@ -68,8 +68,9 @@ from models.edgeconv import chosen_form
 from utils import checkpoint, distributed
 from utils.checkpoint import LoadReport
 from utils.interrupts import listening
-from utils.logger import RunLogger, open_run_folder, progress, run_rows
+from utils.logger import RunLogger, progress, run_rows
 from utils.metrics import confusion_matrix, mean_class_accuracy
+from utils.run_folder import open_run_folder
 from utils.seed import seed_torch
 from utils.training import (
     BEST,
@@ -164,7 +165,7 @@ def prepare(
     The training split is whole on every rank and absent for ``--eval``; the test
     split is this rank's share.
     """
-    cli.check_fine_tuning(args)
+    flags.check_fine_tuning(args)
     chosen_form(args.edgeconv, process.device)
     if args.label_fraction > 1:
         raise ValueError(f"--label_fraction {args.label_fraction:g} is more than 1")

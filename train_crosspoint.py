@@ -17,14 +17,14 @@ import argparse
 from pathlib import Path
 
 from models import BACKBONES, ENCODERS
-from utils import cli
+from utils import cli, flags
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The command line of pre-training."""
     parser = cli.Parser(__doc__)
-    cli.add_run_flags(parser, exp_name="crosspoint_cls", resumable=True)
-    model = cli.add_model_flags(parser, num_points=2048, k=15, models=ENCODERS)
+    flags.add_run_flags(parser, exp_name="crosspoint_cls", resumable=True)
+    model = flags.add_model_flags(parser, num_points=2048, k=15, models=ENCODERS)
     model.add_argument(
         "--image_encoder",
         choices=BACKBONES,
@@ -44,18 +44,18 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="compute the copies that the augmentation makes of a cloud's first point "
         "once; the same numbers to rounding (default: yes)",
     )
-    training = cli.add_training_flags(
+    training = flags.add_training_flags(
         parser, batch_size=20, epochs=100, weight_decay=1e-6
     )
     training.add_argument(
         "--image_size",
-        type=cli.positive_int,
+        type=flags.positive_int,
         default=224,
         help="edge of a picture in pixels (default: 224)",
     )
     training.add_argument(
         "--temperature",
-        type=cli.positive_float,
+        type=flags.positive_float,
         default=0.1,
         help="of NT-Xent (default: 0.1)",
     )
@@ -69,13 +69,13 @@ def get_args_parser() -> argparse.ArgumentParser:
     probe = parser.add_argument_group("linear SVM probe on ModelNet40")
     probe.add_argument(
         "--svm_every",
-        type=cli.natural_int,
+        type=flags.natural_int,
         default=1,
         help="epochs between two probes; 0 for none (default: 1)",
     )
     probe.add_argument(
         "--svm_C",
-        type=cli.positive_float,
+        type=flags.positive_float,
         default=0.1,
         help="the SVM's C (default: 0.1)",
     )

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 
-from utils import cli
+from utils import cli, flags
 
 SHOWN = 3  # shapes of a category that --save_predictions writes
 
@@ -26,14 +26,14 @@ SHOWN = 3  # shapes of a category that --save_predictions writes
 def get_args_parser() -> argparse.ArgumentParser:
     """The command line of part segmentation."""
     parser = cli.Parser(__doc__)
-    cli.add_run_flags(
+    flags.add_run_flags(
         parser,
         exp_name="",
         resumable=True,
         naming="partseg; with --eval partseg_<run or file of the weights>",
     )
-    cli.add_model_flags(parser, num_points=2048, k=40, models=("dgcnn_seg",))
-    training = cli.add_training_flags(
+    flags.add_model_flags(parser, num_points=2048, k=40, models=("dgcnn_seg",))
+    training = flags.add_training_flags(
         parser, batch_size=32, epochs=300, weight_decay=1e-4, optimizer="sgd"
     )
     training.add_argument(
@@ -43,7 +43,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="cos: cosine to 1e-3; step: halved every 20 epochs, not below 1e-5 "
         "(default: cos)",
     )
-    group = cli.add_downstream_flags(parser)
+    group = flags.add_downstream_flags(parser)
     group.add_argument(
         "--class_choice",
         default=None,
@@ -81,9 +81,10 @@ from models.partseg import NUM_CATEGORIES, DGCNNPartSeg
 from utils import checkpoint, distributed
 from utils.checkpoint import LoadReport
 from utils.interrupts import listening
-from utils.logger import RunLogger, open_run_folder, progress, run_rows
+from utils.logger import RunLogger, progress, run_rows
 from utils.metrics import part_figures, shape_iou
 from utils.part_pictures import check_empty, save_part_examples
+from utils.run_folder import open_run_folder
 from utils.seed import seed_torch
 from utils.training import (
     BEST,
@@ -188,7 +189,7 @@ def prepare(
     resumed: bool,
 ) -> tuple[DataLoader | None, ShapeNetPart, DGCNNPartSeg, LoadReport | str]:
     """Everything that can be wrong with flags and files, before anything is written."""
-    cli.check_fine_tuning(args)
+    flags.check_fine_tuning(args)
     chosen_form(args.edgeconv, process.device)
     if args.save_predictions:
         check_empty(args.save_predictions, "--save_predictions")

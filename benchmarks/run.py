@@ -42,7 +42,7 @@ from benchmarks.measure import (
 )
 from benchmarks.processes import Killed, measure_apart
 from benchmarks.steps import option_cases, pretraining, step_cases
-from utils.cli import positive_int
+from utils.flags import positive_int
 from utils.logger import describe_environment
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.fewshot import PUBLISHED_SETTINGS
-from utils.logger import CHECKPOINTS, read_metrics
+from utils.run_folder import CHECKPOINTS, read_metrics
 
 SETS = {"modelnet40": "ModelNet40", "scanobjectnn": "ScanObjectNN"}
 # Published by CrossPoint (CVPR 2022), in %. Classification fine-tuning is not in it.

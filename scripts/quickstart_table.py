@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 
-from utils.logger import CHECKPOINTS, read_metrics
+from utils.run_folder import CHECKPOINTS, read_metrics
 
 NAMES = {"modelnet40": "ModelNet40-like", "scanobjectnn": "ScanObjectNN-like"}
 

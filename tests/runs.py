@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from utils import checkpoint, distributed
-from utils.logger import read_metrics
+from utils.run_folder import read_metrics
 
 SPEED = {"samples_per_second", "data_wait"}  # values that no two runs share
 

@@ -16,7 +16,7 @@ from utils import cli
 from utils.checkpoint import published_weights, save_weights
 from utils.features import extract_features
 from utils.fewshot import evaluate_episodes
-from utils.logger import read_metrics
+from utils.run_folder import read_metrics
 
 TINY = "--num_points 64 --k 5 --emb_dims 16 --wandb disabled --n_runs 4".split()
 # For the fixture `even_root`.

@@ -24,7 +24,7 @@ from tests.models.test_state_dicts import (
 from tests.runs import run_body
 from utils import cli
 from utils.checkpoint import published_weights, save_weights
-from utils.logger import read_metrics
+from utils.run_folder import read_metrics
 from utils.svm import held_out_split
 
 TINY = "--num_points 64 --k 5 --emb_dims 16 --wandb disabled --model_path none".split()

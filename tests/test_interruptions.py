@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +14,15 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pytest
 import torch
 
+from tests.pretrain import pretrain
 from tests.runs import metrics, same_records, weights
+from utils import svm, training
+from utils.interrupts import Interrupted
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = (
@@ -35,7 +40,10 @@ def start(
     torchrun: Sequence[str] = (),
     limit: int | None = None,
 ) -> subprocess.Popen:
-    """Pre-training in a process group of its own; ``limit``: bytes of a file."""
+    """Pre-training in a process group of its own, without root's right to every file.
+
+    ``limit``: bytes of a file.
+    """
     folder.mkdir(exist_ok=True)
     command = [sys.executable, str(ROOT / "train_crosspoint.py")]
     if processes > 1 or torchrun:
@@ -44,7 +52,11 @@ def start(
         command = [*launcher, command[1]]
 
     def restrict() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        if os.geteuid() == 0:
+            for capability in (_DAC_OVERRIDE, _DAC_READ_SEARCH):
+                _C.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
 
     output = tempfile.TemporaryFile("w+", encoding="utf-8")
     process = subprocess.Popen(
@@ -54,12 +66,14 @@ def start(
         stdout=output,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=None if limit is None else restrict,
+        preexec_fn=restrict,
     )
     _outputs[process.pid] = output
     return process
 
 
+_C = ctypes.CDLL(None)
+_PR_CAPBSET_DROP, _DAC_OVERRIDE, _DAC_READ_SEARCH = 24, 1, 2  # linux/capability.h
 _outputs: dict[int, TextIO] = {}
 
 
@@ -128,6 +142,50 @@ def test_a_signal_ends_the_step_and_resuming_gives_the_undisturbed_run(
     assert code == 0, text
     same_records(whole, run)
     same_weights(whole, run)
+
+
+@pytest.mark.parametrize("place", ["fit", "last step"])
+def test_a_signal_at_the_end_of_an_epoch(
+    place: str, tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--epochs", "3", "--svm_every", "1")
+    fits = []
+
+    class Fit(svm.SVC):
+        def fit(self, *data: Any) -> Any:
+            fits.append(self)
+            if len(fits) == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().fit(*data)
+
+    def finish_step(epoch: training.Epoch, values: torch.Tensor) -> None:
+        if epoch.run.state.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        step(epoch, values)
+
+    step = training.Epoch.finish_step
+    stop_at = 0
+    with monkeypatch.context() as patch:
+        patch.setattr(svm, "SVC", Fit)
+        undisturbed = pretrain(tmp_path / "whole", synthetic_root, *words)
+    # A fit for each pair of classes: the second pair of the second epoch's probe.
+    stop_at = len(fits) // 3 + 2
+    fits.clear()
+    with monkeypatch.context() as patch, pytest.raises(Interrupted) as ended:
+        if place == "fit":
+            patch.setattr(svm, "SVC", Fit)
+        else:
+            patch.setattr(training.Epoch, "finish_step", finish_step)
+        pretrain(tmp_path / "parts", synthetic_root, *words)
+    said = {"fit": "in the fit of the SVM", "last step": "after step 5"}[place]
+    assert str(ended.value) == f"SIGTERM: stopped {said}"
+    run = tmp_path / "parts" / "checkpoints" / "run"
+    state = torch.load(run / "models" / "checkpoint_last.pth", weights_only=True)
+    assert (state["progress"]["step"], state["progress"]["epoch"]) == (6, 1)
+    assert len(metrics(run)[1]) == 1  # the second epoch is not judged yet
+    pretrain(tmp_path / "parts", synthetic_root, *words, "--resume")
+    same_records(undisturbed, run)
+    same_weights(undisturbed, run)
 
 
 @pytest.mark.slow
@@ -266,3 +324,34 @@ def test_a_disk_that_is_full_leaves_the_checkpoint_before(
     assert code == 0, text
     same_records(whole, run)
     same_weights(whole, run)
+
+
+def test_folders_and_files_without_permission_are_named(
+    tmp_path: Path, synthetic_root: Path
+) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir(mode=0o500)
+    words = ("--epochs", "1000", "--num_workers", "0")
+    code, text = finish(start(tmp_path, synthetic_root, *words))
+    assert code == 2 and "Traceback" not in text, text
+    assert "checkpoints/run cannot be written: [Errno 13] Permission denied" in text
+    folder.chmod(0o700)
+    process = start(tmp_path, synthetic_root, *words)
+    models = folder / "run" / "models"
+    wait_for(lambda: (models / "checkpoint_last.pth").is_file())
+    models.chmod(0o500)  # while it runs
+    code, text = finish(process)
+    assert code == 2 and "Traceback" not in text, text
+    assert ".pth could not be written" in text and "Permission denied" in text
+    state = torch.load(models / "checkpoint_last.pth", weights_only=True)
+    models.chmod(0o700)
+    data = tmp_path / "data"
+    shutil.copytree(synthetic_root, data)
+    cloud = next(data.glob("ShapeNet/*/*.ply"))
+    cloud.chmod(0)
+    words = ("--resume", "--num_workers", "0", "--epochs", "1000")
+    code, text = finish(start(tmp_path, data, *words))
+    assert code == 2 and "Traceback" not in text, text
+    assert f"error: {cloud}: " in text and "ermission" in text
+    after = torch.load(models / "checkpoint_last.pth", weights_only=True)
+    assert after["progress"] == state["progress"]

@@ -1,4 +1,4 @@
-"""The command line: flags that scripts share, retired flags, errors without tracebacks.
+"""The command line: its parser, retired flags, errors without tracebacks.
 
 Nothing heavy is imported here, so that ``--help`` answers at once.
 """
@@ -6,10 +6,8 @@ Nothing heavy is imported here, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
-import atexit
 import errno
 import multiprocessing
-import multiprocessing.util  # its own end is registered before that of `run`
 import os
 import signal
 import sys
@@ -17,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
 
 from utils.interrupts import Interrupted
 
@@ -80,339 +77,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # the flags are everybody's
             super().error(message)
-        _leave_silently()
-
-
-def positive_int(text: str) -> int:
-    """An argparse type: an integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
-
-
-def natural_int(text: str) -> int:
-    """An argparse type: an integer of at least 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
-    return value
-
-
-def natural_float(text: str) -> float:
-    """An argparse type: a finite number of at least 0."""
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
-    return value
-
-
-def positive_float(text: str) -> float:
-    """An argparse type: a finite number above 0."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
-    return value
-
-
-def server_url(text: str) -> str:
-    """An argparse type: the address of a server, which must not have a key in it."""
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise argparse.ArgumentTypeError("must be http://HOST:PORT or https://HOST")
-    if parts.username is not None:
-        raise argparse.ArgumentTypeError(RETIRED["--wb_key"])
-    return text
-
-
-def add_run_flags(
-    parser: argparse.ArgumentParser,
-    exp_name: str,
-    resumable: bool = False,
-    naming: str = "",
-) -> None:
-    """Flags of every script: data, name of the run, seed, W&B.
-
-    Args:
-        parser: gets the flags.
-        exp_name: default name of the run folder.
-        resumable: whether there is a ``--resume``.
-        naming: how the name is made where ``exp_name`` is empty.
-    """
-    group = parser.add_argument_group("run")
-    group.add_argument(
-        "--data_root", default="data", help="folder of the data sets (default: data)"
-    )
-    group.add_argument(
-        "--exp_name",
-        default=exp_name,
-        help=f"results go to checkpoints/<exp_name>/ (default: {exp_name or naming})",
-    )
-    existing = group.add_mutually_exclusive_group()
-    existing.add_argument(
-        "--overwrite", action="store_true", help="delete what the run folder holds"
-    )
-    if resumable:
-        existing.add_argument(
-            "--resume",
-            action="store_true",
-            help="go on from the run folder's checkpoint_last.pth; start if there is "
-            "none",
-        )
-    group.add_argument(
-        "--seed", type=natural_int, default=1, help="of everything random (default: 1)"
-    )
-    group.add_argument(
-        "--dist_timeout",
-        type=positive_float,
-        default=600.0,
-        help="seconds after which a rank that does not answer ends the run "
-        "(default: 600)",
-    )
-    group.add_argument(
-        "--wandb",
-        choices=("offline", "online", "disabled"),
-        default="offline",
-        help="W&B: files in the run folder, a server, or nothing (default: offline)",
-    )
-    group.add_argument(
-        "--wb_url",
-        type=server_url,
-        default="http://localhost:28282",
-        help="W&B server of --wandb online (default: http://localhost:28282)",
-    )
-
-
-def add_model_flags(
-    parser: argparse.ArgumentParser,
-    num_points: int,
-    k: int,
-    models: tuple[str, ...],
-    weights: str = "",
-) -> argparse._ArgumentGroup:
-    """Flags of every script that builds a point encoder.
-
-    Args:
-        parser: gets the flags.
-        num_points, k: defaults.
-        models: names of the encoders, the default first.
-        weights: help of ``--model_path`` where the script needs one.
-
-    Returns:
-        Their group.
-    """
-    group = parser.add_argument_group("model")
-    group.add_argument(
-        "--model", choices=models, default=models[0], help=f"(default: {models[0]})"
-    )
-    group.add_argument(
-        "--model_path",
-        default="",
-        required=bool(weights),
-        metavar="FILE",
-        help=weights or "weights to start from (default: a random start)",
-    )
-    group.add_argument(
-        "--num_points",
-        type=positive_int,
-        default=num_points,
-        help=f"points of a cloud, the first as stored (default: {num_points})",
-    )
-    group.add_argument(
-        "--k",
-        type=positive_int,
-        default=k,
-        help=f"neighbours a point in the kNN graph (default: {k})",
-    )
-    group.add_argument(
-        "--emb_dims",
-        type=positive_int,
-        default=1024,
-        help="width of the embedding (default: 1024)",
-    )
-    group.add_argument(
-        "--edgeconv",
-        choices=("auto", "fused", "plain"),
-        default="auto",
-        help="form of the point operations: the same numbers to rounding, fused in a "
-        "fraction of time and memory, plain as they are defined; auto: fused where it "
-        "can run (default: auto)",
-    )
-    return group
-
-
-def add_training_flags(
-    parser: argparse.ArgumentParser,
-    batch_size: int,
-    epochs: int,
-    weight_decay: float,
-    optimizer: str = "adam",
-) -> argparse._ArgumentGroup:
-    """Flags of every training script, with their defaults; returns their group."""
-    group = parser.add_argument_group("training")
-    group.add_argument(
-        "--batch_size",
-        type=positive_int,
-        default=batch_size,
-        help="global batch in samples, whatever the number of processes "
-        f"(default: {batch_size})",
-    )
-    group.add_argument(
-        "--test_batch_size",
-        type=positive_int,
-        default=32,
-        help="global batch in samples when only features or predictions are computed "
-        "(default: 32)",
-    )
-    group.add_argument(
-        "--epochs", type=positive_int, default=epochs, help=f"(default: {epochs})"
-    )
-    group.add_argument(
-        "--optimizer",
-        choices=("adam", "sgd"),
-        default=optimizer,
-        help=f"(default: {optimizer})",
-    )
-    group.add_argument(
-        "--lr",
-        type=positive_float,
-        default=None,
-        help="learning rate, not scaled with the batch (default: Adam 1e-3, SGD 0.1)",
-    )
-    group.add_argument(
-        "--momentum", type=natural_float, default=0.9, help="of SGD (default: 0.9)"
-    )
-    group.add_argument(
-        "--weight_decay",
-        type=natural_float,
-        default=weight_decay,
-        help=f"(default: {weight_decay:g})",
-    )
-    group.add_argument(
-        "--precision",
-        choices=("fp32", "fp64", "bf16", "fp16"),
-        default="fp32",
-        help="bf16 and fp16 by autocast; in fp32, GPUs convolve in TF32 as PyTorch "
-        "does by default (default: fp32)",
-    )
-    group.add_argument(
-        "--num_workers",
-        type=natural_int,
-        default=min(4, os.cpu_count() or 1),
-        help="loader processes a rank (default: 4, or the CPU cores if fewer)",
-    )
-    group.add_argument(
-        "--print_freq",
-        type=positive_int,
-        default=10,
-        help="steps between two lines of metrics.jsonl (default: 10)",
-    )
-    group.add_argument(
-        "--save_freq",
-        type=positive_int,
-        default=10,
-        help="epochs between two models/ckpt_epoch_N.pth (default: 10)",
-    )
-    group.add_argument(
-        "--checkpoint_steps",
-        type=natural_int,
-        default=0,
-        help="steps between two checkpoints inside an epoch, beside the one at its end "
-        "(default: 0, none)",
-    )
-    return group
-
-
-def add_downstream_flags(
-    parser: argparse.ArgumentParser,
-) -> argparse._ArgumentGroup:
-    """Flags of the scripts that fine-tune; returns their group."""
-    group = parser.add_argument_group("fine-tuning")
-    group.add_argument(
-        "--from_scratch",
-        action="store_true",
-        help="start from random weights instead of --model_path",
-    )
-    group.add_argument(
-        "--dropout",
-        type=natural_float,
-        default=0.5,
-        help="probability in the head (default: 0.5)",
-    )
-    group.add_argument(
-        "--eval",
-        action="store_true",
-        help="only judge the weights of --model_path on the test split",
-    )
-    return group
-
-
-def add_frozen_encoder_flags(
-    parser: argparse.ArgumentParser, num_points: int, k: int, models: tuple[str, ...]
-) -> None:
-    """Flags of the scripts that judge a frozen encoder; arguments as those of
-    :func:`add_model_flags`."""
-    group = add_model_flags(
-        *(parser, num_points, k, models),
-        weights=f"weights to judge, or '{UNTRAINED}' for an untrained encoder",
-    )
-    group.add_argument(
-        "--test_batch_size",
-        type=positive_int,
-        default=32,
-        help="clouds a step over all ranks, at least one each (default: 32)",
-    )
-
-
-def add_dataset_flags(
-    group: argparse._ArgumentGroup,
-    datasets: tuple[str, ...],
-    variants: tuple[str, ...],
-    several: bool = False,
-) -> None:
-    """``--dataset``, of which the first is the default, and ScanObjectNN's variant.
-
-    Args:
-        group: gets the flags.
-        datasets, variants: names to choose from.
-        several: whether more than one data set may be named.
-    """
-    group.add_argument(
-        "--dataset",
-        choices=datasets,
-        nargs="+" if several else None,
-        default=[datasets[0]] if several else datasets[0],
-        help=f"{'one or several ' if several else ''}(default: {datasets[0]})",
-    )
-    group.add_argument(
-        "--variant",
-        choices=variants,
-        default=variants[0],
-        help=f"of ScanObjectNN (default: {variants[0]})",
-    )
-
-
-def check_fine_tuning(args: argparse.Namespace) -> None:
-    """Flags of a fine-tuning script that do not go together, or are out of range.
-
-    Raises:
-        ValueError: naming the flag and what to do.
-    """
-    if args.eval and (args.from_scratch or not args.model_path):
-        raise ValueError("--eval judges the weights of --model_path FILE")
-    if args.eval and args.resume:
-        raise ValueError("--eval has nothing to --resume")
-    if not args.eval and bool(args.model_path) == args.from_scratch:
-        raise ValueError(
-            "say where to start from, by either --model_path FILE (pre-trained "
-            "weights) or --from_scratch (random ones)"
-        )
-    if args.batch_size < 2 and not args.eval:
-        raise ValueError("--batch_size 1 leaves BatchNorm one value: use 2 or more")
-    if args.k > args.num_points:
-        raise ValueError(f"--k {args.k} is more than --num_points {args.num_points}")
-    if args.dropout >= 1:
-        raise ValueError(f"--dropout {args.dropout:g} must be below 1")
+        _let_the_other_speak()
+        sys.exit(2)
 
 
 @contextmanager
@@ -425,58 +91,68 @@ def usage_errors() -> Iterator[None]:
 
 
 def run(main: Callable[[], None], *expected: type[Exception]) -> NoReturn:
-    """Call ``main``; expected errors become one line and exit code 2.
+    """Call ``main``; expected errors become one line and an exit code.
+
+    2: what the user can mend; 1: a full disk, a lost rank; 128 + the signal's number:
+    an interrupted run. What nobody expects keeps its traceback.
 
     Args:
         main: the script.
         expected: exception classes whose message is written for the user, beside
             :class:`UsageError`.
     """
-    atexit.register(_end_workers)  # for what nobody expects
+    before = multiprocessing.active_children()
+    try:
+        code = _call(main, expected)
+    finally:
+        _end_workers(before)
+    sys.exit(code)
+
+
+def _call(main: Callable[[], None], expected: tuple[type[Exception], ...]) -> int:
+    # The exit code; what is said is said by now.
+    rank = os.environ.get("RANK", "0")
     try:
         main()
+        return 0
     except FailedElsewhere:
-        _end_workers()
-        _leave_silently()
+        _let_the_other_speak()
+        return 2
     except KeyboardInterrupt:
-        if os.environ.get("RANK", "0") == "0":
-            print("\ninterrupted", file=sys.stderr, flush=True)
-        _end_workers()
-        sys.exit(130)
+        if rank == "0":
+            _say("interrupted")
+        return 128 + signal.SIGINT
     except Interrupted as end:
-        if os.environ.get("RANK", "0") == "0":
-            text = f"\n{end}; a checkpoint is written, --resume goes on from there"
-            print(text, file=sys.stderr, flush=True)
-        _end_workers()
-        sys.exit(128 + end.number)
+        if rank == "0":
+            _say(f"{end}; a checkpoint is written, --resume goes on from there")
+        return 128 + end.number
     except (UsageError, *expected) as error:
-        rank = os.environ.get("RANK", "0")
         place = f" (rank {rank})" if rank != "0" else ""
-        print(f"\nerror{place}: {message(error)}", file=sys.stderr, flush=True)
-        _end_workers()
-        sys.exit(2)
+        _say(f"error{place}: {message(error)}")
+        return 2
     except OSError as error:
         if error.errno not in _NO_PLACE:
             raise
-        text = f"\nerror: {error}\nThe last checkpoint, if any, is whole: make room, "
-        print(f"{text}then --resume", file=sys.stderr, flush=True)
-        _end_workers()
-        sys.exit(1)
+        _say(
+            f"error: {error}\nThe last checkpoint, if any, is whole: make room, then "
+            "--resume"
+        )
+        return 1
     except RuntimeError as error:
         # torch.distributed's own errors are RuntimeErrors of many kinds.
         lost = any(word in str(error) for word in _LOST)
         if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not lost:
             raise
-        print(
-            f"\nerror (rank {os.environ.get('RANK')}): another process of the run has "
-            f"ended, or did not answer within --dist_timeout: {error}\nThe last "
-            "checkpoint is whole; --resume goes on from there",
-            file=sys.stderr,
-            flush=True,
+        _say(
+            f"error (rank {rank}): another process of the run has ended, or did not "
+            f"answer within --dist_timeout: {error}\nThe last checkpoint is whole; "
+            "--resume goes on from there"
         )
-        _end_workers()
-        sys.exit(1)
-    sys.exit(0)
+        return 1
+
+
+def _say(text: str) -> None:
+    print(f"\n{text}", file=sys.stderr, flush=True)
 
 
 def message(error: Exception) -> str:
@@ -487,15 +163,16 @@ def message(error: Exception) -> str:
     return text
 
 
-def _end_workers() -> None:
-    """End the loader's workers: they ignore what the interpreter's own end sends."""
-    if hasattr(signal, "SIGCHLD"):
+def _end_workers(others: list[multiprocessing.Process]) -> None:
+    # The loader's workers ignore the signals by which the interpreter's own end would
+    # end them (utils/interrupts.py), and would keep this process waiting.
+    workers = [p for p in multiprocessing.active_children() if p not in others]
+    if workers and hasattr(signal, "SIGCHLD"):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's would raise
-    for child in multiprocessing.active_children():
-        child.kill()
+    for worker in workers:
+        worker.kill()
 
 
-def _leave_silently() -> NoReturn:
+def _let_the_other_speak() -> None:
     # torchrun ends all ranks when the first has left: let the one that speaks finish.
     time.sleep(3.0)
-    sys.exit(2)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,15 +20,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from utils import checkpoint, distributed, interrupts
 from utils.checkpoint import Progress
-from utils.cli import UsageError
-from utils.logger import (
-    RunLogger,
-    ThroughputMeter,
-    continues,
-    open_run_folder,
-    progress,
-    run_folder,
-)
+from utils.logger import RunLogger, ThroughputMeter, progress
+from utils.run_folder import continues, open_run_folder, run_folder
 
 LAST = Path("models", "checkpoint_last.pth")
 BEST = Path("models", "best_model.pth")
@@ -170,11 +162,13 @@ def open_training(
 
     Raises:
         UsageError: if the folder holds another run, or a checkpoint that is damaged or
-            of other arguments.
+            of other arguments, or if the disk has no room for its checkpoints.
     """
     existing = [path for path in inputs if path]
-    folder = open_run_folder(args.exp_name, args.overwrite, args.resume, existing)
-    distributed.run_on_main(lambda: _check_space(folder, **parts))
+    needed = _bytes_of_checkpoints(**parts)
+    folder = open_run_folder(
+        args.exp_name, args.overwrite, args.resume, existing, needed
+    )
     state = Progress()
     if resumed:
         state = distributed.run_everywhere(
@@ -188,17 +182,11 @@ def open_training(
     return folder, state, save
 
 
-def _check_space(folder: Path, model: nn.Module, **_: Any) -> None:
-    """Refuse to start where the checkpoints cannot be written."""
+def _bytes_of_checkpoints(model: nn.Module, **_: Any) -> int:
     weights = sum(v.numel() * v.element_size() for v in model.state_dict().values())
     # Adam keeps two numbers a weight. Two whole files and one being written, and the
     # weights of the best epoch twice.
-    needed, free = (3 * 3 + 2) * weights, shutil.disk_usage(folder).free
-    if free < needed:
-        raise UsageError(
-            f"{folder}: {free / 2**20:.0f} MiB are free and checkpoints need about "
-            f"{needed / 2**20:.0f}: make room, or start where there is some"
-        )
+    return (3 * 3 + 2) * weights
 
 
 @dataclass

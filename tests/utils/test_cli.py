@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import multiprocessing
+import signal
 import subprocess
 import sys
+import time
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
 
-from utils import cli
+from utils import cli, flags
 
 ROOT = Path(__file__).parents[2]
 
 
 def parser() -> argparse.ArgumentParser:
     found = cli.Parser("A script.")
-    cli.add_run_flags(found, "run", resumable=True)
-    cli.add_model_flags(found, 2048, 15, ("dgcnn", "dgcnn_seg"))
-    cli.add_training_flags(found, batch_size=20, epochs=100, weight_decay=1e-6)
+    flags.add_run_flags(found, "run", resumable=True)
+    flags.add_model_flags(found, 2048, 15, ("dgcnn", "dgcnn_seg"))
+    flags.add_training_flags(found, batch_size=20, epochs=100, weight_decay=1e-6)
     return found
 
 
@@ -132,6 +136,37 @@ def test_an_error_of_a_loader_process_keeps_only_its_message(
     with pytest.raises(SystemExit):
         cli.run(fails, Expected)
     assert capsys.readouterr().err == "\nerror (rank 3): data/x.ply: truncated\n"
+
+
+def _sleep(ready: Event) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ready.set()
+    time.sleep(600)
+
+
+def test_workers_end_with_the_run_and_other_processes_stay() -> None:
+    context = multiprocessing.get_context("fork")
+    started = []
+
+    def start() -> None:
+        ready = context.Event()
+        started.append(context.Process(target=_sleep, args=(ready,), daemon=True))
+        started[-1].start()
+        assert ready.wait(30)
+        if len(started) > 1:
+            raise Expected
+
+    start()
+    try:
+        with pytest.raises(SystemExit):
+            cli.run(start, Expected)
+        started[1].join(30)
+        assert started[1].exitcode == -signal.SIGKILL
+        assert started[0].is_alive()
+    finally:
+        for process in started:
+            process.kill()
+            process.join()
 
 
 @pytest.mark.parametrize("script", sorted(p.name for p in ROOT.glob("*.py")))

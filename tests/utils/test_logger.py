@@ -9,7 +9,8 @@ import pytest
 
 from utils import logger
 from utils.cli import UsageError
-from utils.logger import RunLogger, ThroughputMeter, open_run_folder
+from utils.logger import RunLogger, ThroughputMeter
+from utils.run_folder import open_run_folder
 
 ARGUMENTS = {"exp_name": "run", "wandb": "disabled", "wb_url": "http://localhost:9"}
 
@@ -17,80 +18,6 @@ ARGUMENTS = {"exp_name": "run", "wandb": "disabled", "wb_url": "http://localhost
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def test_an_empty_run_folder_is_used_again() -> None:
-    # What a start leaves that failed before the first file.
-    folder = open_run_folder("run", resume=False)
-    assert (folder / "models").is_dir()
-    (folder / "run.log").write_text("x")
-    (folder / "metrics.jsonl").touch()
-    assert open_run_folder("run", resume=False) == folder
-    (folder / "metrics.jsonl").write_text("{}")
-    with pytest.raises(UsageError, match=r"checkpoints.run is not empty.*--resume"):
-        open_run_folder("run", resume=False)
-    with pytest.raises(UsageError) as error:  # a script that cannot resume
-        open_run_folder("run")
-    assert "--resume" not in str(error.value)
-    leftover = folder / "models" / ".checkpoint_last.pth.12.partial"
-    leftover.touch()
-    (folder / "metrics.jsonl").write_text('{"step": 0}\n')  # stopped before it saved
-    open_run_folder("run", resume=True)
-    assert (folder / "metrics.jsonl").exists()
-    assert not leftover.exists()
-    open_run_folder("run", overwrite=True)
-    assert not (folder / "metrics.jsonl").exists()
-
-
-def test_what_others_left_is_not_deleted_unasked() -> None:
-    notes = Path("checkpoints/run/notes.txt")
-    notes.parent.mkdir(parents=True)
-    notes.write_text("mine")
-    for resume in (False, None):
-        with pytest.raises(UsageError, match="is not empty"):
-            open_run_folder("run", resume=resume)
-    assert notes.read_text() == "mine"
-    open_run_folder("run", overwrite=True, resume=False)
-    assert not notes.exists()
-
-
-def test_results_without_a_checkpoint_are_not_resumed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    folder = open_run_folder("run", resume=False)
-    metrics, weights = folder / "metrics.jsonl", folder / "models" / "best_model.pth"
-    metrics.write_text('{"dataset": "modelnet40"}\n')  # of another script
-    with pytest.raises(UsageError, match=r"no models/checkpoint_last\.pth to --resume"):
-        open_run_folder("run", resume=True)
-    metrics.write_text('{"step": 0}\n')
-    weights.touch()
-    with pytest.raises(UsageError, match=r"no models/checkpoint_last\.pth to --resume"):
-        open_run_folder("run", resume=True)
-    # torchrun restarts what stopped between the first weights and the checkpoint.
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    open_run_folder("run", resume=True)
-    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT")
-    (folder / "models" / "checkpoint_last.pth").touch()
-    open_run_folder("run", resume=True)
-    assert weights.exists()
-
-
-def test_an_evaluation_does_not_delete_a_training() -> None:
-    folder = open_run_folder("run", resume=False)
-    (folder / "models" / "best_model.pth").touch()
-    with pytest.raises(UsageError, match="weights of a training run"):
-        open_run_folder("run", overwrite=True)
-    assert (folder / "models" / "best_model.pth").exists()
-
-
-def test_a_file_that_the_run_reads_is_not_overwritten() -> None:
-    folder = open_run_folder("run", resume=False)
-    weights = folder / "models" / "best_model.pth"
-    weights.write_text("weights")
-    with pytest.raises(UsageError, match=r"would delete .*best_model\.pth"):
-        open_run_folder("run", overwrite=True, inputs=[str(weights)])
-    assert weights.exists()
-    open_run_folder("other", overwrite=True, inputs=[str(weights)])
 
 
 def test_what_ended_a_run_is_in_its_log() -> None:
@@ -101,18 +28,6 @@ def test_what_ended_a_run_is_in_its_log() -> None:
     text = (folder / "run.log").read_text()
     assert "first" in text
     assert "ended by UsageError: data/x.ply: truncated" in text
-
-
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/abs"])
-def test_run_names_stay_inside_the_folder(name: str) -> None:
-    with pytest.raises(UsageError, match="--exp_name"):
-        open_run_folder(name, overwrite=True)
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    (tmp_path / "checkpoints").write_text("a file")
-    with pytest.raises(UsageError, match=r"checkpoints.run cannot be written"):
-        open_run_folder("run")
 
 
 def test_later_steps_are_dropped_when_a_run_goes_on() -> None:
