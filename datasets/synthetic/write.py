@@ -106,7 +106,8 @@ def _ply(points: np.ndarray, ascii_file: bool) -> bytes:
         "property float x\nproperty float y\nproperty float z\nend_header\n"
     ).encode()
     if ascii_file:
-        lines = ["%.8g %.8g %.8g\n" % tuple(p) for p in points.astype(np.float32)]  # noqa: UP031
+        rows = points.astype(np.float32).tolist()
+        lines = [f"{x:.8g} {y:.8g} {z:.8g}\n" for x, y, z in rows]
         return header + "".join(lines).encode()
     return header + points.astype("<f4").tobytes()
 
