@@ -19,7 +19,7 @@ from plyfile import PlyData
 from sklearn.svm import SVC
 from torch import Tensor, nn
 
-from benchmarks.measure import Case, Forms, Setting, Work
+from benchmarks.measure import BOTH_KEEP, FORMS, Case, Forms, Setting, Work
 from datasets.packed import pack
 from datasets.shapenet_render import ShapeNetRender
 from datasets.synthetic import generate
@@ -237,7 +237,12 @@ def svm_work(train: int, test: int, classes: int) -> Work:
 
 
 def _step_case(
-    network: str, batch: int, points: int, k: int, augmented: bool = False
+    network: str,
+    batch: int,
+    points: int,
+    k: int,
+    augmented: bool = False,
+    keeps: tuple[str, ...] = ("ours",),
 ) -> Case:
     sizes = {"network": network, "k": k, "batch": batch, "points": points}
     # With copies, how many of the second layers' edges differ depends on the graphs.
@@ -245,12 +250,14 @@ def _step_case(
     large = batch * points > 2**15  # may be killed, and must not take the table along
     return Case(
         f"{network} step, {batch} x {points}, K={k}, "
-        + ("augmented" if augmented else "random"),
+        + ("augmented" if augmented else "random")
+        + (BOTH_KEEP if keeps == FORMS else ""),
         partial(encoder_step, **sizes, augmented=augmented),
         partial(cloud_work, **sizes, augmented=augmented) if counted else None,
         batch,
         processes=int(large),
         gib=batch * points * k / 1e5 if large else 0,  # about 10 kB an edge
+        keeps=keeps,
     )
 
 
@@ -263,6 +270,8 @@ def point_cases() -> list[Case]:
                 _step_case(network, batch, 2048, k, augmented)
                 for augmented in (False, True)
             ]
+    for network, batch in (("dgcnn", 8), ("dgcnn_seg", 2)):
+        found.append(_step_case(network, batch, 2048, 15, keeps=FORMS))
     for points, batch in ((1024, 8), (4096, 8), (8192, 8)):
         found.append(_step_case("dgcnn", batch, points, 15))
     for points, batch in ((1024, 4), (4096, 2), (8192, 1)):

@@ -17,9 +17,11 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from utils.memory import keep_freed_memory
 from utils.training import Precision
 
 FORMS = ("reference", "ours")
+BOTH_KEEP = "; the reference keeps freed memory too"
 Forms = Mapping[str, Callable[[], object]]
 GIB = 2**30
 
@@ -85,6 +87,7 @@ class Case:
         slow: the reference takes minutes: one call of it, without one before.
         gib: of free memory needed.
         devices: kinds that it runs on.
+        keeps: forms that keep freed memory on the CPU, as the scripts do.
     """
 
     name: str
@@ -96,6 +99,7 @@ class Case:
     slow: bool = False
     gib: float = 0.0
     devices: tuple[str, ...] = ("cpu", "cuda")
+    keeps: tuple[str, ...] = ("ours",)
 
 
 @dataclass(frozen=True)
@@ -231,29 +235,33 @@ def floor(work: Work, rates: Rates) -> float:
 
 
 def take_turns(
-    forms: Forms, repeats: int, device: torch.device, slow: bool = False
+    forms: Forms, repeats: int, device: torch.device, case: Case
 ) -> Measured:
-    """The forms in turn; the first two calls of each are not counted.
+    """The forms in turn; the first three calls of each are not counted.
 
     Args:
         forms: by their names.
         repeats: calls of each that are counted.
         device: to wait for.
-        slow: call the reference once in all; its memory is that of this call.
+        case: whose ``slow`` reference is called once in all; its memory is that of
+            this call.
     """
     seconds: dict[str, list[float]] = {form: [] for form in forms}
     extra: dict[str, float | None] = {}
     for form, run in forms.items():
-        if slow and form == "reference":
+        keep_freed_memory(form in case.keeps)
+        if case.slow and form == "reference":
             start = time.perf_counter()
             extra[form] = extra_memory(device, run)
             seconds[form].append(time.perf_counter() - start)
             continue
         run()  # compiles, fills caches
         extra[form] = extra_memory(device, run)
+        run()  # has its memory again
     for _ in range(repeats):
         for form, run in forms.items():
-            if not (slow and form == "reference"):
+            keep_freed_memory(form in case.keeps)
+            if not (case.slow and form == "reference"):
                 seconds[form].append(timed(run, device))
     return Measured(seconds, extra)
 

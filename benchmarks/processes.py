@@ -72,7 +72,7 @@ def _rank(
     torch.set_num_threads(threads)
     device = distributed.start().device
     forms = case.make(Setting(device, setting.precision))
-    measured = take_turns(forms, repeats, device, case.slow)
+    measured = take_turns(forms, repeats, device, case)
     if rank == 0:
         answer.write_text(json.dumps(asdict(measured)))
     distributed.stop()

@@ -9,7 +9,8 @@ of its time: what the machine needs at least, the larger of the operations of pr
 of matrices at the rate measured for a large one, and of the bytes that cannot stay
 where they are at the rate measured for a copy. "Extra" is the memory during a step
 above that before it, resident on a CPU, allocated on a GPU. "A second" counts clouds or
-pairs.
+pairs. On a CPU ours keeps freed memory, as the scripts do, and the reference gives it
+back to the system as any PyTorch program does; in rows that say so both keep it.
 
 On a GPU there are only the rows that use it, and "ours" is missing where the fused form
 has no kernels for it.
@@ -44,7 +45,6 @@ from benchmarks.processes import Killed, measure_apart
 from benchmarks.steps import option_cases, pretraining, step_cases
 from utils.flags import positive_int
 from utils.logger import describe_environment
-from utils.memory import keep_freed_memory
 
 
 def cases(device: str) -> list[Case]:
@@ -67,7 +67,7 @@ def measure(case: Case, setting: Setting, repeats: int, rates: Rates) -> Result:
             measured = measure_apart(case, setting, repeats)
         else:
             forms = case.make(setting)
-            measured = take_turns(forms, repeats, setting.device, case.slow)
+            measured = take_turns(forms, repeats, setting.device, case)
     except (Killed, torch.OutOfMemoryError) as error:
         return Result(case.name, note=str(error).splitlines()[0])
     return result(case, measured, rates)
@@ -129,8 +129,6 @@ def main() -> None:
         step = pretraining(setting, pairs=20 if args.device == "cuda" else 4)["ours"]
         write_profile(args.profile, step, setting.device)
         return
-    if args.device == "cpu":
-        keep_freed_memory()  # as the scripts do
     every = cases(args.device)
     chosen = [case for case in every if args.only in case.name]
     if not chosen:

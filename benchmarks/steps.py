@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.cases import clouds, distinct_points, encoder_work
-from benchmarks.measure import Case, Forms, Setting, Work
+from benchmarks.measure import BOTH_KEEP, FORMS, Case, Forms, Setting, Work
 from benchmarks.processes import join_alone
 from models.crosspoint import CrossPoint
 from models.dgcnn import DGCNN
@@ -212,13 +212,18 @@ def pretraining_work(pairs: int, points: int = 2048, k: int = 15) -> Work:
 def step_cases(device: str) -> list[Case]:
     """The whole step; in several sizes on a GPU."""
     found = []
-    for pairs in (20, 128) if device == "cuda" else (4,):
+    sizes = [(20, ("ours",)), (128, ("ours",))]
+    if device == "cpu":
+        sizes = [(4, ("ours",)), (4, FORMS)]
+    for pairs, keeps in sizes:
         found.append(
             Case(
-                f"pre-training step, {pairs} pairs of 2048, ResNet-50 at 224",
+                f"pre-training step, {pairs} pairs of 2048, ResNet-50 at 224"
+                + (BOTH_KEEP if keeps == FORMS else ""),
                 partial(pretraining, pairs=pairs),
                 partial(pretraining_work, pairs),
                 pairs,
+                keeps=keeps,
             )
         )
     pairs = 20 if device == "cuda" else 4
@@ -229,6 +234,7 @@ def step_cases(device: str) -> list[Case]:
             samples=pairs,
             processes=2,
             threads=1,
+            keeps=FORMS,
         )
     )
     return found
@@ -253,6 +259,7 @@ def option_cases() -> list[Case]:
             partial(pictures_step, reference=reference, ours=ours),
             work,
             4,
+            keeps=FORMS,
         )
         for name, reference, ours in rows
     ]
@@ -267,6 +274,7 @@ def option_cases() -> list[Case]:
                     samples=4,
                     processes=processes,
                     threads=1 if processes > 1 else 0,
+                    keeps=FORMS,
                 )
             )
     found.append(
@@ -277,6 +285,7 @@ def option_cases() -> list[Case]:
             samples=4,
             processes=2,
             threads=1,
+            keeps=FORMS,
         )
     )
     return found

@@ -94,7 +94,8 @@ class FusedClouds:
             conv, batchnorm, _ = layers[0]
             weight = conv.weight.flatten(1)  # (C', 2C), of [x_j - x_i, x_i]
             there, centre = weight.split(x.shape[1], dim=1)
-            a, b = x @ there.T, x @ (centre - there).T
+            a = self._kernels.linear(x, there)
+            b = self._kernels.linear(x, centre - there)
             own = (a, b, batchnorm.weight, batchnorm.bias)
             if len(layers) == 1:
                 return _EdgeConv.apply(*own, batchnorm, graph, self._kernels)
@@ -115,10 +116,8 @@ class FusedClouds:
         """A point layer, then maximum and mean over the points: (B, C') each."""
         conv, batchnorm, _ = layer
         own = (batchnorm.weight, batchnorm.bias, batchnorm, self.rows, self._kernels)
-        if x.device.type == "cuda":
-            return _Pool.apply(F.linear(x, conv.weight.flatten(1)), *own)
-        with self._full_precision():
-            return _Pool.apply(x @ conv.weight.flatten(1).T, *own)
+        y = self._kernels.linear(x, conv.weight.flatten(1))
+        return _Pool.apply(y, *own)
 
 
 class _Mode:

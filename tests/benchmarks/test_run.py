@@ -74,14 +74,16 @@ def test_a_row_of_one_form(form: str) -> None:
 def test_forms_take_turns_and_a_slow_one_is_called_once() -> None:
     calls: list[str] = []
     forms = {form: partial(calls.append, form) for form in measure.FORMS}
-    measured = measure.take_turns(forms, 3, CPU.device)
-    assert calls == ["reference"] * 2 + ["ours"] * 2 + ["reference", "ours"] * 3
+    case = Case("quick", constant_forms)
+    measured = measure.take_turns(forms, 3, CPU.device, case)
+    assert calls == ["reference"] * 3 + ["ours"] * 3 + ["reference", "ours"] * 3
     assert [len(measured.seconds[form]) for form in forms] == [3, 3]
 
     calls.clear()
-    measured = measure.take_turns(forms, 3, CPU.device, slow=True)
-    assert calls == ["reference"] + ["ours"] * 5
-    found = measure.result(Case("slow", constant_forms), measured, RATES)
+    case = Case("slow", constant_forms, slow=True)
+    measured = measure.take_turns(forms, 3, CPU.device, case)
+    assert calls == ["reference"] + ["ours"] * 6
+    found = measure.result(case, measured, RATES)
     assert len(measured.seconds["reference"]) == 1
     assert found.ratios[0] <= found.ratio <= found.ratios[1]
 

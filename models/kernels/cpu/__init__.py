@@ -13,6 +13,7 @@ from models.kernels.cpu.edges import (
 )
 from models.kernels.cpu.graph import knn
 from models.kernels.cpu.pool import column_sums, pool, pool_gradient, pool_sums
+from models.kernels.cpu.products import linear
 from models.kernels.cpu.two_layers import two_layer_extremes, two_layer_gradients
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "edge_extremes",
     "edge_slopes",
     "knn",
+    "linear",
     "pool",
     "pool_gradient",
     "pool_sums",

@@ -6,6 +6,8 @@ gradient of ``a``) comes in no fixed order and differs from run to run by roundi
 PyTorch's own scatters do there.
 """
 
+from torch.nn.functional import linear
+
 from models.kernels.cuda.edges import (
     add_statistics,
     edge_extremes,
@@ -22,6 +24,7 @@ __all__ = [
     "edge_extremes",
     "edge_slopes",
     "knn",
+    "linear",
     "pool",
     "pool_gradient",
     "pool_sums",
