@@ -1,0 +1,337 @@
+"""Fetch the data sets and the published weights, each into its place, then check them.
+
+    bash data/download_data.sh                                 everything
+    bash data/download_data.sh --only modelnet40 weights       some of it
+    bash data/download_data.sh --dry_run                       say what would be done
+
+Needs gdown (pip install gdown). Archives lie in DATA_ROOT/downloads until they are
+unpacked; an archive put there by hand, under its name, is taken as it is. What was
+interrupted goes on where it stopped, and what is there already is left alone. Exit
+status: 0 if all is there and in order, 1 if not, 2 for wrong arguments, 130 after
+Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from datasets.archives import (
+    ArchiveError,
+    Truncated,
+    WebPage,
+    check_archive,
+    page_in,
+    top_level,
+    unpack,
+)
+from datasets.sources import (
+    ITEMS,
+    NAMES,
+    WEIGHTS,
+    WEIGHTS_FOLDER,
+    WEIGHTS_ID,
+    WEIGHTS_URL,
+    Item,
+    Source,
+)
+
+DRIVE_ADVICE = """\
+    Google Drive refuses a file that many have fetched, for up to 24 hours. Run the same
+    command later; or open {url}
+    in a browser where you are signed in, save the file as {path},
+    and run the same command again."""
+
+
+class Failed(Exception):
+    """A source, or all of them, did not give what is wanted; the message says why."""
+
+
+class Gdown:
+    """The downloader: one that resumes, and knows the ways of Google Drive.
+
+    Args:
+        lock: a locked file. gdown inherits it, so that one which outlives a killed run
+            keeps the next run from writing into the same files.
+
+    Raises:
+        Failed: if it is not installed.
+    """
+
+    def __init__(self, lock: IO) -> None:
+        self._lock = lock
+        words = [sys.executable, "-m", "gdown", "--help"]
+        done = subprocess.run(words, capture_output=True, text=True)
+        if done.returncode:
+            raise Failed(
+                f"gdown is missing or broken: {sys.executable} -m pip install -U gdown"
+            )
+        # Older releases lack these: they wait for a dead host as long as it takes.
+        wanted = {"--timeout": "60", "--retries": "5"}
+        self._flags = [w for f in wanted if f in done.stdout for w in (f, wanted[f])]
+
+    def __call__(self, *words: str) -> bool:
+        """Download, going on with what is there; whether it ended well."""
+        command = [sys.executable, "-m", "gdown", "--continue", *self._flags, *words]
+        done = subprocess.run(command, pass_fds=[self._lock.fileno()])
+        return done.returncode == 0
+
+
+def fetch(source: Source, downloads: Path, gdown: Gdown) -> Path:
+    """Have an archive in `downloads`, by its name only once gdown has all of it.
+
+    Raises:
+        Failed: if gdown did not get it.
+    """
+    path = downloads / source.archive
+    for partial in downloads.glob(f"{source.archive}*"):
+        if page_in(partial) is not None:  # nothing to go on with
+            partial.unlink()
+    if path.is_file():
+        return path
+    if not gdown("-O", str(path), source.url) or not path.is_file():
+        raise Failed("gdown did not get it (its message is above)")
+    return path
+
+
+def obtain(source: Source, downloads: Path, folder: Path, gdown: Gdown) -> None:
+    """Fetch an archive and unpack it into the new folder `folder`.
+
+    One that ends too early is gone on with once. What is no use is removed, so that
+    the next run begins anew.
+
+    Raises:
+        Failed: if there is no whole archive of the data set from this source.
+        OSError: if the disk is full.
+    """
+    for again in (False, True):
+        path = fetch(source, downloads, gdown)
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            check_archive(path, source.size, source.sha256)
+            unpack(path, folder)
+        except Truncated as error:
+            if not again:
+                print(f"  {path}: {error}; going on with it", flush=True)
+                # gdown resumes NAME, 8 characters, ".part".
+                path.rename(path.with_name(f"{path.name}.resumed.part"))
+                continue
+            path.unlink()
+            raise Failed(f"{path}: {error}, fetched to the end; removed") from error
+        except ArchiveError as error:
+            path.unlink()
+            raise Failed(f"{path}: {error}; removed") from error
+        if not (folder / source.inside).is_dir():
+            raise Failed(
+                f"{path} does not hold the folder {source.inside} but "
+                f"{top_level(folder)}; delete it to fetch it anew"
+            )
+        return
+
+
+def get(item: Item, root: Path, gdown: Gdown) -> None:
+    """Put a folder of ``--data_root`` into its place, by one rename.
+
+    Raises:
+        Failed: if no source gives it; the message says what to do.
+    """
+    downloads, place = root / "downloads", root / item.folder
+    staging = downloads / f"{item.folder}.unpacked"
+    for source in item.sources:
+        print(f"{place}: from {source.url}", flush=True)
+        try:
+            obtain(source, downloads, staging, gdown)
+            (staging / source.inside).rename(place)
+        except Failed as error:
+            print(f"  {error}", flush=True)
+            continue
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        for left in downloads.glob(f"{source.archive}*"):
+            left.unlink()
+        return
+    lines = [f"{place}: no source gave it"]
+    drive = next((source for source in item.sources if source.on_drive), None)
+    if drive is not None:
+        path = downloads / drive.archive
+        lines.append(DRIVE_ADVICE.format(url=drive.url, path=path))
+    if item.by_hand:
+        lines.append(item.by_hand.format(root=root))
+    raise Failed("\n".join(lines))
+
+
+def get_weights(place: Path, gdown: Gdown) -> None:
+    """Fetch the published weights into `place`, each read once as evaluation reads it.
+
+    Raises:
+        Failed: if that did not succeed.
+    """
+    from torch import load
+
+    print(f"{place}: from {WEIGHTS_URL}", flush=True)
+    partial = place.with_name(f".{place.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    for path in partial.rglob("*"):
+        if path.is_file() and page_in(path) is not None:
+            path.unlink()
+    advice = DRIVE_ADVICE.format(url=WEIGHTS_URL, path=f"{partial}/NAME.pth")
+    if not gdown("--folder", "-O", str(partial), WEIGHTS_ID):
+        raise Failed(f"{place}: gdown did not get all of it\n{advice}")
+    files = sorted(partial.rglob("*.pth"))
+    for path in files:
+        try:
+            if page := page_in(path):
+                raise WebPage(f"it is {page}")
+            load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever a damaged file makes the reader raise
+            path.unlink()
+            reason = str(error).strip().split("\n")[0]
+            raise Failed(
+                f"{path}: no file of weights ({reason}); removed\n{advice}"
+            ) from error
+    if not files:
+        raise Failed(f"{place}: no .pth file but {top_level(partial)}\n{advice}")
+    partial.rename(place)
+    for path in sorted(place.rglob("*.pth")):
+        print(f"  python eval_svm.py --dataset modelnet40 --model_path {path}")
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[IO]:
+    """Keep other runs out of a folder of downloads, and remove it if it ends up empty.
+
+    Raises:
+        Failed: if another run is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    with open(path, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise Failed(f"{folder}: another download is at work there") from error
+        try:
+            yield lock
+        finally:
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def plan(items: Sequence[Item], root: Path, weights: Path | None) -> None:
+    """Say what would be done."""
+    for item in items:
+        place = root / item.folder
+        if os.path.lexists(place):
+            print(f"{place}: there already")
+            continue
+        print(f"{place}: from the first of these that gives it")
+        for source in item.sources:
+            size = f"{source.size:,} bytes" if source.size else "size not published"
+            sums = ", SHA-256 compared" if source.sha256 else ""
+            print(f"  {source.url} ({source.archive}, {size}{sums})")
+    if weights is not None:
+        there = "there already" if os.path.lexists(weights) else f"from {WEIGHTS_URL}"
+        print(f"{weights}: {there}")
+
+
+def download(items: Sequence[Item], root: Path, weights: Path | None) -> list[str]:
+    """Fetch what is not there yet; what failed, in words."""
+    missing = [item for item in items if not os.path.lexists(root / item.folder)]
+    for item in items:
+        if item not in missing:
+            print(f"{root / item.folder}: there already")
+    if weights is not None and os.path.lexists(weights):
+        print(f"{weights}: there already")
+        weights = None
+    failures = []
+    if not missing and weights is None:
+        return failures
+    try:
+        with locked(root / "downloads") as lock:
+            gdown = Gdown(lock)
+            for item in missing:
+                try:
+                    get(item, root, gdown)
+                except (Failed, OSError) as error:
+                    failures.append(str(error))
+            if weights is not None:
+                try:
+                    get_weights(weights, gdown)
+                except (Failed, OSError) as error:
+                    failures.append(str(error))
+    except Failed as error:
+        failures.append(str(error))
+    return failures
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="download_data.sh",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=NAMES,
+        default=list(NAMES),
+        metavar="NAME",
+        help=f"some of {', '.join(NAMES)} (default: all)",
+    )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="say what would be done, and do nothing"
+    )
+    parser.add_argument(
+        "--data_root",
+        type=Path,
+        default=Path("data"),
+        help="where the data sets go (default: data)",
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
+    args = get_args_parser().parse_args(argv)
+    # A kill is to end gdown as well, which subprocess.run sees to in an exception.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    items = [item for item in ITEMS if item.name in args.only]
+    weights = Path(WEIGHTS_FOLDER) if WEIGHTS in args.only else None
+    if args.dry_run:
+        plan(items, args.data_root, weights)
+        return
+    if not hasattr(tarfile, "data_filter"):
+        sys.exit("error: this Python unpacks unsafely; take 3.10.12, 3.11.4 or newer")
+    try:
+        failures = download(items, args.data_root, weights)
+        names = [item.name for item in items]
+        there = [i.name for i in items if os.path.lexists(args.data_root / i.folder)]
+        whole = [n for n in dict.fromkeys(there) if there.count(n) == names.count(n)]
+        status = 0
+        if whole:
+            print("\nchecking what is there", flush=True)
+            words = ["--data_root", str(args.data_root), "--dataset", *whole]
+            command = [sys.executable, "-m", "datasets.verify", *words]
+            status = subprocess.run(command).returncode
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    for failure in failures:
+        print(f"\nerror: {failure}", file=sys.stderr)
+    sys.exit(status or bool(failures))
+
+
+if __name__ == "__main__":
+    main()
