@@ -38,12 +38,14 @@ def page_in(path: Path) -> str | None:
     if not re.match(r"<(!doctype html|!--|html|head|\?xml)", text, re.IGNORECASE):
         return None
     if re.search(r"quota|too many users", text, re.IGNORECASE):
-        return "a page of Google Drive: too many downloads of this file (quota exceeded)"
+        return "a page that says: too many downloads of this file (quota exceeded)"
     title = re.search(r"<title[^>]*>\s*([^<]{1,100})", text, re.IGNORECASE)
     return "a web page" + (f" ({' '.join(title[1].split())})" if title else "")
 
 
-def check_archive(path: Path, size: int | None = None, sha256: str | None = None) -> None:
+def check_archive(
+    path: Path, size: int | None = None, sha256: str | None = None
+) -> None:
     """Look at the first bytes, the size and the checksum.
 
     Args:
@@ -60,11 +62,12 @@ def check_archive(path: Path, size: int | None = None, sha256: str | None = None
         raise WebPage(f"it is {page}")
     with open(path, "rb") as file:
         start = file.read(2)
+    if len(start) == 2 and start not in (GZIP, ZIP):
+        raise ArchiveError("it is neither a tar.gz nor a zip")
     found = path.stat().st_size
     if len(start) < 2 or (size is not None and found < size):
-        raise Truncated(f"it ends after {found:,} bytes" + (f" of {size:,}" * bool(size)))
-    if start not in (GZIP, ZIP):
-        raise ArchiveError("it is neither a tar.gz nor a zip")
+        of = "" if size is None else f" of {size:,}"
+        raise Truncated(f"it ends after {found:,} bytes{of}")
     if size is not None and found > size:
         raise ArchiveError(f"it has {found:,} bytes, not {size:,}")
     if sha256 is not None:
@@ -130,7 +133,7 @@ def _unpack_zip(path: Path, folder: Path) -> None:
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             # Links in a zip are files that hold a path: they stay files here.
-            with archive.open(member) as source, open(target, "xb") as copy:
+            with archive.open(member) as source, open(target, "wb") as copy:
                 shutil.copyfileobj(source, copy, 1 << 20)
 
 

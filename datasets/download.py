@@ -14,17 +14,14 @@ Ctrl-C.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import fcntl
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import IO
 
 from datasets.archives import (
     ArchiveError,
@@ -35,6 +32,7 @@ from datasets.archives import (
     top_level,
     unpack,
 )
+from datasets.gdown import Failed, Gdown, locked
 from datasets.sources import (
     ITEMS,
     NAMES,
@@ -52,39 +50,9 @@ DRIVE_ADVICE = """\
     in a browser where you are signed in, save the file as {path},
     and run the same command again."""
 
-
-class Failed(Exception):
-    """A source, or all of them, did not give what is wanted; the message says why."""
-
-
-class Gdown:
-    """The downloader: one that resumes, and knows the ways of Google Drive.
-
-    Args:
-        lock: a locked file. gdown inherits it, so that one which outlives a killed run
-            keeps the next run from writing into the same files.
-
-    Raises:
-        Failed: if it is not installed.
-    """
-
-    def __init__(self, lock: IO) -> None:
-        self._lock = lock
-        words = [sys.executable, "-m", "gdown", "--help"]
-        done = subprocess.run(words, capture_output=True, text=True)
-        if done.returncode:
-            raise Failed(
-                f"gdown is missing or broken: {sys.executable} -m pip install -U gdown"
-            )
-        # Older releases lack these: they wait for a dead host as long as it takes.
-        wanted = {"--timeout": "60", "--retries": "5"}
-        self._flags = [w for f in wanted if f in done.stdout for w in (f, wanted[f])]
-
-    def __call__(self, *words: str) -> bool:
-        """Download, going on with what is there; whether it ended well."""
-        command = [sys.executable, "-m", "gdown", "--continue", *self._flags, *words]
-        done = subprocess.run(command, pass_fds=[self._lock.fileno()])
-        return done.returncode == 0
+WEIGHTS_ADVICE = """\
+    Run the same command later; or open {url}
+    in a browser, and save the .pth files in {folder}."""
 
 
 def fetch(source: Source, downloads: Path, gdown: Gdown) -> Path:
@@ -94,9 +62,9 @@ def fetch(source: Source, downloads: Path, gdown: Gdown) -> Path:
         Failed: if gdown did not get it.
     """
     path = downloads / source.archive
-    for partial in downloads.glob(f"{source.archive}*"):
-        if page_in(partial) is not None:  # nothing to go on with
-            partial.unlink()
+    for begun in downloads.glob(f"{source.archive}*"):
+        if begun.is_file() and page_in(begun):  # nothing to go on with
+            begun.unlink()
     if path.is_file():
         return path
     if not gdown("-O", str(path), source.url) or not path.is_file():
@@ -112,7 +80,7 @@ def obtain(source: Source, downloads: Path, folder: Path, gdown: Gdown) -> None:
 
     Raises:
         Failed: if there is no whole archive of the data set from this source.
-        OSError: if the disk is full.
+        OSError: if the disk is full, say.
     """
     for again in (False, True):
         path = fetch(source, downloads, gdown)
@@ -152,13 +120,16 @@ def get(item: Item, root: Path, gdown: Gdown) -> None:
         try:
             obtain(source, downloads, staging, gdown)
             (staging / source.inside).rename(place)
-        except Failed as error:
+        except (Failed, OSError) as error:
             print(f"  {error}", flush=True)
             continue
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        for left in downloads.glob(f"{source.archive}*"):
-            left.unlink()
+        for tried in item.sources:
+            for left in downloads.glob(f"{tried.archive}*"):
+                left.unlink()
+        if item.by_hand:
+            print(item.by_hand.format(root=root), flush=True)
         return
     lines = [f"{place}: no source gave it"]
     drive = next((source for source in item.sources if source.on_drive), None)
@@ -176,23 +147,23 @@ def get_weights(place: Path, gdown: Gdown) -> None:
     Raises:
         Failed: if that did not succeed.
     """
-    from torch import load
+    import torch
 
     print(f"{place}: from {WEIGHTS_URL}", flush=True)
-    partial = place.with_name(f".{place.name}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    for path in partial.rglob("*"):
+    staging = place.with_name(f".{place.name}.partial")
+    staging.mkdir(parents=True, exist_ok=True)
+    for path in staging.rglob("*"):
         if path.is_file() and page_in(path) is not None:
             path.unlink()
-    advice = DRIVE_ADVICE.format(url=WEIGHTS_URL, path=f"{partial}/NAME.pth")
-    if not gdown("--folder", "-O", str(partial), WEIGHTS_ID):
+    advice = WEIGHTS_ADVICE.format(url=WEIGHTS_URL, folder=place)
+    if not gdown("--folder", "-O", str(staging), WEIGHTS_ID):
         raise Failed(f"{place}: gdown did not get all of it\n{advice}")
-    files = sorted(partial.rglob("*.pth"))
+    files = sorted(staging.rglob("*.pth"))
     for path in files:
         try:
             if page := page_in(path):
                 raise WebPage(f"it is {page}")
-            load(path, map_location="cpu", weights_only=True)
+            torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # whatever a damaged file makes the reader raise
             path.unlink()
             reason = str(error).strip().split("\n")[0]
@@ -200,32 +171,10 @@ def get_weights(place: Path, gdown: Gdown) -> None:
                 f"{path}: no file of weights ({reason}); removed\n{advice}"
             ) from error
     if not files:
-        raise Failed(f"{place}: no .pth file but {top_level(partial)}\n{advice}")
-    partial.rename(place)
-    for path in sorted(place.rglob("*.pth")):
-        print(f"  python eval_svm.py --dataset modelnet40 --model_path {path}")
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[IO]:
-    """Keep other runs out of a folder of downloads, and remove it if it ends up empty.
-
-    Raises:
-        Failed: if another run is at work there.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
-    with open(path, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise Failed(f"{folder}: another download is at work there") from error
-        try:
-            yield lock
-        finally:
-            path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        raise Failed(f"{place}: no .pth file but {top_level(staging)}\n{advice}")
+    staging.rename(place)
+    names = ", ".join(str(path.relative_to(staging)) for path in files)
+    print(f"  {names}: data/README.md says what they are for", flush=True)
 
 
 def plan(items: Sequence[Item], root: Path, weights: Path | None) -> None:
@@ -240,6 +189,8 @@ def plan(items: Sequence[Item], root: Path, weights: Path | None) -> None:
             size = f"{source.size:,} bytes" if source.size else "size not published"
             sums = ", SHA-256 compared" if source.sha256 else ""
             print(f"  {source.url} ({source.archive}, {size}{sums})")
+        if item.by_hand:
+            print(item.by_hand.format(root=root))
     if weights is not None:
         there = "there already" if os.path.lexists(weights) else f"from {WEIGHTS_URL}"
         print(f"{weights}: {there}")
@@ -254,25 +205,39 @@ def download(items: Sequence[Item], root: Path, weights: Path | None) -> list[st
     if weights is not None and os.path.lexists(weights):
         print(f"{weights}: there already")
         weights = None
-    failures = []
+    failures: list[str] = []
     if not missing and weights is None:
         return failures
     try:
         with locked(root / "downloads") as lock:
             gdown = Gdown(lock)
-            for item in missing:
-                try:
-                    get(item, root, gdown)
-                except (Failed, OSError) as error:
-                    failures.append(str(error))
+            jobs = [partial(get, item, root, gdown) for item in missing]
             if weights is not None:
+                jobs.append(partial(get_weights, weights, gdown))
+            for job in jobs:
                 try:
-                    get_weights(weights, gdown)
+                    job()
                 except (Failed, OSError) as error:
                     failures.append(str(error))
-    except Failed as error:
+    except (Failed, OSError) as error:  # gdown is missing, or the folder not writable
         failures.append(str(error))
     return failures
+
+
+def check(items: Sequence[Item], root: Path) -> int:
+    """Run datasets.verify on the data sets of which all is there; its exit status."""
+    absent = {item.name for item in items if not os.path.lexists(root / item.folder)}
+    whole = [name for name in NAMES if name in {i.name for i in items} - absent]
+    if not whole:
+        return 0
+    from datasets import verify  # loads PyTorch
+
+    print("\nchecking what is there", flush=True)
+    try:
+        verify.main(["--data_root", str(root), "--dataset", *whole])
+    except SystemExit as end:
+        return end.code
+    return 0
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -305,8 +270,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
     args = get_args_parser().parse_args(argv)
-    # A kill is to end gdown as well, which subprocess.run sees to in an exception.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     items = [item for item in ITEMS if item.name in args.only]
     weights = Path(WEIGHTS_FOLDER) if WEIGHTS in args.only else None
     if args.dry_run:
@@ -316,15 +279,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit("error: this Python unpacks unsafely; take 3.10.12, 3.11.4 or newer")
     try:
         failures = download(items, args.data_root, weights)
-        names = [item.name for item in items]
-        there = [i.name for i in items if os.path.lexists(args.data_root / i.folder)]
-        whole = [n for n in dict.fromkeys(there) if there.count(n) == names.count(n)]
-        status = 0
-        if whole:
-            print("\nchecking what is there", flush=True)
-            words = ["--data_root", str(args.data_root), "--dataset", *whole]
-            command = [sys.executable, "-m", "datasets.verify", *words]
-            status = subprocess.run(command).returncode
+        status = check(items, args.data_root)
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
@@ -334,4 +289,6 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    # A kill is to end gdown as well, which subprocess.run sees to in an exception.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     main()

@@ -1,4 +1,4 @@
-"""Where the data sets and the published weights can be fetched, and what is known of it.
+"""Where the data sets and the published weights can be fetched, and what is known.
 
 A checksum stands here only where somebody has published one: of the authors' archives
 nobody has. No source has been fetched by this project's tests.
@@ -106,7 +106,7 @@ ITEMS = (
                 "modelnet40.tar.gz",
                 FOLDERS["modelnet40"],
             ),
-            # The copies that charlesq34/pointnet#318 and ma-xu/pointMLP-pytorch#98 name.
+            # Copies named in charlesq34/pointnet#318 and ma-xu/pointMLP-pytorch#98.
             _modelnet("https://huggingface.co/datasets/Msun/modelnet40/resolve/main"),
             _modelnet(
                 "https://github.com/ma-xu/pointMLP-pytorch/releases/download/"
