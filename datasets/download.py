@@ -28,6 +28,7 @@ from datasets.archives import (
     Truncated,
     WebPage,
     check_archive,
+    is_whole,
     page_in,
     top_level,
     unpack,
@@ -55,6 +56,12 @@ WEIGHTS_ADVICE = """\
     in a browser, and save the .pth files in {folder}."""
 
 
+def partly(downloads: Path, source: Source) -> dict[Path, int]:
+    """What gdown has begun of an archive, and how many bytes of it."""
+    found = downloads.glob(f"{source.archive}?*")
+    return {path: path.stat().st_size for path in found if path.is_file()}
+
+
 def fetch(source: Source, downloads: Path, gdown: Gdown) -> Path:
     """Have an archive in `downloads`, by its name only once gdown has all of it.
 
@@ -67,8 +74,14 @@ def fetch(source: Source, downloads: Path, gdown: Gdown) -> Path:
             begun.unlink()
     if path.is_file():
         return path
+    before = partly(downloads, source)
     if not gdown("-O", str(path), source.url) or not path.is_file():
-        raise Failed("gdown did not get it (its message is above)")
+        now = partly(downloads, source)
+        # Killed after its last byte, before its last step: there is no more to ask for.
+        if len(now) == 1 and now == before and is_whole(*now):
+            return next(iter(now)).rename(path)
+        kept = "".join(f"; {begun} is gone on with, or delete it" for begun in now)
+        raise Failed(f"gdown did not get it (its message is above){kept}")
     return path
 
 

@@ -45,12 +45,15 @@ def download(source: Path, target: Path) -> None:
     partial = begun[0] if begun else target.with_name(f"{target.name}12345678.part")
     content = source.read_bytes()
     start = partial.stat().st_size if begun else 0
+    if begun and start >= len(content):
+        print("fake gdown: no such range", file=sys.stderr)
+        sys.exit(1)
     end = len(content)
     if (DRIVE / "cut").exists():
         end = int((DRIVE / "cut").read_text())
     with open(partial, "ab") as file:
         file.write(content[start:end])
-    if end < len(content):
+    if (DRIVE / "cut").exists():
         stop_here()
     partial.rename(target)
 

@@ -18,6 +18,7 @@ from datasets.archives import (
     Truncated,
     WebPage,
     check_archive,
+    is_whole,
     page_in,
     unpack,
 )
@@ -64,6 +65,7 @@ def test_a_whole_archive_is_unpacked(write, tmp_path):
     path = write(tmp_path / "a", CONTENT)
     content = path.read_bytes()
     check_archive(path, len(content), hashlib.sha256(content).hexdigest())
+    assert is_whole(path)
     unpack(path, tmp_path / "out")
     for name, value in CONTENT.items():
         assert (tmp_path / "out" / name).read_bytes() == value
@@ -76,6 +78,7 @@ def test_one_that_ends_early_is_told_from_one_that_is_damaged(write, kept, tmp_p
     content = path.read_bytes()
     kept = int(kept * len(content)) if isinstance(kept, float) else kept
     path.write_bytes(content[:kept])
+    assert not is_whole(path)
     with pytest.raises(Truncated, match="ends"):
         check_archive(path, len(content))
     with pytest.raises(Truncated, match="ends"):

@@ -84,15 +84,15 @@ def test_a_cut_download_goes_on(place, modelnet):
     assert place.run(*ONLY)[0] == 0 and arrived(place)
 
 
-def test_a_killed_run_goes_on(place, modelnet):
+@pytest.mark.parametrize("came", [1000, 10**9], ids=["some", "all"])
+def test_a_killed_run_goes_on(place, modelnet, came):
     place.serve(DRIVE, modelnet)
-    place.limit(1000, kill=True)
+    place.limit(came, kill=True)
     process = place.start(*ONLY)
     process.communicate(timeout=60)
     assert process.returncode == -9
     place.limit(None)
-    place.run(*ONLY)
-    assert arrived(place)
+    assert place.run(*ONLY)[0] == 0 and arrived(place)
 
 
 def test_one_killed_while_unpacking_leaves_nothing_half_written(place, modelnet):
@@ -135,9 +135,19 @@ def test_a_truncated_archive_is_gone_on_with(place, modelnet, kept):
 
 def test_one_that_stays_truncated_is_removed(place, modelnet):
     place.serve(DRIVE, modelnet[:5000])
+    begun = place.data / "downloads" / "modelnet40.tar.gz"
+    begun.parent.mkdir(parents=True)
+    begun.write_bytes(modelnet[:1000])
     status, output = place.run(*ONLY)
     assert status == 1 and "ends too early, fetched to the end; removed" in output
     assert files(place.data) == {}
+
+
+def test_one_that_the_source_has_no_more_of_is_named(place, modelnet):
+    place.serve(DRIVE, modelnet[:5000])
+    status, output = place.run(*ONLY)
+    (left,) = files(place.data)
+    assert status == 1 and f"data/{left} is gone on with, or delete it" in output
 
 
 def test_a_member_outside_is_refused(place, modelnet):
