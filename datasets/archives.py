@@ -114,8 +114,6 @@ def unpack(path: Path, folder: Path) -> None:
         *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error),
         *(RuntimeError, ValueError),  # encrypted, or of an unknown kind; names
     ) as error:
-        if "unexpected end of data" in str(error):
-            raise Truncated("it ends too early") from error
         raise ArchiveError(f"it is damaged ({error})") from error
 
 

@@ -104,7 +104,9 @@ def obtain(source: Source, downloads: Path, folder: Path, gdown: Gdown) -> None:
         except Truncated as error:
             if not again:
                 print(f"  {path}: {error}; going on with it", flush=True)
-                # gdown resumes NAME, 8 characters, ".part".
+                for begun in partly(downloads, source):
+                    begun.unlink()
+                # gdown resumes NAME, 8 characters, ".part", if there is only one.
                 path.rename(path.with_name(f"{path.name}.resumed.part"))
                 continue
             path.unlink()

@@ -128,6 +128,7 @@ def test_a_truncated_archive_is_gone_on_with(place, modelnet, kept):
     begun = place.data / "downloads" / "modelnet40.tar.gz"
     begun.parent.mkdir(parents=True)
     begun.write_bytes(modelnet[:kept])
+    begun.with_name(f"{begun.name}abcdefgh.part").write_bytes(b"another's")
     _, output = place.run(*ONLY)
     assert "going on with it" in output and len(place.calls) == 1
     assert arrived(place)
