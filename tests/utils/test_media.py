@@ -24,8 +24,7 @@ from utils.metrics import confusion_matrix
 
 pytestmark = pytest.mark.usefixtures("own_wandb")
 VIEWS = ("Augmented/View 1", "Augmented/View 2")
-PROBE = ("Probe t-SNE", "Probe Confusion Matrix")
-DRAWN = {*VIEWS, "Augmented/Picture", *PROBE}
+DRAWN = {*VIEWS, "Augmented/Picture", "Probe t-SNE", "Probe Confusion Matrix"}
 
 
 def recorded(run: Path, rows: int) -> tuple[list[dict[str, Any]], Path]:
@@ -44,8 +43,8 @@ def random_states() -> list[Any]:
     return [random.getstate(), numpy, torch.get_rng_state().tolist()]
 
 
-def pixels(folder: Path, value: dict[str, Any]) -> np.ndarray:
-    return np.asarray(Image.open(folder / "files" / value["path"]))
+def pixels(files: Path, name: str) -> np.ndarray:
+    return np.asarray(Image.open(files / name))
 
 
 def test_a_recorded_run_has_its_shapes_and_what_the_probe_found(
@@ -83,41 +82,41 @@ def test_a_recorded_run_has_its_shapes_and_what_the_probe_found(
     (shown,) = (row for row in rows if DRAWN & set(row))
     assert set(shown) == {"step", "epoch", *DRAWN}
     assert (shown["step"], shown["epoch"]) == (5, 1)
-    data = ShapeNetRender(synthetic_root, 64, 32, seed=7)
-    chosen, files = [0, 7, 15, 23], folder / "files"
-    for place, index in enumerate(chosen):
-        *clouds, picture = data.example((1, index))
-        for name, cloud in zip(VIEWS, clouds, strict=True):
-            assert shown[name]["objects"][place]["caption"] == data.shapes[index]
-            found = json.loads(
-                (files / shown[name]["objects"][place]["path"]).read_text()
-            )
-            np.testing.assert_array_equal(np.float32(found), cloud)
-        found = Image.open(files / shown["Augmented/Picture"]["filenames"][place])
-        np.testing.assert_array_equal(np.asarray(found), picture)
-    names = [data.shapes[index] for index in chosen]
-    assert shown["Augmented/Picture"]["captions"] == names
-
-    judged = probed[1]
-    drawn = (
-        media.feature_map(judged),
-        media.confusion(
-            "Probe Confusion Matrix",
-            confusion_matrix(judged.labels, judged.predicted, len(judged.class_names)),
-            judged.class_names,
-        ),
-    )
-    for expected in drawn:
-        for name, image in expected.items():
-            found = pixels(folder, shown[name])
-            np.testing.assert_array_equal(found, np.asarray(image.image))
-            assert found.std() > 5  # not an empty page
+    has_shapes(folder / "files", shown, ShapeNetRender(synthetic_root, 64, 32, seed=7))
+    has_findings(folder / "files", shown, probed[1])
 
     (path,) = folder.glob("*.wandb")
     found = config(path)
     assert found == json.loads((run / "config.json").read_text())
     assert found["arguments"]["svm_every"] == 1
     assert found["environment"]["commit"]
+
+
+def has_shapes(files: Path, shown: dict[str, Any], data: ShapeNetRender) -> None:
+    """The second epoch's items of four shapes, from the first to the last."""
+    pictures = shown["Augmented/Picture"]
+    for place, index in enumerate([0, 7, 15, 23]):
+        *clouds, picture = data.example((1, index))
+        for name, cloud in zip(VIEWS, clouds, strict=True):
+            view = shown[name]["objects"][place]
+            assert view["caption"] == data.shapes[index]
+            found = json.loads((files / view["path"]).read_text())
+            np.testing.assert_array_equal(np.float32(found), cloud)
+        assert pictures["captions"][place] == data.shapes[index]
+        found = pixels(files, pictures["filenames"][place])
+        np.testing.assert_array_equal(found, picture)
+
+
+def has_findings(files: Path, shown: dict[str, Any], probed: media.Probed) -> None:
+    """The map and the confusion matrix of the second epoch's probe."""
+    names = probed.class_names
+    matrix = confusion_matrix(probed.labels, probed.predicted, len(names))
+    drawn = media.feature_map(probed)
+    drawn |= media.confusion("Probe Confusion Matrix", matrix, names)
+    for name, image in drawn.items():
+        found = pixels(files, shown[name]["path"])
+        np.testing.assert_array_equal(found, np.asarray(image.image))
+        assert found.std() > 5  # not an empty page
 
 
 def test_fine_tuning_shows_the_test_split_s_confusion_matrix(
@@ -137,7 +136,7 @@ def test_fine_tuning_shows_the_test_split_s_confusion_matrix(
     rows, folder = recorded(run, len(steps) + len(epochs) + 1)
     (shown,) = (row for row in rows if "Test Confusion Matrix" in row)
     assert shown["epoch"] == 1
-    assert pixels(folder, shown["Test Confusion Matrix"]).std() > 5
+    assert pixels(folder / "files", shown["Test Confusion Matrix"]["path"]).std() > 5
     ((_, matrix, names),) = drawn
     assert matrix.sum(axis=1).tolist() == [6, 2, 4, 1, 0]
     assert np.trace(matrix) / matrix.sum() == epochs[1]["test_accuracy"]
