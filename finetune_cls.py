@@ -65,7 +65,7 @@ from datasets.sampler import GlobalBatchSampler, labelled_share
 from models.dgcnn import DGCNN
 from models.dropout import set_dropout_step
 from models.edgeconv import chosen_form
-from utils import checkpoint, distributed
+from utils import checkpoint, distributed, media
 from utils.checkpoint import LoadReport
 from utils.interrupts import listening
 from utils.logger import RunLogger, progress, run_rows
@@ -133,10 +133,11 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
         )
         while state.epoch < args.epochs:
             values = train_one_epoch(run)
-            values |= evaluate(model, test, precision, args)
-            judge_epoch(run, values, model)
+            figures, matrix = evaluate(model, test, precision, args)
+            judge_epoch(run, values | figures, model)
             save()
-            last = f"last epoch: test accuracy {values['test_accuracy']:.2%}; "
+            media.show_confusion(run, matrix, test.class_names)
+            last = f"last epoch: test accuracy {figures['test_accuracy']:.2%}; "
         logger.info(f"{last}best, chosen on the test split: {state.best:.2%}")
         logger.info(f"done; weights in {folder / BEST}")
 
@@ -260,8 +261,8 @@ def evaluate(
     clouds: LabelledClouds,
     precision: Precision,
     args: argparse.Namespace,
-) -> dict[str, float]:
-    """Loss and accuracies over the whole test split, every cloud counted once.
+) -> tuple[dict[str, float], np.ndarray]:
+    """Loss, accuracies and confusion matrix of the test split, every cloud once.
 
     Each rank predicts its own clouds, in eval mode and without autocast; the logits
     are gathered in the order of the data set, whatever the world size.
@@ -279,7 +280,7 @@ def evaluate(
     labels = distributed.gather_array(clouds.labels)
     loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)).item()
     matrix = confusion_matrix(labels, logits.argmax(axis=1), clouds.num_classes)
-    return {"test_loss": loss, **accuracies("test", matrix)}
+    return {"test_loss": loss, **accuracies("test", matrix)}, matrix
 
 
 def accuracies(split: str, matrix: np.ndarray) -> dict[str, float]:
@@ -312,7 +313,7 @@ def judge(
     """``--eval``: the test metrics of the loaded weights."""
     where = f"{args.dataset}, {test.total} test clouds, {args.num_points} points"
     logger.introduce({"data": where, "weights": str(report)})
-    values = evaluate(model, test, precision, args)
+    values, _ = evaluate(model, test, precision, args)
     source = {"dataset": args.dataset, "model_path": args.model_path}
     logger.record({**source, "test_size": test.total, **values})
     logger.info(shown(values))

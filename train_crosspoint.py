@@ -86,6 +86,7 @@ if __name__ == "__main__":
     # Before PyTorch is imported: --help and a mistyped flag are answered at once.
     ARGS = get_args_parser().parse_args()
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -100,7 +101,7 @@ from models.crosspoint import CrossPoint
 from models.edgeconv import chosen_form
 from models.image import ImageEncoder
 from models.losses import NTXentLoss, crosspoint_loss
-from utils import checkpoint, distributed
+from utils import checkpoint, distributed, media
 from utils.checkpoint import LoadReport
 from utils.features import extract_features
 from utils.interrupts import Interrupted, listening
@@ -170,11 +171,12 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
         while state.epoch < args.epochs:
             values = train_one_epoch(run)
             try:
-                judge_epoch(run, values, probe, model)
+                probed = judge_epoch(run, values, probe, model)
             except Interrupted:  # the probe is made again
                 save()
                 raise
             save()
+            media.show_pretraining(run, probed)
         logger.info(f"done; weights in {folder / BEST}")
 
 
@@ -271,38 +273,40 @@ def run_probe(
     probe: Probe,
     device: torch.device,
     args: argparse.Namespace,
-) -> float:
-    """Accuracy of a linear SVM on ModelNet40's test split: one fit, by rank 0."""
+) -> media.Probed:
+    """ModelNet40's test split as a linear SVM judges it: one fit, by rank 0."""
     features = [
         extract_features(encoder, split.points, args.test_batch_size, device, "probe")
         for split in probe
     ]
     labels = [distributed.gather_array(split.labels) for split in probe]
 
-    def fit() -> float:
+    def fit() -> list[int]:
         with cli.usage_errors():
             svm = fit_linear_svm(features[0], labels[0], args.svm_C)
-        return svm.score(features[1], labels[1])
+        return svm.predict(features[1]).tolist()
 
-    return distributed.run_on_main(fit)
+    predicted = np.array(distributed.run_on_main(fit))
+    return media.Probed(features[1], labels[1], predicted, probe[1].class_names)
 
 
 def judge_epoch(
     run: Training, values: dict[str, float], probe: Probe | None, model: CrossPoint
-) -> None:
+) -> media.Probed | None:
     """Probe where it is due, and keep the weights if they are the best so far."""
     args, state = run.args, run.state
     done = state.epoch + 1
-    is_best = probe is None
+    is_best, probed = probe is None, None
     if probe is not None and (done % args.svm_every == 0 or done == args.epochs):
         device = run.precision.device
-        accuracy = run_probe(model.point_encoder, probe, device, args)
-        values["svm_accuracy"] = accuracy
-        is_best = accuracy > state.best
-        state.best = max(accuracy, state.best)
+        probed = run_probe(model.point_encoder, probe, device, args)
+        values["svm_accuracy"] = probed.accuracy
+        is_best = probed.accuracy > state.best
+        state.best = max(probed.accuracy, state.best)
     encoders = (model.point_encoder, model.image_encoder)
     best = dict(zip((BEST.name, "img_model_best.pth"), encoders, strict=True))
     finish_epoch(run, values, best if is_best else {}, model.point_encoder)
+    return probed
 
 
 def description(

@@ -18,7 +18,12 @@ from datasets.packed import MANIFEST, PackedShapes
 from datasets.ply import read_ply
 from datasets.png import read_picture
 from datasets.sampler import Key, split_key
-from datasets.transforms import augment_picture, augment_points
+from datasets.transforms import (
+    augment_picture,
+    augment_points,
+    jitter_pictures,
+    picture_bytes,
+)
 from utils.seed import PICTURE, POINTS, generator
 
 CLOUDS = "ShapeNet"
@@ -190,3 +195,19 @@ class ShapeNetRender(Dataset):
             picture = self.packed.picture(index, view)
         picture = self.image_transform(picture, rng, self.image_size)
         return *views, *(picture if isinstance(picture, tuple) else (picture,))
+
+    def example(self, key: Key) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """An item to look at: what training on it sees, before normalisation.
+
+        Args:
+            key: (epoch, index).
+
+        Returns:
+            Both views (N, 3) and the picture (S, S, 3) uint8, for either of the image
+            transforms that `picture_transform` chooses from.
+        """
+        view1, view2, picture, *changes = self[key]
+        if changes:
+            picture = jitter_pictures(picture[None], changes[0][None])[0]
+        pixels = picture_bytes(picture).permute(1, 2, 0).numpy()
+        return view1.T.numpy(), view2.T.numpy(), pixels

@@ -234,6 +234,12 @@ def _normalized_bytes(device: torch.device) -> torch.Tensor:
     return F.normalize(every, IMAGENET_MEAN, IMAGENET_STD)[:, 0].to(device)
 
 
+def picture_bytes(pictures: torch.Tensor) -> torch.Tensor:
+    """The pixels (..., 3, H, W) uint8 that were normalised, to look at."""
+    mean, std = (torch.tensor(x)[:, None, None] for x in (IMAGENET_MEAN, IMAGENET_STD))
+    return (pictures * std + mean).mul(255).round().clamp(0, 255).byte()
+
+
 def picture_transform(
     device: torch.device,
 ) -> Callable[..., torch.Tensor | tuple[torch.Tensor, torch.Tensor]]:

@@ -13,7 +13,7 @@ import torch
 from utils import checkpoint, distributed
 from utils.run_folder import read_metrics
 
-SPEED = {"samples_per_second", "data_wait"}  # values that no two runs share
+SPEED = {"samples_per_second", "data_wait", "gpu_memory_mib"}  # of no two runs alike
 
 
 def run_body(

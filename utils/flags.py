@@ -240,7 +240,8 @@ def add_training_flags(
         "--save_freq",
         type=positive_int,
         default=10,
-        help="epochs between two models/ckpt_epoch_N.pth (default: 10)",
+        help="epochs between two models/ckpt_epoch_N.pth, and between the pictures "
+        "in W&B (default: 10)",
     )
     group.add_argument(
         "--checkpoint_steps",

@@ -80,6 +80,9 @@ class RunLogger:
         arguments: of the script; ``wandb``, ``wb_url`` and ``exp_name`` are used.
         resumed_at: ``(epoch, step)`` of a resumed run: later lines of
             ``metrics.jsonl`` are dropped, because those steps are done again.
+
+    Attributes:
+        wandb: the W&B record; None without one, and on all ranks but 0.
     """
 
     def __init__(
@@ -90,7 +93,7 @@ class RunLogger:
     ) -> None:
         self.main = distributed.rank() == 0
         self.folder = folder
-        self._wandb: wandb_run.WandbRun | None = None
+        self.wandb: wandb_run.WandbRun | None = None
         if not self.main:
             return
         self.environment = describe_environment()
@@ -103,7 +106,7 @@ class RunLogger:
         mode = "w" if resumed_at is None else "a"
         self._log = open(folder / "run.log", mode, encoding="utf-8")
         self._metrics = open(metrics, mode, encoding="utf-8")
-        self._wandb = wandb_run.start(
+        self.wandb = wandb_run.start(
             folder, arguments, config, resumed_at is not None, self.info
         )
 
@@ -141,8 +144,8 @@ class RunLogger:
             return
         self._metrics.write(json.dumps(values) + "\n")
         self._metrics.flush()
-        if self._wandb is not None:
-            self._wandb.log(values)
+        if self.wandb is not None:
+            self.wandb.log(values)
 
     def __enter__(self) -> RunLogger:
         return self
@@ -153,8 +156,8 @@ class RunLogger:
             return
         if error is not None:
             self._write(f"ended by {kind.__name__}: {message(error)}")
-        if self._wandb is not None:
-            self._wandb.finish(exit_code=0 if error is None else 1)
+        if self.wandb is not None:
+            self.wandb.finish(exit_code=0 if error is None else 1)
         self._log.close()
         self._metrics.close()
         run_folder.release(self.folder)
@@ -167,14 +170,15 @@ def progress(items: Iterable[Any] | None = None, **options: Any) -> tqdm:
 
 
 class ThroughputMeter:
-    """Samples a second, and the share of the time spent waiting for data.
+    """Samples a second, the share of the time spent waiting for data, GPU memory.
 
     Args:
         batch_size: samples a step over all ranks.
+        device: whose memory is measured, if it is a GPU.
     """
 
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
+    def __init__(self, batch_size: int, device: torch.device) -> None:
+        self.batch_size, self.device = batch_size, device
         self._steps, self._waited, self._since = 0, 0.0, time.perf_counter()
 
     def waiting_for(self, loader: Iterable[Any]) -> Iterator[Any]:
@@ -191,13 +195,20 @@ class ThroughputMeter:
             yield batch
 
     def read(self) -> dict[str, float]:
-        """``samples_per_second`` and ``data_wait`` since the last call."""
+        """``samples_per_second`` and ``data_wait`` since the last call.
+
+        On a GPU also ``gpu_memory_mib``: what its tensors took together at most.
+        """
         now = time.perf_counter()
         seconds = max(now - self._since, 1e-9)
         values = {
             "samples_per_second": round(self._steps * self.batch_size / seconds, 2),
             "data_wait": round(self._waited / seconds, 3),
         }
+        if self.device.type == "cuda":  # the host's own count: nothing is waited for
+            peak = torch.cuda.max_memory_allocated(self.device)
+            values["gpu_memory_mib"] = round(peak / 2**20, 1)
+            torch.cuda.reset_peak_memory_stats(self.device)
         self._steps, self._waited, self._since = 0, 0.0, now
         return values
 

@@ -237,7 +237,7 @@ class Epoch:
         device = run.precision.device
         self._total = torch.tensor(before, dtype=torch.float64, device=device)
         self._own = torch.zeros_like(self._total)
-        self._meter = ThroughputMeter(args.batch_size)
+        self._meter = ThroughputMeter(args.batch_size, device)
         self._bar = progress(
             total=self.steps,
             initial=state.step_in_epoch,

@@ -62,7 +62,7 @@ def start(
     try:
         return _open(folder, arguments, config, resumed, say)
     except Exception as error:  # watching must not stop training
-        say(f"W&B is off for this run: {_line(error)}")
+        say(f"W&B is off for this run: {first_line(error)}")
         return None
 
 
@@ -105,7 +105,7 @@ def _open(
             _ask(url)
             run = init("online")
         except Exception as error:
-            trouble = _line(error)
+            trouble = first_line(error)
             keyless = wandb.errors.UsageError, wandb.errors.AuthenticationError
             if isinstance(error, keyless):
                 trouble += f" (set WANDB_API_KEY, or 'wandb login --host {url}')"
@@ -153,11 +153,11 @@ def _ask(url: str) -> None:
         if error.code >= 500:  # below, it may just want a key
             raise ConnectionError(f"{url} answers {error}") from error
     except (OSError, HTTPException, ValueError) as error:
-        reason = _line(getattr(error, "reason", error))
+        reason = first_line(getattr(error, "reason", error))
         raise ConnectionError(f"{url} does not answer ({reason})") from error
 
 
-def _line(error: object) -> str:
+def first_line(error: object) -> str:
     """What an error says first: W&B adds advice on settings in further lines."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
@@ -211,5 +211,5 @@ class WandbRun:
 
     def _tell(self) -> None:
         if self._trouble is not None and self._say is not None:
-            self._say(f"W&B: {_line(self._trouble)}; {self._remedy}")
+            self._say(f"W&B: {first_line(self._trouble)}; {self._remedy}")
             self._say = None

@@ -8,12 +8,15 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
+from torchvision.transforms import functional as F
 
 from datasets import shapenet_render
 from datasets.files import DataError
 from datasets.sampler import GlobalBatchSampler
 from datasets.shapenet_render import ShapeNetRender
 from datasets.transforms import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
     augment_picture,
     augment_points,
     draw_picture,
@@ -92,6 +95,20 @@ def test_an_item_is_a_function_of_seed_epoch_and_index(root):
         assert torch.equal(a, b)
     for changed in (data[(1, 4)], make(root, seed=4)[4], data[3]):
         assert not any(torch.equal(a, b) for a, b in zip(data[4], changed, strict=True))
+
+
+@pytest.mark.parametrize("transform", [augment_picture, draw_picture])
+def test_an_example_is_the_item_with_its_pixels(root, transform):
+    data = make(root, seed=3, image_transform=transform)
+    for key in [(0, 0), (2, 3)]:
+        view1, view2, picture = make(root, seed=3)[key]
+        *clouds, pixels = data.example(key)
+        for cloud, view in zip(clouds, (view1, view2), strict=True):
+            assert cloud.shape == (POINTS_STORED, 3)
+            np.testing.assert_array_equal(cloud.T, view.numpy())
+        assert pixels.dtype == np.uint8
+        again = F.normalize(F.to_tensor(pixels), IMAGENET_MEAN, IMAGENET_STD)
+        assert torch.equal(again, picture)
 
 
 def test_every_view_is_chosen_about_as_often(root):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from utils import logger
 from utils.cli import UsageError
@@ -78,7 +79,24 @@ def test_meter_counts_samples_and_waiting(monkeypatch: pytest.MonkeyPatch) -> No
             clock[0] += 3.0  # waiting
             yield batch
 
-    meter = ThroughputMeter(batch_size=8)
+    meter = ThroughputMeter(8, torch.device("cpu"))
     for _ in meter.waiting_for(slow_loader()):
         clock[0] += 1.0  # working
     assert meter.read() == {"samples_per_second": 2.0, "data_wait": 0.75}
+
+
+def test_the_peak_of_a_gpu_s_memory_is_that_since_the_last_reading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device, peaks = torch.device("cuda", 1), {}
+
+    def peak(of: torch.device) -> int:
+        return peaks.get(of, 0)
+
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", peak)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", peaks.pop)
+    meter = ThroughputMeter(8, device)
+    for mebibytes in (1536, 0.5):
+        peaks[device] = int(mebibytes * 2**20)
+        assert meter.read()["gpu_memory_mib"] == mebibytes
+        assert peaks == {}
