@@ -182,7 +182,12 @@ def pack(
     for name in (MANIFEST, *((PROGRESS,) if overwrite else ())):
         (folder / name).unlink(missing_ok=True)
     digest = hashlib.sha256("\n".join(raw.shapes).encode()).hexdigest()
-    state = {"shapes": digest, "pictures": pictures, "done": 0, "rows": []}
+    state: dict[str, Any] = {
+        "shapes": digest,
+        "pictures": pictures,
+        "done": 0,
+        "rows": [],
+    }
     if (folder / PROGRESS).is_file():
         found = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
         if any(found[name] != state[name] for name in ("shapes", "pictures")):

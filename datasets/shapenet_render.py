@@ -31,7 +31,7 @@ ImageTransform = Callable[
 ]
 
 
-def _scan(folder: str | os.PathLike) -> list[os.DirEntry]:
+def _scan(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
     """The entries of a folder by name, hidden ones left out; none if it is missing."""
     try:
         with os.scandir(folder) as entries:
@@ -188,5 +188,5 @@ class ShapeNetRender(Dataset):
         else:
             view = int(rng.integers(self.packed.views[index]))
             picture = self.packed.picture(index, view)
-        picture = self.image_transform(picture, rng, self.image_size)
-        return *views, *(picture if isinstance(picture, tuple) else (picture,))
+        drawn = self.image_transform(picture, rng, self.image_size)
+        return *views, *(drawn if isinstance(drawn, tuple) else (drawn,))
