@@ -294,7 +294,8 @@ def check(folder: Path) -> None:
             fail(folder / name, f"is damaged: another SHA-256; {AGAIN}")
 
 
-def main() -> None:
+def get_args_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -308,7 +309,12 @@ def main() -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="pack it again")
     parser.add_argument("--check", action="store_true", help="only check what is there")
-    args = parser.parse_args()
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
+    args = get_args_parser().parse_args(argv)
     folder = Path(args.data_root) / FOLDER
     try:
         if args.check:
