@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 
 from datasets import CLASSIFICATION, SCANOBJECTNN_VARIANTS
 from models import ENCODERS
@@ -88,7 +89,7 @@ def judge_encoder(args: argparse.Namespace, process: distributed.Process) -> Non
     """Every data set's features and episodes, and a run folder with the results."""
     name = checkpoint.run_name(args.model_path)
     args.exp_name = args.exp_name or "_".join(["fewshot", *args.dataset, name])
-    settings = PUBLISHED_SETTINGS
+    settings: Sequence[tuple[int, int]] = PUBLISHED_SETTINGS
     if not args.table:
         settings = ((args.k_way or 5, args.m_shot or 10),)
     sets, encoder, source = distributed.run_everywhere(

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import cast
 
 from datasets import CLASSIFICATION, SCANOBJECTNN_VARIANTS
 from utils import cli, flags
@@ -232,9 +233,10 @@ def train_one_epoch(run: Training) -> dict[str, float]:
     model, precision, args = run.model, run.precision, run.args
     model.train()
     if args.freeze_encoder:
-        for layer in encoder_layers(distributed.unwrap(model)):
+        for layer in encoder_layers(cast(DGCNN, distributed.unwrap(model))):
             layer.eval()
-    classes, world = run.loader.dataset.num_classes, distributed.world_size()
+    classes = cast(LabelledClouds, run.loader.dataset).num_classes
+    world = distributed.world_size()
     # Beside the loss: the cells of the confusion matrix.
     rate = cosine(args.lr, run.state.epoch, args.epochs)
     epoch = Epoch(run, ["loss"], rate, others=classes**2)
@@ -250,9 +252,9 @@ def train_one_epoch(run: Training) -> dict[str, float]:
         matrix = ones.new_zeros(classes**2).index_add_(0, cells, ones)
         # Each rank has the mean over its own samples; their mean is the global loss.
         epoch.finish_step(torch.cat([loss.detach().double()[None] / world, matrix]))
-    loss, *cells = epoch.sums
-    matrix = np.reshape(cells, (classes, classes))
-    return {"train_loss": loss / epoch.steps, **accuracies("train", matrix)}
+    total, *counts = epoch.sums
+    confusion = np.reshape(counts, (classes, classes))
+    return {"train_loss": total / epoch.steps, **accuracies("train", confusion)}
 
 
 @torch.no_grad()

@@ -209,15 +209,16 @@ def prepare(
     probe = None
     if args.svm_every > 0 and probe_there:
         shard = (process.rank, process.world_size)
-        probe = tuple(
+        train, test = (
             ModelNet40(args.data_root, split, None, shard)
             for split in ("train", "test")
         )
-        for split in probe:
-            split.points = split.points[:, :PROBE_POINTS].copy()
-            if args.k > split.points.shape[1]:
+        probe = (train, test)
+        for clouds in probe:
+            clouds.points = clouds.points[:, :PROBE_POINTS].copy()
+            if args.k > clouds.points.shape[1]:
                 raise ValueError(
-                    f"the probe's clouds have {split.points.shape[1]} points, fewer "
+                    f"the probe's clouds have {clouds.points.shape[1]} points, fewer "
                     f"than --k {args.k}; --svm_every 0 turns the probe off"
                 )
     seed_torch(args.seed)

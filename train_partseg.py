@@ -17,6 +17,8 @@ IoU of parts. The number of processes changes the time, nothing else.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sized
+from typing import cast
 
 from utils import cli, flags
 
@@ -289,12 +291,10 @@ def evaluate(
         predicted.append(logits.argmax(dim=1).cpu().numpy())
         bar.update(len(points))
     bar.close()
-    predicted = np.concatenate(predicted)
-    values, by_category = part_figures(
-        predicted, test.parts, test.labels, test.class_names
-    )
-    losses = distributed.gather_array(np.concatenate(losses))
-    return {"test_loss": float(losses.mean()), **values}, by_category, predicted
+    parts = np.concatenate(predicted)
+    values, by_category = part_figures(parts, test.parts, test.labels, test.class_names)
+    loss_of_all = distributed.gather_array(np.concatenate(losses)).mean()
+    return {"test_loss": float(loss_of_all), **values}, by_category, parts
 
 
 def judge_epoch(
@@ -321,10 +321,11 @@ def description(
 ) -> dict[str, str]:
     """What the log says before the first step."""
     size = sum(p.numel() for p in model.parameters()) / 1e6
+    shapes = len(cast(Sized, loader.dataset))
     return {
         "model": f"{args.model} {size:.2f} M parameters, k {args.k}",
         "edgeconv": "{}: {}".format(*chosen_form(args.edgeconv, process.device)),
-        "data": f"{len(loader.dataset)} training and {test.total} test shapes in "
+        "data": f"{shapes} training and {test.total} test shapes in "
         f"{args.data_root} ({args.class_choice or 'all categories'}), "
         f"{args.num_points} points",
         **run_rows(args, process, len(loader)),

@@ -11,13 +11,14 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from plyfile import PlyData
 from sklearn.svm import SVC
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.measure import BOTH_KEEP, FORMS, Case, Forms, Setting, Work
 from datasets.packed import pack
@@ -33,7 +34,10 @@ from utils.fewshot import PUBLISHED_SETTINGS, evaluate_episodes
 from utils.seed import POINTS, generator
 from utils.svm import fit_linear_svm
 
-NETWORKS: dict[str, type[nn.Module]] = {"dgcnn": DGCNN, "dgcnn_seg": DGCNNPartSeg}
+NETWORKS: dict[str, type[DGCNN | DGCNNPartSeg]] = {
+    "dgcnn": DGCNN,
+    "dgcnn_seg": DGCNNPartSeg,
+}
 
 
 def clouds(batch: int, points: int, augmented: bool = False) -> Tensor:
@@ -205,14 +209,15 @@ def encoder_work(network: str, k: int, rows: Sequence[int], passes: int) -> Work
     """
     # Of each point: (in, out) of convolutions on points, twice for the two halves of
     # one on edges; (in, out) of those on edges; channels of the graphs.
+    edges: list[tuple[int, int]] = []
     if network == "dgcnn":
-        split = ((3, 64), (64, 64), (64, 128), (128, 256))
-        points, edges = ((512, 1024),), ()
+        split = [(3, 64), (64, 64), (64, 128), (128, 256)]
+        points = [(512, 1024)]
         compared = (3, 64, 64, 128)
     else:
-        split = ((3, 64), (3, 64), (64, 64), (64, 64))
-        points = ((128, 1024), (192, 1024))
-        edges = ((64, 128), (64, 64), (64, 64))
+        split = [(3, 64), (3, 64), (64, 64), (64, 64)]
+        points = [(128, 1024), (192, 1024)]
+        edges = [(64, 128), (64, 64), (64, 64)]
         compared = (3, 3, 64, 64)
     each = sum(2 * 2 * a * b for a, b in split) + sum(2 * a * b for a, b in points)
     each += sum(2 * k * a * b for a, b in edges)
@@ -244,7 +249,12 @@ def _step_case(
     augmented: bool = False,
     keeps: tuple[str, ...] = ("ours",),
 ) -> Case:
-    sizes = {"network": network, "k": k, "batch": batch, "points": points}
+    sizes: dict[str, Any] = {
+        "network": network,
+        "k": k,
+        "batch": batch,
+        "points": points,
+    }
     # With copies, how many of the second layers' edges differ depends on the graphs.
     counted = network == "dgcnn" or not augmented
     large = batch * points > 2**15  # may be killed, and must not take the table along

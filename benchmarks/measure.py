@@ -168,9 +168,9 @@ def extra_memory(device: torch.device, run: Callable[[], object]) -> float | Non
     except OSError:
         run()  # other processes may wait for this one in it
         return None
-    before = status("VmRSS")
+    resident = status("VmRSS")
     run()
-    return max(0.0, status("VmHWM") - before)
+    return max(0.0, status("VmHWM") - resident)
 
 
 def free_memory(device: torch.device) -> float | None:
@@ -289,8 +289,10 @@ def result(case: Case, measured: Measured, rates: Rates) -> Result:
     )
 
 
-HEADS = ("", "reference s", "ours s", "ratio", "lowest - highest", "spread")
-HEADS = (*HEADS, "reference extra MiB", "ours extra MiB", "floor", "a second")
+HEADS = (
+    *("", "reference s", "ours s", "ratio", "lowest - highest", "spread"),
+    *("reference extra MiB", "ours extra MiB", "floor", "a second"),
+)
 
 
 def heading() -> str:

@@ -129,14 +129,20 @@ def table(seeds: list[int]) -> str:
     return "\n".join([*lines, "", f"Pre-training loss, first and last epoch: {shown}"])
 
 
-def main() -> None:
+def get_args_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data_root", default="data", help="(default: data)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--processes", type=int, default=2, help="(default: 2)")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Run the command line."""
+    args = get_args_parser().parse_args()
     for seed in args.seeds:
         for command in commands(seed).values():
             if complete(command, args.data_root):

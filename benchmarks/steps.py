@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ def pretraining_inputs(
 
 def crosspoint_step(
     model: nn.Module,
-    inputs: tuple[Tensor, Tensor, Tensor],
+    inputs: Sequence[Tensor],
     setting: Setting,
     kept: bool,
     gather: bool = True,
@@ -60,11 +61,12 @@ def crosspoint_step(
     """Forward, loss, backward and Adam, as ``train_one_epoch`` does."""
     criterion, precision = NTXentLoss(gather=gather), setting.arithmetic()
     adam = optimiser(model, "adam", kept)
-    inputs = tuple(x.to(setting.device) for x in inputs)
+    own = [x.to(setting.device) for x in inputs]
 
     def run() -> None:
         with precision.autocast():
-            losses = crosspoint_loss(*model(*inputs), criterion)
+            z1, z2, z_image = model(*own)
+            losses = crosspoint_loss(z1, z2, z_image, criterion)
         adam.zero_grad(set_to_none=True)
         precision.backward_and_step(losses[0], adam)
 
@@ -74,12 +76,11 @@ def crosspoint_step(
 def crosspoint(backbone: str, k: int, kept: bool) -> CrossPoint:
     """Both encoders: everything as it is used here, or everything plain."""
     torch.manual_seed(0)
-    model = CrossPoint(
-        DGCNN(k=k, edgeconv="auto" if kept else "plain"), ImageEncoder(backbone)
-    )
+    points = DGCNN(k=k, edgeconv="auto" if kept else "plain")
+    pictures = ImageEncoder(backbone)
     if kept:
-        lay_out(model.image_encoder)
-    return model.train()
+        lay_out(pictures)
+    return CrossPoint(points, pictures).train()
 
 
 def pretraining(
@@ -118,7 +119,7 @@ def scaling(
     parallel = distributed.data_parallel(together, setting.device)
     return {
         "reference": one if distributed.rank() == 0 else lambda: None,
-        "ours": crosspoint_step(parallel, tuple(x[own] for x in inputs), setting, True),
+        "ours": crosspoint_step(parallel, [x[own] for x in inputs], setting, True),
     }
 
 
@@ -146,13 +147,14 @@ def pictures_step(
 
     def step(options: tuple[str, ...]) -> Callable[[], None]:
         torch.manual_seed(0)
-        model = ImageEncoder(backbone).to(setting.device).train()
+        encoder = ImageEncoder(backbone).to(setting.device).train()
         if "channels_last" in options:
-            lay_out(model)
+            lay_out(encoder)
         if "compile" in options:
-            model.resnet.compile()
+            encoder.resnet.compile()
+        model: nn.Module = encoder
         if "ddp" in options:
-            model = wrap(model, setting.device, options)
+            model = wrap(encoder, setting.device, options)
         kind = "sgd" if "sgd" in options else "adam"
         update = optimiser(model, kind, "fused" in options)
 
@@ -177,7 +179,7 @@ def wrap(
     known = inspect.signature(DistributedDataParallel).parameters
     newer = "forward_sync_buffers"
     names = ("gradient_as_bucket_view", "static_graph")
-    asked = {name: True for name in names if name in options}
+    asked: dict[str, Any] = {name: True for name in names if name in options}
     asked[newer if newer in known else "broadcast_buffers"] = False
     ids = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=ids, **asked)

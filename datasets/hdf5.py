@@ -57,7 +57,7 @@ def _source(
         fail(path, f"key `{key}` not found; keys present: {present}", archive)
     if source.is_virtual or source.external:
         fail(path, f"key `{key}` lies in other files; expected the data here", archive)
-    shape = source.shape or ()  # None for a data set without any
+    shape: tuple[int, ...] = source.shape or ()  # None for a data set without any
     fits = {
         "points": len(shape) == 3 and shape[2] == 3,
         "label": len(shape) == 1 or (len(shape) == 2 and shape[1] == 1),

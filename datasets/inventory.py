@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,6 +58,12 @@ class Line:
         """Whether it is of none of the expected sizes."""
         right = [size for size, _ in self.expected]
         return self.found is not None and bool(right) and self.found not in right
+
+
+def _scan_files(root: Path, variant: str, split: str) -> list[Path]:
+    from datasets import scanobjectnn
+
+    return [scanobjectnn.split_file(root, split, variant)]
 
 
 class Inventory:
@@ -130,14 +137,14 @@ class Inventory:
             clouds = self._line(archive, "clouds", 0, "ShapeNetPacked")
             pictures = self._line(archive, "pictures", 0, "ShapeNetPacked")
             try:
-                shapes = PackedShapes(folder)
+                whole = PackedShapes(folder)
             except DataError as error:
                 clouds.problems.append(problem("", error))
             else:
-                clouds.found = len(shapes.shapes)
-                pictures.found = int(shapes.views.sum())
-                words = (clouds.title, folder, self.num_points, self.quick)
-                self.jobs.append(Job(checks.check_packed, words, clouds.found))
+                clouds.found = len(whole.shapes)
+                pictures.found = int(whole.views.sum())
+                own = (clouds.title, folder, self.num_points, self.quick)
+                self.jobs.append(Job(checks.check_packed, own, clouds.found))
         if not any((self.root / name).is_dir() for name in (CLOUDS, PICTURES)):
             if not packed:
                 self._line(archive, "", None)
@@ -196,8 +203,8 @@ class Inventory:
             self._add_labelled(
                 "scanobjectnn",
                 parts,
-                lambda s, v=variant: [scanobjectnn.split_file(self.root, s, v)],
-                lambda v=variant: scanobjectnn.class_names(self.root, v),
+                partial(_scan_files, self.root, variant),
+                partial(scanobjectnn.class_names, self.root, variant),
                 len(scanobjectnn.CLASS_NAMES),
             )
 
@@ -259,7 +266,7 @@ class Inventory:
         for path in paths:
             try:
                 rows = count_rows(path, fields, archive)
-                line.found += rows
+                line.found = (line.found or 0) + rows
                 read_hdf5([path], fields, range(0), self.num_points, archive)
             except DataError as error:
                 line.problems.append(problem("", error))

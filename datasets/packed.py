@@ -182,7 +182,12 @@ def pack(
     for name in (MANIFEST, *((PROGRESS,) if overwrite else ())):
         (folder / name).unlink(missing_ok=True)
     digest = hashlib.sha256("\n".join(raw.shapes).encode()).hexdigest()
-    state = {"shapes": digest, "pictures": pictures, "done": 0, "rows": []}
+    state: dict[str, Any] = {
+        "shapes": digest,
+        "pictures": pictures,
+        "done": 0,
+        "rows": [],
+    }
     if (folder / PROGRESS).is_file():
         found = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
         if any(found[name] != state[name] for name in ("shapes", "pictures")):
@@ -289,7 +294,8 @@ def check(folder: Path) -> None:
             fail(folder / name, f"is damaged: another SHA-256; {AGAIN}")
 
 
-def main() -> None:
+def get_args_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -303,7 +309,12 @@ def main() -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="pack it again")
     parser.add_argument("--check", action="store_true", help="only check what is there")
-    args = parser.parse_args()
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
+    args = get_args_parser().parse_args(argv)
     folder = Path(args.data_root) / FOLDER
     try:
         if args.check:

@@ -43,7 +43,7 @@ class Element(NamedTuple):
     """A table of the file."""
 
     name: bytes
-    count: int
+    rows: int
     properties: list[Property]
 
     def has_lists(self) -> bool:
@@ -58,7 +58,7 @@ class Element(NamedTuple):
             row = 2 * len(self.properties)  # a digit each, and what separates them
         else:
             row = sum(struct.calcsize(p.length or p.code) for p in self.properties)
-        return self.count * max(row, 1)
+        return self.rows * max(row, 1)
 
 
 def read_ply(path: str | os.PathLike, archive: str | None = None) -> np.ndarray:
@@ -120,10 +120,11 @@ def _header(content: bytes) -> tuple[str, list[Element], int]:
     """Byte order ("" for ASCII), elements, and where the data begin."""
     begin = re.match(rb"ply[ \t]*(\r\n|\r|\n)", content)
     # The first line's end is that of all: data may begin with what looks like another.
-    end = begin and re.compile(
-        rb"%b[ \t]*end_header[ \t]*(?:%b|\Z)" % (begin[1], begin[1])
-    ).search(content, begin.start(1), MAX_HEADER)
-    if not end:
+    end = None
+    if begin:
+        last = rb"%b[ \t]*end_header[ \t]*(?:%b|\Z)" % (begin[1], begin[1])
+        end = re.compile(last).search(content, begin.start(1), MAX_HEADER)
+    if not begin or not end:
         raise ValueError("no complete PLY header")
     order, elements = None, []
     for line in content[begin.end() : end.start()].split(begin[1]):
@@ -177,12 +178,12 @@ def _end_of_rows(content: bytes, order: str, element: Element, at: int) -> int:
     """Where an element's rows that begin at `at` end, be it beyond the file."""
     if not element.has_lists():
         row = struct.calcsize(order + "".join(p.code for p in element.properties))
-        return at + element.count * row
+        return at + element.rows * row
     columns = [
         (p.length and struct.Struct(order + p.length), struct.calcsize(p.code))
         for p in element.properties
     ]
-    for _ in range(element.count):
+    for _ in range(element.rows):
         for length, size in columns:
             if length:
                 if at + length.size > len(content):
@@ -198,11 +199,11 @@ def _end_of_rows(content: bytes, order: str, element: Element, at: int) -> int:
 
 def _ascii(body: bytes, elements: list[Element], columns: list[int]) -> np.ndarray:
     lines = body.splitlines()
-    if sum(e.count for e in elements) > len(lines):
+    if sum(e.rows for e in elements) > len(lines):
         raise ValueError("lines are missing: the file is truncated")
     start, points = 0, np.empty((0, 3), np.float32)
     for element in elements:
-        rows = lines[start : start + element.count]
+        rows = lines[start : start + element.rows]
         if element.name == b"vertex":
             fields = [row.split() for row in rows]
             width = len(element.properties)
@@ -215,9 +216,9 @@ def _ascii(body: bytes, elements: list[Element], columns: list[int]) -> np.ndarr
             values = [float(row[i]) for row in fields for i in columns]
             points = np.array(values, np.float64).astype(np.float32).reshape(-1, 3)
         elif element.has_lists():
-            for row in rows:
-                _check_list_row(row.split(), element.properties)
-        start += element.count
+            for line in rows:
+                _check_list_row(line.split(), element.properties)
+        start += element.rows
     return points
 
 

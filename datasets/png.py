@@ -48,8 +48,9 @@ def decode_picture(
     try:
         _check_chunks(content)
         # By name: what another format's bytes would start is not wanted here.
-        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-            image.load()
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as opened:
+            opened.load()
+            image: Image.Image = opened
             if image.mode.startswith("I"):
                 # Pillow would clip 16-bit values at 255 instead of scaling them.
                 grey = np.clip(np.asarray(image), 0, 65535) // 257

@@ -36,7 +36,7 @@ ImageTransform = Callable[
 ]
 
 
-def _scan(folder: str | os.PathLike) -> list[os.DirEntry]:
+def _scan(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
     """The entries of a folder by name, hidden ones left out; none if it is missing."""
     try:
         with os.scandir(folder) as entries:
@@ -193,8 +193,8 @@ class ShapeNetRender(Dataset):
         else:
             view = int(rng.integers(self.packed.views[index]))
             picture = self.packed.picture(index, view)
-        picture = self.image_transform(picture, rng, self.image_size)
-        return *views, *(picture if isinstance(picture, tuple) else (picture,))
+        drawn = self.image_transform(picture, rng, self.image_size)
+        return *views, *(drawn if isinstance(drawn, tuple) else (drawn,))
 
     def example(self, key: Key) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """An item to look at: what training on it sees, before normalisation.

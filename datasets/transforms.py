@@ -116,9 +116,10 @@ def draw_picture_jitter(
     rng: np.random.Generator, strength: float = 0.4
 ) -> PictureJitter:
     """Factors of U(1 - strength, 1 + strength), an order, and a coin flip."""
-    order = tuple(int(i) for i in rng.permutation(3))
-    factors = tuple(float(f) for f in rng.uniform(1 - strength, 1 + strength, 3))
-    return PictureJitter(order, factors, bool(rng.random() < 0.5))
+    first, second, third = rng.permutation(3).tolist()
+    a, b, c = rng.uniform(1 - strength, 1 + strength, 3).tolist()
+    flip = bool(rng.random() < 0.5)
+    return PictureJitter((first, second, third), (a, b, c), flip)
 
 
 def apply_picture_jitter(

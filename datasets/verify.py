@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import multiprocessing
 import os
 import signal
@@ -217,7 +218,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.workers < 1 or args.show < 0 or (args.num_points or 1) < 1:
         parser.error("--workers and --num_points are at least 1, --show at least 0")
     # Names of files and keys may hold bytes that no terminal shows.
-    with contextlib.suppress(AttributeError):
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         good = verify(

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -91,16 +91,15 @@ class FusedClouds:
             with torch.no_grad():
                 idx = self._kernels.knn(x.detach().contiguous(), self.rows, self.k)
             graph = Graph(idx, self.rows)
-            conv, batchnorm, _ = layers[0]
-            weight = conv.weight.flatten(1)  # (C', 2C), of [x_j - x_i, x_i]
+            weight, batchnorm = _parts(layers[0])  # (C', 2C), of [x_j - x_i, x_i]
             there, centre = weight.split(x.shape[1], dim=1)
             a = self._kernels.linear(x, there)
             b = self._kernels.linear(x, centre - there)
             own = (a, b, batchnorm.weight, batchnorm.bias)
             if len(layers) == 1:
                 return _EdgeConv.apply(*own, batchnorm, graph, self._kernels)
-            conv2, batchnorm2, _ = layers[1]
-            own2 = (conv2.weight.flatten(1), batchnorm2.weight, batchnorm2.bias)
+            weight2, batchnorm2 = _parts(layers[1])
+            own2 = (weight2, batchnorm2.weight, batchnorm2.bias)
             pair = (batchnorm, batchnorm2)
             return _TwoLayerEdgeConv.apply(*own, *own2, pair, graph, self._kernels)
 
@@ -114,19 +113,25 @@ class FusedClouds:
 
     def pool(self, x: Tensor, layer: nn.Sequential) -> tuple[Tensor, Tensor]:
         """A point layer, then maximum and mean over the points: (B, C') each."""
-        conv, batchnorm, _ = layer
+        weight, batchnorm = _parts(layer)
         own = (batchnorm.weight, batchnorm.bias, batchnorm, self.rows, self._kernels)
-        y = self._kernels.linear(x, conv.weight.flatten(1))
-        return _Pool.apply(y, *own)
+        return _Pool.apply(self._kernels.linear(x, weight), *own)
+
+
+def _parts(layer: nn.Sequential) -> tuple[Tensor, _BatchNorm]:
+    """The convolution's weight as a matrix (C', C), and the BatchNorm behind it."""
+    conv, batchnorm, _ = layer
+    return cast(nn.Conv2d, conv).weight.flatten(1), cast(_BatchNorm, batchnorm)
 
 
 class _Mode:
     """How a BatchNorm was used; ``count`` is of the values a channel over all ranks."""
 
+    count: Tensor  # in training alone
+
     def __init__(self, batchnorm: _BatchNorm) -> None:
         self.training = batchnorm.training
         self.synchronised = distributed.is_synchronised(batchnorm)
-        self.count: Tensor | None = None
 
 
 def _statistics(
@@ -149,7 +154,8 @@ def _affine(
     inverse = (var.double() + batchnorm.eps).rsqrt()
     scale = weight.double() * inverse
     offset = bias.double() - mean.double() * scale
-    return tuple(x.to(weight.dtype) for x in (scale, offset, mean, inverse))
+    kind = weight.dtype
+    return scale.to(kind), offset.to(kind), mean.to(kind), inverse.to(kind)
 
 
 def _through_statistics(
@@ -173,7 +179,8 @@ def _through_statistics(
             sums = distributed.all_reduce_sum(sums.clone())
         alpha = -scale * inverse**2 * sums[1] / mode.count
         beta = -scale * sums[0] / mode.count - alpha * mean
-    return tuple(x.to(affine[0].dtype) for x in (weight, bias, alpha, beta))
+    kind = affine[0].dtype
+    return weight.to(kind), bias.to(kind), alpha.to(kind), beta.to(kind)
 
 
 class _EdgeConv(torch.autograd.Function):
@@ -195,7 +202,7 @@ class _EdgeConv(torch.autograd.Function):
         y, arg, total, sums = kernels.edge_extremes(
             a, b, graph, weight.sign(), shift, ctx.mode.training
         )
-        mean, var = batchnorm.running_mean, batchnorm.running_var
+        mean, var = distributed.kept_statistics(batchnorm)
         if ctx.mode.training:
             ctx.mode.count, mean, var = _statistics(batchnorm, sums, shift, graph.edges)
         affine = _affine(batchnorm, weight, bias, mean, var)
@@ -236,7 +243,7 @@ class _TwoLayerEdgeConv(torch.autograd.Function):
     ) -> Tensor:
         ctx.graph, ctx.kernels = graph, kernels
         ctx.first, ctx.second = map(_Mode, batchnorms)
-        mean, var = batchnorms[0].running_mean, batchnorms[0].running_var
+        mean, var = distributed.kept_statistics(batchnorms[0])
         total = a[:0]
         if ctx.first.training:
             shift = a.mean(dim=0) + b.mean(dim=0)
@@ -255,7 +262,7 @@ class _TwoLayerEdgeConv(torch.autograd.Function):
             *(a, b, graph, affine1[:3], second),
             *(weight2.sign(), shift, SLOPE, ctx.second.training),
         )
-        mean, var = batchnorms[1].running_mean, batchnorms[1].running_var
+        mean, var = distributed.kept_statistics(batchnorms[1])
         if ctx.second.training:
             ctx.second.count, mean, var = _statistics(
                 batchnorms[1], sums, shift, graph.edges
@@ -297,7 +304,7 @@ class _Pool(torch.autograd.Function):
         kernels: ModuleType,
     ) -> tuple[Tensor, Tensor]:
         ctx.rows, ctx.kernels, ctx.mode = rows, kernels, _Mode(batchnorm)
-        mean, var = batchnorm.running_mean, batchnorm.running_var
+        mean, var = distributed.kept_statistics(batchnorm)
         if ctx.mode.training:
             shift = y[0].to(weight.dtype)
             sums = kernels.column_sums(y, shift, rows)

@@ -137,6 +137,7 @@ class DGCNNPartSeg(nn.Module):
                 f"category must be one-hot ({len(points)}, {NUM_CATEGORIES}), got {got}"
             )
         local, feature = self._encode(points)
+        assert local is not None  # as there is a head
         label = self.conv7(category.to(points.dtype).unsqueeze(2))  # (B, 64, 1)
         whole = torch.cat([feature.unsqueeze(2), label], dim=1)  # (B, E + 64, 1)
         whole = whole.expand(-1, -1, points.shape[2])

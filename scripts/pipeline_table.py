@@ -105,7 +105,7 @@ def table(name: str) -> str:
         rows.append(tuned_row(task, f"{name}_{run}", "accuracy", None))
     part = "part segmentation, instance mIoU"
     rows.append(tuned_row(part, f"{name}_ft-partseg", "miou", PART_MIOU))
-    lines = [("in %", "published", "ours", "difference", "")]
+    lines: list[tuple[str, ...]] = [("in %", "published", "ours", "difference", "")]
     lines += [row.cells() for row in rows]
     widths = [max(len(line[i]) for line in lines) for i in range(4)]
     runs = len(list(CHECKPOINTS.glob(f"{name}_*")))

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint and all tests. `--fast` leaves out those marked slow; any other argument goes to
+# Lint, types and all tests. `--fast` leaves out those marked slow; any other argument goes to
 # pytest:   scripts/test.sh [--fast] [PYTEST ARGUMENTS]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,6 +11,7 @@ if [ "${1:-}" = --fast ]; then
 fi
 ruff check .
 ruff format --check .
+mypy
 # One thread a process: the tests are small, and some start two processes themselves.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 exec python -m pytest ${select[@]+"${select[@]}"} "$@"

@@ -106,7 +106,7 @@ def save_atomically(value: Any, path: str | Path, previous: str = "") -> None:
         os.replace(temporary, path)
         _flush_names(path.parent)
     except (OSError, RuntimeError) as error:  # torch.save has its own for a full disk
-        cause = error
+        cause: BaseException | None = error
         while cause is not None and not isinstance(cause, OSError):
             cause = cause.__cause__ or cause.__context__
         kept = "the one before it is whole" if path.is_file() else "there is none yet"

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from typing import Any, NoReturn
 
 from utils.interrupts import Interrupted
@@ -48,7 +49,7 @@ RETIRED = {
 
 
 class _Retired(argparse.Action):
-    def __call__(self, parser: Any, *_: Any) -> NoReturn:
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         flag = self.option_strings[0]
         parser.error(f"{flag} is gone: {RETIRED[flag]}")
 
@@ -112,6 +113,7 @@ def run(main: Callable[[], None], *expected: type[Exception]) -> NoReturn:
 def _call(main: Callable[[], None], expected: tuple[type[Exception], ...]) -> int:
     # The exit code; what is said is said by now.
     rank = os.environ.get("RANK", "0")
+    told: tuple[type[Exception], ...] = (UsageError, *expected)
     try:
         main()
         return 0
@@ -126,7 +128,7 @@ def _call(main: Callable[[], None], expected: tuple[type[Exception], ...]) -> in
         if rank == "0":
             _say(f"{end}; a checkpoint is written, --resume goes on from there")
         return 128 + end.number
-    except (UsageError, *expected) as error:
+    except told as error:
         place = f" (rank {rank})" if rank != "0" else ""
         _say(f"error{place}: {message(error)}")
         return 2
@@ -163,7 +165,7 @@ def message(error: Exception) -> str:
     return text
 
 
-def _end_workers(others: list[multiprocessing.Process]) -> None:
+def _end_workers(others: list[BaseProcess]) -> None:
     # The loader's workers ignore the signals by which the interpreter's own end would
     # end them (utils/interrupts.py), and would keep this process waiting.
     workers = [p for p in multiprocessing.active_children() if p not in others]

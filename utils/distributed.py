@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -98,10 +98,15 @@ def start(timeout_s: float = 600.0) -> Process:
             world_size=world_size,
             device_id=device if backend == "nccl" else None,
         )
-        _patient_group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        _patient_group = _gloo_group(_PATIENCE)
         if backend == "nccl":
-            _host_group = dist.new_group(backend="gloo", timeout=timeout)
+            _host_group = _gloo_group(timeout)
     return Process(rank, world_size, local_rank, device, backend)
+
+
+def _gloo_group(timeout: timedelta) -> dist.ProcessGroup:
+    # All ranks are in it; a rank that is not would get a number instead.
+    return cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=timeout))
 
 
 def stop() -> None:
@@ -232,9 +237,10 @@ def run_everywhere(work: Callable[[], Any], *expected: type[Exception]) -> Any:
         FailedElsewhere: on all others.
     """
     result, text = None, ""
+    exchanged: tuple[type[Exception], ...] = (UsageError, *expected)
     try:
         result = work()
-    except (UsageError, *expected) as error:
+    except exchanged as error:
         text = str(error)
     failed = gather_array(np.array([bool(text)]))
     if failed.any():
@@ -270,7 +276,7 @@ def data_parallel(module: nn.Module, device: torch.device) -> nn.Module:
     newer = "forward_sync_buffers"  # what later releases of torch call it
     option = newer if newer in known else "broadcast_buffers"
     # Gradients lie in the buffers that are sent: a copy of all of them less in memory.
-    options = {option: False, "gradient_as_bucket_view": True}
+    options: dict[str, Any] = {option: False, "gradient_as_bucket_view": True}
     return DistributedDataParallel(module, device_ids=ids, **options)
 
 
@@ -349,18 +355,24 @@ def combine_statistics(
     return total, mean, (counts * (variances + (means - mean) ** 2)).sum(0) / total
 
 
+def kept_statistics(batchnorm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """Running mean and variance (C,), which eval mode uses."""
+    mean, var = batchnorm.running_mean, batchnorm.running_var
+    assert mean is not None and var is not None  # as all here have
+    return mean, var
+
+
 @torch.no_grad()
 def update_running_statistics(
     batchnorm: _BatchNorm, count: Tensor, mean: Tensor, var: Tensor
 ) -> None:
     """What a BatchNorm keeps of a training batch; arguments as they are combined."""
-    batchnorm.num_batches_tracked.add_(1)
+    batches, momentum = batchnorm.num_batches_tracked, batchnorm.momentum
+    assert batches is not None and momentum is not None  # as all here have
+    batches.add_(1)
     unbiased = var * (count / (count - 1))
-    for kept, new in (
-        (batchnorm.running_mean, mean),
-        (batchnorm.running_var, unbiased),
-    ):
-        kept.lerp_(new.to(kept.dtype), batchnorm.momentum)
+    for kept, new in zip(kept_statistics(batchnorm), (mean, unbiased), strict=True):
+        kept.lerp_(new.to(kept.dtype), momentum)
 
 
 class GlobalBatchNorm(_BatchNorm):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -36,11 +38,12 @@ def extract_features(
     encoder.eval()
     dtype = next(encoder.parameters()).dtype
     own = max(1, batch_size // distributed.world_size())
-    parts = [np.empty((0, encoder.feature_dim), np.float32)]
+    described: Any = encoder  # more than every module has
+    parts = [np.empty((0, described.feature_dim), np.float32)]
     bar = progress(total=len(points), desc=name, unit="cloud")
     for first in range(0, len(points), own):
         batch = torch.from_numpy(points[first : first + own]).transpose(1, 2)
-        feature = encoder.features(batch.to(device, dtype))
+        feature = described.features(batch.to(device, dtype))
         parts.append(feature.float().cpu().numpy())
         bar.update(len(batch))
     bar.close()

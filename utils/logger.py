@@ -97,8 +97,11 @@ class RunLogger:
         if not self.main:
             return
         self.environment = describe_environment()
-        config = {"arguments": arguments, "environment": self.environment}
-        config["world_size"] = distributed.world_size()
+        config: dict[str, Any] = {
+            "arguments": arguments,
+            "environment": self.environment,
+            "world_size": distributed.world_size(),
+        }
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         metrics = folder / "metrics.jsonl"
         if resumed_at is not None and metrics.is_file():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from plyfile import PlyData, PlyElement
 
@@ -181,7 +182,9 @@ def part_sheet(
         left, top = lefts[order // _ROWS], order % _ROWS * _PITCH
         axes.text(
             *(left + 0.08, top + 0.5, class_names[c]),
-            **{"fontsize": 9, "weight": "bold", "va": "center"},
+            fontsize=9,
+            weight="bold",
+            va="center",
         )
         for column, i in enumerate(np.flatnonzero(category == c)):
             x = left + 0.9 + 2 * column
@@ -194,12 +197,13 @@ def part_sheet(
                 draw_cloud(axes, points[i], colours, centre, size)
             axes.text(
                 *(x + 0.97, top + 1.02, f"#{rows[i]}  IoU {iou[i]:.0%}"),
-                **{"fontsize": 6.5, "color": "0.3", "ha": "center"},
+                fontsize=6.5,
+                color="0.3",
+                ha="center",
             )
     return figure
 
 
-def _heading(axes, x: float) -> None:
-    style = {"fontsize": 8, "color": "0.35", "ha": "center"}
-    axes.text(x + 0.5, -0.1, "ground truth", **style)
-    axes.text(x + 1.44, -0.1, "predicted", **style)
+def _heading(axes: Axes, x: float) -> None:
+    for shift, name in ((0.5, "ground truth"), (1.44, "predicted")):
+        axes.text(x + shift, -0.1, name, fontsize=8, color="0.35", ha="center")

@@ -78,7 +78,8 @@ def draw_cloud(
     flat, order, fade = project(points)
     shown = np.broadcast_to(colours, (len(points), 3))[order]
     shown = shown + (1 - shown) * fade[:, None]
-    axes.scatter(*(flat + np.array(centre)).T, s=size, c=shown, linewidths=0)
+    x, y = (flat + np.array(centre)).T
+    axes.scatter(x, y, s=size, c=shown, linewidths=0)
 
 
 def confusion_figure(
@@ -110,19 +111,21 @@ def confusion_figure(
     for row, column in zip(*np.nonzero(matrix), strict=True):
         axes.text(
             *(column, row, str(matrix[row, column])),
-            **{"ha": "center", "va": "center", "fontsize": letter},
+            ha="center",
+            va="center",
+            fontsize=letter,
             color="white" if share[row, column] > 0.55 else "0.15",
         )
     ticks = range(classes)
-    names = {"labels": class_names, "fontsize": min(letter + 0.8, 9.0)}
-    axes.set_xticks(ticks, **names, rotation=90)
-    axes.set_yticks(ticks, **names)
+    larger = min(letter + 0.8, 9.0)
+    axes.set_xticks(ticks, class_names, fontsize=larger, rotation=90)
+    axes.set_yticks(ticks, class_names, fontsize=larger)
     axes.set_xlabel("predicted", color="0.35")
     axes.set_ylabel("true class", color="0.35")
     right = axes.secondary_yaxis("right")
     own = [f"{share[i, i]:.0%}" if count[i] else "–" for i in ticks]
-    right.set_yticks(ticks, own, fontsize=names["fontsize"], color="0.35")
-    axes.text(classes - 0.4, -0.7, "accuracy", fontsize=names["fontsize"], color="0.35")
+    right.set_yticks(ticks, own, fontsize=larger, color="0.35")
+    axes.text(classes - 0.4, -0.7, "accuracy", fontsize=larger, color="0.35")
     axes.set_xticks(np.arange(classes + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(classes + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="0.9", linewidth=0.5)
@@ -200,7 +203,8 @@ def map_figure(
         page = 72 * _PANEL * (0.5 + 0.90 * (places - middle) / span)  # (M, 2)
         axes.set(xlim=(0, 72 * _PANEL), ylim=(0, 72 * _PANEL))
         shade = colours[np.searchsorted(present, labels)]
-        axes.scatter(*page.T, s=size, c=shade, alpha=0.75, linewidths=0)
+        x, y = page.T
+        axes.scatter(x, y, s=size, c=shade, alpha=0.75, linewidths=0)
         medoids = [_medoid(page[labels == label]) for label in present]
         names = [class_names[label] for label in present]
         _label_places(axes, np.array(medoids), names, colours)
@@ -229,9 +233,12 @@ def _label_places(
         if (np.abs(centre - wish) > 0.6 * size).any():
             axes.plot(*zip(anchor, centre, strict=True), color=0.75 * colour, lw=0.7)
         axes.text(
-            *(*centre, name),
-            **{"ha": "center", "va": "center_baseline", "fontproperties": bold},
-            **{"color": 0.62 * colour, "path_effects": halo},
+            *(centre[0], centre[1], name),
+            ha="center",
+            va="center_baseline",
+            fontproperties=bold,
+            color=tuple(0.62 * colour),
+            path_effects=halo,
         )
 
 
@@ -313,9 +320,8 @@ def _card(
     box.set(edgecolor=colour, linewidth=1.8)
     axes.add_patch(box)
     draw_cloud(axes, points, _INK, (left + 0.5, top + 0.47), size)
-    middle = {"ha": "center", "va": "center"}
-    axes.text(
-        *(left + 0.5, top + 1.04, lines[0]),
-        **{**middle, "fontsize": 8.5, "color": colour, "weight": "bold"},
-    )
-    axes.text(left + 0.5, top + 1.16, lines[1], **middle, fontsize=7, color="0.4")
+    name = axes.text(left + 0.5, top + 1.04, lines[0], fontsize=8.5, color=colour)
+    name.set_fontweight("bold")
+    second = axes.text(left + 0.5, top + 1.16, lines[1], fontsize=7, color="0.4")
+    for text in (name, second):
+        text.set(ha="center", va="center")

@@ -89,6 +89,7 @@ def build_optimizer(
     loaded is laid out in memory as its parameter is.
     """
     common = {"weight_decay": args.weight_decay, "fused": True}
+    made: torch.optim.Optimizer
     if args.optimizer == "sgd":
         made = torch.optim.SGD(parameters, args.lr, momentum=args.momentum, **common)
     else:
@@ -227,8 +228,9 @@ class Epoch:
     ) -> None:
         self.run, self.names, self.rate = run, names, rate
         args, state = run.args, run.state
-        run.loader.batch_sampler.set_epoch(state.epoch, state.step_in_epoch)
-        self.steps = len(run.loader.batch_sampler)
+        sampler: Any = run.loader.batch_sampler  # a GlobalBatchSampler
+        sampler.set_epoch(state.epoch, state.step_in_epoch)
+        self.steps = len(sampler)
         for group in run.optimizer.param_groups:
             group["lr"] = rate
         # Sums of the epoch so far over all ranks, and of this rank since the last

@@ -18,7 +18,7 @@ import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 # Seconds: for the first answer of a server, to start on it, to upload the rest.
@@ -94,7 +94,7 @@ def _open(
         ),
     }
 
-    def init(mode: str) -> Any:
+    def init(mode: Literal["online", "offline"]) -> Any:
         # `init` itself would print, and ask for a key, before it reads its settings.
         wandb.setup(wandb.Settings(silent=True))
         return wandb.init(mode=mode, **options)

@@ -120,7 +120,7 @@ def _airplane_tail(b: Builder, kind: str, r: float) -> None:
         b.prism(2, "x", [root, tip])
 
 
-def _jet_engines(b: Builder, r, wing_y, tip) -> None:
+def _jet_engines(b: Builder, r: float, wing_y: float, tip: tuple[float, ...]) -> None:
     radius, length = b.u(0.4, 0.6) * r, b.u(0.2, 0.32)
     where = b.pick((0.33,), (0.33,), (0.28, 0.55), ())
     spots = [(f * tip[0], wing_y + f * 0.1 - 1.15 * radius) for f in where]

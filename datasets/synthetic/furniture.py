@@ -44,7 +44,7 @@ def chair(b: Builder) -> None:
                 b.rod(3, (x, h, front - 0.06), (x, h + thick + up, front - 0.06), 0.03)
 
 
-def _chair_back(b: Builder, w, d, seat, padded) -> None:
+def _chair_back(b: Builder, w: float, d: float, seat: float, padded: bool) -> None:
     tall, lean = b.u(0.65, 1.05), b.u(0.02, 0.22)
     kind = "solid" if padded else b.pick("solid", "slats", "bars", "round")
     z, top = -d + 0.04, seat + tall
@@ -78,7 +78,7 @@ def _chair_back(b: Builder, w, d, seat, padded) -> None:
         b.rod(0, (x, seat - 0.05, z), (x, top - 0.02, z - lean), 0.034, n=8)
 
 
-def _chair_legs(b: Builder, w, d, h) -> None:
+def _chair_legs(b: Builder, w: float, d: float, h: float) -> None:
     kind = b.pick("four", "four", "four", "star", "sled")
     if kind == "star":
         b.rod(2, (0, 0.12, 0), (0, h, 0), 0.05)

@@ -9,9 +9,14 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Iterable, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import trimesh
+from numpy.typing import ArrayLike
+
+Colour = Iterable[float] | None  # RGB in [0, 1]; None for that of the part
+Stations = Sequence[Sequence[float]]  # what they are, each method says
 
 # For a loft along an axis: which coordinates are (along, across a, across b).
 _AXES = {"x": (0, 2, 1), "y": (1, 0, 2), "z": (2, 0, 1)}
@@ -83,7 +88,7 @@ class Builder:
         """True with the given probability."""
         return bool(self.rng.random() < probability)
 
-    def pick(self, *choices):
+    def pick(self, *choices: Any) -> Any:
         """One of the choices, each as likely as the others."""
         return choices[int(self.rng.integers(len(choices)))]
 
@@ -107,7 +112,9 @@ class Builder:
         rgb = self.colours[part] if colour is None else np.asarray(colour, float)
         self._pieces.append((np.asarray(vertices, float), np.asarray(faces), part, rgb))
 
-    def loft(self, part, rings, colour=None, caps=True) -> None:
+    def loft(
+        self, part: int, rings: ArrayLike, colour: Colour = None, caps: bool = True
+    ) -> None:
         """The skin through closed ``rings`` (R,K,3); ``caps`` closes both ends."""
         rings = np.asarray(rings, float)
         count, size, _ = rings.shape
@@ -131,7 +138,9 @@ class Builder:
             faces = np.concatenate([faces, *fans])
         self.mesh(part, vertices, faces, colour)
 
-    def prism(self, part, axis: str, stations, colour=None) -> None:
+    def prism(
+        self, part: int, axis: str, stations: Stations, colour: Colour = None
+    ) -> None:
         """Rectangular sections along an axis: stations (t, a_lo, a_hi, b_lo, b_hi).
 
         (a, b) are (z, y) along x, (x, z) along y, (x, y) along z.
@@ -147,7 +156,14 @@ class Builder:
         self.loft(part, rings, colour)
 
     def spine(
-        self, part, axis: str, stations, colour=None, n=16, power=2.0, caps=True
+        self,
+        part: int,
+        axis: str,
+        stations: Stations,
+        colour: Colour = None,
+        n: int = 16,
+        power: float = 2.0,
+        caps: bool = True,
     ) -> None:
         """Superellipse sections along an axis: stations (t, a, b, radius_a, radius_b).
 
@@ -165,13 +181,28 @@ class Builder:
             ring[:, b_axis] = b + radius_b * unit_b
         self.loft(part, rings, colour, caps)
 
-    def lathe(self, part, profile, centre=(0, 0, 0), colour=None, n=20, caps=False):
+    def lathe(
+        self,
+        part: int,
+        profile: Stations,
+        centre: Sequence[float] = (0, 0, 0),
+        colour: Colour = None,
+        n: int = 20,
+        caps: bool = False,
+    ) -> None:
         """A profile of (radius, y) pairs turned about the vertical through centre."""
         x, y, z = centre
         stations = [(y + height, x, z, r, r) for r, height in profile]
         self.spine(part, "y", stations, colour, n=n, caps=caps)
 
-    def box(self, part, centre, size, colour=None, turn=None) -> None:
+    def box(
+        self,
+        part: int,
+        centre: ArrayLike,
+        size: ArrayLike,
+        colour: Colour = None,
+        turn: np.ndarray | None = None,
+    ) -> None:
         """A box of full edge lengths ``size``, turned by the matrix ``turn`` (3,3)."""
         vertices, faces = _unit_box()
         vertices = vertices * np.asarray(size, float)
@@ -179,7 +210,15 @@ class Builder:
             vertices = move(vertices, turn)
         self.mesh(part, vertices + np.asarray(centre, float), faces, colour)
 
-    def ball(self, part, centre, radii, colour=None, detail=2, turn=None) -> None:
+    def ball(
+        self,
+        part: int,
+        centre: ArrayLike,
+        radii: ArrayLike,
+        colour: Colour = None,
+        detail: int = 2,
+        turn: np.ndarray | None = None,
+    ) -> None:
         """An ellipsoid with the three radii."""
         vertices, faces = _unit_ball(detail)
         vertices = vertices * np.asarray(radii, float)
@@ -187,7 +226,16 @@ class Builder:
             vertices = move(vertices, turn)
         self.mesh(part, vertices + np.asarray(centre, float), faces, colour)
 
-    def tube(self, part, path, radius, colour=None, n=8, caps=True, flat=1.0) -> None:
+    def tube(
+        self,
+        part: int,
+        path: ArrayLike,
+        radius: ArrayLike,
+        colour: Colour = None,
+        n: int = 8,
+        caps: bool = True,
+        flat: float = 1.0,
+    ) -> None:
         """A tube along ``path`` (P,3); radius a number or one a point.
 
         The frame is carried along the path, so bends do not twist it. ``flat``
@@ -211,12 +259,29 @@ class Builder:
             rings.append(point + r * circle)
         self.loft(part, rings, colour, caps)
 
-    def rod(self, part, start, end, radius, end_radius=None, colour=None, n=12) -> None:
+    def rod(
+        self,
+        part: int,
+        start: ArrayLike,
+        end: ArrayLike,
+        radius: float,
+        end_radius: float | None = None,
+        colour: Colour = None,
+        n: int = 12,
+    ) -> None:
         """A straight round rod or, with another ``end_radius``, a truncated cone."""
         radii = (radius, radius if end_radius is None else end_radius)
-        self.tube(part, [start, end], radii, colour, n)
+        self.tube(part, np.array([start, end], float), radii, colour, n)
 
-    def wheel(self, part, centre, radius, width, hub=None, n=18) -> None:
+    def wheel(
+        self,
+        part: int,
+        centre: Sequence[float],
+        radius: float,
+        width: float,
+        hub: Colour = None,
+        n: int = 18,
+    ) -> None:
         """A wheel about the x axis, with a hub disc that stands out on both sides."""
         x, y, z = centre
         half = width / 2
@@ -230,7 +295,9 @@ class Builder:
         ]
         self.spine(part, "x", disc, colour, n=n)
 
-    def plate(self, part, outline, thickness, colour=None) -> None:
+    def plate(
+        self, part: int, outline: ArrayLike, thickness: ArrayLike, colour: Colour = None
+    ) -> None:
         """A flat plate: ``outline`` (K,3) in one plane, star-shaped about its mean.
 
         Args:
@@ -239,11 +306,18 @@ class Builder:
             thickness: vector (3,) from one side of the plate to the other.
             colour: RGB, the part's own by default.
         """
-        outline, half = np.asarray(outline, float), np.asarray(thickness, float) / 2
-        self.loft(part, [outline - half, outline + half], colour)
+        middle, half = np.asarray(outline, float), np.asarray(thickness, float) / 2
+        self.loft(part, np.stack([middle - half, middle + half]), colour)
 
     def ring(
-        self, part, centre, radius, thickness, axis="x", colour=None, n=20
+        self,
+        part: int,
+        centre: ArrayLike,
+        radius: float,
+        thickness: float,
+        axis: str = "x",
+        colour: Colour = None,
+        n: int = 20,
     ) -> None:
         """A torus about a coordinate axis; ``thickness`` is the radius of its tube."""
         t_axis, a_axis, b_axis = _AXES[axis]
@@ -265,4 +339,5 @@ class Builder:
             parts.append(np.full(len(piece_faces), part))
             colours.append(np.tile(rgb, (len(piece_faces), 1)))
             offset += len(piece_vertices)
-        return tuple(np.concatenate(x) for x in (vertices, faces, parts, colours))
+        skin = np.concatenate(vertices), np.concatenate(faces)
+        return *skin, np.concatenate(parts), np.concatenate(colours)

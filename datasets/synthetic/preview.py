@@ -55,7 +55,9 @@ def contact_sheet(path: Path, seed: int, stream: int) -> None:
     sheet.save(path)
 
 
-def _cloud(shape: Shape, rng, azimuth: float, elevation: float) -> np.ndarray:
+def _cloud(
+    shape: Shape, rng: np.random.Generator, azimuth: float, elevation: float
+) -> np.ndarray:
     """Picture (_CELL,_CELL,3) u1 of 2048 points, one hue a part, nearest on top."""
     points, face = sample_surface(shape.in_unit_sphere(), shape.faces, 2048, rng)
     pixels = project(move(points, camera(azimuth, elevation)), _CELL)

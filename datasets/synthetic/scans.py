@@ -94,7 +94,9 @@ def _visible(
     return points, face[rows, columns]
 
 
-def _draw(points, count, noise, rng) -> np.ndarray:
+def _draw(
+    points: np.ndarray, count: int, noise: float, rng: np.random.Generator
+) -> np.ndarray:
     """``count`` of the points, repeated only where there are too few, plus noise."""
     if len(points) == 0:
         return np.zeros((0, 3))
@@ -108,7 +110,9 @@ def _unit(points: np.ndarray) -> np.ndarray:
     return (centred / np.sqrt((centred**2).sum(axis=1)).max()).astype(np.float32)
 
 
-def _perturb(points, mask, rng) -> tuple[np.ndarray, np.ndarray]:
+def _perturb(
+    points: np.ndarray, mask: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Move the box that cuts the object out by up to half its size, turn, scale.
 
     What the moved box loses is replaced by repeating what it keeps, so the number of

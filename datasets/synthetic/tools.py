@@ -168,6 +168,7 @@ def knife(b: Builder) -> None:
                 0, (x, grip - 0.07, 0.88 * long), (0.005, 0.035, 0.035), _DARK, detail=1
             )
     swell, curve = b.u(1.0, 1.3), b.u(-0.06, 0.02)
+    stations: list[tuple[float, ...]]
     stations = [(0.02, 0, 0, 0.035, grip), (-0.06, 0, 0, 0.042, 0.9 * grip)]
     stations += [(-0.5 * handle, 0, curve / 2, 0.05, swell * grip)]
     stations += [

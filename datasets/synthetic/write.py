@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -47,7 +48,7 @@ STREAMS = {
 PREVIEW_STREAM = 8
 
 
-def make_row(job: tuple[str, str, int, int, int]):
+def make_row(job: tuple[str, str, int, int, int]) -> Any:
     """Make one shape for one data set: the whole of a worker's task.
 
     Args:

@@ -106,11 +106,11 @@ def knn(x: torch.Tensor, rows: Rows, k: int) -> torch.Tensor:
         origin, stop = first[cloud], first[cloud + 1]
         width = min(k, stop - origin)  # copies fill the other places
         product = scratch(x.dtype, end - start, stop - origin)
-        product = torch.mm(x[start:end], x[origin:stop].T, out=product).numpy()
+        torch.mm(x[start:end], x[origin:stop].T, out=product)
         # So many groups that few of the nearest share one.
         coarse = 64 * (1 + width // 20)
         square = squares[origin:stop]
-        _select(product, square, origin, width, coarse, result[start:end])
+        _select(product.numpy(), square, origin, width, coarse, result[start:end])
 
     run_tasks(task, row_tasks(first))
     if rows.repeated:

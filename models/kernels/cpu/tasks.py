@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numba
@@ -19,7 +20,9 @@ from models.kernels import Graph, Rows
 # Multiply and add may be fused, which is more exact; nothing else may be reordered but
 # sums over channels that stand beside each other.
 _FAST = {"contract", "nsz"}
-kernel = numba.njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+kernel: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(
+    nogil=True, cache=True, fastmath=_FAST, error_model="numpy"
+)
 
 ROWS = 128  # of a forward task
 EDGES = 4096  # of a task of two layers, at most
@@ -110,19 +113,23 @@ def scratch(dtype: torch.dtype, rows: int, columns: int) -> torch.Tensor:
     return _own.buffer[:size].view(rows, columns)
 
 
-def row_tasks(first: np.ndarray, rows: int = ROWS) -> list[tuple[int, int, int]]:
-    """(cloud, start, end) of at most ``rows`` rows each."""
+def row_tasks(
+    first: np.ndarray | torch.Tensor, rows: int = ROWS
+) -> list[tuple[int, int, int]]:
+    """(cloud, start, end) of at most ``rows`` rows each; ``first`` as of `Rows`."""
     return [
-        (cloud, start, min(start + rows, first[cloud + 1]))
-        for cloud in range(len(first) - 1)
-        for start in range(first[cloud], first[cloud + 1], rows)
+        (cloud, start, min(start + rows, end))
+        for cloud, (begin, end) in enumerate(pairwise(first.tolist()))
+        for start in range(begin, end, rows)
     ]
 
 
-def channel_tasks(first: np.ndarray, channels: int) -> list[tuple[int, int, int, int]]:
+def channel_tasks(
+    first: np.ndarray | torch.Tensor, channels: int
+) -> list[tuple[int, int, int, int]]:
     """(start, end, first channel, last channel + 1) of whole clouds."""
     return [
-        (first[cloud], first[cloud + 1], c, min(c + CHANNELS, channels))
-        for cloud in range(len(first) - 1)
+        (start, end, c, min(c + CHANNELS, channels))
+        for start, end in pairwise(first.tolist())
         for c in range(0, channels, CHANNELS)
     ]

@@ -209,7 +209,7 @@ def add_statistics(
 ) -> None:
     """As :func:`models.kernels.cpu.edges.add_statistics`."""
     weight = graph.rows.weight
-    _add_statistics[grid(*a.shape, tiles=1)](
+    _add_statistics[grid(len(a), a.shape[1], tiles=1)](
         *(a.contiguous(), b.contiguous(), weight, total),
         *(*reverse_edges(graph.idx, weight), *terms, ga, gb),
         *(*a.shape, graph.idx.shape[1]),
@@ -231,5 +231,6 @@ def _to_extremes(grad, arg, ga, rows, channels, ROWS: tl.constexpr, COLS: tl.con
 def to_extremes(grad: Tensor, arg: Tensor, rows: Rows) -> Tensor:
     """As :func:`models.kernels.cpu.edges.to_extremes`."""
     ga = torch.zeros_like(grad)
-    _to_extremes[grid(*grad.shape, tiles=1)](grad, arg, ga, *grad.shape, **TILE)
+    size = (len(grad), grad.shape[1])
+    _to_extremes[grid(*size, tiles=1)](grad, arg, ga, *size, **TILE)
     return ga

@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# One script of the repository on a Slurm cluster, on one node or several: submit it from
+# the repository's folder, which all nodes must share.
+#
+#   sbatch --nodes=2 --gpus-per-node=4 --cpus-per-task=32 --time=24:00:00 \
+#       scripts/slurm.sh train_crosspoint.py --batch_size 24 [FLAGS]
+#
+# A training that meets the time limit, or is preempted, writes a checkpoint, goes back
+# into the queue under its number and continues there: --resume is always passed.
+#   NGPU=n    use n GPUs of a node instead of all (0: one process a node, on the CPU)
+#
+#SBATCH --job-name=crosspoint
+#SBATCH --output=slurm-%j.out
+#SBATCH --open-mode=append
+#SBATCH --ntasks-per-node=1
+#SBATCH --requeue
+# Seconds before the limit. Without a B: Slurm signals every process of the step, and not
+# this shell.
+#SBATCH --signal=TERM@240
+set -euo pipefail
+
+if [ -z "${SLURM_JOB_ID:-}" ]; then
+  echo "error: this is a job: sbatch [OPTIONS] scripts/slurm.sh SCRIPT [FLAGS]" >&2
+  exit 2
+fi
+cd "$SLURM_SUBMIT_DIR" # Slurm runs a copy of this file
+script=${1:-}
+case $script in
+  train_crosspoint.py | finetune_cls.py | train_partseg.py) resume=(--resume) ;;
+  eval_svm.py | eval_fewshot.py) resume=() ;;
+  *)
+    echo "error: expected one of the repository's scripts, got '$script'" >&2
+    exit 2
+    ;;
+esac
+shift
+if [ ! -f "$script" ]; then
+  echo "error: no $script in $PWD: submit from the repository's folder" >&2
+  exit 2
+fi
+for word in "$@"; do
+  if [ "$word" = --overwrite ] && [ ${#resume[@]} -gt 0 ]; then
+    echo "error: --overwrite would delete the run when the job is requeued: delete its" >&2
+    echo "       folder, or choose another --exp_name" >&2
+    exit 2
+  fi
+done
+if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -e .venv/bin/activate ]; then
+  # shellcheck disable=SC1091  # made by scripts/quickstart.sh
+  . .venv/bin/activate
+fi
+
+gpus=${NGPU:-${SLURM_GPUS_ON_NODE:-0}}
+case $gpus in '' | *[!0-9]*)
+  echo "error: NGPU takes a number, got '$gpus'" >&2
+  exit 2
+  ;;
+esac
+mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+# Two jobs may meet on a node: each has a port of its own.
+endpoint=${nodes[0]}:$((20000 + SLURM_JOB_ID % 10000))
+words=("--nnodes=${#nodes[@]}" "--nproc_per_node=$((gpus > 1 ? gpus : 1))"
+  --rdzv_backend=c10d "--rdzv_endpoint=$endpoint" "--rdzv_id=$SLURM_JOB_ID"
+  "$script" "$@" ${resume[@]+"${resume[@]}"})
+
+# torchrun kills its ranks 30 s after a SIGTERM; newer releases read this instead.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-120}
+# srun does not take over the batch job's number of CPUs.
+[ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+
+# On each node. The first one has the rendezvous, and nodes are called as Slurm calls them.
+# torchrun, which gets the signal too, ends with an ordinary error: that it was the signal
+# is said by 143, which srun passes on as the highest of the nodes' codes.
+# shellcheck disable=SC2016  # expanded on the node
+on_node='trap "stopped=yes" TERM
+torchrun "--rdzv_conf=is_host=$((SLURM_NODEID == 0))" "--local_addr=$SLURMD_NODENAME" "$@" &
+wait $! && exit
+status=$?
+[ -n "${stopped:-}" ] || exit "$status"
+wait $! && exit
+exit 143'
+printf '%q ' torchrun "${words[@]}"
+printf 'on %s\n' "${nodes[*]}"
+status=0
+# A node that is done early must not end the one that still writes.
+srun --kill-on-bad-exit=0 bash -c "$on_node" torchrun "${words[@]}" || status=$?
+if [ "$status" -eq 143 ] && [ ${#resume[@]} -gt 0 ]; then
+  echo "stopped by a signal: back into the queue"
+  scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$status"
