@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from utils import plot
+from utils import figures
 
 
 def drawn(figure: Figure) -> FigureCanvasAgg:
@@ -32,7 +32,7 @@ def covered(texts: list, canvas: FigureCanvasAgg) -> list[tuple[str, str]]:
 
 def test_a_confusion_matrix_has_counts_names_and_shares_in_their_places() -> None:
     matrix = np.array([[3, 1, 0], [0, 0, 0], [2, 0, 6]])
-    figure = plot.confusion_figure(matrix, ["ant", "bee", "cat"], "a title")
+    figure = figures.confusion_figure(matrix, ["ant", "bee", "cat"], "a title")
     (axes,) = figure.axes
     assert axes.get_title() == "a title"
     for axis, said in ((axes.xaxis, "predicted"), (axes.yaxis, "true class")):
@@ -57,7 +57,7 @@ def test_a_confusion_matrix_stays_readable(classes: int) -> None:
     matrix = 100 * np.eye(classes, dtype=int)
     matrix[:3] = 100
     names = [f"a_long_name_{i}" for i in range(classes)]
-    figure = plot.confusion_figure(matrix, names, "title")
+    figure = figures.confusion_figure(matrix, names, "title")
     canvas = drawn(figure)
     (axes,) = figure.axes
     assert max(figure.get_size_inches()) < 14
@@ -70,11 +70,11 @@ def test_a_confusion_matrix_stays_readable(classes: int) -> None:
 
 def test_a_confusion_matrix_without_its_names_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\(3, 3\) does not fit 2 class names"):
-        plot.confusion_figure(np.eye(3, dtype=int), ["a", "b"])
+        figures.confusion_figure(np.eye(3, dtype=int), ["a", "b"])
 
 
 def test_colours_of_classes_differ() -> None:
-    colours = plot.class_colours(40)
+    colours = figures.class_colours(40)
     assert colours.shape == (40, 3)
     assert colours.min() >= 0
     assert colours.max() <= 1
@@ -87,7 +87,9 @@ def test_maps_have_a_colour_and_a_name_a_class_at_its_middle() -> None:
     labels = np.array([4] * 30 + [2] * 30)
     places = random.normal(size=(60, 2)) + np.where(labels == 4, 0, 30)[:, None]
     names = [f"class {i}" for i in range(7)]
-    figure = plot.map_figure({"left": places, "right": -places}, labels, names, "all")
+    figure = figures.map_figure(
+        {"left": places, "right": -places}, labels, names, "all"
+    )
     drawn(figure)
     assert [axes.get_title() for axes in figure.axes] == ["left", "right"]
     for axes in figure.axes:
@@ -115,7 +117,7 @@ def test_forty_names_do_not_cover_each_other() -> None:
     labels = np.repeat(np.arange(40), 5)
     mixed = random.normal(size=(200, 2))  # all medoids near one place
     names = [f"a_long_name_{i}" for i in range(40)]
-    figure = plot.map_figure({"": mixed}, labels, names)
+    figure = figures.map_figure({"": mixed}, labels, names)
     canvas = drawn(figure)
     (axes,) = figure.axes
     assert len(axes.texts) == 40
@@ -129,64 +131,13 @@ def test_forty_names_do_not_cover_each_other() -> None:
 
 def test_a_map_of_other_clouds_is_refused() -> None:
     with pytest.raises(ValueError, match="left: 4 places, 3 labels"):
-        plot.map_figure({"left": np.zeros((4, 2))}, np.zeros(3, int), ["a"])
+        figures.map_figure({"left": np.zeros((4, 2))}, np.zeros(3, int), ["a"])
 
 
 def test_boxes_go_to_the_nearest_free_place() -> None:
     centres = np.array([[20.0, 20], [80, 80], [81, 80], [99, 10]])
-    moved = plot.separate(centres, np.full((4, 2), (10.0, 6.0)), 100)
+    moved = figures.separate(centres, np.full((4, 2), (10.0, 6.0)), 100)
     assert np.allclose(moved[:2], centres[:2])  # nothing was in their way
     assert moved[2, 0] == 81
     assert 6 <= abs(moved[2, 1] - 80) <= 11  # up or down, where it is nearer
     assert np.allclose(moved[3], (95, 10))  # inside the square
-
-
-def test_neighbours_are_framed_and_named_by_their_class() -> None:
-    random = np.random.default_rng(0)
-    query = random.normal(size=(2, 30, 3))
-    found = random.normal(size=(2, 3, 30, 3))
-    labels = np.array([[0, 1, 0], [2, 0, 1]])
-    cosine = np.array([[0.9, 0.8, 0.7], [0.6, 0.5, 0.4]])
-    figure = plot.neighbour_figure(
-        *(query, np.array([0, 1]), found, labels, cosine),
-        *(["ant", "bee", "cat"], "a title"),
-    )
-    (axes,) = figure.axes
-    frames = [to_rgb(box.get_edgecolor()[:3]) for box in axes.patches]
-    asked, (same, other) = frames[0], (plot.SAME, plot.OTHER)
-    row_1, row_2 = [asked, same, other, same], [asked, other, other, same]
-    assert np.allclose(frames, [*row_1, *row_2])
-    assert not np.allclose(asked, same)
-    assert not np.allclose(asked, other)
-    texts = [t.get_text() for t in axes.texts]
-    names = [t for t in texts if t in ("ant", "bee", "cat")]
-    assert names == ["ant", "ant", "bee", "ant", "bee", "cat", "ant", "bee"]
-    assert [t for t in texts if t.startswith("cosine")] == [
-        f"cosine {value:.3f}" for value in cosine.ravel()
-    ]
-    assert texts[0] == "a title"
-    clouds = [np.asarray(c.get_offsets()) for c in axes.collections]
-    wanted = [query[0], *found[0], query[1], *found[1]]
-    for box, cloud, points in zip(axes.patches, clouds, wanted, strict=True):
-        extent = np.array((box.get_width(), box.get_height()))
-        middle = np.array(box.get_xy()) + extent / 2
-        assert np.allclose(cloud - middle, plot.project(points)[0])
-    assert covered(axes.texts, drawn(figure)) == []
-
-
-def test_a_cloud_is_upright_and_its_far_points_are_paler() -> None:
-    points = np.array([[0.0, 0, 3], [0, 2, 0], [0, 0, 0]])
-    flat, order, fade = plot.project(points)
-    place = dict(zip(order.tolist(), zip(flat, fade, strict=True), strict=True))
-    assert order.tolist() == [2, 1, 0]
-    assert place[1][0][1] < place[2][0][1]  # y of the figure points down
-    assert place[1][0][0] == pytest.approx(place[2][0][0])
-    assert place[0][1] == 0 < place[2][1] <= 0.45  # z comes towards the viewer
-    assert np.abs(flat).max() == pytest.approx(0.42)
-    axes = Figure().add_subplot()
-    colours = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
-    plot.draw_cloud(axes, points, colours, (5, 7), 1.0)
-    (cloud,) = axes.collections
-    assert np.allclose(cloud.get_offsets(), flat + np.array((5, 7)))
-    shown = cloud.get_facecolors()[:, :3]
-    assert np.allclose(shown, 1 - (1 - colours[order]) * (1 - fade[:, None]))
