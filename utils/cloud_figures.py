@@ -113,6 +113,61 @@ def neighbour_figure(
     return figure
 
 
+def training_figure(
+    names: Sequence[str],
+    stored: Sequence[np.ndarray],
+    views: Sequence[tuple[np.ndarray, np.ndarray]],
+    pictures: Sequence[np.ndarray],
+    renderings: Sequence[Sequence[np.ndarray]],
+) -> Figure:
+    """A row a shape: its cloud, what pre-training is shown of it, its rendered views.
+
+    Every cloud is fitted to its cell, so that its scale and its place are not seen;
+    below an augmented one stands how many of its points are distinct.
+
+    Args:
+        names: of the S shapes.
+        stored: (N, 3) each, y up.
+        views: two augmented clouds (N, 3) of each shape.
+        pictures: (H, W, 3) in [0, 1] each, as the picture encoder gets them.
+        renderings: (H, W, 3 or 4) uint8, the same number of each shape.
+    """
+    shapes, columns = len(names), 4 + len(renderings[0])
+    pitch, gap = 1.14, 0.16
+    width, height = columns + 2 * gap + 0.1, 0.34 + shapes * pitch
+    figure = Figure((_CELL * width, _CELL * height), dpi=_DPI, facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    axes.axis("off")
+    # The stored cloud, what is trained on, and the renderings stand apart.
+    lefts = [0.05 + i + gap * ((i > 0) + (i > 3)) for i in range(columns)]
+    middle = {"ha": "center", "va": "center"}
+    heads = ("stored cloud", "first view", "second view", "picture")
+    for left, head in zip(lefts, heads, strict=False):
+        axes.text(left + 0.5, 0.18, head, **middle, fontsize=9, color="0.35")
+    across = (lefts[4] + lefts[-1] + 1) / 2
+    axes.text(across, 0.18, "rendered views", **middle, fontsize=9, color="0.35")
+    for row, name in enumerate(names):
+        top = 0.3 + row * pitch
+        clouds = (stored[row], *views[row])
+        for left, points in zip(lefts, clouds, strict=False):
+            box = Rectangle((left + 0.03, top), 0.94, 0.94, facecolor="0.975")
+            axes.add_patch(box)
+            place = (left + 0.5, top + 0.47)
+            draw_cloud(axes, points, _INK, place, point_size(len(points)))
+        count = f"of {len(stored[row])} points"
+        kept = [f"{len(np.unique(view, axis=0))} {count}" for view in views[row]]
+        for left, text in zip(lefts, (name, *kept), strict=False):
+            axes.text(
+                *(left + 0.5, top + 1.03, text), **middle, fontsize=7.5, color="0.3"
+            )
+        shown = (pictures[row], *renderings[row])
+        for left, picture in zip(lefts[3:], shown, strict=True):
+            box = (left + 0.03, left + 0.97, top + 0.94, top)
+            axes.imshow(picture, extent=box, interpolation="antialiased")
+    axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
+    return figure
+
+
 def _card(
     axes: Axes,
     corner: tuple[float, float],

@@ -45,7 +45,8 @@ def confusion_figure(
     cell = float(np.clip(6.0 / classes, 0.25, 0.5))  # inches
     letter = min(9.0, 72 * cell * 0.42)  # points, of counts; names are a little larger
     edge = cell * classes
-    figure = Figure((edge + 2.6, edge + 2.2), dpi=_DPI, layout="constrained")
+    figure = Figure((edge + 2.6, edge + 2.3), dpi=_DPI, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.12)
     axes = figure.add_subplot()
     count = matrix.sum(axis=1)
     share = matrix / np.maximum(count, 1)[:, None]
@@ -125,7 +126,11 @@ def map_figure(
     """
     present = np.unique(labels)
     colours = class_colours(len(present))
-    height, width = _PANEL + 0.75, (_PANEL + 0.15) * len(maps) + 0.15
+    # As high as wide, or as low as all maps allow.
+    extents = [np.ptp(places, axis=0) for places in maps.values()]
+    low = max((y / max(x, y, 1e-9) for x, y in extents), default=1.0)
+    panel = np.array((_PANEL, _PANEL * np.clip(low, 0.5, 1.0)))
+    height, width = panel[1] + 0.75, (_PANEL + 0.15) * len(maps) + 0.15
     figure = Figure((width, height), dpi=_DPI, facecolor="white")
     figure.text(0.5, 1 - 0.17 / height, title, ha="center", va="top", fontsize=12)
     size = float(np.clip(9000 / max(len(labels), 1), 7, 36))
@@ -133,20 +138,20 @@ def map_figure(
         if len(places) != len(labels):
             raise ValueError(f"{heading}: {len(places)} places, {len(labels)} labels")
         left = 0.15 + column * (_PANEL + 0.15)
-        box = (left / width, 0.1 / height, _PANEL / width, _PANEL / height)
+        box = (left / width, 0.1 / height, _PANEL / width, panel[1] / height)
         axes = figure.add_axes(box, xticks=[], yticks=[], facecolor="0.985")
         axes.spines[:].set_color("0.85")
         axes.set_title(heading, fontsize=10, color="0.35", pad=4)
         # Points of the page from the lower left corner, as type is measured.
         span = max(float(np.ptp(places, axis=0).max()), 1e-9)
         middle = (places.max(axis=0) + places.min(axis=0)) / 2
-        page = 72 * _PANEL * (0.5 + 0.90 * (places - middle) / span)  # (M, 2)
-        axes.set(xlim=(0, 72 * _PANEL), ylim=(0, 72 * _PANEL))
+        page = 72 * (panel / 2 + 0.90 * _PANEL * (places - middle) / span)  # (M, 2)
+        axes.set(xlim=(0, 72 * panel[0]), ylim=(0, 72 * panel[1]))
         shade = colours[np.searchsorted(present, labels)]
         axes.scatter(*page.T, s=size, c=shade, alpha=0.75, linewidths=0)
         medoids = [_medoid(page[labels == label]) for label in present]
         names = [class_names[label] for label in present]
-        _label_places(axes, np.array(medoids), names, colours)
+        _label_places(axes, np.array(medoids), names, colours, 72 * panel)
     return figure
 
 
@@ -157,14 +162,18 @@ def _medoid(places: np.ndarray) -> np.ndarray:
 
 
 def _label_places(
-    axes: Axes, anchors: np.ndarray, names: Sequence[str], colours: np.ndarray
+    axes: Axes,
+    anchors: np.ndarray,
+    names: Sequence[str],
+    colours: np.ndarray,
+    edges: np.ndarray,
 ) -> None:
-    """Names above their anchors (L, 2), or near by; axes in points, square."""
+    """Names above their anchors (L, 2), or near by; axes in points, of these edges."""
     bold = FontProperties(weight="bold", size=_LABEL)
     widths = [TextPath((0, 0), name, prop=bold).get_extents().width for name in names]
     sizes = np.array([(width + 5, 1.35 * _LABEL) for width in widths])
     above = anchors + np.array((0, 1.1 * _LABEL))  # the cloud itself stays to be seen
-    centres = separate(above, sizes, 72 * _PANEL)
+    centres = separate(above, sizes, edges)
     halo = [withStroke(linewidth=2.0, foreground="white")]
     for name, anchor, wish, centre, size, colour in zip(
         names, anchors, above, centres, sizes, colours, strict=True
@@ -178,22 +187,23 @@ def _label_places(
         )
 
 
-def separate(centres: np.ndarray, sizes: np.ndarray, edge: float) -> np.ndarray:
+def separate(centres: np.ndarray, sizes: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Boxes one after the other, each at the free place that is nearest to its own.
 
     Args:
         centres, sizes: (L, 2) of the boxes, where they would be and their extent.
-        edge: of the square from the origin that they are kept in.
+        edges: (2,) of the rectangle from the origin that they are kept in.
 
     Returns:
         (L, 2) centres; none covers another, unless there is no room.
     """
-    steps = 5.0 * np.arange(-(edge // 5), edge // 5 + 1)
+    reach = max(edges) // 5
+    steps = 5.0 * np.arange(-reach, reach + 1)
     away = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
     away = away[np.argsort(np.linalg.norm(away, axis=1), kind="stable")]
     placed = np.empty_like(centres)
     for i, (centre, size) in enumerate(zip(centres, sizes, strict=True)):
-        tried = np.clip(centre + away, size / 2, edge - size / 2)  # (T, 2)
+        tried = np.clip(centre + away, size / 2, edges - size / 2)  # (T, 2)
         apart = np.abs(tried[:, None] - placed[:i])  # (T, i, 2)
         free = (apart >= (sizes[:i] + size) / 2 - 1e-9).any(axis=2).all(axis=1)
         placed[i] = tried[free.argmax()]  # the first, its own, if none is free

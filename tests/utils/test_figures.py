@@ -136,7 +136,7 @@ def test_a_map_of_other_clouds_is_refused() -> None:
 
 def test_boxes_go_to_the_nearest_free_place() -> None:
     centres = np.array([[20.0, 20], [80, 80], [81, 80], [99, 10]])
-    moved = figures.separate(centres, np.full((4, 2), (10.0, 6.0)), 100)
+    moved = figures.separate(centres, np.full((4, 2), (10.0, 6.0)), np.array((100, 90)))
     assert np.allclose(moved[:2], centres[:2])  # nothing was in their way
     assert moved[2, 0] == 81
     assert 6 <= abs(moved[2, 1] - 80) <= 11  # up or down, where it is nearer
