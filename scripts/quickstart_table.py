@@ -73,7 +73,7 @@ def table(seeds: range) -> str:
             f"checkpoints/quickstart_pretrained_seed{seed}/   confusion tables",
         ]
     lines += [
-        "  checkpoints/quickstart/report.html       curves, maps of features, neighbours",
+        "  checkpoints/quickstart/report.html       curves, maps, neighbours",
         "  checkpoints/quickstart/table.txt         this table",
     ]
     return "\n".join(lines)

@@ -186,7 +186,7 @@ def confusion(run: Run, dataset: str, root: str) -> Element:
 
 
 def neighbours(found: Described, seed: int) -> Element:
-    """Test clouds and the training clouds next to them, with the share of their class."""
+    """Test clouds and the training clouds next to them, and how many share a class."""
     near = {
         name: feature_space.nearest(
             found.features[name, "test"], found.features[name, "train"], NEIGHBOURS
@@ -211,7 +211,8 @@ def neighbours(found: Described, seed: int) -> Element:
         figure,
         f"{QUERIES} test clouds of {found.label}, each with the {NEIGHBOURS} training "
         "clouds of the most similar features, framed green where of the same class.",
-        f"Neighbours of the same class, of {NEIGHBOURS} of every test cloud: {of_class}.",
+        f"Of the {NEIGHBOURS} neighbours of all test clouds, the same class have: "
+        f"{of_class}.",
     )
 
 
