@@ -60,3 +60,43 @@ def test_a_cloud_is_upright_and_its_far_points_are_paler() -> None:
     assert np.allclose(cloud.get_offsets(), flat + np.array((5, 7)))
     shown = cloud.get_facecolors()[:, :3]
     assert np.allclose(shown, 1 - (1 - colours[order]) * (1 - fade[:, None]))
+
+
+def test_training_shapes_are_drawn_in_their_places() -> None:
+    random = np.random.default_rng(0)
+    stored = list(random.normal(size=(2, 30, 3)))
+    views = [(cloud + 1, 2 * cloud) for cloud in stored]
+    views[1][0][10:] = views[1][0][0]  # dropped points are copies of the first
+    pictures = list(random.random((2, 8, 8, 3)))
+    renderings = [list(random.integers(0, 255, (3, 9, 9, 3), np.uint8)) for _ in "ab"]
+    figure = cloud_figures.training_figure(
+        ["ant", "bee"], stored, views, pictures, renderings
+    )
+    (axes,) = figure.axes
+    canvas = drawn(figure)
+    texts = [t.get_text() for t in axes.texts]
+    assert texts[:5] == [
+        *("stored cloud", "first view", "second view", "picture", "rendered views")
+    ]
+    whole = "30 of 30 points"
+    assert texts[5:] == ["ant", whole, whole, "bee", "10 of 30 points", whole]
+    assert covered(axes.texts, canvas) == []
+    clouds = [np.asarray(c.get_offsets()) for c in axes.collections]
+    wanted = [stored[0], *views[0], stored[1], *views[1]]
+    for box, cloud, points in zip(axes.patches, clouds, wanted, strict=True):
+        extent = np.array((box.get_width(), box.get_height()))
+        middle = np.array(box.get_xy()) + extent / 2
+        assert np.allclose(cloud - middle, cloud_figures.project(points)[0])
+    shown = [pictures[0], *renderings[0], pictures[1], *renderings[1]]
+    tops = []
+    for image, picture in zip(axes.images, shown, strict=True):
+        assert np.array_equal(image.get_array(), picture)
+        left, right, bottom, top = image.get_extent()
+        assert top < bottom  # y of the figure points down: upright
+        assert right - left == pytest.approx(0.94)
+        assert bottom - top == pytest.approx(0.94)
+        tops.append(top)
+    assert tops[0] == tops[3] < tops[4] == tops[7]
+    width, height = figure.get_size_inches()
+    (x0, x1), (y1, y0) = axes.get_xlim(), axes.get_ylim()
+    assert width / (x1 - x0) == pytest.approx(height / (y1 - y0))  # nothing is squeezed
