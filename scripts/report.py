@@ -26,7 +26,14 @@ from datasets.synthetic.shapes import CATEGORIES
 from models import point_encoder
 from scripts.pipeline_table import SETS
 from scripts.quickstart_table import accuracies, spread
-from scripts.report_runs import Run, command, read_confusion, read_judged, read_run
+from scripts.report_runs import (
+    PRETRAINING,
+    Run,
+    command,
+    read_confusion,
+    read_judged,
+    read_run,
+)
 from scripts.training_shapes import shapes_figure
 from utils import checkpoint, cli, cloud_figures, distributed, feature_space, figures
 from utils.features import extract_features
@@ -40,6 +47,7 @@ UNTRAINED, TRAINED = "untrained", "pre-trained"
 
 
 def is_synthetic(root: str | Path) -> bool:
+    """Whether the folder was written by :mod:`datasets.synthetic`."""
     return Path(root, "manifest.json").is_file()
 
 
@@ -163,7 +171,7 @@ def maps(found: Described, seed: int) -> Element:
     return shown(
         figures.map_figure(places, labels, found.names, title),
         f"Two t-SNE maps of {len(rows)} test clouds of {found.label}, coloured by "
-        f"class: by features of the untrained encoder, and of the pre-trained one.",
+        "class: by features of the untrained encoder, and of the pre-trained one.",
     )
 
 
@@ -211,7 +219,7 @@ def neighbours(found: Described, seed: int) -> Element:
         figure,
         f"{QUERIES} test clouds of {found.label}, each with the {NEIGHBOURS} training "
         "clouds of the most similar features, framed green where of the same class.",
-        f"Of the {NEIGHBOURS} neighbours of all test clouds, the same class have: "
+        f"Share of the {NEIGHBOURS} neighbours that are of the test cloud's class: "
         f"{of_class}.",
     )
 
@@ -234,13 +242,18 @@ def write_report(
             "--pretrained: give as many of each, in the same order"
         )
     curves = curves_figure(read_runs(folders))
-    runs = [read_run(folder, "train_crosspoint.py") for folder in folders]
+    runs = [read_run(folder, PRETRAINING) for folder in folders]
     before = [read_judged(folder, None) for folder in untrained]
     after = [read_judged(*pair) for pair in zip(pretrained, runs, strict=True)]
     first, judged = runs[0].args, {UNTRAINED: before[0], TRAINED: after[0]}
     root, seed = data_root or first.data_root, judged[TRAINED].args.seed
     both = [{r["dataset"]: None for r in run.records} for run in judged.values()]
     names = [name for name in both[0] if name in both[1]]
+    if not names:
+        raise cli.UsageError(
+            f"{untrained[0]} and {pretrained[0]} have judged no data set in common: "
+            "run eval_svm.py with the same --dataset for both"
+        )
     found = [describe(name, root, judged) for name in names]
     ran = ", ".join(run.folder.name for run in runs)
     sections = {
@@ -275,7 +288,7 @@ def write_report(
 
 TEXTS = {
     "lead": "A CrossPoint point encoder, pre-trained on pairs of clouds and pictures, "
-    "beside the same network with its random initial weights.",
+    "beside the same network with random weights.",
     "svm": "A linear classifier reads out what the frozen features already separate. "
     "Of several values of C the one is taken that is best on a held-out fifth of the "
     "training set; test data choose nothing.",

@@ -29,8 +29,12 @@ class Run:
     records: Records
 
 
-def read_run(folder: str | Path, script: str) -> Run:
-    """A run folder of the script.
+# A script whose runs are read, and an argument that tells them from others'.
+PRETRAINING, JUDGEMENT = ("train_crosspoint.py", "image_size"), ("eval_svm.py", "C")
+
+
+def read_run(folder: str | Path, kind: tuple[str, str]) -> Run:
+    """A run of ``PRETRAINING`` or ``JUDGEMENT``.
 
     Raises:
         UsageError: naming the file that is missing or damaged.
@@ -39,11 +43,12 @@ def read_run(folder: str | Path, script: str) -> Run:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         args = Namespace(**config["arguments"])
-        config["environment"]["commit"], config["world_size"]
+        if kind[1] not in config["arguments"] or "environment" not in config:
+            raise KeyError(kind[1])
         records = read_metrics(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise cli.UsageError(
-            f"{path} is missing or damaged: {folder} should be a run of {script}"
+            f"{path} is missing or damaged: {folder} should be a run of {kind[0]}"
         ) from error
     return Run(Path(folder), args, config, records)
 
@@ -54,7 +59,7 @@ def read_judged(folder: str | Path, trained: Run | None) -> Run:
     Raises:
         UsageError: if it judged others, or has no results.
     """
-    run = read_run(folder, "eval_svm.py")
+    run = read_run(folder, JUDGEMENT)
     found = getattr(run.args, "model_path", "")
     wanted, fits = cli.UNTRAINED, found == cli.UNTRAINED
     if trained is not None:

@@ -158,8 +158,8 @@ def test_several_runs_are_averaged(
 
 def test_features_are_those_that_were_judged(runs: Runs) -> None:
     judged = {
-        UNTRAINED: report_runs.read_run(runs.untrained, "eval_svm.py"),
-        TRAINED: report_runs.read_run(runs.pretrained, "eval_svm.py"),
+        UNTRAINED: report_runs.read_run(runs.untrained, report_runs.JUDGEMENT),
+        TRAINED: report_runs.read_run(runs.pretrained, report_runs.JUDGEMENT),
     }
     found = describe("modelnet40", str(runs.data), judged)
     with np.load(runs.features) as saved:
@@ -170,9 +170,7 @@ def test_features_are_those_that_were_judged(runs: Runs) -> None:
         assert np.array_equal(found.test.labels, saved["test_labels"])
 
 
-def test_the_share_of_neighbours_is_counted_over_all(
-    runs: Runs, made: Page, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_share_of_neighbours_is_counted_over_all(runs: Runs, made: Page) -> None:
     with np.load(runs.features) as saved:
         unit = {
             split: saved[split] / np.linalg.norm(saved[split], axis=1, keepdims=True)
@@ -223,6 +221,15 @@ def test_runs_that_do_not_belong_together_are_refused(copied: Runs) -> None:
     with pytest.raises(UsageError, match=r"judged elsewhere.*trained/models/best_m"):
         copied.write(out)
     change(copied.pretrained, model_path=f"{copied.trained}/models/best_model.pth")
+    kept = (copied.pretrained / "metrics.jsonl").read_text().splitlines()
+    (copied.pretrained / "metrics.jsonl").write_text(kept[1] + "\n")
+    results = (copied.untrained / "metrics.jsonl").read_text().splitlines()
+    (copied.untrained / "metrics.jsonl").write_text(results[0] + "\n")
+    with pytest.raises(UsageError, match=r"untrained and .*pretrained have judged no"):
+        copied.write(out)
+    tuned = Runs(copied.trained, copied.trained, *(copied.pretrained,) * 2, copied.data)
+    with pytest.raises(UsageError, match=r"trained should be a run of eval_svm\.py"):
+        tuned.write(out)
     (copied.pretrained / "metrics.jsonl").write_text("")
     with pytest.raises(UsageError, match="pretrained has no results"):
         copied.write(out)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from tests.utils.test_figures import covered, drawn
@@ -146,10 +147,14 @@ def test_long_names_of_many_runs_do_not_cover_each_other(tmp_path: Path) -> None
     runs = {name: [step(0, 1.0, **terms), epoch(0, **values)] for name in names}
     figure = plot.curves_figure(runs)
     canvas = drawn(figure)
-    texts = [axes.title for axes in figure.axes]
-    texts += [axes._left_title for axes in figure.axes]
     (legend,) = figure.legends
-    texts = [*legend.get_texts(), *(t for t in texts if t.get_text())]
+    titles = [
+        text
+        for axes in figure.axes
+        for text in axes.get_children()
+        if isinstance(text, Text) and text.get_text()
+    ]
+    texts = [*legend.get_texts(), *titles]
     assert len(texts) == 9 + 6
     assert covered(texts, canvas) == []
     right = figure.bbox.x1
