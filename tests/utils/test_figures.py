@@ -129,6 +129,24 @@ def test_forty_names_do_not_cover_each_other() -> None:
         assert inside.y0 <= box.y0 < box.y1 <= inside.y1
 
 
+@pytest.mark.parametrize(("height", "share"), [(1, 0.5), (7, 0.7), (30, 1.0)])
+def test_flat_maps_have_low_panels(height: float, share: float) -> None:
+    places = np.random.default_rng(0).random((50, 2)) * (1, 0.05)
+    places[:2] = (0, 0), (1, 0.1 * height)
+    tall = places * (1, 0.1)
+    labels = np.zeros(50, int)
+    figure = figures.map_figure({"a": tall, "b": places}, labels, ["class"])
+    drawn(figure)
+    for axes in figure.axes:
+        box = axes.get_window_extent()
+        assert box.height / box.width == pytest.approx(share)
+        (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
+        assert (y1 - y0) / (x1 - x0) == pytest.approx(share)  # nothing is squeezed
+        shown = np.asarray(axes.collections[0].get_offsets())
+        assert (shown > (x0, y0)).all()
+        assert (shown < (x1, y1)).all()
+
+
 def test_a_map_of_other_clouds_is_refused() -> None:
     with pytest.raises(ValueError, match="left: 4 places, 3 labels"):
         figures.map_figure({"left": np.zeros((4, 2))}, np.zeros(3, int), ["a"])
