@@ -44,6 +44,7 @@ from benchmarks.processes import Killed, measure_apart
 from benchmarks.steps import option_cases, pretraining, step_cases
 from utils.flags import positive_int
 from utils.logger import describe_environment
+from utils.memory import keep_freed_memory
 
 
 def cases(device: str) -> list[Case]:
@@ -128,6 +129,8 @@ def main() -> None:
         step = pretraining(setting, pairs=20 if args.device == "cuda" else 4)["ours"]
         write_profile(args.profile, step, setting.device)
         return
+    if args.device == "cpu":
+        keep_freed_memory()  # as the scripts do
     every = cases(args.device)
     chosen = [case for case in every if args.only in case.name]
     if not chosen:

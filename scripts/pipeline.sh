@@ -42,8 +42,6 @@ if [ -n "$smoke" ]; then
   pretrain=(--image_encoder resnet18 --image_size 32 --epochs 2 --batch_size 16)
   episodes=(--n_query 10)
   tune=(--epochs 3 --batch_size 32)
-  # On the CPU, where glibc would return every large tensor: see quickstart.sh.
-  export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
 fi
 
 declare -A task # of each run: its number in the queue, or how it ended

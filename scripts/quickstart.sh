@@ -28,9 +28,6 @@ if [ "$gpus" -eq 0 ]; then
   processes=2
   cores=$(getconf _NPROCESSORS_ONLN)
   export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > 1 ? cores / 2 : 1))}"
-  # glibc returns every large tensor to the system and faults it in again, half of the
-  # time of a step; these make it keep the memory.
-  export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
   echo "device: CPU, $processes processes"
 else
   processes=$gpus

@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from utils.cli import FailedElsewhere, UsageError
+from utils.memory import keep_freed_memory
 
 # Rank 0 may work alone for as long as it likes (an SVM on 9,840 samples takes minutes)
 # while the others wait in `run_on_main`; a dead rank 0 still ends them at once, because
@@ -48,7 +49,8 @@ def start(timeout_s: float = 600.0) -> Process:
     """Join the process group that torchrun describes in the environment, if any.
 
     NCCL and ``cuda:<local rank>`` where GPUs are visible, gloo and the CPU elsewhere.
-    A process that has joined already stays as it is.
+    A process that has joined already stays as it is. On the CPU the process keeps the
+    memory of tensors that are freed.
 
     Args:
         timeout_s: seconds after which a collective that not every rank joined fails.
@@ -78,6 +80,7 @@ def start(timeout_s: float = 600.0) -> Process:
         torch.cuda.set_device(device)
     else:
         device = torch.device("cpu")
+        keep_freed_memory()
     backend = "none"
     if world_size > 1:
         backend = "nccl" if device.type == "cuda" else "gloo"

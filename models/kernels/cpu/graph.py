@@ -25,6 +25,13 @@ def _kth_least(values, k, sorted_):
 
 
 @kernel
+def _lessen(least, values):
+    # Indices that are sums, which might be negative, would keep this from SIMD.
+    for i in range(len(least)):
+        least[i] = values[i] if values[i] < least[i] else least[i]
+
+
+@kernel
 def _select(product, square, origin, k, coarse, who):
     """The k nearest of every row, from products x_i . x_j (m, n) and |x_j|^2 (n,).
 
@@ -45,14 +52,10 @@ def _select(product, square, origin, k, coarse, who):
             distance[j] = square[j] - two * product[i, j]
         least[:] = distance[:fine]
         for start in range(fine, padded, fine):
-            for group in range(fine):
-                d = distance[start + group]
-                least[group] = d if d < least[group] else least[group]
+            _lessen(least, distance[start : start + fine])
         coarser[:] = least[:coarse]
         for start in range(coarse, fine, coarse):
-            for group in range(coarse):
-                d = least[start + group]
-                coarser[group] = d if d < coarser[group] else coarser[group]
+            _lessen(coarser, least[start : start + coarse])
         bound = _kth_least(coarser, k, sorted_)
         # What passes is written at the end of a list that grows by 0 or 1: branches
         # that nobody can predict would cost more.
