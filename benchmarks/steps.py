@@ -214,7 +214,7 @@ def pretraining_work(pairs: int, points: int = 2048, k: int = 15) -> Work:
 def step_cases(device: str) -> list[Case]:
     """The whole step; in several sizes on a GPU."""
     found = []
-    sizes = [(20, ("ours",)), (128, ("ours",))]
+    sizes: list[tuple[int, tuple[str, ...]]] = [(20, ("ours",)), (128, ("ours",))]
     if device == "cpu":
         sizes = [(4, ("ours",)), (4, FORMS)]
     for pairs, keeps in sizes:

@@ -251,7 +251,7 @@ def check(items: Sequence[Item], root: Path) -> int:
     try:
         verify.main(["--data_root", str(root), "--dataset", *whole])
     except SystemExit as end:
-        return end.code
+        return end.code if isinstance(end.code, int) else 1
     return 0
 
 

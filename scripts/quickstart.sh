@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to a pre-trained encoder and its score, on synthetic data:
+# From nothing to a pre-trained encoder, its score and a report, on synthetic data:
 #
 #   scripts/quickstart.sh               one run, minutes on 2 CPU cores
 #   scripts/quickstart.sh --seeds 3     three runs: mean and deviation
@@ -60,7 +60,11 @@ judge() { # judge NAME WEIGHTS SEED: the linear SVM on both evaluation sets
     --model_path "$2" --seed "$3" --exp_name "quickstart_$1_seed$3"
 }
 
+trained=() before=() after=()
 for seed in $(seq "$seeds"); do
+  trained+=("${runs}_seed$seed")
+  before+=("${runs}_untrained_seed$seed")
+  after+=("${runs}_pretrained_seed$seed")
   stage "SVM, untrained encoder, seed $seed" judge untrained none "$seed"
   stage "pre-training, seed $seed" torchrun --nproc_per_node="$processes" \
     train_crosspoint.py "${common[@]}" "${encoder[@]}" \
@@ -69,5 +73,9 @@ for seed in $(seq "$seeds"); do
   stage "SVM, pre-trained encoder, seed $seed" judge pretrained \
     "checkpoints/quickstart_seed$seed/models/best_model.pth" "$seed"
 done
+
+# One process: all cores are its own.
+stage report env -u OMP_NUM_THREADS python -m scripts.report "${trained[@]}" \
+  --untrained "${before[@]}" --pretrained "${after[@]}" --out "$runs/report.html"
 
 python -m scripts.quickstart_table "$seeds" | tee "$runs/table.txt"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import statistics
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 
 from utils.run_folder import CHECKPOINTS, read_metrics
 
@@ -18,11 +20,11 @@ def spread(values: list[float]) -> str:
     return f"{mean} ± {100 * statistics.stdev(values):.1f}"
 
 
-def accuracies(kind: str, seeds: range) -> dict[str, list[dict]]:
-    """Results of every data set, one a seed."""
+def accuracies(folders: Iterable[Path]) -> dict[str, list[dict]]:
+    """Results of runs of eval_svm.py by data set, one a run."""
     found: dict[str, list[dict]] = {}
-    for seed in seeds:
-        for result in read_metrics(CHECKPOINTS / f"quickstart_{kind}_seed{seed}"):
+    for folder in folders:
+        for result in read_metrics(folder):
             found.setdefault(result["dataset"], []).append(result)
     return found
 
@@ -30,7 +32,8 @@ def accuracies(kind: str, seeds: range) -> dict[str, list[dict]]:
 def table(seeds: range) -> str:
     """The whole text: accuracies, losses, times, files."""
     untrained, trained = (
-        accuracies(kind, seeds) for kind in ("untrained", "pretrained")
+        accuracies(CHECKPOINTS / f"quickstart_{kind}_seed{seed}" for seed in seeds)
+        for kind in ("untrained", "pretrained")
     )
     lines = [
         "",
@@ -69,7 +72,10 @@ def table(seeds: range) -> str:
             f"  checkpoints/quickstart_untrained_seed{seed}/, "
             f"checkpoints/quickstart_pretrained_seed{seed}/   confusion tables",
         ]
-    lines.append("  checkpoints/quickstart/table.txt         this table")
+    lines += [
+        "  checkpoints/quickstart/report.html       curves, maps, neighbours",
+        "  checkpoints/quickstart/table.txt         this table",
+    ]
     return "\n".join(lines)
 
 

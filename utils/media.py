@@ -85,7 +85,7 @@ def augmented_shapes(run: Training) -> dict[str, Any]:
     """A few shapes, always the same, as the epoch just ended was given them."""
     import wandb
 
-    dataset = run.loader.dataset
+    dataset: Any = run.loader.dataset
     found: dict[str, list[Any]] = {"View 1": [], "View 2": [], "Picture": []}
     chosen = np.linspace(0, len(dataset) - 1, min(SHAPES, len(dataset))).astype(int)
     for index in chosen.tolist():
@@ -101,7 +101,7 @@ def feature_map(probed: Probed) -> dict[str, Any]:
     """A t-SNE map of the test split's features, coloured by class."""
     # scikit-learn's manifolds and matplotlib take a while to import.
     from utils.feature_space import plane_map, spread_rows
-    from utils.plot import map_figure
+    from utils.figures import map_figure
 
     rows = spread_rows(probed.labels, MAPPED, _MAP_SEED)
     places = plane_map(probed.features[rows], _MAP_SEED)
@@ -114,7 +114,7 @@ def feature_map(probed: Probed) -> dict[str, Any]:
 
 def confusion(name: str, matrix: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     """A confusion matrix (C, C) as a picture."""
-    from utils.plot import confusion_figure
+    from utils.figures import confusion_figure
 
     accuracy = np.trace(matrix) / matrix.sum()
     return _drawn(name, confusion_figure(matrix, names, f"accuracy {accuracy:.2%}"))

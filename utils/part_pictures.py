@@ -13,8 +13,8 @@ from plyfile import PlyData, PlyElement
 
 from utils import distributed
 from utils.cli import UsageError
+from utils.cloud_figures import draw_cloud, point_size
 from utils.metrics import CATEGORY_OF_PART, PARTS_PER_CATEGORY, shape_iou
-from utils.plot import draw_cloud, point_size
 
 # A colour for every part of a category (Okabe and Ito, told apart by all eyes), and one
 # for points that were given a part of another category.

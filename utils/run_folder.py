@@ -197,3 +197,20 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     return [json.loads(line) for line in lines]
+
+
+def replace_file(path: str | Path, content: bytes) -> None:
+    """Write a file so that its name is the old one's or the whole new one's.
+
+    Raises:
+        UsageError: if it cannot be written; the old file is as it was.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,192 +1,212 @@
-"""Figures: what they say, in which colour and where, not every pixel."""
+"""Curves of runs: every record in its place, and the errors of folders without any."""
 
 from __future__ import annotations
 
-import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
 
+from tests.utils.test_figures import covered, drawn
 from utils import plot
+from utils.cli import UsageError
+from utils.logger import RunLogger
+
+ROOT = Path(__file__).parents[2]
 
 
-def drawn(figure: Figure) -> FigureCanvasAgg:
-    """The figure, drawn: places of its texts are known afterwards."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return canvas
+def write(folder: Path, *records: dict, tail: str = "") -> Path:
+    folder.mkdir(parents=True)
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (folder / "metrics.jsonl").write_text(lines + tail)
+    return folder
 
 
-def covered(texts: list, canvas: FigureCanvasAgg) -> list[tuple[str, str]]:
-    """Pairs of texts that cover each other."""
-    boxes = [(t.get_text(), t.get_window_extent(canvas.get_renderer())) for t in texts]
-    return [
-        (a, b)
-        for (a, one), (b, other) in itertools.combinations(boxes, 2)
-        if one.overlaps(other)
+def step(number: int, loss: float, **terms: float) -> dict:
+    return {"step": number, "epoch": number // 20, "loss": loss, **terms}
+
+
+def epoch(number: int, **values: float) -> dict:
+    return {"epoch": number, "epoch_end": True, **values}
+
+
+def panels(figure: Figure) -> dict[str, Axes]:
+    return {axes.get_title(loc="left"): axes for axes in figure.axes}
+
+
+def points(axes: Axes) -> list[list[tuple[float, float]]]:
+    """Of every line of the axes."""
+    return [[tuple(p) for p in line.get_xydata().tolist()] for line in axes.lines]
+
+
+def test_pretraining_has_its_terms_and_its_probe(tmp_path: Path) -> None:
+    one = write(
+        tmp_path / "one",
+        step(0, 9.0, imid_loss=5.0, cmid_loss=4.0),
+        step(10, 7.0, imid_loss=4.5, cmid_loss=2.5),
+        epoch(0, train_loss=8.0, svm_accuracy=0.5),
+        step(20, 6.0, imid_loss=4.0, cmid_loss=2.0),
+        epoch(1, train_loss=6.5, svm_accuracy=0.75),
+    )
+    two = write(tmp_path / "two", step(0, 3.0, imid_loss=1.0, cmid_loss=2.0))
+    figure = plot.curves_figure(plot.read_runs([one, two]))
+    shown = panels(figure)
+    loss, imid, cmid, probe = shown.values()
+    assert points(loss) == [[(0, 9), (10, 7), (20, 6)], [(0, 3)]]
+    assert points(imid) == [[(0, 5), (10, 4.5), (20, 4)], [(0, 1)]]
+    assert points(cmid) == [[(0, 4), (10, 2.5), (20, 2)], [(0, 2)]]
+    assert points(probe) == [[(1, 50), (2, 75)]]
+    labels = [(axes.get_xlabel(), axes.get_ylabel()) for axes in shown.values()]
+    steps, epochs = "training steps", "epochs done"
+    assert labels[:3] == [(steps, "loss"), (steps, "IMID loss"), (steps, "CMID loss")]
+    assert labels[3] == (epochs, "probe accuracy, %")
+    assert "test split" in probe.get_title(loc="left")  # which chooses the best epoch
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["one", "two"]
+    colours = [line.get_color() for line in legend.get_lines()]
+    assert [line.get_color() for line in loss.lines] == colours
+    assert colours[0] != colours[1]
+    assert loss.lines[1].get_marker() == "o"  # a line of one point is not seen
+
+
+@pytest.mark.parametrize(
+    ("kind", "title"), [("accuracy", "Accuracy"), ("miou", "Instance mIoU")]
+)
+def test_fine_tuning_has_both_splits(tmp_path: Path, kind: str, title: str) -> None:
+    values = {f"train_{kind}": 0.5, f"test_{kind}": 0.25, "train_loss": 2.0}
+    run = write(tmp_path / "run", step(0, 3.0), epoch(0, test_loss=2.5, **values))
+    older = write(tmp_path / "older", step(0, 9.0), epoch(0, train_loss=1.0))
+    shown = panels(plot.curves_figure(plot.read_runs([older, run])))
+    assert list(shown) == ["Loss of a batch", "Loss of an epoch", title]
+    assert points(shown["Loss of an epoch"]) == [[(1, 2.5)], [(1, 2)]]
+    assert points(shown[title]) == [[(1, 25)], [(1, 50)]]
+    for axes in (shown["Loss of an epoch"], shown[title]):
+        drawn_as = [line.get_linestyle() for line in axes.lines]
+        legend = axes.get_legend()
+        meant = {
+            text.get_text(): line.get_linestyle()
+            for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)
+        }
+        assert drawn_as == [meant["test"], meant["training"]]
+        assert drawn_as[0] != drawn_as[1]
+
+
+def test_a_run_in_progress_and_a_resumed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = write(
+        tmp_path / "running", step(0, 9.0), step(10, 8.0), tail='{"step": 2'
+    )
+    monkeypatch.chdir(tmp_path)
+    arguments = {"wandb": "disabled", "wb_url": "", "exp_name": "resumed"}
+    folder = Path("resumed")
+    folder.mkdir()
+    for resumed_at, values in ((None, [5, 4, 3, 2]), ((0, 2), [7, 6])):
+        with RunLogger(folder, arguments, resumed_at) as logger:
+            for place, value in enumerate(values, start=(resumed_at or (0, 0))[1]):
+                logger.record({"step": place, "epoch": 0, "loss": value})
+    figure = plot.curves_figure(plot.read_runs([running, folder]))
+    (loss,) = panels(figure).values()
+    assert points(loss) == [
+        [(0, 9), (10, 8)],
+        [(0, 5), (1, 4), (2, 7), (3, 6)],
     ]
 
 
-def test_a_confusion_matrix_has_counts_names_and_shares_in_their_places() -> None:
-    matrix = np.array([[3, 1, 0], [0, 0, 0], [2, 0, 6]])
-    figure = plot.confusion_figure(matrix, ["ant", "bee", "cat"], "a title")
-    (axes,) = figure.axes
-    assert axes.get_title() == "a title"
-    for axis, said in ((axes.xaxis, "predicted"), (axes.yaxis, "true class")):
-        assert [t.get_text() for t in axis.get_ticklabels()] == ["ant", "bee", "cat"]
-        assert axis.get_label_text() == said
-    counts = {
-        tuple(map(round, t.get_position())): t.get_text()
-        for t in axes.texts
-        if t.get_text().isdigit()
+def test_many_steps_have_a_running_mean(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    values = random.normal(size=200).tolist()
+    run = write(tmp_path / "r", *(step(10 * i, v) for i, v in enumerate(values)))
+    (loss,) = panels(plot.curves_figure(plot.read_runs([run]))).values()
+    pale, dark = loss.lines
+    assert pale.get_ydata().tolist() == values
+    assert pale.get_alpha() < 0.5
+    assert "running mean" in loss.get_xlabel()
+    wanted = [np.mean(values[max(0, i - 2) : i + 3]) for i in range(200)]
+    assert np.allclose(dark.get_ydata(), wanted)
+    assert dark.get_xdata().tolist() == [10 * i for i in range(200)]
+
+
+def test_folders_of_one_name_are_called_by_their_paths(tmp_path: Path) -> None:
+    folders = [write(tmp_path / n / "run", step(0, 1.0)) for n in "ab"]
+    runs = plot.read_runs([*folders, write(tmp_path / "other", step(0, 1.0))])
+    assert list(runs) == [str(folders[0]), str(folders[1]), "other"]
+
+
+def test_long_names_of_many_runs_do_not_cover_each_other(tmp_path: Path) -> None:
+    values = {"test_loss": 1.0, "test_accuracy": 0.5, "test_miou": 0.5}
+    names = [f"a_run_with_a_long_name_of_{i}_letters_or_so" for i in range(9)]
+    terms = {"imid_loss": 1.0, "cmid_loss": 2.0}
+    runs = {name: [step(0, 1.0, **terms), epoch(0, **values)] for name in names}
+    figure = plot.curves_figure(runs)
+    canvas = drawn(figure)
+    (legend,) = figure.legends
+    titles = [
+        text
+        for axes in figure.axes
+        for text in axes.get_children()
+        if isinstance(text, Text) and text.get_text()
+    ]
+    texts = [*legend.get_texts(), *titles]
+    assert len(texts) == 9 + 6
+    assert covered(texts, canvas) == []
+    right = figure.bbox.x1
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in texts]
+    assert all(0 <= box.x0 < box.x1 <= right for box in boxes)
+
+
+def test_what_is_no_training_run_is_named(tmp_path: Path) -> None:
+    good = write(tmp_path / "good", step(0, 1.0))
+    cases = {
+        tmp_path / "absent": "absent has no metrics.jsonl",
+        write(tmp_path / "empty"): "empty/metrics.jsonl has no records yet",
+        write(
+            tmp_path / "svm", {"dataset": "modelnet40"}
+        ): "svm/metrics.jsonl has no records of training",
+        write(tmp_path / "bad", tail="{]\n{}\n"): "bad/metrics.jsonl is damaged",
     }
-    # (column, row): a prediction and a truth
-    assert counts == {(0, 0): "3", (1, 0): "1", (0, 2): "2", (2, 2): "6"}
-    (image,) = axes.images
-    shares = [[0.75, 0.25, 0], [0, 0, 0], [0.25, 0, 0.75]]
-    assert np.allclose(image.get_array(), shares)
-    (right,) = axes.child_axes
-    assert [t.get_text() for t in right.get_yticklabels()] == ["75%", "–", "75%"]
+    for folder, said in cases.items():
+        with pytest.raises(UsageError, match=said):
+            plot.read_runs([good, folder])
 
 
-@pytest.mark.parametrize("classes", [10, 40])
-def test_a_confusion_matrix_stays_readable(classes: int) -> None:
-    matrix = 100 * np.eye(classes, dtype=int)
-    matrix[:3] = 100
-    names = [f"a_long_name_{i}" for i in range(classes)]
-    figure = plot.confusion_figure(matrix, names, "title")
-    canvas = drawn(figure)
-    (axes,) = figure.axes
-    assert max(figure.get_size_inches()) < 14
-    texts = [*axes.texts, *axes.get_xticklabels(), *axes.get_yticklabels()]
-    assert min(t.get_fontsize() for t in texts) >= 6.5
-    assert covered(axes.texts, canvas) == []
-    assert covered(axes.get_xticklabels(), canvas) == []
-    assert covered(axes.get_yticklabels(), canvas) == []
+def test_the_command_writes_a_png(tmp_path: Path) -> None:
+    run = write(tmp_path / "run", step(0, 1.0), step(10, 0.5))
+
+    def start(*words: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "utils.plot", *words],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    done = start(str(run))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(run / "curves.png")]
+    with Image.open(run / "curves.png") as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 300
+    done = start(str(run), str(tmp_path / "no"), "--out", str(tmp_path / "b.png"))
+    assert done.returncode == 2
+    assert f"error: {tmp_path / 'no'} has no metrics.jsonl" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "b.png").exists()
 
 
-def test_a_confusion_matrix_without_its_names_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"\(3, 3\) does not fit 2 class names"):
-        plot.confusion_figure(np.eye(3, dtype=int), ["a", "b"])
-
-
-def test_colours_of_classes_differ() -> None:
-    colours = plot.class_colours(40)
-    assert colours.shape == (40, 3)
-    assert colours.min() >= 0
-    assert colours.max() <= 1
-    apart = np.abs(colours[:, None] - colours[None]).max(axis=2) + np.eye(40)
-    assert apart.min() > 0.05
-
-
-def test_maps_have_a_colour_and_a_name_a_class_at_its_middle() -> None:
-    random = np.random.default_rng(0)
-    labels = np.array([4] * 30 + [2] * 30)
-    places = random.normal(size=(60, 2)) + np.where(labels == 4, 0, 30)[:, None]
-    names = [f"class {i}" for i in range(7)]
-    figure = plot.map_figure({"left": places, "right": -places}, labels, names, "all")
-    drawn(figure)
-    assert [axes.get_title() for axes in figure.axes] == ["left", "right"]
-    for axes in figure.axes:
-        (dots,) = axes.collections
-        colours, shown = dots.get_facecolors(), np.asarray(dots.get_offsets())
-        assert len(np.unique(colours[labels == 4], axis=0)) == 1
-        assert len(np.unique(colours, axis=0)) == 2
-        texts = {text.get_text(): text for text in axes.texts}
-        assert set(texts) == {"class 2", "class 4"}
-        for label in (2, 4):
-            own = shown[labels == label]
-            place = np.array(texts[f"class {label}"].get_position())
-            middle = np.median(own, axis=0)
-            assert np.linalg.norm(place - middle) < 25  # points, of a panel of 400
-            hue = np.array(to_rgb(texts[f"class {label}"].get_color()))
-            assert np.allclose(hue, 0.62 * colours[labels == label][0, :3])
-    left, right = (
-        np.asarray(axes.collections[0].get_offsets()) for axes in figure.axes
-    )
-    assert np.allclose(left - left.mean(axis=0), right.mean(axis=0) - right, atol=0.1)
-
-
-def test_forty_names_do_not_cover_each_other() -> None:
-    random = np.random.default_rng(0)
-    labels = np.repeat(np.arange(40), 5)
-    mixed = random.normal(size=(200, 2))  # all medoids near one place
-    names = [f"a_long_name_{i}" for i in range(40)]
-    figure = plot.map_figure({"": mixed}, labels, names)
-    canvas = drawn(figure)
-    (axes,) = figure.axes
-    assert len(axes.texts) == 40
-    assert covered(axes.texts, canvas) == []
-    inside = axes.get_window_extent()
-    for text in axes.texts:
-        box = text.get_window_extent(canvas.get_renderer())
-        assert inside.x0 <= box.x0 < box.x1 <= inside.x1
-        assert inside.y0 <= box.y0 < box.y1 <= inside.y1
-
-
-def test_a_map_of_other_clouds_is_refused() -> None:
-    with pytest.raises(ValueError, match="left: 4 places, 3 labels"):
-        plot.map_figure({"left": np.zeros((4, 2))}, np.zeros(3, int), ["a"])
-
-
-def test_boxes_go_to_the_nearest_free_place() -> None:
-    centres = np.array([[20.0, 20], [80, 80], [81, 80], [99, 10]])
-    moved = plot.separate(centres, np.full((4, 2), (10.0, 6.0)), 100)
-    assert np.allclose(moved[:2], centres[:2])  # nothing was in their way
-    assert moved[2, 0] == 81
-    assert 6 <= abs(moved[2, 1] - 80) <= 11  # up or down, where it is nearer
-    assert np.allclose(moved[3], (95, 10))  # inside the square
-
-
-def test_neighbours_are_framed_and_named_by_their_class() -> None:
-    random = np.random.default_rng(0)
-    query = random.normal(size=(2, 30, 3))
-    found = random.normal(size=(2, 3, 30, 3))
-    labels = np.array([[0, 1, 0], [2, 0, 1]])
-    cosine = np.array([[0.9, 0.8, 0.7], [0.6, 0.5, 0.4]])
-    figure = plot.neighbour_figure(
-        *(query, np.array([0, 1]), found, labels, cosine),
-        *(["ant", "bee", "cat"], "a title"),
-    )
-    (axes,) = figure.axes
-    frames = [to_rgb(box.get_edgecolor()[:3]) for box in axes.patches]
-    asked, (same, other) = frames[0], (plot.SAME, plot.OTHER)
-    row_1, row_2 = [asked, same, other, same], [asked, other, other, same]
-    assert np.allclose(frames, [*row_1, *row_2])
-    assert not np.allclose(asked, same)
-    assert not np.allclose(asked, other)
-    texts = [t.get_text() for t in axes.texts]
-    names = [t for t in texts if t in ("ant", "bee", "cat")]
-    assert names == ["ant", "ant", "bee", "ant", "bee", "cat", "ant", "bee"]
-    assert [t for t in texts if t.startswith("cosine")] == [
-        f"cosine {value:.3f}" for value in cosine.ravel()
-    ]
-    assert texts[0] == "a title"
-    clouds = [np.asarray(c.get_offsets()) for c in axes.collections]
-    wanted = [query[0], *found[0], query[1], *found[1]]
-    for box, cloud, points in zip(axes.patches, clouds, wanted, strict=True):
-        extent = np.array((box.get_width(), box.get_height()))
-        middle = np.array(box.get_xy()) + extent / 2
-        assert np.allclose(cloud - middle, plot.project(points)[0])
-    assert covered(axes.texts, drawn(figure)) == []
-
-
-def test_a_cloud_is_upright_and_its_far_points_are_paler() -> None:
-    points = np.array([[0.0, 0, 3], [0, 2, 0], [0, 0, 0]])
-    flat, order, fade = plot.project(points)
-    place = dict(zip(order.tolist(), zip(flat, fade, strict=True), strict=True))
-    assert order.tolist() == [2, 1, 0]
-    assert place[1][0][1] < place[2][0][1]  # y of the figure points down
-    assert place[1][0][0] == pytest.approx(place[2][0][0])
-    assert place[0][1] == 0 < place[2][1] <= 0.45  # z comes towards the viewer
-    assert np.abs(flat).max() == pytest.approx(0.42)
-    axes = Figure().add_subplot()
-    colours = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
-    plot.draw_cloud(axes, points, colours, (5, 7), 1.0)
-    (cloud,) = axes.collections
-    assert np.allclose(cloud.get_offsets(), flat + np.array((5, 7)))
-    shown = cloud.get_facecolors()[:, :3]
-    assert np.allclose(shown, 1 - (1 - colours[order]) * (1 - fade[:, None]))
+def test_only_a_png_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    run = write(tmp_path / "run", step(0, 1.0))
+    monkeypatch.setattr(sys, "argv", ["plot", str(run), "--out", "curves.pdf"])
+    with pytest.raises(SystemExit):
+        plot.main()
+    assert "--out curves.pdf: a PNG is written" in capsys.readouterr().err

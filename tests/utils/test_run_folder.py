@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import namedtuple
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from utils import run_folder
 from utils.cli import UsageError
-from utils.run_folder import open_run_folder
+from utils.run_folder import open_run_folder, replace_file
 
 
 @pytest.fixture(autouse=True)
@@ -119,3 +120,23 @@ def test_a_disk_without_room_is_refused_before_anything_is_deleted(
     # What is there counts: it is deleted, or part of what the run will hold.
     open_run_folder("run", overwrite=True, resume=False, needed=2 * 2**20)
     assert not weights.exists()
+
+
+def test_a_file_is_replaced_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "page.html"
+    replace_file(path, b"old")
+    replace_file(path, b"new")
+    assert path.read_bytes() == b"new"
+
+    def full(self: Path, content: bytes) -> None:
+        with open(self, "wb") as file:
+            file.write(content[:2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UsageError, match=r"page\.html cannot be written: No space"):
+        replace_file(path, b"newer")
+    assert path.read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["page.html"]

@@ -1,0 +1,242 @@
+"""The page on a pre-training run: its parts, its numbers, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import train_crosspoint
+from scripts import report, report_runs
+from scripts.report import TRAINED, UNTRAINED, describe, write_report
+from tests.pretrain import pretrain
+from tests.test_eval_svm import judge
+from tests.utils.test_html_page import Page, assert_self_contained
+from utils.cli import UsageError
+from utils.run_folder import read_metrics
+
+SETS = ("modelnet40", "scanobjectnn")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Folders of a small pre-training and of both judgements."""
+
+    trained: Path
+    untrained: Path
+    pretrained: Path
+    features: Path  # that the judgement of the untrained encoder saved
+    data: Path
+
+    def write(self, out: Path) -> Page:
+        write_report(
+            [str(self.trained)],
+            [str(self.untrained)],
+            [str(self.pretrained)],
+            str(self.data),
+            out,
+        )
+        return Page(out.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, synthetic_root: Path) -> Runs:
+    folder = tmp_path_factory.mktemp("report")
+    trained = pretrain(folder, synthetic_root, "--epochs", "2")
+    weights = str(trained / "models" / "best_model.pth")
+    words = ("--C", "1", "--dataset", *SETS)
+    before = judge(folder / "a", synthetic_root, *words)
+    after = judge(folder / "b", synthetic_root, *words, "--model_path", weights)
+    features = folder / "f.npz"
+    judge(folder / "c", synthetic_root, "--save_features", str(features))
+    return Runs(trained, before, after, features, synthetic_root)
+
+
+@pytest.fixture
+def copied(runs: Runs, tmp_path: Path) -> Runs:
+    """The same folders, to be changed."""
+    new = {
+        name: shutil.copytree(getattr(runs, name), tmp_path / name)
+        for name in ("trained", "untrained", "pretrained")
+    }
+    change(new["pretrained"], model_path=str(new["trained"] / "models/best_model.pth"))
+    return Runs(**new, features=runs.features, data=runs.data)
+
+
+def change(folder: Path, **arguments: object) -> None:
+    """Change arguments in a run's config.json."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["arguments"] |= arguments
+    path.write_text(json.dumps(config))
+
+
+def change_results(folder: Path, **values: float) -> None:
+    """Change values of all records of a run."""
+    lines = [json.dumps(record | values) + "\n" for record in read_metrics(folder)]
+    (folder / "metrics.jsonl").write_text("".join(lines))
+
+
+@pytest.fixture(scope="module")
+def made(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return runs.write(tmp_path_factory.mktemp("made") / "report.html")
+
+
+def test_the_page_is_whole_and_needs_nothing_else(made: Page) -> None:
+    assert_self_contained(made)
+    assert made.texts["h2"] == [
+        "What was run",
+        "Linear SVM on frozen features",
+        "Training curves",
+        "Features before and after: t-SNE",
+        "Confusion",
+        "Nearest neighbours",
+        "Training shapes",
+    ]
+    pictures = made.pictures()
+    assert len(pictures) == 1 + 2 + 2 + 2 + 1
+    for image, attributes in zip(pictures, made.of("img"), strict=True):
+        assert len(np.unique(np.asarray(image.convert("L")))) > 50  # is drawn on
+        assert len(attributes["alt"]) > 30
+        # Not blown up: type keeps its size.
+        assert 0.7 < int(attributes["width"]) / image.width <= 1
+
+
+def test_numbers_and_origin_are_those_of_the_files(
+    copied: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_results(copied.untrained, accuracy=0.12345, class_accuracy=0.3, C=7.0)
+    change_results(copied.pretrained, accuracy=0.54321, class_accuracy=0.4, C=0.03)
+    path = copied.trained / "config.json"
+    config = json.loads(path.read_text())
+    config["environment"] |= {"commit": "c0ffee", "machine": "an <abacus> & a slate"}
+    path.write_text(json.dumps(config))
+    # The pictures are another test's.
+    monkeypatch.setattr(report, "shown", lambda *args: report.element("p"))
+    found = copied.write(tmp_path / "report.html")
+    cells = found.texts["td"]
+    for who, row in (
+        (UNTRAINED, ["12.3", "30.0", "7"]),
+        (TRAINED, ["54.3", "40.0", "0.03"]),
+    ):
+        places = [i for i, cell in enumerate(cells) if cell == who]
+        assert len(places) == len(SETS)
+        for i in places:
+            assert cells[i + 1 : i + 4] == row
+    heads = found.texts["th"]
+    assert heads.count("ModelNet40-like") == heads.count("ScanObjectNN-like") == 2
+    assert "an <abacus> & a slate" in cells
+    assert any("c0ffee" in text for text in found.texts["code"])
+    assert "2 of 2" in cells
+    assert any("say nothing of the real data" in cell for cell in cells)
+    own = json.loads(path.read_text())["arguments"]
+    flags = [text for text in found.texts["span"] if text.startswith("--")]
+    parsed = train_crosspoint.get_args_parser().parse_args(" ".join(flags).split())
+    for name in set(own) - {"overwrite", "resume", "lr"}:
+        assert getattr(parsed, name) == own[name], name
+
+
+def test_several_runs_are_averaged(
+    copied: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = shutil.copytree(copied.untrained, tmp_path / "more")
+    change_results(copied.untrained, accuracy=0.40)
+    change_results(more, accuracy=0.50)
+    monkeypatch.setattr(report, "shown", lambda *args: report.element("p"))
+    out = tmp_path / "report.html"
+    trained, pretrained = str(copied.trained), str(copied.pretrained)
+    before = [str(copied.untrained), str(more)]
+    write_report([trained] * 2, before, [pretrained] * 2, str(copied.data), out)
+    assert Page(out.read_bytes()).texts["td"].count("45.0 ± 7.1") == 2
+    with pytest.raises(UsageError, match="1 runs, 2 --untrained and 1 --pretrained"):
+        write_report([trained], before, [pretrained], str(copied.data), out)
+
+
+def test_features_are_those_that_were_judged(runs: Runs) -> None:
+    judged = {
+        UNTRAINED: report_runs.read_run(runs.untrained, report_runs.JUDGEMENT),
+        TRAINED: report_runs.read_run(runs.pretrained, report_runs.JUDGEMENT),
+    }
+    found = describe("modelnet40", str(runs.data), judged)
+    with np.load(runs.features) as saved:
+        for split in ("train", "test"):
+            features = found.features[UNTRAINED, split]
+            assert np.array_equal(features, saved[split])
+            assert not np.allclose(found.features[TRAINED, split], features)
+        assert np.array_equal(found.test.labels, saved["test_labels"])
+
+
+def test_the_share_of_neighbours_is_counted_over_all(runs: Runs, made: Page) -> None:
+    with np.load(runs.features) as saved:
+        unit = {
+            split: saved[split] / np.linalg.norm(saved[split], axis=1, keepdims=True)
+            for split in ("train", "test")
+        }
+        near = np.argsort(-(unit["test"] @ unit["train"].T), axis=1)[:, :5]
+        same = saved["train_labels"][near] == saved["test_labels"][:, None]
+    captions = [text for text in made.texts["figcaption"] if "neighbours" in text]
+    assert len(captions) == len(SETS)
+    assert f"{same.mean():.1%} {UNTRAINED}, " in captions[0]
+
+
+def test_the_confusion_is_that_of_the_file(runs: Runs, tmp_path: Path) -> None:
+    path = runs.pretrained / "confusion_modelnet40.csv"
+    matrix, names = report_runs.read_confusion(path)
+    accuracy = read_metrics(runs.pretrained)[0]["accuracy"]
+    assert np.trace(matrix) / matrix.sum() == pytest.approx(accuracy)
+    assert matrix.shape == (len(names), len(names))
+    (tmp_path / "c.csv").write_text("x,a,b\na,3,1\nb,0,2\n")
+    matrix, names = report_runs.read_confusion(tmp_path / "c.csv")
+    assert names == ["a", "b"]
+    assert matrix.tolist() == [[3, 1], [0, 2]]
+    for text in ("x,a,b\na,3,1\n", "x,a\na,three\n", ""):
+        (tmp_path / "c.csv").write_text(text)
+        with pytest.raises(UsageError, match=r"c\.csv is missing or damaged"):
+            report_runs.read_confusion(tmp_path / "c.csv")
+
+
+def test_synthetic_classes_without_names_get_those_of_their_categories(
+    tmp_path: Path,
+) -> None:
+    numbers = [str(i) for i in range(16)]
+    assert report.class_names(numbers, str(tmp_path)) == numbers
+    (tmp_path / "manifest.json").write_text("{}")
+    assert report.class_names(numbers, str(tmp_path))[0] == "airplane"
+    assert report.class_names(["a", "b"], str(tmp_path)) == ["a", "b"]
+
+
+def test_runs_that_do_not_belong_together_are_refused(copied: Runs) -> None:
+    out = copied.trained / "report.html"
+    swapped = Runs(
+        *(copied.trained, copied.pretrained, copied.untrained),
+        *(copied.features, copied.data),
+    )
+    with pytest.raises(UsageError, match=r"pretrained has judged .*--model_path none"):
+        swapped.write(out)
+    change(copied.pretrained, model_path="elsewhere/models/best_model.pth")
+    with pytest.raises(UsageError, match=r"judged elsewhere.*trained/models/best_m"):
+        copied.write(out)
+    change(copied.pretrained, model_path=f"{copied.trained}/models/best_model.pth")
+    kept = (copied.pretrained / "metrics.jsonl").read_text().splitlines()
+    (copied.pretrained / "metrics.jsonl").write_text(kept[1] + "\n")
+    results = (copied.untrained / "metrics.jsonl").read_text().splitlines()
+    (copied.untrained / "metrics.jsonl").write_text(results[0] + "\n")
+    with pytest.raises(UsageError, match=r"untrained and .*pretrained have judged no"):
+        copied.write(out)
+    tuned = Runs(copied.trained, copied.trained, *(copied.pretrained,) * 2, copied.data)
+    with pytest.raises(UsageError, match=r"trained should be a run of eval_svm\.py"):
+        tuned.write(out)
+    (copied.pretrained / "metrics.jsonl").write_text("")
+    with pytest.raises(UsageError, match="pretrained has no results"):
+        copied.write(out)
+    (copied.untrained / "config.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"untrained/config\.json is missing or dam"):
+        copied.write(out)
+    shutil.rmtree(copied.trained)
+    with pytest.raises(UsageError, match=r"trained has no metrics\.jsonl"):
+        copied.write(out)
+    assert not out.exists()

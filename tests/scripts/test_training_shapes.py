@@ -1,0 +1,75 @@
+"""The figure of training shapes: what the data set gives is what is drawn."""
+
+from __future__ import annotations
+
+import shutil
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datasets.packed import pack
+from datasets.shapenet_render import ShapeNetRender
+from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
+from scripts import training_shapes
+from scripts.training_shapes import RENDERINGS, SHAPES, as_seen, renderings
+
+
+@pytest.fixture(scope="module")
+def root(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The training shapes, as files and packed."""
+    root = tmp_path_factory.mktemp("shapes")
+    for name in ("ShapeNet", "ShapeNetRendering"):
+        shutil.copytree(synthetic_root / name, root / name)
+    pack(root, progress=False)
+    return root
+
+
+def test_a_picture_is_normalised_back() -> None:
+    shown = np.random.default_rng(0).random((5, 4, 3))
+    normalised = (shown - IMAGENET_MEAN) / IMAGENET_STD
+    assert np.allclose(as_seen(normalised.transpose(2, 0, 1)), shown)
+
+
+def test_renderings_are_spread_over_the_views(root: Path) -> None:
+    files, packed = (ShapeNetRender(root, packed=packed) for packed in (False, True))
+    paths = files.picture_paths(3)
+    shown = renderings(files, 3)
+    assert len(shown) == RENDERINGS
+    for place, picture in enumerate(shown):
+        wanted = Image.open(paths[place * len(paths) // RENDERINGS]).convert("RGB")
+        assert np.array_equal(picture, np.asarray(wanted))
+    for one, other in zip(shown, renderings(packed, 3), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_the_first_epoch_is_drawn(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = {}
+
+    def figure(names, stored, views, pictures, shown) -> None:
+        drawn.update(names=names, stored=stored, views=views, pictures=pictures)
+
+    monkeypatch.setattr(training_shapes, "training_figure", figure)
+    args = Namespace(num_points=64, image_size=32, seed=3, packed=False)
+    training_shapes.shapes_figure(args, str(root))
+    assert len(set(drawn["names"])) == SHAPES  # of different categories, by name
+    assert not any(name.isdigit() for name in drawn["names"])
+    data = ShapeNetRender(root, 64, 32, seed=3, packed=False)
+    items = [data[i] for i in range(len(data))]
+    for views, picture, stored in zip(
+        drawn["views"], drawn["pictures"], drawn["stored"], strict=True
+    ):
+        (index,) = (
+            i
+            for i, item in enumerate(items)
+            if torch.equal(item[0], torch.from_numpy(views[0].T))
+        )
+        assert np.array_equal(views[1].T, items[index][1].numpy())
+        assert np.array_equal(picture, as_seen(items[index][2].numpy()))
+        assert stored.shape == (64, 3)
+        assert np.isfinite(stored).all()
+        # Not augmented: all points are there.
+        assert len(np.unique(stored, axis=0)) == 64
