@@ -87,6 +87,9 @@ def understand(words: list[str]) -> None:
         path = ROOT / (rest.pop(0) if program == "bash" else program)
         assert os.access(path, os.X_OK) or program == "bash", path
         text = path.read_text(encoding="utf-8")
+        if passed_on := re.search(r'-m (\S+) "\$@"', text):
+            understand(["python", "-m", passed_on[1], *rest])
+            return
         for flag in (word for word in rest if word.startswith("--")):
             assert re.search(rf"{flag}\b[^\n]*\)|{flag} \|", text), f"{path}: {flag}"
         return
