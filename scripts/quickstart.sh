@@ -74,8 +74,7 @@ for seed in $(seq "$seeds"); do
     "checkpoints/quickstart_seed$seed/models/best_model.pth" "$seed"
 done
 
-# One process: all cores are its own.
-stage report env -u OMP_NUM_THREADS python -m scripts.report "${trained[@]}" \
+stage report python -m scripts.report "${trained[@]}" \
   --untrained "${before[@]}" --pretrained "${after[@]}" --out "$runs/report.html"
 
 python -m scripts.quickstart_table "$seeds" | tee "$runs/table.txt"
