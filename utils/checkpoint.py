@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import pickle
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -176,16 +176,12 @@ def _read(path: str | Path) -> Any:
         raise CheckpointError(f"{path}: no such file")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        RuntimeError,
-        pickle.UnpicklingError,
-        EOFError,
-        ValueError,
-        KeyError,
-    ) as error:
-        first_line = str(error).strip().split("\n")[0]
+    except PermissionError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    except Exception as error:  # damaged bytes end PyTorch in errors of every kind
+        reason = re.split(r"\. |\n", str(error).strip())[0]
         raise CheckpointError(
-            f"{path}: not a whole file of PyTorch weights ({first_line})"
+            f"{path}: not a whole file of PyTorch weights ({reason})"
         ) from error
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -132,6 +134,26 @@ def test_damaged_and_dangerous_files_are_refused(tmp_path: Path, damage: str) ->
         path.write_bytes(pickle.dumps(Payload()))
     with pytest.raises(CheckpointError, match=r"w\.pth"):
         checkpoint.load_pretrained(small_dgcnn(0), path)
+
+
+def test_a_file_cut_anywhere_is_refused_and_the_one_before_it_named(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "last.pth"
+    model = small_dgcnn(0)
+    for step in (1, 2):
+        checkpoint.save_training_state(path, {}, Progress(step=step), model=model)
+    content = path.read_bytes()
+    for length in (0, 1, 100, 5_000, 20_000, 50_000, len(content) // 2, -2000, -1):
+        path.write_bytes(content[:length])
+        with pytest.raises(CheckpointError) as error:
+            checkpoint.load_training_state(path, {}, model=model)
+        text = str(error.value)
+        assert "\n" not in text and "\033" not in text
+        said = re.search(r"is whole, after 1 steps: .*, mv (\S+) (\S+)$", text)
+        assert said, length
+    os.replace(said[1], said[2])  # the command that the message spells out
+    assert checkpoint.load_training_state(path, {}, model=model).step == 1
 
 
 def test_a_training_checkpoint_is_not_taken_for_weights(tmp_path: Path) -> None:
