@@ -49,7 +49,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     # Before PyTorch is imported: --help and a mistyped flag are answered at once.
-    ARGS = get_args_parser().parse_args()
+    ARGS = cli.start(get_args_parser())
 
 import numpy as np
 import torch

@@ -217,6 +217,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.workers < 1 or args.show < 0 or (args.num_points or 1) < 1:
         parser.error("--workers and --num_points are at least 1, --show at least 0")
+    if not args.data_root.is_dir():
+        print(f"--data_root {args.data_root}: there is no such folder", file=sys.stderr)
+        sys.exit(1)
     # Names of files and keys may hold bytes that no terminal shows.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 seeds=1
 while [ $# -gt 0 ]; do
   case $1 in
-    --seeds) seeds=${2:?--seeds needs a number}; shift 2 ;;
+    --seeds) seeds=${2:-}; shift $(($# > 1 ? 2 : 1)) ;;
     -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "error: unknown argument $1; see $0 --help" >&2; exit 2 ;;
   esac

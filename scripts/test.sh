@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Lint, types and all tests. `--fast` leaves out those marked slow; any other argument goes to
-# pytest:   scripts/test.sh [--fast] [PYTEST ARGUMENTS]
+# Lint, types and all tests. `--fast` leaves out those marked slow; any other argument
+# goes to pytest:   scripts/test.sh [--fast] [PYTEST ARGUMENTS]
 set -euo pipefail
 cd "$(dirname "$0")/.."
+case ${1:-} in -h | --help) sed -n '2,3s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 . scripts/environment.sh requirements-dev.txt
 select=()
 if [ "${1:-}" = --fast ]; then

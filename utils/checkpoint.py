@@ -303,10 +303,12 @@ def save_training_state(
 
 def _read_training_state(path: str | Path) -> dict[str, Any]:
     state = _read(path)
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    needed = {"arguments", "progress", "random"}
+    whole = isinstance(state, dict) and needed <= set(state)
+    if not whole or state.get("format") != FORMAT:
         raise CheckpointError(
             f"{path}: not a training checkpoint of format {FORMAT}; "
-            "start again with --overwrite"
+            "start again with --overwrite in place of --resume"
         )
     return state
 
@@ -342,7 +344,8 @@ def load_training_state(
     if changed:
         raise CheckpointError(
             f"{path}: the interrupted run had other arguments: {'; '.join(changed)}. "
-            "Resume with the old ones, or start again with --overwrite"
+            "Resume with the old ones, or start again with --overwrite in place of "
+            "--resume"
         )
     for name, part in parts.items():
         part.load_state_dict(state[name])

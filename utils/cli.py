@@ -82,6 +82,14 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
+def start(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments of a script, before its imports, which take seconds: until
+    :func:`run` Ctrl-C ends the process without a word, because nothing has begun."""
+    args = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return args
+
+
 @contextmanager
 def usage_errors() -> Iterator[None]:
     """Inside, a ValueError is the user's: it ends the run without a traceback."""
@@ -102,6 +110,8 @@ def run(main: Callable[[], None], *expected: type[Exception]) -> NoReturn:
         expected: exception classes whose message is written for the user, beside
             :class:`UsageError`.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see `start`
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     before = multiprocessing.active_children()
     try:
         code = _call(main, expected)
@@ -147,8 +157,8 @@ def _call(main: Callable[[], None], expected: tuple[type[Exception], ...]) -> in
             raise
         _say(
             f"error (rank {rank}): another process of the run has ended, or did not "
-            f"answer within --dist_timeout: {error}\nThe last checkpoint is whole; "
-            "--resume goes on from there"
+            f"answer within --dist_timeout: {str(error).splitlines()[0]}\nThe last "
+            "checkpoint, if any, is whole: --resume goes on from there"
         )
         return 1
 

@@ -175,8 +175,16 @@ def _clear(
 
 def _check_resumable(folder: Path) -> None:
     """Refuse to start anew over results, where there is no checkpoint to go on from."""
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    if restarted or (folder / "models" / "checkpoint_last.pth").is_file():
+    last = folder / "models" / "checkpoint_last.pth"
+    before = last.with_name("checkpoint_previous.pth")
+    if last.is_file():
+        return
+    if before.is_file():
+        raise UsageError(
+            f"{last} is missing and the one before it is there: to go on from that, "
+            f"mv {before} {last}"
+        )
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
         return
     # A run that was stopped before its first checkpoint starts again.
     foreign = any("step" not in record for record in read_metrics(folder))

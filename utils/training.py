@@ -288,7 +288,11 @@ class Epoch:
             record = {"step": state.step, "epoch": state.epoch}
             record |= dict(zip(self.names, means, strict=True))
             self.run.logger.record({**record, "lr": self.rate, **speed})
-            self._bar.set_postfix(loss=f"{means[0]:.3f}", **speed)
+            self._bar.set_postfix_str(
+                "loss {:.3f}, {samples_per_second:.1f}/s, wait {data_wait:.0%}".format(
+                    means[0], **speed
+                )
+            )
         state.step += 1
         state.step_in_epoch += 1
         self._bar.update()

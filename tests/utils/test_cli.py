@@ -182,3 +182,38 @@ def test_help_comes_before_pytorch_is_imported(script: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--exp_name" in done.stdout
+
+
+def test_ctrl_c_before_anything_has_begun_says_nothing() -> None:
+    # Importing PyTorch takes seconds; it stands for what follows the flags.
+    code = (
+        "import sys, time\n"
+        "from utils import cli\n"
+        "sys.argv = ['script']\n"
+        "cli.start(cli.Parser(''))\n"
+        "print('reading', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "reading\n"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (-signal.SIGINT, "")
+
+
+def test_a_run_has_python_s_own_ctrl_c_again() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    found = []
+    try:
+        with pytest.raises(SystemExit):
+            cli.run(lambda: found.append(signal.getsignal(signal.SIGINT)))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert found == [signal.default_int_handler]

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -100,3 +107,45 @@ def test_the_peak_of_a_gpu_s_memory_is_that_since_the_last_reading(
         peaks[device] = int(mebibytes * 2**20)
         assert meter.read()["gpu_memory_mib"] == mebibytes
         assert peaks == {}
+
+
+BAR = """
+import time
+from pathlib import Path
+from utils.logger import RunLogger, progress
+log = RunLogger(Path({folder!r}), {arguments!r})
+for n in progress(range(3), desc="epoch 1/2"):
+    time.sleep(0.15)
+    if n == 1:
+        log.info("a line of the log")
+log.info("done")
+"""
+
+
+def test_a_bar_is_for_terminals_and_apart_from_the_log(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    code = BAR.format(folder=str(tmp_path), arguments=ARGUMENTS)
+    command = [sys.executable, "-c", code]
+    piped = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert (piped.stdout, piped.stderr) == ("a line of the log\ndone\n", "")
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    process = subprocess.Popen(command, cwd=root, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    while True:
+        try:
+            chunk = os.read(ours, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not chunk:
+            break
+        seen += chunk
+    os.close(ours)
+    assert process.wait(60) == 0
+    shown = seen.decode()
+    assert "epoch 1/2" in shown and "2/3" in shown
+    # What stays on the screen: of each line, what was written after the last return.
+    lines = [line.split("\r")[-1].strip() for line in shown.split("\r\n")]
+    assert [line for line in lines if line] == ["a line of the log", "done"]

@@ -74,6 +74,20 @@ def test_results_without_a_checkpoint_are_not_resumed(
     assert weights.exists()
 
 
+@pytest.mark.parametrize("restarts", ["0", "1"])
+def test_a_checkpoint_whose_successor_is_missing_is_named(
+    restarts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = open_run_folder("run", resume=False) / "models"
+    (models / "checkpoint_previous.pth").touch()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restarts)
+    with pytest.raises(UsageError, match=r"missing.*, mv (\S+) (\S+)") as error:
+        open_run_folder("run", resume=True)
+    before, last = str(error.value).split()[-2:]
+    Path(before).rename(last)
+    open_run_folder("run", resume=True)
+
+
 def test_an_evaluation_does_not_delete_a_training() -> None:
     folder = open_run_folder("run", resume=False)
     (folder / "models" / "best_model.pth").touch()
