@@ -16,7 +16,6 @@ from torch.autograd.function import once_differentiable
 
 from models.kernels.cpu.tasks import run_tasks
 
-_ROWS, _TASKS = 128, 64  # the least rows of a task, the most tasks
 _libraries = ThreadpoolController()
 
 
@@ -30,7 +29,8 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
     # Rows side by side, each on one thread: those that the library has of its own spin
     # for a while after a product, and the kernels would share the cores with them.
-    rows = max(_ROWS, -(-len(a) // _TASKS))
+    # Each task packs all of b for itself: no more tasks than threads.
+    rows = max(1, -(-len(a) // torch.get_num_threads()))
     starts = range(0, len(a), rows)
     with _libraries.limit(limits=1, user_api="blas"):
         run_tasks(task, [(start, min(start + rows, len(a))) for start in starts])
