@@ -123,6 +123,17 @@ def graphs(setting: Setting, channels: int, k: int, batch: int, points: int) -> 
     return {"reference": partial(usual_knn, x, k), "ours": ours}
 
 
+def products(setting: Setting, rows: int, wide: int, out: int) -> Forms:
+    """A product of rows by PyTorch, and as the fused form computes it."""
+    torch.manual_seed(0)
+    x = torch.randn(rows, wide, device=setting.device)
+    weight = torch.randn(out, wide, device=setting.device)
+    ours: Callable[[], object] = partial(torch.mm, x, weight.T)
+    if chosen_form("auto", x.device)[0] == "fused":
+        ours = partial(operations(x.device).linear, x, weight)
+    return {"reference": partial(torch.mm, x, weight.T), "ours": ours}
+
+
 def features_of_classes(samples: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """(M, 2048) overlapping classes, as features of an encoder are, and labels."""
     random = np.random.default_rng(0)
@@ -295,6 +306,14 @@ def point_cases() -> list[Case]:
                 16,
             )
         )
+    found.append(
+        Case(
+            "product, 16384 x 512 by 512 x 1024",
+            partial(products, rows=16384, wide=512, out=1024),
+            lambda: Work(2.0 * 16384 * 512 * 1024),
+            keeps=FORMS,
+        )
+    )
     graph = partial(graphs, channels=64, k=15, batch=8, points=2048)
     # Distances are written and read again in no form but the usual one.
     work = Work(2.0 * 8 * 2048**2 * 64, 4.0 * 8 * 2048 * (64 + 15))

@@ -21,7 +21,8 @@ import torch
 
 from tests.pretrain import pretrain
 from tests.runs import metrics, same_records, weights
-from utils import svm, training
+from utils import run_folder, svm, training
+from utils.cli import UsageError
 from utils.interrupts import Interrupted
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -324,6 +325,19 @@ def test_a_disk_that_is_full_leaves_the_checkpoint_before(
     assert code == 0, text
     same_records(whole, run)
     same_weights(whole, run)
+
+
+def test_a_training_without_room_is_refused_and_deletes_nothing(
+    tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = pretrain(tmp_path, synthetic_root, "--epochs", "1")
+    shutil.rmtree(run / "models")  # what it holds would count as room
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
+    monkeypatch.setattr(run_folder.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(UsageError, match="1 MiB are free and checkpoints need about"):
+        pretrain(tmp_path, synthetic_root, "--epochs", "1", "--overwrite")
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 
 
 def test_folders_and_files_without_permission_are_named(

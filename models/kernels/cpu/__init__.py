@@ -2,7 +2,7 @@
 
 The plain form in :mod:`models.edgeconv` is what these kernels are tested against. Sums
 over tasks are added in the order of the tasks, so that the number of threads does not
-change a bit of the result.
+change a bit of them; products of matrices are a library's.
 """
 
 from models.kernels.cpu.edges import (

@@ -1,7 +1,6 @@
 """Products of matrices by NumPy's BLAS.
 
-That of NumPy's wheels (OpenBLAS) knows the vectors of every x86 processor; PyTorch's
-(MKL) leaves a third of the speed of AMD's unused. ``benchmarks/README.md`` has both.
+``python -m benchmarks.run --only product`` compares it with PyTorch's own.
 """
 
 from __future__ import annotations
