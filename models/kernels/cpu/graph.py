@@ -6,22 +6,23 @@ import numpy as np
 import torch
 
 from models.kernels import Rows
-from models.kernels.cpu.tasks import kernel, row_tasks, run_tasks, scratch
+from models.kernels.cpu.tasks import ROWS, kernel, row_tasks, run_tasks, scratch
+
+DISTANCES = 2**19  # of a task: a product of so many stays in the cache
 
 
 @kernel
-def _kth_least(values, k, sorted_):
-    """The k-th smallest value; ``sorted_`` (k,) is overwritten."""
-    sorted_[:] = np.inf
+def _kth_least(values, k):
+    """The k-th smallest value, infinity where there are fewer."""
+    # Comparing all with all is SIMD's; sorting would be a branch a value.
     for i in range(len(values)):
-        d = values[i]
-        if d < sorted_[k - 1]:
-            place = k - 1
-            while place > 0 and sorted_[place - 1] > d:
-                sorted_[place] = sorted_[place - 1]
-                place -= 1
-            sorted_[place] = d
-    return sorted_[k - 1]
+        v, less, equal = values[i], np.int32(0), np.int32(0)
+        for j in range(len(values)):
+            less += np.int32(values[j] < v)
+            equal += np.int32(values[j] == v)
+        if less < k <= less + equal:
+            return v
+    return values.dtype.type(np.inf)
 
 
 @kernel
@@ -29,6 +30,24 @@ def _lessen(least, values):
     # Indices that are sums, which might be negative, would keep this from SIMD.
     for i in range(len(least)):
         least[i] = values[i] if values[i] < least[i] else least[i]
+
+
+@kernel
+def _measure(product, square, distance, least):
+    two = product.dtype.type(2)
+    for i in range(len(product)):
+        d = square[i] - two * product[i]
+        distance[i] = d
+        least[i] = d if d < least[i] else least[i]
+
+
+@kernel
+def _products_of_points(points, axes, product):
+    x, y, z = axes[0], axes[1], axes[2]
+    for i in range(len(points)):
+        a, b, c = points[i, 0], points[i, 1], points[i, 2]
+        for j in range(product.shape[1]):
+            product[i, j] = a * x[j] + b * y[j] + c * z[j]
 
 
 @kernel
@@ -40,23 +59,19 @@ def _select(product, square, origin, k, coarse, who):
     the k-th distance, and all but a few candidates are beyond it.
     """
     count, fine = product.shape[1], 4 * coarse
-    padded = fine * ((count + fine - 1) // fine)
-    distance = np.empty(padded, product.dtype)
-    distance[count:] = np.inf
+    distance = np.empty(count, product.dtype)
     least, coarser = np.empty(fine, product.dtype), np.empty(coarse, product.dtype)
     sorted_ = np.empty(k, product.dtype)
     groups, near = np.empty(fine + 1, np.int64), np.empty(count + 1, np.int64)
-    two = product.dtype.type(2)
     for i in range(len(product)):
-        for j in range(count):
-            distance[j] = square[j] - two * product[i, j]
-        least[:] = distance[:fine]
-        for start in range(fine, padded, fine):
-            _lessen(least, distance[start : start + fine])
+        least[:] = np.inf
+        for start in range(0, count, fine):
+            part = slice(start, min(start + fine, count))
+            _measure(product[i, part], square[part], distance[part], least)
         coarser[:] = least[:coarse]
         for start in range(coarse, fine, coarse):
             _lessen(coarser, least[start : start + coarse])
-        bound = _kth_least(coarser, k, sorted_)
+        bound = _kth_least(coarser, k)
         # What passes is written at the end of a list that grows by 0 or 1: branches
         # that nobody can predict would cost more.
         found = 0
@@ -65,9 +80,11 @@ def _select(product, square, origin, k, coarse, who):
             found += least[group] <= bound
         candidates = 0
         for g in range(found):
-            for j in range(groups[g], count, fine):
+            j = groups[g]
+            while j < count:
                 near[candidates] = j
                 candidates += distance[j] <= bound
+                j += fine
         names, kept = who[i], 0
         names[:] = origin  # stays where distances are not finite
         for c in range(candidates):
@@ -106,13 +123,18 @@ def knn(x: torch.Tensor, rows: Rows, k: int) -> torch.Tensor:
         origin, stop = first[cloud], first[cloud + 1]
         width = min(k, stop - origin)  # copies fill the other places
         product = scratch(x.dtype, end - start, stop - origin)
-        torch.mm(x[start:end], x[origin:stop].T, out=product)
+        if x.shape[1] == 3:  # too few for BLAS to do it well
+            axes = x[origin:stop].T.contiguous()
+            _products_of_points(x[start:end].numpy(), axes.numpy(), product.numpy())
+        else:
+            torch.mm(x[start:end], x[origin:stop].T, out=product)
         # So many groups that few of the nearest share one.
         coarse = 64 * (1 + width // 20)
         square = squares[origin:stop]
         _select(product.numpy(), square, origin, width, coarse, result[start:end])
 
-    run_tasks(task, row_tasks(first))
+    at_once = min(max(ROWS, DISTANCES // rows.points), 4 * ROWS)
+    run_tasks(task, row_tasks(first, at_once))
     if rows.repeated:
         _repeat_copies(result, rows.weight.numpy(), first)
     return torch.from_numpy(result)
