@@ -6,10 +6,10 @@ python -m scripts.pipeline_table NAME      of the runs checkpoints/NAME_*
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from utils import cli
 from utils.fewshot import PUBLISHED_SETTINGS
 from utils.run_folder import CHECKPOINTS, read_metrics
 
@@ -134,7 +134,11 @@ def _origin(name: str) -> list[str]:
     return lines
 
 
+def main() -> None:
+    parser = cli.Parser(__doc__)
+    parser.add_argument("name", help="of the study: scripts/pipeline.sh --name")
+    print(table(parser.parse_args().name))
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m scripts.pipeline_table NAME")
-    print(table(sys.argv[1]))
+    cli.run(main)

@@ -1,12 +1,15 @@
-"""The table that ends scripts/quickstart.sh, read from the files its stages wrote."""
+"""The table that ends scripts/quickstart.sh, read from the files its stages wrote.
+
+python -m scripts.quickstart_table SEEDS      of the seeds 1 to SEEDS
+"""
 
 from __future__ import annotations
 
 import statistics
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from utils import cli
 from utils.run_folder import CHECKPOINTS, read_metrics
 
 NAMES = {"modelnet40": "ModelNet40-like", "scanobjectnn": "ScanObjectNN-like"}
@@ -79,5 +82,11 @@ def table(seeds: range) -> str:
     return "\n".join(lines)
 
 
+def main() -> None:
+    parser = cli.Parser(__doc__)
+    parser.add_argument("seeds", type=int, help="number of seeds that were run")
+    print(table(range(1, parser.parse_args().seeds + 1)))
+
+
 if __name__ == "__main__":
-    print(table(range(1, int(sys.argv[1]) + 1)))
+    cli.run(main)

@@ -87,7 +87,15 @@ def start(parser: argparse.ArgumentParser) -> argparse.Namespace:
     :func:`run` Ctrl-C ends the process without a word, because nothing has begun."""
     args = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    wait_asleep()
     return args
+
+
+def wait_asleep() -> None:
+    """Let PyTorch's CPU threads sleep between two operations, unless the user says
+    otherwise. Spinning, they take cores from the kernels' threads and other ranks.
+    To be called before PyTorch is imported, which reads it."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def run_rows(
     return {
         "batch": f"{args.batch_size} global, {args.batch_size // world} a rank "
         f"on {world} {'process' if world == 1 else 'processes'}",
-        "steps": f"{steps} an epoch, {args.epochs} epochs",
+        "steps": f"{steps} an epoch, {args.epochs} epoch{'s' * (args.epochs > 1)}",
         "device": f"{process.device.type}, backend {process.backend}, {args.precision}",
     }
 

@@ -188,7 +188,7 @@ def _dress(axes: Axes, panel: Panel) -> None:
     axes.set_xlabel(axes.get_xlabel() or done, color="0.35")
     axes.set_ylabel(panel.label, color="0.35")
     axes.tick_params(labelsize=9, colors="0.35")
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     axes.grid(color="0.92")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

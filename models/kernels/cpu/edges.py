@@ -7,6 +7,8 @@ import numpy as np
 from models.kernels import Graph, Rows
 from models.kernels.cpu.graph import reverse_edges
 from models.kernels.cpu.tasks import (
+    FLUSH,
+    LONG,
     channel_tasks,
     kernel,
     operation,
@@ -22,6 +24,7 @@ def _edge_extremes(
     count, channels = idx.shape[1], a.shape[1]
     best, square = np.empty(channels, a.dtype), np.empty(channels, a.dtype)
     own, who = np.empty(channels, a.dtype), np.empty(channels, np.int32)
+    part, edges = np.zeros((2, channels), a.dtype), a.dtype.type(count)
     for i in range(start, end):
         first = idx[i, 0]
         for c in range(channels):
@@ -49,10 +52,16 @@ def _edge_extremes(
             v = best[c] * sign[c] if sign[c] != 0 else a[first, c]
             y[i, c], arg[i, c] = v + b[i, c], who[c]
         if stats:
+            w = weight[i]
             for c in range(channels):
                 total[i, c] = own[c]
-                sums[0, c] += weight[i] * (own[c] + count * (b[i, c] - shift[c]))
-                sums[1, c] += weight[i] * square[c]
+                part[0, c] += w * (own[c] + edges * (b[i, c] - shift[c]))
+                part[1, c] += w * square[c]
+            if (i - start) % FLUSH == FLUSH - 1 or i == end - 1:
+                for c in range(channels):
+                    sums[0, c] += part[0, c]
+                    sums[1, c] += part[1, c]
+                part[:] = 0
 
 
 @operation
@@ -91,13 +100,22 @@ def edge_extremes(
 
 @kernel
 def _edge_slopes(grad, y, scale, offset, mean, slope, out, sums, start, end):
+    channels = y.shape[1]
+    act, part = np.empty(channels, y.dtype), np.zeros((2, channels), y.dtype)
     for i in range(start, end):
-        for c in range(grad.shape[1]):
-            rises = y[i, c] * scale[c] + offset[c] > 0
-            g = grad[i, c] if rises else grad[i, c] * slope
-            out[i, c] = g * scale[c]
-            sums[0, c] += g
-            sums[1, c] += g * (y[i, c] - mean[c])
+        for c in range(channels):
+            g = grad[i, c]
+            act[c] = g if y[i, c] * scale[c] + offset[c] > 0 else g * slope
+        for c in range(channels):
+            out[i, c] = act[c] * scale[c]
+        for c in range(channels):
+            part[0, c] += act[c]
+            part[1, c] += act[c] * (y[i, c] - mean[c])
+        if (i - start) % FLUSH == FLUSH - 1 or i == end - 1:
+            for c in range(channels):
+                sums[0, c] += part[0, c]
+                sums[1, c] += part[1, c]
+            part[:] = 0
 
 
 @operation
@@ -120,7 +138,7 @@ def edge_slopes(
         the gradient of y with the statistics held constant (R, C); sums of dz and of
         dz (y - mean) over the rows (2, C), float64.
     """
-    out, tasks = np.empty_like(y), row_tasks(rows.first)
+    out, tasks = np.empty_like(y), row_tasks(rows.first, LONG)
     sums = np.zeros((len(tasks), 2, y.shape[1]))
     arrays = (grad, y, *affine, y.dtype.type(slope), out)
     run_tasks(
@@ -134,7 +152,7 @@ def edge_slopes(
 def _add_statistics(
     a, b, weight, total, degree, begin, source, count, alpha, beta, ga, gb, start, end
 ):
-    channels = a.shape[1]
+    channels, own = a.shape[1], a.dtype.type(count)  # an integer would make it float64
     share = np.empty(channels, a.dtype)
     for j in range(start, end):
         share[:] = 0
@@ -147,7 +165,7 @@ def _add_statistics(
         for c in range(channels):
             ga[j, c] += alpha[c] * (d * a[j, c] + share[c]) + d * beta[c]
         for c in range(channels):
-            edges = alpha[c] * (total[j, c] + count * b[j, c]) + count * beta[c]
+            edges = alpha[c] * (total[j, c] + own * b[j, c]) + own * beta[c]
             gb[j, c] += w * edges
 
 
@@ -171,7 +189,9 @@ def add_statistics(
     """
     idx, weight = graph.idx, graph.rows.weight
     arrays = (a, b, weight, total, *reverse_edges(idx, weight), idx.shape[1])
-    tasks = [(*arrays, *terms, ga, gb, s, e) for _, s, e in row_tasks(graph.rows.first)]
+    tasks = [
+        (*arrays, *terms, ga, gb, s, e) for _, s, e in row_tasks(graph.rows.first, LONG)
+    ]
     run_tasks(_add_statistics, tasks)
 
 

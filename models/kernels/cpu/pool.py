@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from models.kernels import Rows
-from models.kernels.cpu.tasks import FLUSH, kernel, operation, row_tasks, run_tasks
+from models.kernels.cpu.tasks import (
+    FLUSH,
+    LONG,
+    kernel,
+    operation,
+    row_tasks,
+    run_tasks,
+)
 
 
 @kernel
@@ -28,7 +35,7 @@ def _column_sums(y, shift, weight, sums, start, end):
 @operation
 def column_sums(y: np.ndarray, shift: np.ndarray, rows: Rows) -> np.ndarray:
     """Sums of y - shift and of its square over the points: (2, C) float64."""
-    tasks = row_tasks(rows.first)
+    tasks = row_tasks(rows.first, LONG)
     sums = np.zeros((len(tasks), 2, y.shape[1]))
     arrays = (y, shift, rows.weight)
     run_tasks(
@@ -84,7 +91,7 @@ def pool(
     Returns:
         (B, C) each, the first int64; of equal rows the first, where sign is 0 as well.
     """
-    first, channels, tasks = rows.first, y.shape[1], row_tasks(rows.first)
+    first, channels, tasks = rows.first, y.shape[1], row_tasks(rows.first, LONG)
     best = np.empty((len(tasks), channels), y.dtype)
     who = np.empty((len(tasks), channels), np.int32)
     total = np.zeros((len(tasks), channels))
@@ -145,7 +152,7 @@ def pool_sums(
     Returns:
         (2, C) float64.
     """
-    tasks = row_tasks(rows.first)
+    tasks = row_tasks(rows.first, LONG)
     sums = np.zeros((len(tasks), 2, y.shape[1]))
     arrays = (y, *affine, rows.weight, y.dtype.type(slope))
     run_tasks(
@@ -186,6 +193,6 @@ def pool_gradient(
     """
     out = np.empty_like(y)
     arrays = (y, *affine[:2], rows.weight, y.dtype.type(slope), *terms, out)
-    tasks = row_tasks(rows.first)
+    tasks = row_tasks(rows.first, LONG)
     run_tasks(_pool_gradient, [(share[b], *arrays, s, e) for b, s, e in tasks])
     return out

@@ -25,6 +25,7 @@ kernel: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(
 )
 
 ROWS = 128  # of a forward task
+LONG = 512  # rows of a task that does little with each
 EDGES = 4096  # of a task of two layers, at most
 FLUSH = 32  # rows that are summed in their own precision before going to float64
 CHANNELS = 64  # of a backward task: a cloud's slice of so many stays in the cache

@@ -31,6 +31,7 @@ def _gather_edges(a, b, idx, scale, offset, slope, hidden, start, end):
 def _reduce_edges(edges, count, sign, shift, weight, stats, y, arg, sums, start, end):
     channels = edges.shape[1]
     best, who = np.empty(channels, edges.dtype), np.empty(channels, np.int32)
+    part = np.empty((2, channels), edges.dtype)
     for i in range(start, end):
         row = (i - start) * count
         for c in range(channels):
@@ -44,13 +45,17 @@ def _reduce_edges(edges, count, sign, shift, weight, stats, y, arg, sums, start,
         for c in range(channels):
             y[i, c] = best[c] * sign[c] if sign[c] != 0 else edges[row, c]
             arg[i, c] = who[c]
-        if stats:
-            w = weight[i]
+        if stats:  # a row's in their own precision, those of all rows in float64
+            part[:] = 0
             for k in range(count):
                 for c in range(channels):
                     d = edges[row + k, c] - shift[c]
-                    sums[0, c] += w * d
-                    sums[1, c] += w * d * d
+                    part[0, c] += d
+                    part[1, c] += d * d
+            w = weight[i]
+            for c in range(channels):
+                sums[0, c] += w * part[0, c]
+                sums[1, c] += w * part[1, c]
 
 
 @operation
@@ -123,21 +128,23 @@ def _through_first(
     back, a, b, idx, scale, offset, mean, slope, ga, gb, sums, start, end
 ):
     count, channels = idx.shape[1], a.shape[1]
+    part, act = np.empty((2, channels), a.dtype), np.empty(channels, a.dtype)
     for i in range(start, end):
-        gb[i, :] = 0
+        part[:] = 0
         for k in range(count):
-            j, row = idx[i, k], (i - start) * count + k
+            j, row = np.uint32(idx[i, k]), (i - start) * count + k
             for c in range(channels):
-                y = a[j, c] + b[i, c]
-                g = back[row, c]
-                g = g if y * scale[c] + offset[c] > 0 else g * slope
-                sums[0, c] += g
-                sums[1, c] += g * (y - mean[c])
-                back[row, c] = g * scale[c]
+                g, z = back[row, c], (a[j, c] + b[i, c]) * scale[c] + offset[c]
+                act[c] = g if z > 0 else g * slope
             for c in range(channels):
-                gb[i, c] += back[row, c]
+                part[0, c] += act[c]
+                part[1, c] += act[c] * (a[j, c] + b[i, c] - mean[c])
             for c in range(channels):
-                ga[j, c] += back[row, c]
+                ga[j, c] += act[c] * scale[c]
+        for c in range(channels):
+            gb[i, c] = part[0, c] * scale[c]
+            sums[0, c] += part[0, c]
+            sums[1, c] += part[1, c]
 
 
 @operation
