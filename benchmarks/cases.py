@@ -295,7 +295,7 @@ def point_cases() -> list[Case]:
         found.append(_step_case(network, batch, 2048, 15, keeps=FORMS))
     for points, batch in ((1024, 8), (4096, 8), (8192, 8)):
         found.append(_step_case("dgcnn", batch, points, 15))
-    for points, batch in ((1024, 4), (4096, 2), (8192, 1)):
+    for points, batch in ((1024, 4), (4096, 2), (8192, 2)):
         found.append(_step_case("dgcnn_seg", batch, points, 15))
     for network in NETWORKS:
         found.append(

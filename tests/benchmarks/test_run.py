@@ -118,6 +118,12 @@ def test_an_unknown_name_is_answered_with_all_names(
     assert all(case.name in said for case in run.cases("cpu"))
 
 
+def test_every_training_step_has_clouds_enough_for_batchnorm() -> None:
+    steps = [case for case in cases.point_cases() if "seg step" in case.name]
+    assert len(steps) >= 9
+    assert all((case.samples or 0) >= 2 for case in steps)
+
+
 def test_names_differ_and_every_device_has_rows() -> None:
     for device, missing in (("cpu", ()), ("cuda", ("svm", "few-shot", "loader"))):
         names = [case.name for case in run.cases(device)]
