@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -182,6 +183,21 @@ def test_help_comes_before_pytorch_is_imported(script: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--exp_name" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another OpenMP")
+@pytest.mark.parametrize("said", [None, "ACTIVE"])
+@pytest.mark.parametrize("script", sorted(p.name for p in ROOT.glob("*.py")))
+def test_threads_sleep_between_operations_unless_the_user_says_otherwise(
+    script: str, said: str | None
+) -> None:
+    env = os.environ | {"OMP_DISPLAY_ENV": "true"}  # as PyTorch's OpenMP has read it
+    env.pop("OMP_WAIT_POLICY", None)
+    env |= {"OMP_WAIT_POLICY": said} if said else {}
+    words = [sys.executable, script, "--model_path", "none", "--data_root", "nowhere"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=env)
+    assert done.returncode == 2, done.stderr
+    assert f"OMP_WAIT_POLICY = '{said or 'PASSIVE'}'" in done.stderr
 
 
 def test_ctrl_c_before_anything_has_begun_says_nothing() -> None:
