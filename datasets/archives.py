@@ -1,7 +1,7 @@
 """Archives from elsewhere: is it one, is it whole, and unpacking it into one folder.
 
-Nothing in an archive is believed: a member that would land outside the folder, a link
-that leads out of it, or a device ends the unpacking.
+Nothing in an archive is believed: a member that would land outside the folder, or that
+is neither a file nor a folder, ends the unpacking.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tarfile
 import zipfile
 import zlib
 from pathlib import Path
+from typing import IO
 
 GZIP, ZIP = b"\x1f\x8b", b"PK"
 
@@ -108,8 +109,6 @@ def unpack(path: Path, folder: Path) -> None:
         (_unpack_zip if is_zip else _unpack_tar)(path, folder)
     except EOFError as error:
         raise Truncated("it ends too early") from error
-    except tarfile.FilterError as error:
-        raise ArchiveError(f"it is not safe to unpack: {error}") from error
     except (
         *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error),
         *(RuntimeError, ValueError),  # encrypted, or of an unknown kind; names
@@ -118,8 +117,19 @@ def unpack(path: Path, folder: Path) -> None:
 
 
 def _unpack_tar(path: Path, folder: Path) -> None:
+    # Not `extractall`, whose filters the Python of some systems in use lacks.
     with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
-        archive.extractall(folder, filter="data")
+        for member in archive:
+            target = _place(folder, member.name)
+            if member.isdir():
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            content = archive.extractfile(member) if member.isreg() else None
+            if content is None:
+                raise ArchiveError(
+                    f"it is not safe to unpack: {member.name!r} is a link or a device"
+                )
+            _write(content, target)
         while stream.read(1 << 20):  # gzip's checksum is at the very end
             pass
 
@@ -127,7 +137,6 @@ def _unpack_tar(path: Path, folder: Path) -> None:
 def _unpack_zip(path: Path, folder: Path) -> None:
     if not zipfile.is_zipfile(path):  # its table of contents is at the end
         raise Truncated("it ends before its table of contents")
-    root = folder.resolve()
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         needed = sum(member.file_size for member in members)
@@ -135,18 +144,28 @@ def _unpack_zip(path: Path, folder: Path) -> None:
         if needed > free:
             raise OSError(f"{needed:,} bytes to unpack, {free:,} free on the disk")
         for member in members:
-            target = (root / member.filename).resolve()
-            if "\\" in member.filename or not target.is_relative_to(root):
-                raise ArchiveError(
-                    f"it is not safe to unpack: {member.filename!r} would land outside"
-                )
+            target = _place(folder, member.filename)
             if member.is_dir():
                 target.mkdir(parents=True, exist_ok=True)
                 continue
-            target.parent.mkdir(parents=True, exist_ok=True)
             # Links in a zip are files that hold a path: they stay files here.
-            with archive.open(member) as source, open(target, "wb") as copy:
-                shutil.copyfileobj(source, copy, 1 << 20)
+            with archive.open(member) as content:
+                _write(content, target)
+
+
+def _place(folder: Path, name: str) -> Path:
+    """Where a member goes. Nothing unpacked is a link: names alone lead outside."""
+    root = folder.resolve()
+    target = (root / name).resolve()
+    if "\\" in name or not target.is_relative_to(root):
+        raise ArchiveError(f"it is not safe to unpack: {name!r} would land outside")
+    return target
+
+
+def _write(content: IO[bytes], target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open(target, "wb") as copy:
+        shutil.copyfileobj(content, copy, 1 << 20)
 
 
 def top_level(folder: Path) -> str:

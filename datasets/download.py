@@ -18,7 +18,6 @@ import os
 import shutil
 import signal
 import sys
-import tarfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -290,8 +289,6 @@ def main(argv: list[str] | None = None) -> None:
     if args.dry_run:
         plan(items, args.data_root, weights)
         return
-    if not hasattr(tarfile, "data_filter"):
-        sys.exit("error: this Python unpacks unsafely; take 3.10.12, 3.11.4 or newer")
     try:
         failures = download(items, args.data_root, weights)
         status = check(items, args.data_root)

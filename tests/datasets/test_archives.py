@@ -101,9 +101,9 @@ def test_a_flipped_bit_is_found(write, tmp_path):
 @pytest.mark.parametrize(
     ("write", "name"),
     [
-        *((w, name) for w in (tar, zipped) for name in ("../x", "set/../../x")),
-        (zipped, "/etc/x"),  # of a tar's name the filter takes the leading slash away
-        (zipped, "..\\x"),
+        (w, name)
+        for w in (tar, zipped)
+        for name in ("../x", "set/../../x", "/etc/x", "..\\x")
     ],
 )
 def test_no_member_lands_outside(write, name, tmp_path):
