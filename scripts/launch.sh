@@ -25,6 +25,13 @@ launch() {
   shift 3
   while [ "$1" != -- ]; do defaults+=("$1"); shift; done
   shift
+  case ${1:-} in -h | --help)
+    sed -n '/^#   NGPU/,/^$/s/^#   //p' "${BASH_SOURCE[0]}"
+    printf '\nDefaults here: %s; all flags of %s:\n\n' "${defaults[*]:-none}" "$script"
+    python "$script" --help
+    return
+    ;;
+  esac
   local gpus=${NGPU:-} processes word previous=''
   for word in "$@"; do
     [ "$previous" != --batch_size ] || batch=$word
@@ -62,6 +69,11 @@ enqueue() { # enqueue LABEL COMMAND...
   local after=() id
   if [ "$QUEUE" != pueue ]; then
     echo "error: QUEUE=$QUEUE is not known; QUEUE=pueue, or leave it out to run" >&2
+    return 2
+  fi
+  if ! command -v pueue >/dev/null; then
+    echo "error: QUEUE=pueue: no pueue is installed (https://github.com/Nukesor/pueue);" >&2
+    echo "       leave QUEUE out to run at once" >&2
     return 2
   fi
   for id in ${PUEUE_AFTER:-}; do after+=(--after "$id"); done

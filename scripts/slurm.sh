@@ -19,6 +19,7 @@
 #SBATCH --signal=TERM@240
 set -euo pipefail
 
+case ${1:-} in -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 if [ -z "${SLURM_JOB_ID:-}" ]; then
   echo "error: this is a job: sbatch [OPTIONS] scripts/slurm.sh SCRIPT [FLAGS]" >&2
   exit 2

@@ -343,7 +343,7 @@ def load_training_state(
     ]
     if changed:
         raise CheckpointError(
-            f"{path}: the interrupted run had other arguments: {'; '.join(changed)}. "
+            f"{path}: the run had other arguments: {'; '.join(changed)}. "
             "Resume with the old ones, or start again with --overwrite in place of "
             "--resume"
         )

@@ -64,7 +64,7 @@ def check_classes(
         raise ValueError(
             f"class '{class_names[present[least]]}' has {counts[least]} samples, an "
             f"episode needs --m_shot {m_shot} + --n_query {n_query} = "
-            f"{m_shot + n_query} of every class"
+            f"{m_shot + n_query} of every class: lower one of them"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,31 @@ def test_what_is_not_understood_is_refused(words, variables, start) -> None:
     done, calls = start("pt-cls.sh", *words, **variables)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
+    assert calls == {"torchrun": [], "pueue": []}
+
+
+def test_a_queue_without_pueue_is_refused(start, tmp_path: Path) -> None:
+    (tmp_path / "pueue").unlink()
+    if shutil.which("pueue"):
+        pytest.skip("pueue is installed here")
+    done, calls = start("pt-cls.sh", QUEUE="pueue")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: QUEUE=pueue: no pueue is installed")
+    assert calls["torchrun"] == []
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_help_says_what_a_launcher_adds(name: str, start) -> None:
+    done, calls = start(name, "--help")
+    assert done.returncode == 0, done.stderr
+    for said in (
+        "NGPU=n ",
+        "QUEUE=pueue ",
+        "PUEUE_AFTER",
+        "Defaults here: --",
+        "usage: ",
+    ):
+        assert done.stdout.count(said) == 1, said
     assert calls == {"torchrun": [], "pueue": []}
 
 

@@ -193,3 +193,10 @@ def test_the_signal_goes_to_the_steps_and_leaves_time_for_a_checkpoint() -> None
     (wait,) = re.findall(r"SHUTDOWN_TIMEOUT:-(\d+)", JOB.read_text())
     assert int(seconds) > int(wait)
     assert "requeue" in found and found["ntasks-per-node"] == "1"
+
+
+def test_help_needs_no_job() -> None:
+    script = Path(__file__).parents[2] / "scripts" / "slurm.sh"
+    done = subprocess.run(["bash", script, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "sbatch --nodes=2" in done.stdout and "#" not in done.stdout
