@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,39 +17,34 @@ import numpy as np
 import torch
 from PIL import Image
 from plyfile import PlyData
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from torch import Tensor
 
+from benchmarks.floors import (
+    cloud_work,
+    clouds,
+    few_shot_work,
+    loader_work,
+    svm_work,
+)
 from benchmarks.measure import BOTH_KEEP, FORMS, Case, Forms, Setting, Work
 from datasets.packed import pack
 from datasets.shapenet_render import ShapeNetRender
 from datasets.synthetic import generate
-from datasets.transforms import augment_points
 from models.dgcnn import DGCNN
 from models.edgeconv import chosen_form
 from models.kernels import Rows, operations
 from models.knn import knn
 from models.partseg import DGCNNPartSeg
-from utils.fewshot import PUBLISHED_SETTINGS, evaluate_episodes
-from utils.seed import POINTS, generator
+from utils.fewshot import PUBLISHED_SETTINGS, draw_episode, evaluate_episodes
 from utils.svm import fit_linear_svm
 
 NETWORKS: dict[str, type[DGCNN | DGCNNPartSeg]] = {
     "dgcnn": DGCNN,
     "dgcnn_seg": DGCNNPartSeg,
 }
-
-
-def clouds(batch: int, points: int, augmented: bool = False) -> Tensor:
-    """(B, 3, N): standard normal, or as pre-training would see them."""
-    random = np.random.default_rng(0)
-    found = []
-    for index in range(batch):
-        cloud = random.normal(size=(points, 3)).astype(np.float32)
-        if augmented:
-            cloud = augment_points(cloud, generator(POINTS, 0, 0, index))
-        found.append(torch.as_tensor(np.ascontiguousarray(cloud.T)))
-    return torch.stack(found)
 
 
 def edgeconv_forms(device: torch.device) -> dict[str, str]:
@@ -160,14 +155,30 @@ def linear_svm(_: Setting, train: int, test: int, classes: int) -> Forms:
 
 
 def few_shot(_: Setting, samples: int, classes: int, episodes: int = 50) -> Forms:
-    """The four published settings on features that are there; no other form."""
+    """The four published settings on features that are there, against scikit-learn's
+    scaler and linear kernel."""
     features, labels = features_of_classes(samples, classes)
 
-    def run() -> None:
-        for ways, shots in PUBLISHED_SETTINGS:
-            evaluate_episodes(features, labels, ways, shots, n_runs=episodes)
+    def usual(support: np.ndarray, query: np.ndarray) -> float:
+        svm = make_pipeline(StandardScaler(), SVC(kernel="linear", C=1.0))
+        svm.fit(features[support].astype(np.float64), labels[support])
+        return svm.score(features[query].astype(np.float64), labels[query])
 
-    return {"ours": run}
+    def reference() -> list[float]:
+        return [
+            usual(*draw_episode(labels, ways, shots, 20, 1, run))
+            for ways, shots in PUBLISHED_SETTINGS
+            for run in range(episodes)
+        ]
+
+    def ours() -> list[float]:
+        settings = [
+            evaluate_episodes(features, labels, ways, shots, n_runs=episodes, seed=1)
+            for ways, shots in PUBLISHED_SETTINGS
+        ]
+        return [accuracy for found in settings for accuracy in found.accuracies]
+
+    return {"reference": reference, "ours": ours}
 
 
 def loader(_: Setting, shapes: int, pictures: str) -> Forms:
@@ -200,58 +211,6 @@ def loader(_: Setting, shapes: int, pictures: str) -> Forms:
     return {"reference": read(False), "ours": read(True)}
 
 
-def distinct_points(x: Tensor) -> list[int]:
-    """Of each cloud (B, 3, N), the points that are no copies of its first."""
-    return (1 + (x != x[:, :, :1]).any(dim=1).sum(dim=1)).tolist()
-
-
-def encoder_work(network: str, k: int, rows: Sequence[int], passes: int) -> Work:
-    """Products and traffic of an encoder's features, fused as far as they can be.
-
-    Convolutions on N points instead of N K edges but for second layers on edges, one
-    product for the distances of every graph, and each layer's output written and read
-    once, all of it twice more backwards.
-
-    Args:
-        network: ``dgcnn`` or ``dgcnn_seg``.
-        k: neighbours a point.
-        rows: points of each cloud, copies not counted.
-        passes: 3 for a training step, 1 for features alone.
-    """
-    # Of each point: (in, out) of convolutions on points, twice for the two halves of
-    # one on edges; (in, out) of those on edges; channels of the graphs.
-    edges: list[tuple[int, int]] = []
-    if network == "dgcnn":
-        split = [(3, 64), (64, 64), (64, 128), (128, 256)]
-        points = [(512, 1024)]
-        compared = (3, 64, 64, 128)
-    else:
-        split = [(3, 64), (3, 64), (64, 64), (64, 64)]
-        points = [(128, 1024), (192, 1024)]
-        edges = [(64, 128), (64, 64), (64, 64)]
-        compared = (3, 3, 64, 64)
-    each = sum(2 * 2 * a * b for a, b in split) + sum(2 * a * b for a, b in points)
-    each += sum(2 * k * a * b for a, b in edges)
-    outputs = sum(b for _, b in (*split, *points, *edges))
-    distances = sum(2 * c for c in compared) * sum(n * n for n in rows)
-    traffic = 2 * (2 if passes > 1 else 1) * 4 * outputs
-    return Work(sum(rows) * each * passes + distances, sum(rows) * traffic)
-
-
-def cloud_work(
-    network: str, k: int, batch: int, points: int, augmented: bool, passes: int = 3
-) -> Work:
-    """:func:`encoder_work` of what :func:`clouds` makes."""
-    rows = distinct_points(clouds(batch, points, augmented))
-    return encoder_work(network, k, rows, passes)
-
-
-def svm_work(train: int, test: int, classes: int) -> Work:
-    """All products of the training rows once, and the test rows' decisions."""
-    pairs = classes * (classes - 1) // 2
-    return Work(2048.0 * train * train + 2.0 * test * 2048 * pairs, double=True)
-
-
 def _step_case(
     network: str,
     batch: int,
@@ -266,15 +225,13 @@ def _step_case(
         "batch": batch,
         "points": points,
     }
-    # With copies, how many of the second layers' edges differ depends on the graphs.
-    counted = network == "dgcnn" or not augmented
     large = batch * points > 2**15  # may be killed, and must not take the table along
     return Case(
         f"{network} step, {batch} x {points}, K={k}, "
         + ("augmented" if augmented else "random")
         + (BOTH_KEEP if keeps == FORMS else ""),
         partial(encoder_step, **sizes, augmented=augmented),
-        partial(cloud_work, **sizes, augmented=augmented) if counted else None,
+        partial(cloud_work, **sizes, augmented=augmented),
         batch,
         processes=int(large),
         gib=batch * points * k / 1e5 if large else 0,  # about 10 kB an edge
@@ -335,14 +292,20 @@ def other_cases() -> list[Case]:
         )
     episodes = partial(few_shot, samples=9840, classes=40)
     found.append(
-        Case("few-shot, 9840 x 2048, 4 x 50 episodes", episodes, devices=("cpu",))
+        Case(
+            "few-shot, 9840 x 2048, 4 x 50 episodes",
+            episodes,
+            partial(few_shot_work, 50),
+            devices=("cpu",),
+        )
     )
     for pictures in ("files", "decoded"):
         found.append(
             Case(
                 f"loader, 64 shapes, half ASCII, pictures {pictures}",
                 partial(loader, shapes=64, pictures=pictures),
-                samples=64,
+                partial(loader_work, 64, 2048, 137),
+                64,
                 devices=("cpu",),
             )
         )

@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.cases import clouds, distinct_points, encoder_work
-from benchmarks.measure import BOTH_KEEP, FORMS, Case, Forms, Setting, Work
+from benchmarks.floors import clouds, pictures_work, pretraining_work
+from benchmarks.measure import BOTH_KEEP, FORMS, Case, Forms, Setting
 from benchmarks.processes import join_alone
 from models.crosspoint import CrossPoint
 from models.dgcnn import DGCNN
@@ -185,32 +184,6 @@ def wrap(
     return DistributedDataParallel(model, device_ids=ids, **asked)
 
 
-def pictures_work(pictures: int, backbone: str = "resnet50", size: int = 224) -> Work:
-    """Products of a step of the picture encoder, and the traffic of its update.
-
-    Counted on shapes alone, without computing: each convolution's output is written
-    and read once in both directions, and Adam reads four numbers a parameter (itself,
-    gradient, two moments) and writes three.
-    """
-    with torch.device("meta"):
-        model, images = ImageEncoder(backbone), torch.zeros(pictures, 3, size, size)
-    outputs = []
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(lambda *a: outputs.append(a[2].numel()))
-    with FlopCounterMode(display=False) as counted:
-        model(images).sum().backward()
-    parameters = sum(p.numel() for p in model.parameters())
-    moved = 4 * (4 * sum(outputs) + 7 * parameters)
-    return Work(counted.get_total_flops(), moved)
-
-
-def pretraining_work(pairs: int, points: int = 2048, k: int = 15) -> Work:
-    """Both encoders' work, that of the clouds without copies of points."""
-    rows = distinct_points(clouds(2 * pairs, points, augmented=True))
-    return encoder_work("dgcnn", k, rows, 3) + pictures_work(pairs)
-
-
 def step_cases(device: str) -> list[Case]:
     """The whole step; in several sizes on a GPU."""
     found = []
@@ -233,7 +206,8 @@ def step_cases(device: str) -> list[Case]:
         Case(
             f"scaling: pre-training step, {pairs} pairs, 1 and 2 processes of 1 thread",
             partial(scaling, pairs=pairs),
-            samples=pairs,
+            partial(pretraining_work, pairs),
+            pairs,
             processes=2,
             threads=1,
             keeps=FORMS,
@@ -273,7 +247,8 @@ def option_cases() -> list[Case]:
                     f"step options: {' and '.join(names)}, with both, 4 pictures, "
                     f"{processes} process{'es of 1 thread' if processes > 1 else ''}",
                     partial(pictures_step, reference=parallel, ours=parallel + names),
-                    samples=4,
+                    work,
+                    4,
                     processes=processes,
                     threads=1 if processes > 1 else 0,
                     keeps=FORMS,
@@ -284,7 +259,8 @@ def option_cases() -> list[Case]:
             "step options: channels_last, fused Adam and gradient_as_bucket_view, "
             "4 pictures, 2 processes of 1 thread",
             partial(pictures_step, reference=("ddp",), ours=(*parallel, bucket)),
-            samples=4,
+            work,
+            4,
             processes=2,
             threads=1,
             keeps=FORMS,

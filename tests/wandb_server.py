@@ -58,8 +58,8 @@ class WandbServer:
         names = [x["variables"]["name"] for x in queries if "UpsertB" in x["query"]]
         return list(dict.fromkeys(names))
 
-    def history(self) -> list[dict[str, Any]]:
-        """The rows of values that were uploaded, without W&B's own."""
+    def history(self, whole: bool = False) -> list[dict[str, Any]]:
+        """The rows of values that were uploaded; ``whole``: with W&B's own in them."""
         files = [
             body.get("files", {})
             for path, body in self.bodies
@@ -71,7 +71,7 @@ class WandbServer:
             for line in file.get("wandb-history.jsonl", {}).get("content", ())
         ]
         rows = map(json.loads, lines)
-        return [{k: v for k, v in row.items() if k[0] != "_"} for row in rows]
+        return [{k: v for k, v in r.items() if whole or k[0] != "_"} for r in rows]
 
     def _answer(self, request: BaseHTTPRequestHandler) -> None:
         size = int(request.headers.get("Content-Length", 0))

@@ -109,7 +109,8 @@ def _open(
             keyless = wandb.errors.UsageError, wandb.errors.AuthenticationError
             if isinstance(error, keyless):
                 trouble += f" (set WANDB_API_KEY, or 'wandb login --host {url}')"
-            later = f"WANDB_BASE_URL={url} wandb sync {folder / 'wandb'}"
+            parts = folder / "wandb" / "offline-run-*"  # one more with each resume
+            later = f"WANDB_BASE_URL={url} wandb sync {parts}"
             say(f"W&B is offline for this run: {trouble}; to upload it later: {later}")
             with contextlib.suppress(SystemExit):
                 wandb.teardown()  # its process may still hold the run's id

@@ -103,7 +103,8 @@ def test_without_a_server_the_run_is_recorded_offline_and_says_so_once(
     answer = {"refuses": "Connection refused", "500": "HTTP Error 500"}
     assert line.startswith(f"W&B is offline for this run: {url} ")
     assert answer.get(mood, "timed out") in line
-    assert line.endswith(f"WANDB_BASE_URL={url} wandb sync {Path('run/wandb')}")
+    parts = Path("run/wandb/offline-run-*")
+    assert line.endswith(f"WANDB_BASE_URL={url} wandb sync {parts}")
     assert len(written()) == len(VALUES)
     assert not server.runs
 
@@ -167,6 +168,31 @@ def test_a_resumed_run_is_the_same_run_for_wandb() -> None:
     ids = [path.stem for path in sorted(Path("run/wandb").glob("*run-*/*.wandb"))]
     assert len(ids) == 3
     assert len(set(ids)) == 2
+
+
+def test_an_offline_run_and_its_continuation_are_uploaded_as_one_run(
+    server: WandbServer,
+) -> None:
+    record("offline")
+    (first,) = Path("run/wandb").glob("offline-run-*")
+    record("offline", resumed=True)
+    both = sorted(Path("run/wandb").glob("offline-run-*"))
+    assert both[0] == first and len(both) == 2
+    for path in both:
+        (file,) = path.glob("*.wandb")
+        wait_for(lambda file=file: len(history(file)) == len(VALUES))
+    server.known = True  # says that its last step is 2
+    subprocess.run(
+        [Path(sys.executable).with_name("wandb"), "sync", *both],
+        env=environment(WANDB_API_KEY=KEY, WANDB_BASE_URL=server.url),
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    assert len(server.runs) == 1
+    steps = [row["_step"] for row in server.history(whole=True)]
+    assert steps == [0, 1, 3, 4]
+    assert server.history() == 2 * history(next(first.glob("*.wandb")))
 
 
 # A record in a process of its own: three steps, a word on its input, and 500 more.

@@ -1,0 +1,172 @@
+"""What the machine needs at least for a case: products of matrices, and traffic.
+
+Counted on the same input that is measured, with whatever its forms compute twice or
+for nothing left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.measure import Work
+from datasets.transforms import augment_points
+from models.edgeconv import PlainClouds
+from models.image import ImageEncoder
+from models.knn import knn
+from models.partseg import DGCNNPartSeg
+from utils.fewshot import PUBLISHED_SETTINGS
+from utils.seed import POINTS, generator
+
+
+def clouds(batch: int, points: int, augmented: bool = False) -> Tensor:
+    """(B, 3, N): standard normal, or as pre-training would see them."""
+    random = np.random.default_rng(0)
+    found = []
+    for index in range(batch):
+        cloud = random.normal(size=(points, 3)).astype(np.float32)
+        if augmented:
+            cloud = augment_points(cloud, generator(POINTS, 0, 0, index))
+        found.append(torch.as_tensor(np.ascontiguousarray(cloud.T)))
+    return torch.stack(found)
+
+
+def distinct_points(x: Tensor) -> list[int]:
+    """Of each cloud (B, 3, N), the points that are no copies of its first."""
+    return (1 + (x != x[:, :, :1]).any(dim=1).sum(dim=1)).tolist()
+
+
+class _CountedClouds(PlainClouds):
+    """Keeps the number of distinct edges of every block of two layers."""
+
+    def __init__(self, points: Tensor, k: int) -> None:
+        super().__init__(points, k)
+        self.copies = (points == points[:, :, :1]).all(dim=1)  # (B, N), the first too
+        self.edges: list[int] = []
+
+    def edge_conv(self, x: Tensor, *layers: nn.Sequential) -> Tensor:
+        if len(layers) == 2:
+            idx = knn(x, self.k)  # (B, N, K)
+            batch = torch.arange(len(idx))[:, None, None]
+            copies = self.copies[batch, idx]
+            of_point = (~copies).sum(dim=2) + copies.any(dim=2)  # (B, N)
+            own = ~self.copies
+            own[:, 0] = True
+            self.edges.append(int(of_point[own].sum()))
+        return super().edge_conv(x, *layers)
+
+
+@torch.no_grad()
+def distinct_edges(points: Tensor, k: int) -> list[int]:
+    """Of clouds (B, 3, N), the edges that the second layers of the part-segmentation
+    network, untrained, have to see: one for all copies of a point, at either end."""
+    torch.manual_seed(0)
+    model = DGCNNPartSeg(k=k).train()
+    clouds = _CountedClouds(points, k)
+    aligned = clouds.transform(model.transform_net(clouds))
+    local = clouds.edge_conv(aligned, model.conv1, model.conv2)
+    clouds.edge_conv(local, model.conv3, model.conv4)
+    return clouds.edges
+
+
+def encoder_work(
+    network: str, rows: Sequence[int], edges: Sequence[int], passes: int
+) -> Work:
+    """Products and traffic of an encoder's features, fused as far as they can be.
+
+    Convolutions on N points instead of N K edges but for second layers on edges, one
+    product for the distances of every graph, and each layer's output written and read
+    once, all of it twice more backwards.
+
+    Args:
+        network: ``dgcnn`` or ``dgcnn_seg``.
+        rows: points of each cloud, copies not counted.
+        edges: of all clouds in each block of two layers, copies not counted.
+        passes: 3 for a training step, 1 for features alone.
+    """
+    # Of each point: (in, out) of convolutions on points, twice for the two halves of
+    # one on edges; (in, out) of those on edges; channels of the graphs.
+    second: list[tuple[int, int]] = []
+    if network == "dgcnn":
+        split = [(3, 64), (64, 64), (64, 128), (128, 256)]
+        points = [(512, 1024)]
+        compared = (3, 64, 64, 128)
+    else:
+        split = [(3, 64), (3, 64), (64, 64), (64, 64)]
+        points = [(128, 1024), (192, 1024)]
+        second = [(64, 128), (64, 64), (64, 64)]
+        compared = (3, 3, 64, 64)
+    each = sum(2 * 2 * a * b for a, b in split) + sum(2 * a * b for a, b in points)
+    products = sum(rows) * each
+    products += sum(2 * n * a * b for n, (a, b) in zip(edges, second, strict=True))
+    outputs = sum(b for _, b in (*split, *points, *second))
+    distances = sum(2 * c for c in compared) * sum(n * n for n in rows)
+    traffic = 2 * (2 if passes > 1 else 1) * 4 * outputs
+    return Work(products * passes + distances, sum(rows) * traffic)
+
+
+def cloud_work(
+    network: str, k: int, batch: int, points: int, augmented: bool, passes: int = 3
+) -> Work:
+    """:func:`encoder_work` of what :func:`clouds` makes."""
+    x = clouds(batch, points, augmented)
+    edges: list[int] = []
+    if network == "dgcnn_seg":
+        edges = distinct_edges(x, k) if augmented else [batch * points * k] * 3
+    return encoder_work(network, distinct_points(x), edges, passes)
+
+
+def few_shot_work(episodes: int, features: int = 2048, queries: int = 20) -> Work:
+    """The products of the support's rows, and of those with the query's, in float64.
+
+    Args:
+        episodes: of each of the published settings.
+        features: numbers a cloud.
+        queries: of each class.
+    """
+    operations = 0.0
+    for ways, shots in PUBLISHED_SETTINGS:
+        support, query = ways * shots, ways * queries
+        operations += features * (support * support + 2 * support * query)
+    return Work(episodes * operations, double=True)
+
+
+def loader_work(shapes: int, points: int, size: int) -> Work:
+    """A cloud read and written once for each view, a picture read and written."""
+    return Work(moved=shapes * (3 * 4 * points * 3 + 2 * 3 * size * size))
+
+
+def svm_work(train: int, test: int, classes: int) -> Work:
+    """All products of the training rows once, and the test rows' decisions."""
+    pairs = classes * (classes - 1) // 2
+    return Work(2048.0 * train * train + 2.0 * test * 2048 * pairs, double=True)
+
+
+def pictures_work(pictures: int, backbone: str = "resnet50", size: int = 224) -> Work:
+    """Products of a step of the picture encoder, and the traffic of its update.
+
+    Counted on shapes alone, without computing: each convolution's output is written
+    and read once in both directions, and Adam reads four numbers a parameter (itself,
+    gradient, two moments) and writes three.
+    """
+    with torch.device("meta"):
+        model, images = ImageEncoder(backbone), torch.zeros(pictures, 3, size, size)
+    outputs = []
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda *a: outputs.append(a[2].numel()))
+    with FlopCounterMode(display=False) as counted:
+        model(images).sum().backward()
+    parameters = sum(p.numel() for p in model.parameters())
+    moved = 4 * (4 * sum(outputs) + 7 * parameters)
+    return Work(counted.get_total_flops(), moved)
+
+
+def pretraining_work(pairs: int, points: int = 2048, k: int = 15) -> Work:
+    """Both encoders' work, that of the clouds without copies of points."""
+    rows = distinct_points(clouds(2 * pairs, points, augmented=True))
+    return encoder_work("dgcnn", rows, (), 3) + pictures_work(pairs)

@@ -1,0 +1,74 @@
+"""What the benchmarks count as the least work, against counts by hand."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from benchmarks import floors
+from models.image import ImageEncoder
+from models.knn import knn
+
+
+def test_work_is_counted_on_distinct_points() -> None:
+    points = floors.clouds(3, 64, augmented=True)
+    rows = floors.distinct_points(points)
+    assert rows == [len(cloud.unique(dim=1).T) for cloud in points]
+    assert min(rows) < 64
+    assert floors.distinct_points(floors.clouds(2, 64)) == [64, 64]
+    # One cloud of n points: the terms in n and in n² of the products, by hand.
+    convolutions = 4 * (3 * 64 + 64 * 64 + 64 * 128 + 128 * 256) + 2 * 512 * 1024
+    distances = 2 * (3 + 64 + 64 + 128)
+    work = floors.encoder_work("dgcnn", [10, 20], (), 3)
+    assert work.operations == 3 * 30 * convolutions + distances * (100 + 400)
+
+
+def test_work_of_pictures_is_that_of_the_published_network() -> None:
+    # 4.09 G multiplications a picture, three times in a step but for the first layer's.
+    work = floors.pictures_work(2)
+    assert math.isclose(work.operations, 2 * 3 * 2 * 4.09e9, rel_tol=0.02)
+    parameters = sum(p.numel() for p in ImageEncoder().parameters())
+    assert work.moved > 28 * parameters
+
+
+def test_second_layers_see_distinct_edges_once() -> None:
+    points = floors.clouds(2, 64, augmented=True)
+    k = 8
+    by_hand = 0
+    for cloud, idx in zip(points, knn(points, k), strict=True):
+        names = cloud.unique(dim=1, return_inverse=True)[1]  # the same for copies
+        ends = {(int(names[i]), int(names[j])) for i in range(64) for j in idx[i]}
+        by_hand += len(ends)
+    transformer, first, second = floors.distinct_edges(points, k)
+    assert transformer == first == by_hand < 2 * 64 * k
+    # The graph of the features is another one, of the same clouds.
+    assert sum(floors.distinct_points(points)) <= second < 2 * 64 * k
+    assert floors.distinct_edges(floors.clouds(2, 64), k) == [2 * 64 * k] * 3
+
+
+def test_work_of_the_part_segmentation_network() -> None:
+    # One cloud of n points: three blocks of two layers, by hand.
+    convolutions = 4 * (2 * 3 * 64 + 2 * 64 * 64) + 2 * 1024 * (128 + 192)
+    second = 2 * (5 * 64 * 128 + 6 * 64 * 64 + 7 * 64 * 64)
+    distances = 2 * (3 + 3 + 64 + 64)
+    work = floors.encoder_work("dgcnn_seg", [10], (5, 6, 7), 1)
+    assert work.operations == 10 * convolutions + second + 100 * distances
+    random = floors.cloud_work("dgcnn_seg", 4, 2, 64, augmented=False)
+    augmented = floors.cloud_work("dgcnn_seg", 4, 2, 64, augmented=True)
+    assert augmented.operations < random.operations
+
+
+def test_work_of_episodes_and_items() -> None:
+    pairs = 50**2 + 2 * 50 * 100 + 100**2 + 2 * 100 * 100  # 5 ways
+    pairs += 100**2 + 2 * 100 * 200 + 200**2 + 2 * 200 * 200  # 10 ways
+    work = floors.few_shot_work(3, features=7)
+    assert work == floors.Work(3 * 7 * pairs, double=True)
+    # Three floats a point, read once and written twice; three bytes a pixel.
+    assert floors.loader_work(2, 10, 5).moved == 2 * (10 * 12 * 3 + 25 * 3 * 2)
+
+
+def test_augmented_clouds_are_float32_and_reproducible() -> None:
+    first, again = (floors.clouds(2, 32, augmented=True) for _ in range(2))
+    assert first.dtype == torch.float32
+    assert torch.equal(first, again)
