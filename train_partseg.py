@@ -32,7 +32,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         parser,
         exp_name="",
         resumable=True,
-        naming="partseg; with --eval partseg_<run or file of the weights>",
+        naming="partseg; with --eval eval_shapenetpart_<run or file of the weights>",
     )
     flags.add_model_flags(parser, num_points=2048, k=40, models=("dgcnn_seg",))
     training = flags.add_training_flags(
@@ -114,7 +114,7 @@ def main(args: argparse.Namespace) -> None:
 def segment(args: argparse.Namespace, process: distributed.Process) -> None:
     """Read the data and the weights, then fine-tune, or only judge with ``--eval``."""
     args.lr = args.lr or DEFAULT_LR[args.optimizer]
-    judged = f"partseg_{checkpoint.run_name(args.model_path)}"
+    judged = f"eval_shapenetpart_{checkpoint.run_name(args.model_path)}"
     args.exp_name = args.exp_name or (judged if args.eval else "partseg")
     precision = Precision(args.precision, process.device)
     resumed = not args.eval and is_resumed(args)

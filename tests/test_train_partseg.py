@@ -90,7 +90,9 @@ def test_evaluation_is_exact_on_two_and_three_ranks(
         three_ranks.close()
     # Without --exp_name the run folder is named after what was judged.
     segment(tmp_path / "1", part_root, *words, "--exp_name", "")
-    assert (tmp_path / "1" / "checkpoints" / "partseg_w" / "metrics.jsonl").is_file()
+    assert (
+        tmp_path / "1" / "checkpoints" / "eval_shapenetpart_w" / "metrics.jsonl"
+    ).is_file()
     for record in records:
         assert set(record) == TEST_KEYS | {"model_path", "test_size", "category_iou"}
         assert record["test_size"] == 7

@@ -241,7 +241,7 @@ def add_training_flags(
         type=positive_int,
         default=10,
         help="epochs between two models/ckpt_epoch_N.pth, and between the pictures "
-        "in W&B (default: 10)",
+        "in W&B, which the last epoch has too (default: 10)",
     )
     group.add_argument(
         "--checkpoint_steps",

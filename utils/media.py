@@ -1,8 +1,9 @@
 """What W&B shows beside its curves: augmented clouds, feature maps, confusion matrices.
 
-Drawn every ``--save_freq`` epochs on rank 0 alone, of what the epoch computed anyway.
-No random generator of the run is used, no collective is called, and what goes wrong is
-a line in the log: a run with pictures has the numbers of the run without.
+Drawn every ``--save_freq`` epochs and after the last, on rank 0 alone, of what the
+epoch computed anyway. No random generator of the run is used, no collective is called,
+and what goes wrong is a line in the log: a run with pictures has the numbers of the run
+without.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def show_confusion(run: Training, matrix: np.ndarray, names: Sequence[str]) -> N
 
 def _show(run: Training, draw: Mapping[str, Callable[[], dict[str, Any]]]) -> None:
     epochs, logger = run.state.epoch, run.logger
-    if logger.wandb is None or epochs % run.args.save_freq:
+    due = epochs % run.args.save_freq == 0 or epochs == run.args.epochs
+    if logger.wandb is None or not due:
         return
     values: dict[str, Any] = {"epoch": epochs - 1}  # it has just been counted
     for what, make in draw.items():

@@ -163,7 +163,7 @@ def test_part_segmentation_from_pretrained_weights_under_torchrun(
     done = start(tmp_path, *judge, *weights)
     assert done.returncode == 0, done.stderr
     assert "IoU by category: airplane" in done.stdout
-    assert (tmp_path / "checkpoints" / "partseg_partseg_best_model").is_dir()
+    assert (tmp_path / "checkpoints" / "eval_shapenetpart_partseg_best_model").is_dir()
 
     neither = start(tmp_path, *TORCHRUN, script, *data)
     assert neither.returncode != 0

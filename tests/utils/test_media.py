@@ -67,7 +67,8 @@ def test_a_recorded_run_has_its_shapes_and_what_the_probe_found(
 
     monkeypatch.setattr(train_crosspoint, "run_probe", noted)
     monkeypatch.setattr(media, "show_pretraining", watched)
-    words = "--wandb offline --epochs 2 --save_freq 2 --svm_every 1 --seed 7".split()
+    # None after the first epoch; the second is the last.
+    words = "--wandb offline --epochs 2 --save_freq 10 --svm_every 1 --seed 7".split()
     run = pretrain(tmp_path, synthetic_root, *words)
     assert states[2] == states[3]
     steps, epochs = metrics(run)
@@ -130,7 +131,8 @@ def test_fine_tuning_shows_the_test_split_s_confusion_matrix(
         return confusion(*args)
 
     monkeypatch.setattr(media, "confusion", noted)
-    words = "--from_scratch --wandb offline --epochs 2 --save_freq 2".split()
+    # None after the first epoch; the second is the last.
+    words = "--from_scratch --wandb offline --epochs 2 --save_freq 10".split()
     run = finetune(tmp_path, uneven_root, *words)
     steps, epochs = metrics(run)
     rows, folder = recorded(run, len(steps) + len(epochs) + 1)
