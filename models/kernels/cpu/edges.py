@@ -22,35 +22,32 @@ def _edge_extremes(
     a, b, idx, sign, shift, weight, stats, y, arg, total, sums, start, end
 ):
     count, channels = idx.shape[1], a.shape[1]
-    best, square = np.empty(channels, a.dtype), np.empty(channels, a.dtype)
-    own, who = np.empty(channels, a.dtype), np.empty(channels, np.int32)
+    best, who = np.empty((2, channels), a.dtype), np.empty((2, channels), np.int32)
+    own, square = np.empty(channels, a.dtype), np.empty(channels, a.dtype)
     part, edges = np.zeros((2, channels), a.dtype), a.dtype.type(count)
     for i in range(start, end):
         first = idx[i, 0]
         for c in range(channels):
             v = a[first, c]
             t = v + (b[i, c] - shift[c])
-            best[c], who[c], own[c], square[c] = v * sign[c], first, v, t * t
+            best[0, c], who[0, c], own[c], square[c] = v * sign[c], first, v, t * t
         for k in range(1, count):
-            j = idx[i, k]
+            j, old, new = idx[i, k], (k - 1) % 2, k % 2
+            for c in range(channels):
+                u, m, w = a[j, c] * sign[c], best[old, c], who[old, c]
+                best[new, c] = u if u > m else m
+                who[new, c] = j if u > m else w
             if stats:
                 for c in range(channels):
                     v = a[j, c]
                     t = v + (b[i, c] - shift[c])
                     own[c] += v
                     square[c] += t * t
-                    u, m, w = v * sign[c], best[c], who[c]
-                    best[c] = u if u > m else m
-                    who[c] = j if u > m else w
-            else:
-                for c in range(channels):
-                    u, m, w = a[j, c] * sign[c], best[c], who[c]
-                    best[c] = u if u > m else m
-                    who[c] = j if u > m else w
+        last = (count - 1) % 2
         for c in range(channels):
             # The sign undoes itself exactly; where it is 0 all edges tie.
-            v = best[c] * sign[c] if sign[c] != 0 else a[first, c]
-            y[i, c], arg[i, c] = v + b[i, c], who[c]
+            v = best[last, c] * sign[c] if sign[c] != 0 else a[first, c]
+            y[i, c], arg[i, c] = v + b[i, c], who[last, c]
         if stats:
             w = weight[i]
             for c in range(channels):

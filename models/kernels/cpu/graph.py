@@ -9,75 +9,133 @@ from models.kernels import Rows
 from models.kernels.cpu.tasks import ROWS, kernel, row_tasks, run_tasks, scratch
 
 DISTANCES = 2**19  # of a task: a product of so many stays in the cache
+SHORT = 128  # candidates that are compared all with all
 
 
 @kernel
-def _kth_least(values, k):
+def _kth_least(values, k, counts):
     """The k-th smallest value, infinity where there are fewer."""
     # Comparing all with all is SIMD's; sorting would be a branch a value.
+    counts[:] = 0
+    for other in values:
+        for i in range(len(values)):
+            counts[i] += np.int32(other <= values[i])
+    least = values.dtype.type(np.inf)
     for i in range(len(values)):
-        v, less, equal = values[i], np.int32(0), np.int32(0)
-        for j in range(len(values)):
-            less += np.int32(values[j] < v)
-            equal += np.int32(values[j] == v)
-        if less < k <= less + equal:
-            return v
-    return values.dtype.type(np.inf)
+        if counts[i] >= k and values[i] < least:
+            least = values[i]
+    return least
+
+
+# Minima go from one array to another: where a minimum may leave a place as it is,
+# compilers write under a mask, which takes AMD's processors ten times as long.
 
 
 @kernel
-def _lessen(least, values):
+def _lesser(values, others, least):
     # Indices that are sums, which might be negative, would keep this from SIMD.
     for i in range(len(least)):
-        least[i] = values[i] if values[i] < least[i] else least[i]
+        least[i] = values[i] if values[i] < others[i] else others[i]
 
 
 @kernel
-def _measure(product, square, distance, least):
+def _measure(product, square, distance):
     two = product.dtype.type(2)
     for i in range(len(product)):
-        d = square[i] - two * product[i]
-        distance[i] = d
-        least[i] = d if d < least[i] else least[i]
+        distance[i] = square[i] - two * product[i]
 
 
 @kernel
-def _products_of_points(points, axes, product):
+def _least_of_groups(distance, least):
+    """The least of every n-th distance, in one row of ``least`` (2, n): which one."""
+    count, groups, now = len(distance), least.shape[1], 0
+    least[now] = np.inf
+    for start in range(0, count, groups):
+        size = min(groups, count - start)
+        part = distance[start : start + size]
+        _lesser(part, least[now, :size], least[1 - now, :size])
+        least[1 - now, size:] = least[now, size:]
+        now = 1 - now
+    return now
+
+
+@kernel
+def _measure_point(point, axes, square, distance):
+    two = point.dtype.type(2)
+    a, b, c = two * point[0], two * point[1], two * point[2]
     x, y, z = axes[0], axes[1], axes[2]
-    for i in range(len(points)):
-        a, b, c = points[i, 0], points[i, 1], points[i, 2]
-        for j in range(product.shape[1]):
-            product[i, j] = a * x[j] + b * y[j] + c * z[j]
+    for i in range(len(square)):
+        distance[i] = square[i] - (a * x[i] + b * y[i] + c * z[i])
 
 
 @kernel
-def _select(product, square, origin, k, coarse, who):
+def _order(values, near, origin, names, ranks):
+    """The nearest of a few candidates, each at the place that its rank says."""
+    ranks[:] = 0
+    for other in range(len(values)):
+        d, j = values[other], near[other]
+        for c in range(len(values)):
+            nearer, equal = d < values[c], d == values[c]
+            ranks[c] += np.int32(nearer | (equal & (j < near[c])))
+    for c in range(len(values)):
+        if ranks[c] < len(names):
+            names[ranks[c]] = origin + near[c]
+
+
+@kernel
+def _insert(values, near, origin, names):
+    """The same of many candidates, most of which are not among the nearest."""
+    kept, k = 0, len(names)
+    sorted_ = np.empty(k, values.dtype)
+    for c in range(len(values)):
+        d, name = values[c], origin + near[c]
+        if kept < k:
+            place = kept
+            kept += 1
+        elif d < sorted_[k - 1] or (d == sorted_[k - 1] and name < names[k - 1]):
+            place = k - 1
+        else:
+            continue
+        while place > 0 and (
+            sorted_[place - 1] > d
+            or (sorted_[place - 1] == d and names[place - 1] > name)
+        ):
+            sorted_[place] = sorted_[place - 1]
+            names[place] = names[place - 1]
+            place -= 1
+        sorted_[place] = d
+        names[place] = name
+
+
+@kernel
+def _select(product, axes, square, origin, k, coarse, who):
     """The k nearest of every row, from products x_i . x_j (m, n) and |x_j|^2 (n,).
 
+    Or from points (m, 3) in their place, where ``axes`` (3, n) has the candidates.
     Distances are squared and less |x_i|^2, which is the same for a row's candidates.
-    Candidates are dealt to groups; the k-th of the groups' least distances is at least
-    the k-th distance, and all but a few candidates are beyond it.
+    These are dealt to groups; the k-th of the groups' least distances is at least the
+    k-th distance, and all but a few candidates are beyond it.
     """
-    count, fine = product.shape[1], 4 * coarse
-    distance = np.empty(count, product.dtype)
-    least, coarser = np.empty(fine, product.dtype), np.empty(coarse, product.dtype)
-    sorted_ = np.empty(k, product.dtype)
-    groups, near = np.empty(fine + 1, np.int64), np.empty(count + 1, np.int64)
+    count, fine = len(square), 8 * coarse
+    distance, values = np.empty(count, product.dtype), np.empty(count, product.dtype)
+    least = np.empty((2, fine), product.dtype)
+    coarser = np.empty((2, coarse), product.dtype)
+    groups, near = np.empty(fine + 1, np.int32), np.empty(count + 1, np.int32)
+    counts = np.empty(max(coarse, SHORT), np.int32)
     for i in range(len(product)):
-        least[:] = np.inf
-        for start in range(0, count, fine):
-            part = slice(start, min(start + fine, count))
-            _measure(product[i, part], square[part], distance[part], least)
-        coarser[:] = least[:coarse]
-        for start in range(coarse, fine, coarse):
-            _lessen(coarser, least[start : start + coarse])
-        bound = _kth_least(coarser, k)
+        if axes.shape[1] > 0:
+            _measure_point(product[i], axes, square, distance)
+        else:
+            _measure(product[i], square, distance)
+        of_group = least[_least_of_groups(distance, least)]
+        of_coarse = coarser[_least_of_groups(of_group, coarser)]
+        bound = _kth_least(of_coarse, k, counts[:coarse])
         # What passes is written at the end of a list that grows by 0 or 1: branches
         # that nobody can predict would cost more.
         found = 0
         for group in range(fine):
             groups[found] = group
-            found += least[group] <= bound
+            found += of_group[group] <= bound
         candidates = 0
         for g in range(found):
             j = groups[g]
@@ -85,29 +143,15 @@ def _select(product, square, origin, k, coarse, who):
                 near[candidates] = j
                 candidates += distance[j] <= bound
                 j += fine
-        names, kept = who[i], 0
-        names[:] = origin  # stays where distances are not finite
         for c in range(candidates):
-            j = near[c]
-            d = distance[j]
-            if kept < k:
-                place = kept
-                kept += 1
-            elif d < sorted_[k - 1] or (
-                d == sorted_[k - 1] and origin + j < names[k - 1]
-            ):
-                place = k - 1
-            else:
-                continue
-            while place > 0 and (
-                sorted_[place - 1] > d
-                or (sorted_[place - 1] == d and names[place - 1] > origin + j)
-            ):
-                sorted_[place] = sorted_[place - 1]
-                names[place] = names[place - 1]
-                place -= 1
-            sorted_[place] = d
-            names[place] = origin + j
+            values[c] = distance[near[c]]
+        names = who[i, :k]
+        names[:] = origin  # stays where distances are not finite
+        if candidates <= SHORT:
+            ranks = counts[:candidates]
+            _order(values[:candidates], near[:candidates], origin, names, ranks)
+        else:
+            _insert(values[:candidates], near[:candidates], origin, names)
 
 
 def knn(x: torch.Tensor, rows: Rows, k: int) -> torch.Tensor:
@@ -122,16 +166,17 @@ def knn(x: torch.Tensor, rows: Rows, k: int) -> torch.Tensor:
     def task(cloud: int, start: int, end: int) -> None:
         origin, stop = first[cloud], first[cloud + 1]
         width = min(k, stop - origin)  # copies fill the other places
-        product = scratch(x.dtype, end - start, stop - origin)
+        axes, product = x.new_empty(3, 0), x[start:end]
         if x.shape[1] == 3:  # too few for BLAS to do it well
             axes = x[origin:stop].T.contiguous()
-            _products_of_points(x[start:end].numpy(), axes.numpy(), product.numpy())
         else:
+            product = scratch(x.dtype, end - start, stop - origin)
             torch.mm(x[start:end], x[origin:stop].T, out=product)
         # So many groups that few of the nearest share one.
-        coarse = 64 * (1 + width // 20)
+        coarse = 32 * (1 + width // 24)
         square = squares[origin:stop]
-        _select(product.numpy(), square, origin, width, coarse, result[start:end])
+        given = (product.numpy(), axes.numpy(), square)
+        _select(*given, origin, width, coarse, result[start:end])
 
     at_once = min(max(ROWS, DISTANCES // rows.points), 4 * ROWS)
     run_tasks(task, row_tasks(first, at_once))

@@ -48,27 +48,27 @@ def column_sums(y: np.ndarray, shift: np.ndarray, rows: Rows) -> np.ndarray:
 @kernel
 def _pool(y, scale, offset, sign, weight, slope, best, who, total, start, end):
     channels = y.shape[1]
-    near, name = np.empty(channels, y.dtype), np.empty(channels, np.int32)
+    near, name = np.empty((2, channels), y.dtype), np.empty((2, channels), np.int32)
     act, part = np.empty(channels, y.dtype), np.zeros(channels, y.dtype)
-    near[:] = -np.inf
-    name[:] = start
+    near[start % 2] = -np.inf
+    name[start % 2] = start
     for i in range(start, end):
-        w, row = weight[i], np.int32(i)
+        w, row, old, new = weight[i], np.int32(i), i % 2, (i + 1) % 2
         for c in range(channels):
             z = y[i, c] * scale[c] + offset[c]
             act[c] = z if z > 0 else z * slope
         for c in range(channels):
             part[c] += w * act[c]
         for c in range(channels):
-            u, m, old = y[i, c] * sign[c], near[c], name[c]
-            near[c] = u if u > m else m
-            name[c] = row if u > m else old
+            u, m, before = y[i, c] * sign[c], near[old, c], name[old, c]
+            near[new, c] = u if u > m else m
+            name[new, c] = row if u > m else before
         if (i - start) % FLUSH == FLUSH - 1 or i == end - 1:
             for c in range(channels):
                 total[c] += part[c]
             part[:] = 0
-    best[:] = near
-    who[:] = name
+    best[:] = near[end % 2]
+    who[:] = name[end % 2]
 
 
 @operation

@@ -30,21 +30,21 @@ def _gather_edges(a, b, idx, scale, offset, slope, hidden, start, end):
 @kernel
 def _reduce_edges(edges, count, sign, shift, weight, stats, y, arg, sums, start, end):
     channels = edges.shape[1]
-    best, who = np.empty(channels, edges.dtype), np.empty(channels, np.int32)
+    best, who = np.empty((2, channels), edges.dtype), np.empty((2, channels), np.int32)
     part = np.empty((2, channels), edges.dtype)
     for i in range(start, end):
-        row = (i - start) * count
+        row, last = (i - start) * count, (count - 1) % 2
         for c in range(channels):
-            best[c], who[c] = edges[row, c] * sign[c], 0
+            best[0, c], who[0, c] = edges[row, c] * sign[c], 0
         for k in range(1, count):
-            slot = np.int32(k)
+            slot, old, new = np.int32(k), (k - 1) % 2, k % 2
             for c in range(channels):
-                u, m, w = edges[row + k, c] * sign[c], best[c], who[c]
-                best[c] = u if u > m else m
-                who[c] = slot if u > m else w
+                u, m, w = edges[row + k, c] * sign[c], best[old, c], who[old, c]
+                best[new, c] = u if u > m else m
+                who[new, c] = slot if u > m else w
         for c in range(channels):
-            y[i, c] = best[c] * sign[c] if sign[c] != 0 else edges[row, c]
-            arg[i, c] = who[c]
+            y[i, c] = best[last, c] * sign[c] if sign[c] != 0 else edges[row, c]
+            arg[i, c] = who[last, c]
         if stats:  # a row's in their own precision, those of all rows in float64
             part[:] = 0
             for k in range(count):

@@ -60,6 +60,24 @@ def test_many_points(points, k):
     assert torch.equal(found.long(), neighbours(clouds, k)[0])
 
 
+@pytest.mark.parametrize("places", [1, 2, 30])
+def test_many_equal_points(places):
+    knn = importlib.import_module("models.kernels.cpu").knn
+    x = np.random.default_rng(3).integers(0, places, 600)
+    x = np.stack([x, x % 7, -x, x, x], axis=1).astype(np.float32)
+    found = knn(torch.from_numpy(x), rows_of(np.array([0, 600]), np.ones(600)), 20)
+    assert np.array_equal(found.numpy(), by_sorting(x, 20))
+
+
+def test_a_point_that_is_not_finite_hides_no_other():
+    knn = importlib.import_module("models.kernels.cpu").knn
+    x = random_clouds(1, 700, channels=5)[0].T.float().contiguous()
+    rows = rows_of(np.array([0, 700]), np.ones(700))
+    expected = by_sorting(x[1:].numpy(), 15) + 1
+    x[0] = float("nan")
+    assert np.array_equal(knn(x, rows, 15)[1:].numpy(), expected)
+
+
 def test_more_neighbours_than_registers_hold():
     knn = triton_kernels().knn
     clouds = random_clouds(2, 150, channels=5).float()
