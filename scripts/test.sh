@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lint, types and all tests. `--fast` leaves out those marked slow; any other argument
-# goes to pytest:   scripts/test.sh [--fast] [PYTEST ARGUMENTS]
+# Lint, types and all tests, two at a time. `--fast` leaves out those marked slow; any
+# other argument goes to pytest:   scripts/test.sh [--fast] [PYTEST ARGUMENTS]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 case ${1:-} in -h | --help) sed -n '2,3s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
@@ -15,4 +15,4 @@ ruff format --check .
 mypy
 # One thread a process: the tests are small, and some start two processes themselves.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec python -m pytest ${select[@]+"${select[@]}"} "$@"
+exec python -m pytest -n 2 ${select[@]+"${select[@]}"} "$@"
