@@ -27,10 +27,6 @@ def _kth_least(values, k, counts):
     return least
 
 
-# Minima go from one array to another: where a minimum may leave a place as it is,
-# compilers write under a mask, which takes AMD's processors ten times as long.
-
-
 @kernel
 def _lesser(values, others, least):
     # Indices that are sums, which might be negative, would keep this from SIMD.

@@ -19,6 +19,10 @@ from models.kernels import Graph, Rows
 
 # Multiply and add may be fused, which is more exact; nothing else may be reordered but
 # sums over channels that stand beside each other.
+#
+# Kernels keep the extreme so far in two rows, `old` and `new`, and go from one to the
+# other. In one row it would stay as it is in most places, which compilers turn into
+# writing under a mask, and that takes AMD's processors several times as long.
 _FAST = {"contract", "nsz"}
 kernel: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(
     nogil=True, cache=True, fastmath=_FAST, error_model="numpy"
