@@ -158,6 +158,7 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
     inputs = (args.model_path, args.img_model_path)
     folder, state, save = open_training(args, resumed, inputs, **parts)
 
+    distributed.run_on_main(lambda: check_probe(args, probe, state.best))
     done_before = (state.epoch, state.step) if resumed else None
     with listening(), RunLogger(folder, vars(args), done_before) as logger:
         logger.introduce(description(args, process, model, dataset, sampler, probe))
@@ -238,6 +239,20 @@ def prepare(
         if path and not resumed
     ]
     return dataset, sampler, probe, model, reports
+
+
+def check_probe(args: argparse.Namespace, probe: Probe | None, best: float) -> None:
+    """Refuse to go on without the probe that has chosen the weights so far.
+
+    Raises:
+        UsageError: naming the folder that is missing.
+    """
+    if probe is None and args.svm_every > 0 and best >= 0:
+        raise cli.UsageError(
+            f"{Path(args.data_root, PROBE_FOLDER)} is missing, which has chosen this "
+            "run's best_model.pth so far: put it back, or the last epoch's weights "
+            "would take the place of the best"
+        )
 
 
 def train_one_epoch(run: Training) -> dict[str, float]:

@@ -17,6 +17,7 @@ IoU of parts. The number of processes changes the time, nothing else.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sized
 from typing import cast
 
@@ -138,8 +139,9 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
     done_before = (state.epoch, state.step) if resumed else None
     with listening(), RunLogger(folder, vars(args), done_before) as logger:
         logger.introduce(description(args, process, model, loader, test))
-        logger.info(str(start))
-        if resumed:
+        if not resumed:
+            logger.info(str(start))
+        else:
             logger.info(f"going on from its checkpoint at step {state.step}")
         values = {}
         run = Training(
@@ -303,6 +305,8 @@ def judge_epoch(
     """Judge the test split, and keep the weights if they are the best so far."""
     figures, by_category, _ = evaluate(model, test, run.precision, run.args)
     state = run.state
+    if not math.isfinite(figures["test_loss"]):
+        raise DivergenceError(state.step - 1, "the test loss", run.args)
     is_best = figures["test_miou"] > state.best
     state.best = max(figures["test_miou"], state.best)
     values = {**values, **figures, "best_test_miou": state.best}

@@ -11,7 +11,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 import torch
@@ -53,7 +53,9 @@ class Work:
     double: bool = False
 
     def __add__(self, other: Work) -> Work:
-        return Work(self.operations + other.operations, self.moved + other.moved)
+        assert self.double == other.double  # there is one rate for all products
+        both = self.operations + other.operations, self.moved + other.moved
+        return Work(*both, self.double)
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,10 @@ class Rates:
     product: float
     double: float
     copied: float
+
+    def of(self, devices: int) -> Rates:
+        """What so many of the device do together."""
+        return Rates(*(devices * rate for rate in astuple(self)))
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,9 @@ def measure(case: Case, setting: Setting, repeats: int, rates: Rates) -> Result:
             measured = take_turns(forms, repeats, setting.device, case)
     except (Killed, torch.OutOfMemoryError) as error:
         return Result(case.name, note=str(error).splitlines()[0])
-    return result(case, measured, rates)
+    # Each process has a GPU of its own; on a CPU they share what was measured.
+    own = setting.device.type == "cuda" and case.processes > 1
+    return result(case, measured, rates.of(case.processes) if own else rates)
 
 
 def write_profile(

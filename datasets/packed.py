@@ -25,13 +25,13 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from datasets.files import DataError, fail, points_all_equal
+from datasets.files import DataError, points_all_equal
 from datasets.ply import read_ply
 from datasets.png import decode_picture, read_picture
 
@@ -41,7 +41,13 @@ MANIFEST, PROGRESS = "manifest.json", "progress.json"
 VERSION = 1
 KINDS = ("files", "decoded")
 AT_ONCE = 1024  # shapes between two notes of how far packing has come
-AGAIN = "pack it again: `python -m datasets.packed --overwrite`"
+
+
+def _refuse(path: Path, problem: str) -> NoReturn:
+    """Raise the `DataError` that names a packed folder's file, and how to mend it."""
+    again = f"python -m datasets.packed --data_root {path.parent.parent} --overwrite"
+    message = f"{path}: {problem}. Pack it again: {again}"
+    raise DataError(message, str(path), problem) from None
 
 
 class PackedShapes:
@@ -65,16 +71,16 @@ class PackedShapes:
         for name in (POINTS, PICTURES, INDEX):
             path, wanted = self.folder / name, self.manifest["files"][name]["bytes"]
             if not path.is_file():
-                fail(path, f"file not found; {AGAIN}")
+                _refuse(path, "file not found")
             if path.stat().st_size != wanted:
-                fail(
+                _refuse(
                     path,
-                    f"has {path.stat().st_size} bytes instead of {wanted}; {AGAIN}",
+                    f"has {path.stat().st_size} bytes instead of {wanted}",
                 )
         path = self.folder / INDEX
         # It points into the other two, which are too large to be summed up here.
         if checksum(path) != self.manifest["files"][INDEX]["sha256"]:
-            fail(path, f"is damaged: another SHA-256; {AGAIN}")
+            _refuse(path, "is damaged: another SHA-256")
         with np.load(path, allow_pickle=False) as index:
             self.shapes: list[str] = index["shapes"].tolist()
             self._first_point = index["first_point"]  # (S + 1,)
@@ -105,9 +111,8 @@ class PackedShapes:
         points = np.asarray(self._mapped()[0][start:end])
         finite = np.isfinite(points).all()
         if not finite or points_all_equal(points):
-            where = f"{self.folder / POINTS}, {self.shapes[index]}"
             problem = "equal points only" if finite else "a non-finite coordinate"
-            fail(where, f"has {problem}; {AGAIN}")
+            _refuse(self.folder / POINTS, f"{self.shapes[index]} has {problem}")
         return points
 
     def picture(self, index: int, view: int) -> Image.Image:
@@ -142,11 +147,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             if manifest["pictures"] not in KINDS:
                 raise ValueError(f"pictures are {manifest['pictures']!r}")
     except FileNotFoundError:
-        fail(path, f"file not found: packing has not ended; {AGAIN}")
+        _refuse(path, "file not found: packing has not ended")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        fail(path, f"not a readable manifest ({error}); {AGAIN}")
+        _refuse(path, f"not a readable manifest ({error})")
     if version != VERSION:
-        fail(path, f"is of version {version}, this program reads {VERSION}; {AGAIN}")
+        _refuse(path, f"is of version {version}, this program reads {VERSION}")
     return manifest
 
 
@@ -291,7 +296,7 @@ def check(folder: Path) -> None:
     """
     for name, wanted in PackedShapes(folder).manifest["files"].items():
         if checksum(folder / name) != wanted["sha256"]:
-            fail(folder / name, f"is damaged: another SHA-256; {AGAIN}")
+            _refuse(folder / name, "is damaged: another SHA-256")
 
 
 def get_args_parser() -> argparse.ArgumentParser:

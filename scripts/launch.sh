@@ -54,8 +54,10 @@ launch() {
   if [ "$gpus" -gt 0 ] && [ "$processes" -ne "$gpus" ]; then
     echo "$label: $processes of $gpus GPUs, the most that divide a batch of $batch" >&2
   fi
-  local command=(torchrun --standalone "--nproc_per_node=$processes" "$script"
-    ${defaults[@]+"${defaults[@]}"} "$@")
+  local device=()
+  [ "${NGPU:-}" != 0 ] || device=(env CUDA_VISIBLE_DEVICES=) # GPUs that are not wanted
+  local command=(${device[@]+"${device[@]}"} torchrun --standalone "--nproc_per_node=$processes"
+    "$script" ${defaults[@]+"${defaults[@]}"} "$@")
   if [ -z "${QUEUE:-}" ]; then
     printf '%q ' "${command[@]}" >&2
     echo >&2

@@ -55,7 +55,7 @@ stage "synthetic data" python -m datasets.synthetic \
   --out data/synthetic --shapes 480 --seed 0
 
 judge() { # judge NAME WEIGHTS SEED: the linear SVM on both evaluation sets
-  torchrun --nproc_per_node="$processes" eval_svm.py "${common[@]}" "${encoder[@]}" \
+  torchrun --standalone --nproc_per_node="$processes" eval_svm.py "${common[@]}" "${encoder[@]}" \
     --dataset modelnet40 scanobjectnn --C 0.01 0.1 1 10 100 --wandb disabled \
     --model_path "$2" --seed "$3" --exp_name "quickstart_$1_seed$3"
 }
@@ -66,7 +66,7 @@ for seed in $(seq "$seeds"); do
   before+=("${runs}_untrained_seed$seed")
   after+=("${runs}_pretrained_seed$seed")
   stage "SVM, untrained encoder, seed $seed" judge untrained none "$seed"
-  stage "pre-training, seed $seed" torchrun --nproc_per_node="$processes" \
+  stage "pre-training, seed $seed" torchrun --standalone --nproc_per_node="$processes" \
     train_crosspoint.py "${common[@]}" "${encoder[@]}" \
     --image_encoder resnet18 --image_size 64 --batch_size "$batch" --epochs 6 \
     --svm_every 0 --num_workers 1 --seed "$seed" --exp_name "quickstart_seed$seed"

@@ -68,7 +68,7 @@ def shown(figure: Figure, alt: str, caption: str = "") -> Element:
 
 
 def what_was_run(
-    runs: Sequence[Run], judged: Sequence[Run], root: str
+    runs: Sequence[Run], judged: Sequence[Run], root: str, judged_on: str
 ) -> list[Element]:
     """Commands, data, commit and machine; all arguments of the first run."""
     first, everything = runs[0], [*runs, *judged]
@@ -78,6 +78,7 @@ def what_was_run(
     epochs = {f"{n} of {r.args.epochs}": None for n, r in zip(done, runs, strict=True)}
     versions = ("python", "torch", "torchvision", "numpy")
     note = ", synthetic: the figures say nothing of the real data sets"
+    data = root if root == judged_on else f"{root}, judged on {judged_on}"
     code = []
     for run in runs:
         words = [element("span", word, class_="whole") for word in command(run.args)]
@@ -86,7 +87,7 @@ def what_was_run(
     rows = [
         ("command", element("div", *code)),
         ("epochs done", ", ".join(epochs)),
-        ("data", f"{root}{note if is_synthetic(root) else ''}"),
+        ("data", f"{data}{note if is_synthetic(root) else ''}"),
         ("processes", str(first.config["world_size"])),
         ("commit", element("code", ", ".join(commits))),
         ("versions", ", ".join(f"{n} {environment[n]}" for n in versions)),
@@ -247,7 +248,9 @@ def write_report(
     before = [read_judged(folder, None) for folder in untrained]
     after = [read_judged(*pair) for pair in zip(pretrained, runs, strict=True)]
     first, judged = runs[0].args, {UNTRAINED: before[0], TRAINED: after[0]}
-    root, seed = data_root or first.data_root, judged[TRAINED].args.seed
+    own, other = judged[TRAINED].args, judged[UNTRAINED].args
+    root, seed = data_root or own.data_root, own.seed
+    trained_on = data_root or first.data_root
     both = [{r["dataset"]: None for r in run.records} for run in judged.values()]
     names = [name for name in both[0] if name in both[1]]
     if not names:
@@ -255,10 +258,16 @@ def write_report(
             f"{untrained[0]} and {pretrained[0]} have judged no data set in common: "
             "run eval_svm.py with the same --dataset for both"
         )
+    for name in ("num_points", "variant", *([] if data_root else ["data_root"])):
+        if getattr(own, name) != getattr(other, name):
+            raise cli.UsageError(
+                f"{untrained[0]} and {pretrained[0]} differ in --{name}: run "
+                "eval_svm.py on the same clouds for both"
+            )
     found = [describe(name, root, judged) for name in names]
     ran = ", ".join(run.folder.name for run in runs)
     sections = {
-        "What was run": what_was_run(runs, [*before, *after], root),
+        "What was run": what_was_run(runs, [*before, *after], trained_on, root),
         "Linear SVM on frozen features": [
             results(before, after, root),
             element("p", TEXTS["svm"]),
@@ -280,7 +289,7 @@ def write_report(
         ],
         "Training shapes": [
             element("p", TEXTS["shapes"]),
-            shown(shapes_figure(first, root), TEXTS["shapes_alt"]),
+            shown(shapes_figure(first, trained_on), TEXTS["shapes_alt"]),
         ],
     }
     title = f"What has {ran} learnt without labels?"
@@ -327,7 +336,7 @@ def main() -> None:
             help=f"folder of eval_svm.py on {what}, one for each run",
         )
     parser.add_argument(
-        "--data_root", help="folder of the data sets (default: the run's)"
+        "--data_root", help="folder of the data sets (default: the runs')"
     )
     parser.add_argument(
         "--out",

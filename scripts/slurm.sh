@@ -39,6 +39,9 @@ if [ ! -f "$script" ]; then
   echo "error: no $script in $PWD: submit from the repository's folder" >&2
   exit 2
 fi
+for word in "$@"; do # a judgement writes no checkpoint to go on from
+  [ "$word" != --eval ] || resume=()
+done
 for word in "$@"; do
   if [ "$word" = --overwrite ] && [ ${#resume[@]} -gt 0 ]; then
     echo "error: --overwrite would delete the run when the job is requeued: delete its" >&2
@@ -57,6 +60,8 @@ case $gpus in '' | *[!0-9]*)
   exit 2
   ;;
 esac
+# Where there are GPUs that are not wanted.
+[ "${NGPU:-}" != 0 ] || export CUDA_VISIBLE_DEVICES=
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 # Two jobs may meet on a node: each has a port of its own.
 endpoint=${nodes[0]}:$((20000 + SLURM_JOB_ID % 10000))

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Lint, types and all tests, two at a time. `--fast` leaves out those marked slow; any
-# other argument goes to pytest:   scripts/test.sh [--fast] [PYTEST ARGUMENTS]
+# Lint, types and all tests, two at a time (-n 0: one, which --pdb and -s need). `--fast`
+# leaves out those marked slow; other arguments go to pytest:
+#   scripts/test.sh [--fast] [PYTEST ARGUMENTS]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-case ${1:-} in -h | --help) sed -n '2,3s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
+case ${1:-} in -h | --help) sed -n '2,4s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 . scripts/environment.sh requirements-dev.txt
 select=()
 if [ "${1:-}" = --fast ]; then

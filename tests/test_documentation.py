@@ -10,10 +10,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from torch.distributed.run import get_args_parser as torchrun_parser
 
 import eval_fewshot
+from models import point_encoder
 from tests.conftest import write_modelnet
 from utils import distributed
 
@@ -214,6 +217,26 @@ def test_the_readme_s_commands_run_one_after_the_other(
         distributed.stop()
         done.append(words)
     assert {SCRIPTS[words[0]] for words in done} == set(SMALLER)
+
+
+def test_the_readme_s_python_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.M | re.S
+    )
+    clouds = np.random.default_rng(0).normal(size=(3, 32, 3)).astype(np.float32)
+    np.save("clouds.npy", clouds)
+    path = Path("checkpoints/crosspoint_cls/models/best_model.pth")
+    path.parent.mkdir(parents=True)
+    encoder = point_encoder("dgcnn", 15, 1024)
+    torch.save(encoder.state_dict(), path)
+    found: dict = {}
+    exec(code, found)
+    with torch.no_grad():
+        expected = encoder.eval().features(torch.from_numpy(clouds).transpose(1, 2))
+    np.testing.assert_allclose(found["features"], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -188,6 +188,23 @@ def test_resuming_inside_an_epoch_gives_the_uninterrupted_run(
         assert all(torch.equal(v, theirs[n]) for n, v in weights(whole, name).items())
 
 
+def test_what_the_probe_has_chosen_is_not_replaced_without_it(
+    tmp_path: Path, synthetic_root: Path
+) -> None:
+    words = ("--epochs", "1", "--svm_every", "1")
+    run = pretrain(tmp_path, synthetic_root, *words)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("ShapeNet", "ShapeNetRendering"):
+        (bare / name).symlink_to(synthetic_root / name)
+    with pytest.raises(cli.UsageError, match="modelnet40_ply_hdf5_2048 is missing, wh"):
+        pretrain(tmp_path, bare, *words, "--resume")
+    assert len(metrics(run)[1]) == 1
+    # A run that never had a probe needs none.
+    pretrain(tmp_path / "other", bare, *words)
+    pretrain(tmp_path / "other", bare, *words, "--resume")
+
+
 def test_a_filled_run_folder_is_kept(
     tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -252,3 +252,18 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     with pytest.raises(DivergenceError, match=r"the loss is not finite at step .*--lr"):
         segment(tmp_path, part_root, *SCRATCH, "--lr", "1e30", "--epochs", "5")
     assert not list((tmp_path / "checkpoints" / "run" / "models").iterdir())
+
+
+def test_a_test_loss_that_is_not_finite_stops_the_run(
+    tmp_path: Path, part_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = train_partseg.evaluate
+
+    def broken(*args: Any) -> tuple:
+        values, *others = evaluate(*args)
+        return values | {"test_loss": math.nan}, *others
+
+    monkeypatch.setattr(train_partseg, "evaluate", broken)
+    with pytest.raises(DivergenceError, match="the test loss is not finite"):
+        segment(tmp_path, part_root, *SCRATCH)
+    assert not list((tmp_path / "checkpoints" / "run" / "models").iterdir())

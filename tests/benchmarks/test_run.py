@@ -162,6 +162,13 @@ def test_rates_are_those_of_the_precision() -> None:
         assert min(found.product, found.double, found.copied) > 0
 
 
+def test_gpus_of_several_processes_add_up() -> None:
+    assert RATES.of(2) == Rates(200.0, 100.0, 20.0)
+    assert Work(1.0, 2.0) + Work(3.0, 4.0) == Work(4.0, 6.0)
+    with pytest.raises(AssertionError):
+        Work(1.0) + Work(1.0, double=True)
+
+
 def test_the_usual_graph_is_the_graph() -> None:
     x = torch.randn(2, 5, 40, dtype=torch.float64)
     torch.testing.assert_close(cases.usual_knn(x, 6), knn(x, 6))

@@ -85,6 +85,8 @@ def test_flags_are_passed_on_last(name: str, start) -> None:
 def test_the_most_gpus_that_divide_the_batch(gpus, words, processes, start) -> None:
     done, calls = start("pt-cls.sh", *words, NGPU=gpus)
     assert calls["torchrun"][0][1] == f"--nproc_per_node={processes}"
+    hidden = "env CUDA_VISIBLE_DEVICES= torchrun --standalone" in done.stderr
+    assert hidden == (gpus == "0")
     told = f"{processes} of {gpus} GPUs" in done.stderr
     assert told == (gpus not in ("0", str(processes)))
 

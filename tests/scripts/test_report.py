@@ -221,6 +221,17 @@ def test_runs_that_do_not_belong_together_are_refused(copied: Runs) -> None:
     with pytest.raises(UsageError, match=r"judged elsewhere.*trained/models/best_m"):
         copied.write(out)
     change(copied.pretrained, model_path=f"{copied.trained}/models/best_model.pth")
+    points = json.loads((copied.pretrained / "config.json").read_text())["arguments"]
+    change(copied.pretrained, num_points=points["num_points"] - 1)
+    with pytest.raises(UsageError, match=r"pretrained differ in --num_points: run ev"):
+        copied.write(out)
+    change(copied.pretrained, num_points=points["num_points"])
+    change(copied.untrained, data_root="elsewhere")
+    with pytest.raises(UsageError, match=r"pretrained differ in --data_root: run eval"):
+        write_report(
+            *([str(copied.trained)], [str(copied.untrained)]),
+            *([str(copied.pretrained)], None, out),
+        )
     kept = (copied.pretrained / "metrics.jsonl").read_text().splitlines()
     (copied.pretrained / "metrics.jsonl").write_text(kept[1] + "\n")
     results = (copied.untrained / "metrics.jsonl").read_text().splitlines()

@@ -126,8 +126,10 @@ def test_torchrun_and_the_script_know_what_they_are_given(submit, logs: Path) ->
     ],
 )
 def test_processes_of_a_node(variables, processes, submit, logs: Path) -> None:
-    submit("train_partseg.py", **variables)
+    submit("train_partseg.py", CUDA_VISIBLE_DEVICES="0,1", **variables)
     assert f"--nproc_per_node={processes}" in lines(logs / "torchrun.0")
+    visible = "" if variables.get("NGPU") == "0" else "0,1"
+    assert f"CUDA_VISIBLE_DEVICES={visible}" in lines(logs / "environment")
 
 
 def test_what_slurm_does_not_hand_on(submit, logs: Path) -> None:
@@ -163,6 +165,9 @@ def test_an_evaluation_has_nothing_to_resume(submit, logs: Path) -> None:
     submit("eval_svm.py", "--model_path", "none", "--overwrite")
     end = ["--model_path", "none", "--overwrite"]
     assert lines(logs / "torchrun.0")[-4:] == ["eval_svm.py", *end]
+    submit("finetune_cls.py", "--model_path", "w", "--overwrite", "--eval")
+    end = ["--model_path", "w", "--overwrite", "--eval"]
+    assert lines(logs / "torchrun.0")[-5:] == ["finetune_cls.py", *end]
 
 
 @pytest.mark.parametrize(

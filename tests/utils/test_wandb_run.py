@@ -139,7 +139,8 @@ def test_a_wandb_that_blocks_is_not_waited_for(
     ended = time.monotonic()
     ever.set()
     limit.cancel()
-    assert logged - began < 30 and ended - logged < 30  # not until the limit
+    assert logged - began < 30  # not until the limit
+    assert 0.4 <= ended - logged < 30
     assert said == ["W&B: it does not end; remedy"]
 
 

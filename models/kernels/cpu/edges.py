@@ -34,9 +34,9 @@ def _edge_extremes(
         for k in range(1, count):
             j, old, new = idx[i, k], (k - 1) % 2, k % 2
             for c in range(channels):
-                u, m, w = a[j, c] * sign[c], best[old, c], who[old, c]
+                u, m, before = a[j, c] * sign[c], best[old, c], who[old, c]
                 best[new, c] = u if u > m else m
-                who[new, c] = j if u > m else w
+                who[new, c] = j if u > m else before
             if stats:
                 for c in range(channels):
                     v = a[j, c]

@@ -39,9 +39,10 @@ def _reduce_edges(edges, count, sign, shift, weight, stats, y, arg, sums, start,
         for k in range(1, count):
             slot, old, new = np.int32(k), (k - 1) % 2, k % 2
             for c in range(channels):
-                u, m, w = edges[row + k, c] * sign[c], best[old, c], who[old, c]
+                u, m = edges[row + k, c] * sign[c], best[old, c]
+                before = who[old, c]
                 best[new, c] = u if u > m else m
-                who[new, c] = slot if u > m else w
+                who[new, c] = slot if u > m else before
         for c in range(channels):
             y[i, c] = best[last, c] * sign[c] if sign[c] != 0 else edges[row, c]
             arg[i, c] = who[last, c]
