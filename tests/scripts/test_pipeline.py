@@ -80,7 +80,9 @@ def test_the_queue_holds_every_task_after_those_it_needs(start) -> None:
         after = [options[i + 1] for i, word in enumerate(options) if word == "--after"]
         assert after == ([numbers[name] for name in needed] or ["99"])
         command = shlex.split(line)
-        assert command[3] == script
+        # NGPU=0 is the CPU, also where there are GPUs.
+        assert command[:3] == ["env", "CUDA_VISIBLE_DEVICES=", "torchrun"]
+        assert command[5] == script
         assert value(command, "--exp_name") == f"nightly_{run}"
         assert command[-4:] == list(flags)
         if needed:
