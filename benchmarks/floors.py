@@ -66,11 +66,11 @@ def distinct_edges(points: Tensor, k: int) -> list[int]:
     network, untrained, have to see: one for all copies of a point, at either end."""
     torch.manual_seed(0)
     model = DGCNNPartSeg(k=k).train()
-    clouds = _CountedClouds(points, k)
-    aligned = clouds.transform(model.transform_net(clouds))
-    local = clouds.edge_conv(aligned, model.conv1, model.conv2)
-    clouds.edge_conv(local, model.conv3, model.conv4)
-    return clouds.edges
+    counted = _CountedClouds(points, k)
+    aligned = counted.transform(model.transform_net(counted))
+    local = counted.edge_conv(aligned, model.conv1, model.conv2)
+    counted.edge_conv(local, model.conv3, model.conv4)
+    return counted.edges
 
 
 def encoder_work(

@@ -55,7 +55,8 @@ stage "synthetic data" python -m datasets.synthetic \
   --out data/synthetic --shapes 480 --seed 0
 
 judge() { # judge NAME WEIGHTS SEED: the linear SVM on both evaluation sets
-  torchrun --standalone --nproc_per_node="$processes" eval_svm.py "${common[@]}" "${encoder[@]}" \
+  torchrun --standalone --nproc_per_node="$processes" \
+    eval_svm.py "${common[@]}" "${encoder[@]}" \
     --dataset modelnet40 scanobjectnn --C 0.01 0.1 1 10 100 --wandb disabled \
     --model_path "$2" --seed "$3" --exp_name "quickstart_$1_seed$3"
 }

@@ -249,7 +249,7 @@ def test_a_server_that_fails_in_the_middle_neither_slows_nor_keeps_a_run(
     finally:
         process.kill()
     assert process.returncode == 0, text
-    # A single answer that is waited for would take the 2 s of FINISH at least.
+    # A call that waited for a server that hangs would hang with it.
     assert float(text.split("longest ")[1].split()[0]) < 2
     assert "wandb: " not in text  # nothing of its own
     (line,) = wandb_lines(text)
