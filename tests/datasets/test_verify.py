@@ -279,7 +279,7 @@ def test_packed_shapes(run, root):
     (folder / POINTS).write_bytes(content)
     status, text = run(root, "--quick")
     assert status == 1 and "has a non-finite coordinate" in text
-    with pytest.raises(DataError, match=rf"{POINTS}, .* has a non-finite coordinate"):
+    with pytest.raises(DataError, match=rf"{POINTS}: .* has a non-finite coordinate"):
         ShapeNetRender(root)[1]
     (folder / POINTS).unlink()
     status, text = run(root)
