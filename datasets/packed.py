@@ -95,10 +95,10 @@ class PackedShapes:
 
     def _mapped(self) -> tuple[np.ndarray, np.ndarray]:
         if self._maps is None:
-            self._maps = (
-                np.memmap(self.folder / POINTS, np.float32, "r").reshape(-1, 3),
-                np.memmap(self.folder / PICTURES, np.uint8, "r"),
-            )
+            # As plain arrays: a slice of a memmap takes ten times as long.
+            points = np.asarray(np.memmap(self.folder / POINTS, np.float32, "r"))
+            pictures = np.asarray(np.memmap(self.folder / PICTURES, np.uint8, "r"))
+            self._maps = points.reshape(-1, 3), pictures
         return self._maps
 
     def cloud(self, index: int) -> np.ndarray:
@@ -108,7 +108,7 @@ class PackedShapes:
             DataError: if a coordinate is not finite, or all points are equal.
         """
         start, end = self._first_point[index : index + 2]
-        points = np.asarray(self._mapped()[0][start:end])
+        points = self._mapped()[0][start:end]
         finite = np.isfinite(points).all()
         if not finite or points_all_equal(points):
             problem = "equal points only" if finite else "a non-finite coordinate"
@@ -126,8 +126,8 @@ class PackedShapes:
         content = self._mapped()[1][start:end]
         if self.manifest["pictures"] == "decoded":
             width, height = self._size[number]
-            return Image.fromarray(np.asarray(content).reshape(height, width, 3))
-        where = f"{self.folder / PICTURES}, picture {view} of {self.shapes[index]}"
+            return Image.fromarray(content.reshape(height, width, 3))
+        where = f"{self.folder}/{PICTURES}, picture {view} of {self.shapes[index]}"
         return decode_picture(content.tobytes(), where)
 
 

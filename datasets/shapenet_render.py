@@ -172,12 +172,13 @@ class ShapeNetRender(Dataset):
             key: (epoch, index), or an index for epoch 0.
         """
         epoch, index = split_key(key)
-        path = self.cloud_path(index)
         if self.packed is None:
-            points = read_ply(path, ARCHIVE)
+            where: str | Path = self.cloud_path(index)
+            points = read_ply(where, ARCHIVE)
         else:
+            where = f"{self.packed.folder}, {self.shapes[index]}"
             points = self.packed.cloud(index)
-        points = points[: check_num_points(path, len(points), self.num_points)]
+        points = points[: check_num_points(where, len(points), self.num_points)]
         views = [
             as_channels(
                 self.point_transform(
