@@ -98,7 +98,14 @@ def run_tasks(task: Callable, arguments: Iterable[tuple]) -> None:
         return
     if _workers is None or _workers._max_workers != threads:
         _workers = _start_pool(threads)
-    for done in [_workers.submit(task, *one) for one in arguments]:
+    waiting = iter(arguments)
+
+    def work() -> None:
+        for one in waiting:  # shared: each takes the next that nobody has taken
+            task(*one)
+
+    # One future a thread: one a task would cost as much as the smaller tasks.
+    for done in [_workers.submit(work) for _ in range(threads)]:
         done.result()
 
 
