@@ -11,7 +11,8 @@ one edge a point and channel. The statistics over all edges need sums of a_j + b
 of its square, accumulated around a shift. Backwards the extreme takes the gradient;
 mean and variance give every edge alpha (a_j + b_i) + beta, which adds up to the number
 of edges that end at a point and one sum over them. Nothing of the size of all edges is
-stored. Of equal edges, and where the weight is 0, the nearest neighbour takes it.
+stored. Of equal edges, and where the weight is 0, the nearest neighbour takes it. In
+eval mode without gradients BatchNorm's scale goes into a and b: a maximum is left.
 
 **Two layers on edges** (part segmentation). The second layer's edges are computed a few
 thousand at a time, reduced to their extremes and sums, and computed again backwards.
@@ -91,10 +92,13 @@ class FusedClouds:
             with torch.no_grad():
                 idx = self._kernels.knn(x.detach().contiguous(), self.rows, self.k)
             graph = Graph(idx, self.rows)
-            weight, batchnorm = _parts(layers[0])  # (C', 2C), of [x_j - x_i, x_i]
-            there, centre = weight.split(x.shape[1], dim=1)
-            a = self._kernels.linear(x, there)
-            b = self._kernels.linear(x, centre - there)
+            weight, batchnorm = _parts(layers[0])
+            trained = batchnorm.training or torch.is_grad_enabled()
+            if len(layers) == 1 and not trained:
+                scale, offset = _kept_affine(batchnorm)
+                a, b = self._ends(x, weight * scale[:, None])
+                return self._kernels.edge_maximum(a, b, graph, offset, SLOPE)
+            a, b = self._ends(x, weight)
             own = (a, b, batchnorm.weight, batchnorm.bias)
             if len(layers) == 1:
                 return _EdgeConv.apply(*own, batchnorm, graph, self._kernels)
@@ -102,6 +106,11 @@ class FusedClouds:
             own2 = (weight2, batchnorm2.weight, batchnorm2.bias)
             pair = (batchnorm, batchnorm2)
             return _TwoLayerEdgeConv.apply(*own, *own2, pair, graph, self._kernels)
+
+    def _ends(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """a and b (R, C') of x (R, C) and the weight (C', 2C) of [x_j - x_i, x_i]."""
+        there, centre = weight.split(x.shape[1], dim=1)
+        return self._kernels.linear(x, there), self._kernels.linear(x, centre - there)
 
     def join(self, *features: Tensor) -> Tensor:
         """Features beside each other."""
@@ -156,6 +165,12 @@ def _affine(
     offset = bias.double() - mean.double() * scale
     kind = weight.dtype
     return scale.to(kind), offset.to(kind), mean.to(kind), inverse.to(kind)
+
+
+def _kept_affine(batchnorm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """Scale and offset of eval mode."""
+    mean, var = distributed.kept_statistics(batchnorm)
+    return _affine(batchnorm, batchnorm.weight, batchnorm.bias, mean, var)[:2]
 
 
 def _through_statistics(

@@ -30,7 +30,7 @@ def generator(purpose: int, *key: int) -> np.random.Generator:
     # Two 32-bit words a number and the count in front: SeedSequence alone would give
     # (1,) and (1, 0), or 2**32 and (0, 1), the same stream.
     words = [word for number in key for word in (number & 0xFFFFFFFF, number >> 32)]
-    # As an array: a tuple of them would be converted one by one, in five times the time.
+    # As an array: the words of a tuple are converted one by one, which takes longer.
     entropy = np.array((purpose, len(key), *words), np.uint32)
     sequence = np.random.SeedSequence(entropy)
     return np.random.Generator(np.random.Philox(sequence))

@@ -64,6 +64,19 @@ def test_edge_conv_is_the_loop_with_gradients_and_statistics(
     reference.check_running_statistics(module, weights)
 
 
+@pytest.mark.parametrize("k", [1, 2, 4, 5, 6])
+def test_edge_conv_without_gradients_is_the_loop(k, kernels):
+    """BatchNorm in the weights, neighbours three at a time and those that are left."""
+    module = layers(6, 70).eval()
+    given = with_copies(random_clouds(3, 131, seed=3, channels=6))
+    clouds = FusedClouds(given[:, :3], k, distinct=False)
+    rows = given.transpose(1, 2).reshape(-1, 6)
+    with torch.no_grad():
+        found = clouds.of_points(clouds.edge_conv(rows, *module))
+    expected = reference.edge_conv(given, k, weights_of(module), ["0"], training=False)
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-9, atol=1e-11)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_pooling_is_the_plain_one(training, kernels):
     layer = randomise(point_layer(6, 70)).train(training)

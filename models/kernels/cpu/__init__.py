@@ -8,6 +8,7 @@ change a bit of them; products of matrices are a library's.
 from models.kernels.cpu.edges import (
     add_statistics,
     edge_extremes,
+    edge_maximum,
     edge_slopes,
     to_extremes,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "add_statistics",
     "column_sums",
     "edge_extremes",
+    "edge_maximum",
     "edge_slopes",
     "knn",
     "linear",

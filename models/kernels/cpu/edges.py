@@ -96,6 +96,58 @@ def edge_extremes(
 
 
 @kernel
+def _edge_maximum(a, b, idx, offset, slope, out, start, end):
+    count, channels = idx.shape[1], a.shape[1]
+    best = np.empty((2, channels), a.dtype)
+    for i in range(start, end):
+        best[0] = a[idx[i, 0]]
+        now, k = 0, 1
+        # Three at a time: the extreme so far is read and written a third as often.
+        while k + 2 < count:
+            # Unsigned, as rows that might be negative are looked at twice.
+            p, q, r = np.uint32(idx[i, k]), np.uint32(idx[i, k + 1]), idx[i, k + 2]
+            for c in range(channels):
+                u, v = a[p, c], a[q, c]
+                w, m = a[r, c], best[now, c]
+                u = u if u > v else v
+                w = w if w > m else m
+                best[1 - now, c] = u if u > w else w
+            now, k = 1 - now, k + 3
+        while k < count:
+            j = idx[i, k]
+            for c in range(channels):
+                u, m = a[j, c], best[now, c]
+                best[1 - now, c] = u if u > m else m
+            now, k = 1 - now, k + 1
+        for c in range(channels):
+            z = best[now, c] + (b[i, c] + offset[c])
+            out[i, c] = z if z > 0 else z * slope
+
+
+@operation
+def edge_maximum(
+    a: np.ndarray, b: np.ndarray, graph: Graph, offset: np.ndarray, slope: float
+) -> np.ndarray:
+    """The maximum of LeakyReLU(a_j + b_i + offset) over the edges of every row i.
+
+    What is left where nothing is trained: BatchNorm's scale is in a and b already.
+
+    Args:
+        a, b, graph: as of :func:`edge_extremes`.
+        offset: (C,).
+        slope: of the LeakyReLU.
+
+    Returns:
+        (R, C)
+    """
+    out = np.empty_like(a)
+    arrays = (a, b, graph.idx, offset, a.dtype.type(slope), out)
+    tasks = row_tasks(graph.rows.first)
+    run_tasks(_edge_maximum, [(*arrays, start, end) for _, start, end in tasks])
+    return out
+
+
+@kernel
 def _edge_slopes(grad, y, scale, offset, mean, slope, out, sums, start, end):
     channels = y.shape[1]
     act, part = np.empty(channels, y.dtype), np.zeros((2, channels), y.dtype)

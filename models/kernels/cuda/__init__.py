@@ -11,6 +11,7 @@ from torch.nn.functional import linear
 from models.kernels.cuda.edges import (
     add_statistics,
     edge_extremes,
+    edge_maximum,
     edge_slopes,
     to_extremes,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "add_statistics",
     "column_sums",
     "edge_extremes",
+    "edge_maximum",
     "edge_slopes",
     "knn",
     "linear",

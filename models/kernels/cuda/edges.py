@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -99,6 +100,15 @@ def edge_extremes(
         **TILE,
     )
     return y, arg, total, partial.sum(dim=0)
+
+
+def edge_maximum(
+    a: Tensor, b: Tensor, graph: Graph, offset: Tensor, slope: float
+) -> Tensor:
+    """As :func:`models.kernels.cpu.edges.edge_maximum`."""
+    sign, shift = torch.ones_like(offset), torch.zeros_like(offset)
+    y, *_ = edge_extremes(a, b, graph, sign, shift, stats=False)
+    return F.leaky_relu_(y + offset, slope)
 
 
 @triton.jit
