@@ -78,6 +78,7 @@ def _start_pool(threads: int) -> ThreadPoolExecutor:
     pool = ThreadPoolExecutor(threads)
 
     def prepare() -> None:
+        torch.get_num_threads()  # else a later call takes that of the process again
         torch.set_num_threads(1)  # of this thread, and of those started later
         together.wait()
 
