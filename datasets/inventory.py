@@ -132,7 +132,7 @@ class Inventory:
         from datasets.shapenet_render import CLOUDS, PICTURES, list_shapes, rendering
 
         archive, folder = "shapenet", self.root / FOLDER
-        packed = (folder / MANIFEST).is_file()
+        packed, in_folder = (folder / MANIFEST).is_file(), {}
         if packed:
             clouds = self._line(archive, "clouds", 0, "ShapeNetPacked")
             pictures = self._line(archive, "pictures", 0, "ShapeNetPacked")
@@ -143,6 +143,7 @@ class Inventory:
             else:
                 clouds.found = len(whole.shapes)
                 pictures.found = int(whole.views.sum())
+                in_folder = dict(zip(whole.shapes, whole.views.tolist(), strict=True))
                 own = (clouds.title, folder, self.num_points, self.quick)
                 self.jobs.append(Job(checks.check_packed, own, clouds.found))
         if not any((self.root / name).is_dir() for name in (CLOUDS, PICTURES)):
@@ -154,6 +155,9 @@ class Inventory:
         except DataError as error:
             self._line(archive, "clouds", 0).problems.append(problem("", error))
             return
+        if in_folder:
+            now = {s: len(v) for s, v in zip(shapes, views, strict=True)}
+            self._compare_packed(folder, clouds, in_folder, now)
         self._line(archive, "categories", len({s.split("/")[0] for s in shapes}))
         clouds = self._line(archive, "clouds", len(shapes))
         pictures = self._line(archive, "pictures", sum(map(len, views)))
@@ -172,6 +176,23 @@ class Inventory:
             some = paths[start : start + SHAPES_AT_ONCE]
             words = (titles, archive, some, self.num_points)
             self.jobs.append(Job(checks.check_shapes, words, len(some)))
+
+    @staticmethod
+    def _compare_packed(
+        folder: Path, line: Line, packed: dict[str, int], now: dict[str, int]
+    ) -> None:
+        """Whether packed shapes and their numbers of pictures are those of the files."""
+        other = sorted(
+            shape
+            for shape in packed.keys() | now.keys()
+            if packed.get(shape) != now.get(shape)
+        )
+        if other:
+            reason = (
+                f"packed from other shapes or pictures than are there now: {other[0]}, "
+                f"{len(other)} in all; python -m datasets.packed --overwrite"
+            )
+            line.problems.append(Problem(line.title, str(folder), reason))
 
     def _add_modelnet(self) -> None:
         from datasets import modelnet

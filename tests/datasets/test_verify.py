@@ -286,6 +286,18 @@ def test_packed_shapes(run, root):
     assert status == 1 and f"{root / PACKED / POINTS}: file not found" in text
 
 
+def test_packed_shapes_that_are_not_those_of_the_files(run, root):
+    pack(root, progress=False)
+    assert run(root, "--dataset", "shapenet")[0] == 0
+    shapes = sorted((root / "ShapeNetRendering").glob("*/*"))
+    (shapes[3] / "rendering" / "00.png").unlink()
+    name = "/".join(shapes[3].parts[-2:])
+    status, text = run(root, "--dataset", "shapenet", "--any_size")
+    assert status == 1 and line(text, "ShapeNetPacked clouds")[-1] == "damaged"
+    assert f"{root / PACKED}: packed from other shapes or pictures" in text
+    assert f"{name}, 1 in all" in text and "datasets.packed --overwrite" in text
+
+
 def test_quick_reads_one_picture_a_shape(run, root, monkeypatch):
     from datasets import checks
 
