@@ -181,7 +181,7 @@ class Inventory:
     def _compare_packed(
         folder: Path, line: Line, packed: dict[str, int], now: dict[str, int]
     ) -> None:
-        """Whether packed shapes and their numbers of pictures are those of the files."""
+        """Whether packed shapes and their numbers of pictures are those of files."""
         other = sorted(
             shape
             for shape in packed.keys() | now.keys()
