@@ -9,6 +9,7 @@ import zlib
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from datasets.files import fail, read_bytes
 
@@ -47,8 +48,8 @@ def decode_picture(
     """
     try:
         _check_chunks(content)
-        # By name: what another format's bytes would start is not wanted here.
-        with Image.open(io.BytesIO(content), formats=("PNG",)) as opened:
+        # By its class: what another format's bytes would start is not wanted here.
+        with PngImageFile(io.BytesIO(content)) as opened:
             opened.load()
             image: Image.Image = opened
             if image.mode.startswith("I"):

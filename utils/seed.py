@@ -28,11 +28,10 @@ def generator(purpose: int, *key: int) -> np.random.Generator:
     if min(key, default=0) < 0:
         raise ValueError(f"seeds and indices are >= 0, got {key}")
     # Two 32-bit words a number and the count in front: SeedSequence alone would give
-    # (1,) and (1, 0), or 2**32 and (0, 1), the same stream.
-    words = [word for number in key for word in (number & 0xFFFFFFFF, number >> 32)]
-    # As an array: the words of a tuple are converted one by one, which takes longer.
-    entropy = np.array((purpose, len(key), *words), np.uint32)
-    sequence = np.random.SeedSequence(entropy)
+    # (1,) and (1, 0), or 2**32 and (0, 1), the same stream. An array of words, which it
+    # need not convert one by one.
+    words = np.array((purpose | len(key) << 32, *key), "<u8").view("<u4")
+    sequence = np.random.SeedSequence(words)
     return np.random.Generator(np.random.Philox(sequence))
 
 

@@ -209,6 +209,22 @@ def test_synthetic_classes_without_names_get_those_of_their_categories(
     assert report.class_names(["a", "b"], str(tmp_path)) == ["a", "b"]
 
 
+def test_data_of_training_and_of_judgement_are_both_named(
+    copied: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.symlink_to(copied.data)
+    change(copied.trained, data_root=str(elsewhere))
+    monkeypatch.setattr(report, "shown", lambda *args: report.element("p"))
+    seen = []
+    monkeypatch.setattr(report, "shapes_figure", lambda run, root: seen.append(root))
+    folders = ([str(copied.trained)], [str(copied.untrained)], [str(copied.pretrained)])
+    write_report(*folders, None, tmp_path / "page.html")
+    cells = Page((tmp_path / "page.html").read_bytes()).texts["td"]
+    assert any(c.startswith(f"{elsewhere}, judged on {copied.data}") for c in cells)
+    assert seen == [str(elsewhere)]
+
+
 def test_runs_that_do_not_belong_together_are_refused(copied: Runs) -> None:
     out = copied.trained / "report.html"
     swapped = Runs(
