@@ -95,7 +95,8 @@ class FusedClouds:
             weight, batchnorm = _parts(layers[0])
             trained = batchnorm.training or torch.is_grad_enabled()
             if len(layers) == 1 and not trained:
-                scale, offset = _kept_affine(batchnorm)
+                kept = distributed.kept_statistics(batchnorm)
+                scale, offset, *_ = _affine(batchnorm, *kept)
                 a, b = self._ends(x, weight * scale[:, None])
                 return self._kernels.edge_maximum(a, b, graph, offset, SLOPE)
             a, b = self._ends(x, weight)
@@ -157,20 +158,14 @@ def _statistics(
 
 
 def _affine(
-    batchnorm: _BatchNorm, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor
+    batchnorm: _BatchNorm, mean: Tensor, var: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """BatchNorm as y scale + offset; with the mean and 1 / deviation, in y's dtype."""
     inverse = (var.double() + batchnorm.eps).rsqrt()
-    scale = weight.double() * inverse
-    offset = bias.double() - mean.double() * scale
-    kind = weight.dtype
+    scale = batchnorm.weight.double() * inverse
+    offset = batchnorm.bias.double() - mean.double() * scale
+    kind = batchnorm.weight.dtype
     return scale.to(kind), offset.to(kind), mean.to(kind), inverse.to(kind)
-
-
-def _kept_affine(batchnorm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """Scale and offset of eval mode."""
-    mean, var = distributed.kept_statistics(batchnorm)
-    return _affine(batchnorm, batchnorm.weight, batchnorm.bias, mean, var)[:2]
 
 
 def _through_statistics(
@@ -220,7 +215,7 @@ class _EdgeConv(torch.autograd.Function):
         mean, var = distributed.kept_statistics(batchnorm)
         if ctx.mode.training:
             ctx.mode.count, mean, var = _statistics(batchnorm, sums, shift, graph.edges)
-        affine = _affine(batchnorm, weight, bias, mean, var)
+        affine = _affine(batchnorm, mean, var)
         ctx.save_for_backward(a, b, y, arg, total, *affine)
         return F.leaky_relu_(torch.addcmul(affine[1], y, affine[0]), SLOPE)
 
@@ -269,7 +264,7 @@ class _TwoLayerEdgeConv(torch.autograd.Function):
             ctx.first.count, mean, var = _statistics(
                 batchnorms[0], sums, shift, graph.edges
             )
-        affine1 = _affine(batchnorms[0], weight1, bias1, mean, var)
+        affine1 = _affine(batchnorms[0], mean, var)
         second = second.contiguous()
         # Near the mean of the second layer's edges: its value at the first one's mean.
         shift = F.leaky_relu(affine1[2] * affine1[0] + affine1[1], SLOPE) @ second.T
@@ -282,7 +277,7 @@ class _TwoLayerEdgeConv(torch.autograd.Function):
             ctx.second.count, mean, var = _statistics(
                 batchnorms[1], sums, shift, graph.edges
             )
-        affine2 = _affine(batchnorms[1], weight2, bias2, mean, var)
+        affine2 = _affine(batchnorms[1], mean, var)
         ctx.save_for_backward(a, b, total, second, y, arg, *affine1, *affine2)
         return F.leaky_relu_(torch.addcmul(affine2[1], y, affine2[0]), SLOPE)
 
@@ -325,7 +320,7 @@ class _Pool(torch.autograd.Function):
             sums = kernels.column_sums(y, shift, rows)
             points = (len(rows.first) - 1) * rows.points
             ctx.mode.count, mean, var = _statistics(batchnorm, sums, shift, points)
-        affine = _affine(batchnorm, weight, bias, mean, var)
+        affine = _affine(batchnorm, mean, var)
         arg, average = kernels.pool(y, affine[0], affine[1], weight.sign(), SLOPE, rows)
         extreme = y.gather(0, arg).to(weight.dtype)  # (B, C)
         ctx.save_for_backward(y, arg, extreme, *affine)
