@@ -81,7 +81,7 @@ def what_was_run(
     data = root if root == judged_on else f"{root}, judged on {judged_on}"
     code = []
     for run in runs:
-        words = [element("span", word, class_="whole") for word in command(run.args)]
+        words = [element("span", word, class_="whole") for word in command(run)]
         spaced = [part for word in words for part in (word, " ")]
         code.append(element("div", element("code", *spaced)))
     rows = [

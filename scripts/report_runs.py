@@ -76,12 +76,15 @@ def read_judged(folder: str | Path, trained: Run | None) -> Run:
     return run
 
 
-def command(args: Namespace) -> list[str]:
+def command(run: Run) -> list[str]:
     """train_crosspoint.py and every flag that is not at its default, with its value.
 
-    Without --overwrite and --resume, which are no part of what was trained.
+    Without --overwrite and --resume, which are no part of what was trained, and for one
+    node, however many there were.
     """
-    words = ["train_crosspoint.py"]
+    args, processes = run.args, run.config["world_size"]
+    many = f"torchrun --nproc_per_node={processes}"
+    words = [f"{many if processes > 1 else 'python'} train_crosspoint.py"]
     defaults = vars(train_crosspoint.get_args_parser().parse_args([]))
     defaults["lr"] = DEFAULT_LR[args.optimizer]
     for name, value in vars(args).items():

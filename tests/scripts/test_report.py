@@ -114,6 +114,7 @@ def test_numbers_and_origin_are_those_of_the_files(
     path = copied.trained / "config.json"
     config = json.loads(path.read_text())
     config["environment"] |= {"commit": "c0ffee", "machine": "an <abacus> & a slate"}
+    config["world_size"] = 3
     path.write_text(json.dumps(config))
     # The pictures are another test's.
     monkeypatch.setattr(report, "shown", lambda *args: report.element("p"))
@@ -134,6 +135,7 @@ def test_numbers_and_origin_are_those_of_the_files(
     assert "2 of 2" in cells
     assert any("say nothing of the real data" in cell for cell in cells)
     own = json.loads(path.read_text())["arguments"]
+    assert "torchrun --nproc_per_node=3 train_crosspoint.py" in found.texts["span"]
     flags = [text for text in found.texts["span"] if text.startswith("--")]
     parsed = train_crosspoint.get_args_parser().parse_args(" ".join(flags).split())
     for name in set(own) - {"overwrite", "resume", "lr"}:
