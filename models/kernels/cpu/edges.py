@@ -104,8 +104,7 @@ def _edge_maximum(a, b, idx, offset, slope, out, start, end):
         now, k = 0, 1
         # Three at a time: the extreme so far is read and written a third as often.
         while k + 2 < count:
-            # Unsigned, as rows that might be negative are looked at twice.
-            p, q, r = np.uint32(idx[i, k]), np.uint32(idx[i, k + 1]), idx[i, k + 2]
+            p, q, r = idx[i, k], idx[i, k + 1], idx[i, k + 2]
             for c in range(channels):
                 u, v = a[p, c], a[q, c]
                 w, m = a[r, c], best[now, c]
