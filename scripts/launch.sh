@@ -32,6 +32,17 @@ launch() {
     return
     ;;
   esac
+  case ${QUEUE:-} in
+    '') ;;
+    pueue)
+      if ! command -v pueue >/dev/null; then
+        echo "error: QUEUE=pueue: no pueue is installed (https://github.com/Nukesor/pueue);" >&2
+        echo "       leave QUEUE out to run at once" >&2
+        return 2
+      fi
+      ;;
+    *) echo "error: QUEUE=$QUEUE is not known; QUEUE=pueue, or leave it out to run" >&2; return 2 ;;
+  esac
   local gpus=${NGPU:-} processes word previous=''
   for word in "$@"; do
     [ "$previous" != --batch_size ] || batch=$word
@@ -69,15 +80,6 @@ launch() {
 
 enqueue() { # enqueue LABEL COMMAND...
   local after=() id
-  if [ "$QUEUE" != pueue ]; then
-    echo "error: QUEUE=$QUEUE is not known; QUEUE=pueue, or leave it out to run" >&2
-    return 2
-  fi
-  if ! command -v pueue >/dev/null; then
-    echo "error: QUEUE=pueue: no pueue is installed (https://github.com/Nukesor/pueue);" >&2
-    echo "       leave QUEUE out to run at once" >&2
-    return 2
-  fi
   for id in ${PUEUE_AFTER:-}; do after+=(--after "$id"); done
   # pueue hands one line to a shell: quote every word for it.
   pueue add --print-task-id --group "${PUEUE_GROUP:-default}" --label "${PUEUE_LABEL:-$1}" \
