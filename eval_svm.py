@@ -25,7 +25,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     """The command line of the SVM evaluation."""
     parser = cli.Parser(__doc__)
     flags.add_run_flags(
-        parser, exp_name="", naming="svm_<data sets>_<run or file of the weights>"
+        parser, exp_name="", naming="svm_<data sets>_<run and file of the weights>"
     )
     flags.add_frozen_encoder_flags(parser, num_points=1024, k=15, models=ENCODERS)
     group = parser.add_argument_group("evaluation")

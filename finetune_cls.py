@@ -32,7 +32,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         exp_name="",
         resumable=True,
         naming="finetune_<data set>; with --eval "
-        "eval_<data set>_<run or file of the weights>",
+        "eval_<data set>_<run and file of the weights>",
     )
     flags.add_model_flags(parser, num_points=1024, k=20, models=("dgcnn",))
     flags.add_training_flags(parser, batch_size=600, epochs=300, weight_decay=1e-6)

@@ -33,7 +33,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         parser,
         exp_name="",
         resumable=True,
-        naming="partseg; with --eval eval_shapenetpart_<run or file of the weights>",
+        naming="partseg; with --eval eval_shapenetpart_<run and file of the weights>",
     )
     flags.add_model_flags(parser, num_points=2048, k=40, models=("dgcnn_seg",))
     training = flags.add_training_flags(

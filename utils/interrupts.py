@@ -37,7 +37,7 @@ def _note(number: int, _: FrameType | None) -> None:
     _received = number
     if os.environ.get("LOCAL_RANK", "0") == "0":
         # Not print: the signal may have come in the middle of one.
-        os.write(2, b"\nfinishing the step; a checkpoint is written before the end\n")
+        os.write(2, b"\nfinishing the step; a checkpoint follows if all ranks can\n")
 
 
 @contextmanager
