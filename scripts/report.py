@@ -22,7 +22,6 @@ from matplotlib.figure import Figure
 from datasets import labelled_clouds
 from datasets.files import DataError
 from datasets.modelnet import LabelledClouds
-from datasets.synthetic.shapes import CATEGORIES
 from models import point_encoder
 from scripts.pipeline_table import SETS
 from scripts.quickstart_table import accuracies, spread
@@ -54,12 +53,6 @@ def is_synthetic(root: str | Path) -> bool:
 def set_name(dataset: str, root: str) -> str:
     """A data set's name on the page."""
     return SETS[dataset] + ("-like" if is_synthetic(root) else "")
-
-
-def class_names(names: list[str], root: str) -> list[str]:
-    """Names to show: a synthetic set whose file has numbers alone has categories."""
-    numbered = names == [str(i) for i in range(len(CATEGORIES))]
-    return list(CATEGORIES) if numbered and is_synthetic(root) else names
 
 
 def shown(figure: Figure, alt: str, caption: str = "") -> Element:
@@ -123,7 +116,6 @@ class Described:
     """A labelled data set and the features of both encoders."""
 
     label: str
-    names: list[str]
     train: LabelledClouds
     test: LabelledClouds
     features: dict[tuple[str, str], np.ndarray]  # by encoder and split
@@ -155,9 +147,8 @@ def describe(dataset: str, root: str, judged: dict[str, Run]) -> Described:
             features[name, split] = extract_features(
                 encoder, part.points, own.test_batch_size, device, f"{dataset} {split}"
             )
-    names = class_names(clouds["test"].class_names, root)
     label = set_name(dataset, root)
-    return Described(label, names, clouds["train"], clouds["test"], features)
+    return Described(label, clouds["train"], clouds["test"], features)
 
 
 def maps(found: Described, seed: int) -> Element:
@@ -170,7 +161,7 @@ def maps(found: Described, seed: int) -> Element:
     title = f"{found.label}: {len(rows)} test clouds"
     labels = found.test.labels[rows]
     return shown(
-        figures.map_figure(places, labels, found.names, title),
+        figures.map_figure(places, labels, found.test.class_names, title),
         f"Two t-SNE maps of {len(rows)} test clouds of {found.label}, coloured by "
         "class: by features of the untrained encoder, and of the pre-trained one.",
     )
@@ -184,7 +175,6 @@ def confusion(run: Run, dataset: str, root: str) -> Element:
     title = f"{label}, pre-trained encoder: accuracy {accuracy:.1%}"
     wrong = matrix - np.diag(np.diag(matrix))
     alt = f"Confusion matrix of {title}, {matrix.sum()} test clouds."
-    names = class_names(names, root)
     if wrong.any():
         row, column = np.unravel_index(wrong.argmax(), wrong.shape)
         alt += (
@@ -213,7 +203,7 @@ def neighbours(found: Described, seed: int) -> Element:
     figure = cloud_figures.neighbour_figure(
         *(found.test.points[queries], found.test.labels[queries]),
         *(found.train.points[rows], found.train.labels[rows], cosine),
-        found.names,
+        found.test.class_names,
         f"{found.label}: test clouds and their nearest training clouds",
     )
     of_class = ", ".join(f"{share:.1%} {name}" for name, share in shares.items())

@@ -159,6 +159,10 @@ def _halves(split: str, count: int) -> list[tuple[str, slice]]:
     return [("train0", slice(0, middle)), ("train1", slice(middle, count))]
 
 
+def _write_names(folder: Path) -> None:
+    (folder / "shape_names.txt").write_text("".join(f"{c}\n" for c in CATEGORIES))
+
+
 def write_modelnet(folder: Path, split: str, rows: list) -> None:
     """Files of one split from its rows, the list of their names, and the classes'."""
     label = np.array([[row[0]] for row in rows], np.uint8)
@@ -170,7 +174,7 @@ def write_modelnet(folder: Path, split: str, rows: list) -> None:
         # The official lists name their files from the folder above the data set's.
         listed += f"data/{MODELNET}/{path.name}\n"
     (folder / f"{split}_files.txt").write_text(listed)
-    (folder / "shape_names.txt").write_text("".join(f"{c}\n" for c in CATEGORIES))
+    _write_names(folder)
 
 
 def write_scans(folder: Path, split: str, rows: list) -> None:
@@ -184,6 +188,7 @@ def write_scans(folder: Path, split: str, rows: list) -> None:
             "mask": np.stack([row[1][variant][1] for row in rows]),
         }
         _write_h5(folder / "h5_files" / sub / f"{stem}_objectdataset{end}.h5", arrays)
+        _write_names(folder / "h5_files" / sub)  # other classes than the published
 
 
 def write_parts(folder: Path, split: str, rows: list) -> None:

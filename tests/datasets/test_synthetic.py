@@ -104,6 +104,7 @@ def test_scanobjectnn_files(root, variant, split):
     assert arrays["data"].dtype == np.float32 and np.isfinite(arrays["data"]).all()
     assert arrays["label"].tolist() == [row % 16 for row in range(SHAPES)]
     assert arrays["mask"].shape == (SHAPES, 2048)
+    assert (path.parent / "shape_names.txt").read_text().split() == list(CATEGORIES)
     background = (arrays["mask"] == -1).mean(axis=1)
     if variant == "obj_only":
         assert (background == 0).all()

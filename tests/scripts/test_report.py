@@ -201,16 +201,6 @@ def test_the_confusion_is_that_of_the_file(runs: Runs, tmp_path: Path) -> None:
             report_runs.read_confusion(tmp_path / "c.csv")
 
 
-def test_synthetic_classes_without_names_get_those_of_their_categories(
-    tmp_path: Path,
-) -> None:
-    numbers = [str(i) for i in range(16)]
-    assert report.class_names(numbers, str(tmp_path)) == numbers
-    (tmp_path / "manifest.json").write_text("{}")
-    assert report.class_names(numbers, str(tmp_path))[0] == "airplane"
-    assert report.class_names(["a", "b"], str(tmp_path)) == ["a", "b"]
-
-
 def test_data_of_training_and_of_judgement_are_both_named(
     copied: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
