@@ -28,6 +28,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from datasets.checks import Problem
+from datasets.expected import MANIFEST
 from datasets.files import GENERATE, download
 from datasets.inventory import TITLES, Inventory, Job, Line
 
@@ -156,7 +157,8 @@ def verify(
         print("\nhow to get what is absent, damaged or missing:")
         for name in asked:
             print(f"  {TITLES[name]}: {download(name)}")
-        print(f"  synthetic data: {GENERATE}")
+        again = " --overwrite" if (Path(data_root) / MANIFEST).is_file() else ""
+        print(f"  synthetic data: {GENERATE}{again}")
     good = not wrong and not missing
     print("\neverything is in order" if good else "\nnot everything is in order")
     return good

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from utils import distributed
+from utils import distributed, interrupts
 from utils.cli import UNTRAINED
 from utils.distributed import unwrap
 
@@ -106,6 +106,8 @@ def save_atomically(value: Any, path: str | Path, previous: str = "") -> None:
         os.replace(temporary, path)
         _flush_names(path.parent)
     except (OSError, RuntimeError) as error:  # torch.save has its own for a full disk
+        if interrupts.at_once():
+            raise KeyboardInterrupt from error
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, OSError):
             cause = cause.__cause__ or cause.__context__

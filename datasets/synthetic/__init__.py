@@ -256,7 +256,8 @@ def main(argv: list[str] | None = None) -> None:
                 overwrite=args.overwrite,
             )
             state = "written to" if made else "already in"
-            print(f"{args.shapes} shapes of seed {args.seed} {state} {args.out}")
+            note = "" if made else ", not checked; --overwrite writes them anew"
+            print(f"{args.shapes} shapes of seed {args.seed} {state} {args.out}{note}")
     except (OSError, ValueError) as error:
         parser.error(str(error))
     except BrokenProcessPool:

@@ -203,7 +203,8 @@ def broken_write_all(root, *_):
 def test_same_data_is_left_alone(root, monkeypatch, capsys):
     monkeypatch.setattr(synthetic, "_write_all", broken_write_all)
     run("--out", root, "--shapes", SHAPES, "--seed", SEED)
-    assert capsys.readouterr().out.count("\n") == 1
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and "--overwrite writes them anew" in said
 
 
 def test_other_data_needs_overwrite(tmp_path, monkeypatch, capsys):

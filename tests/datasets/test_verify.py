@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from datasets import verify
-from datasets.files import DataError
+from datasets.files import GENERATE, DataError
 from datasets.modelnet import ModelNet40
 from datasets.packed import FOLDER as PACKED
 from datasets.packed import POINTS, pack
@@ -201,6 +201,7 @@ def test_absent_data_sets(run, root, tmp_path):
     (tmp_path / "empty").mkdir()
     status, text = run(tmp_path / "empty")
     assert status == 1 and text.count("absent") >= 6
+    assert f"synthetic data: {GENERATE}\n" in text
     assert run(tmp_path / "nowhere")[0] == 1
 
 
@@ -220,6 +221,7 @@ def test_a_generated_file_with_another_content(run, root):
     change(path, "data", 1, np.random.default_rng(0).normal(size=(2048, 3)))
     status, text = run(root)
     assert status == 1 and f"{path}: another SHA-256" in text
+    assert f"synthetic data: {GENERATE} --overwrite\n" in text  # else it stays
     assert run(root, "--quick")[0] == 0
     path.write_bytes(path.read_bytes() + b"\0")
     assert run(root, "--quick")[0] == 1

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import re
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +16,7 @@ from torch import nn
 
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
-from utils import checkpoint
+from utils import checkpoint, interrupts
 from utils.checkpoint import CheckpointError, Progress
 
 
@@ -169,6 +172,27 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) ->
     checkpoint.save_atomically({"a": torch.ones(2)}, path)
     with pytest.raises((AttributeError, pickle.PicklingError)):
         checkpoint.save_atomically({"a": lambda: None}, path)
+    assert torch.equal(torch.load(path, weights_only=True)["a"], torch.ones(2))
+    assert [p.name for p in tmp_path.iterdir()] == ["w.pth"]
+
+
+def test_ctrl_c_once_more_is_no_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch.save makes a RuntimeError of it, if it comes inside its writing."""
+
+    class Interrupted(io.FileIO):
+        def write(self, data: Any) -> int:
+            if len(data) > 1000:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().write(data)
+
+    path = tmp_path / "w.pth"
+    checkpoint.save_atomically({"a": torch.ones(2)}, path)
+    monkeypatch.setattr(checkpoint, "open", Interrupted, raising=False)
+    with pytest.raises(KeyboardInterrupt), interrupts.listening():
+        os.kill(os.getpid(), signal.SIGTERM)
+        checkpoint.save_atomically({"a": torch.zeros(2000)}, path)
     assert torch.equal(torch.load(path, weights_only=True)["a"], torch.ones(2))
     assert [p.name for p in tmp_path.iterdir()] == ["w.pth"]
 
