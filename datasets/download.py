@@ -45,8 +45,8 @@ from datasets.sources import (
 )
 
 DRIVE_ADVICE = """\
-    Google Drive refuses a file that many have fetched, for up to 24 hours. Run the same
-    command later; or open {url}
+    Without a network, run the same command when there is one. Google Drive refuses a
+    file that many have fetched, for up to 24 hours: run it later; or open {url}
     in a browser where you are signed in, save the file as {path},
     and run the same command again."""
 

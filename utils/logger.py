@@ -97,11 +97,11 @@ class RunLogger:
         if not self.main:
             return
         self.environment = describe_environment()
-        config: dict[str, Any] = {
-            "arguments": arguments,
+        others: dict[str, Any] = {
             "environment": self.environment,
             "world_size": distributed.world_size(),
         }
+        config = {"arguments": arguments, **others}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         metrics = folder / "metrics.jsonl"
         if resumed_at is not None and metrics.is_file():
@@ -109,8 +109,9 @@ class RunLogger:
         mode = "w" if resumed_at is None else "a"
         self._log = open(folder / "run.log", mode, encoding="utf-8")
         self._metrics = open(metrics, mode, encoding="utf-8")
+        flat = {**arguments, **others}  # W&B's tables have a column for each
         self.wandb = wandb_run.start(
-            folder, arguments, config, resumed_at is not None, self.info
+            folder, arguments, flat, resumed_at is not None, self.info
         )
 
     def info(self, text: str) -> None:
