@@ -190,7 +190,8 @@ class Inventory:
         if other:
             reason = (
                 f"packed from other shapes or pictures than are there now: {other[0]}, "
-                f"{len(other)} in all; python -m datasets.packed --overwrite"
+                f"{len(other)} in all; "
+                f"python -m datasets.packed --data_root {folder.parent} --overwrite"
             )
             line.problems.append(Problem(line.title, str(folder), reason))
 

@@ -41,7 +41,7 @@ RETIRED = {
     "--num_ft_points": "use --num_points",
     "--num_pt_points": "use --num_points",
     "--num_classes": "it is read from the data set; leave the flag out",
-    "--wb_key": "keys are never arguments: set WANDB_API_KEY or run 'wandb login'",
+    "--wb_key": "no key here: set WANDB_API_KEY, or 'wandb login --host URL' once",
     "--no_cuda": "set CUDA_VISIBLE_DEVICES='' to run on the CPU",
     "--world_size": "start the processes with torchrun --nproc_per_node=N",
     "--backend": "NCCL on GPUs and gloo on the CPU are chosen from what is there",

@@ -187,6 +187,9 @@ def _dress(axes: Axes, panel: Panel) -> None:
     done = {"step": "training steps", "epoch": "epochs done"}[panel.unit]
     axes.set_xlabel(axes.get_xlabel() or done, color="0.35")
     axes.set_ylabel(panel.label, color="0.35")
+    if panel.percent:  # no room for what cannot be, but for a marker's half
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, -1), min(high, 101))
     axes.tick_params(labelsize=9, colors="0.35")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     axes.grid(color="0.92")

@@ -305,7 +305,8 @@ def test_packed_shapes_that_are_not_those_of_the_files(run, root):
     status, text = run(root, "--dataset", "shapenet", "--any_size")
     assert status == 1 and line(text, "ShapeNetPacked clouds")[-1] == "damaged"
     assert f"{root / PACKED}: packed from other shapes or pictures" in text
-    assert f"{name}, 1 in all" in text and "datasets.packed --overwrite" in text
+    assert f"{name}, 1 in all" in text
+    assert f"datasets.packed --data_root {root} --overwrite" in text
 
 
 def test_quick_reads_one_picture_a_shape(run, root, monkeypatch):
