@@ -303,7 +303,8 @@ TEXTS = {
     "below counts over the whole test split.",
     "shapes": "What pre-training sees of a shape in its first epoch: two augmented "
     "clouds, whose scale and place do not show because each is fitted to its cell, and "
-    "one rendered view with its colours changed, flipped or not.",
+    "one rendered view with its colours changed, flipped or not; beside it that view "
+    "unchanged, and others.",
     "shapes_alt": "Some training shapes, a row each: the stored cloud, two augmented "
     "clouds, the augmented picture, and rendered views.",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from datasets.png import read_picture
@@ -14,7 +15,8 @@ from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
 from utils.cloud_figures import training_figure
 from utils.feature_space import spread_rows
 
-SHAPES, RENDERINGS = 5, 4  # that are shown, and views of each
+SHAPES = 5  # that are shown
+RENDERINGS = 3  # of each, beside the view that is its picture
 _NAMES = dict(zip(SYNSETS, CATEGORIES, strict=True))
 
 
@@ -33,17 +35,25 @@ def shapes_figure(args: Namespace, data_root: str) -> Figure:
         data_root, image_size=args.image_size, seed=args.seed, **options
     )
     plain = ShapeNetRender(
-        data_root, point_transform=lambda points, _: points, **options
+        data_root,
+        seed=args.seed,  # which chooses the same view
+        point_transform=lambda points, _: points,
+        image_transform=lambda image, *_: torch.from_numpy(np.array(image)),
+        **options,
     )
     synsets = [shape.split("/")[0] for shape in trained.shapes]
     rows = spread_rows(np.unique(synsets, return_inverse=True)[1], SHAPES, args.seed)
     items = [trained[int(row)] for row in rows]
+    stored = [plain[int(row)] for row in rows]
     return training_figure(
         [_NAMES.get(synsets[row], synsets[row]) for row in rows],
-        [plain[int(row)][0].numpy().T for row in rows],
+        [item[0].numpy().T for item in stored],
         [(item[0].numpy().T, item[1].numpy().T) for item in items],
         [as_seen(item[2].numpy()) for item in items],
-        [renderings(trained, int(row)) for row in rows],
+        [
+            [item[2].numpy(), *renderings(trained, int(row))]
+            for item, row in zip(stored, rows, strict=True)
+        ],
     )
 
 

@@ -131,7 +131,8 @@ def training_figure(
         stored: (N, 3) each, y up.
         views: two augmented clouds (N, 3) of each shape.
         pictures: (H, W, 3) in [0, 1] each, as the picture encoder gets them.
-        renderings: (H, W, 3 or 4) uint8, the same number of each shape.
+        renderings: (H, W, 3 or 4) uint8, the same number of each shape; the picture's
+            own view first.
     """
     shapes, columns = len(names), 4 + len(renderings[0])
     pitch, gap = 1.14, 0.16
@@ -146,7 +147,14 @@ def training_figure(
     for left, head in zip(lefts, heads, strict=False):
         axes.text(left + 0.5, 0.18, head, **middle, fontsize=9, color="0.35")
     across = (lefts[4] + lefts[-1] + 1) / 2
-    axes.text(across, 0.18, "rendered views", **middle, fontsize=9, color="0.35")
+    axes.text(
+        across,
+        0.18,
+        "the picture as rendered, other views",
+        **middle,
+        fontsize=9,
+        color="0.35",
+    )
     for row, name in enumerate(names):
         top = 0.3 + row * pitch
         clouds = (stored[row], *views[row])

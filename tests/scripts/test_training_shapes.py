@@ -16,6 +16,7 @@ from datasets.shapenet_render import ShapeNetRender
 from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
 from scripts import training_shapes
 from scripts.training_shapes import RENDERINGS, SHAPES, as_seen, renderings
+from utils.seed import PICTURE, generator
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,7 @@ def test_the_first_epoch_is_drawn(root: Path, monkeypatch: pytest.MonkeyPatch) -
 
     def figure(names, stored, views, pictures, shown) -> None:
         drawn.update(names=names, stored=stored, views=views, pictures=pictures)
+        drawn.update(shown=shown)
 
     monkeypatch.setattr(training_shapes, "training_figure", figure)
     args = Namespace(num_points=64, image_size=32, seed=3, packed=False)
@@ -59,8 +61,9 @@ def test_the_first_epoch_is_drawn(root: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not any(name.isdigit() for name in drawn["names"])
     data = ShapeNetRender(root, 64, 32, seed=3, packed=False)
     items = [data[i] for i in range(len(data))]
-    for views, picture, stored in zip(
-        drawn["views"], drawn["pictures"], drawn["stored"], strict=True
+    for views, picture, stored, shown in zip(
+        *(drawn["views"], drawn["pictures"], drawn["stored"], drawn["shown"]),
+        strict=True,
     ):
         (index,) = (
             i
@@ -69,6 +72,10 @@ def test_the_first_epoch_is_drawn(root: Path, monkeypatch: pytest.MonkeyPatch) -
         )
         assert np.array_equal(views[1].T, items[index][1].numpy())
         assert np.array_equal(picture, as_seen(items[index][2].numpy()))
+        view = generator(PICTURE, 3, 0, index).integers(len(data.picture_paths(index)))
+        own = Image.open(data.picture_paths(index)[view]).convert("RGB")
+        assert np.array_equal(shown[0], np.asarray(own))
+        assert len(shown) == 1 + RENDERINGS
         assert stored.shape == (64, 3)
         assert np.isfinite(stored).all()
         # Not augmented: all points are there.

@@ -76,7 +76,8 @@ def test_training_shapes_are_drawn_in_their_places() -> None:
     canvas = drawn(figure)
     texts = [t.get_text() for t in axes.texts]
     assert texts[:5] == [
-        *("stored cloud", "first view", "second view", "picture", "rendered views")
+        *("stored cloud", "first view", "second view", "picture"),
+        "as rendered, and other views",
     ]
     whole = "30 of 30 points"
     assert texts[5:] == ["ant", whole, whole, "bee", "10 of 30 points", whole]
