@@ -147,14 +147,8 @@ def training_figure(
     for left, head in zip(lefts, heads, strict=False):
         axes.text(left + 0.5, 0.18, head, **middle, fontsize=9, color="0.35")
     across = (lefts[4] + lefts[-1] + 1) / 2
-    axes.text(
-        across,
-        0.18,
-        "the picture as rendered, other views",
-        **middle,
-        fontsize=9,
-        color="0.35",
-    )
+    head = "as rendered, and other views"
+    axes.text(across, 0.18, head, **middle, fontsize=9, color="0.35")
     for row, name in enumerate(names):
         top = 0.3 + row * pitch
         clouds = (stored[row], *views[row])
