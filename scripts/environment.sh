@@ -2,13 +2,12 @@
 # Sourced by the other scripts: puts a Python with the project's packages on PATH.
 # usage: . scripts/environment.sh REQUIREMENTS_FILE      (from the repository root)
 #
-# An active virtual or conda environment is used as it is. Without one, or with .venv
-# itself, .venv is made from REQUIREMENTS_FILE with ${PYTHON:-python3}, and added to when
-# that file changes.
+# An active virtual or conda environment is used as it is. Without one, .venv is made
+# from REQUIREMENTS_FILE with ${PYTHON:-python3}, and made again when that file changes.
 
-_wanted=$1 _active=${VIRTUAL_ENV:-${CONDA_PREFIX:-}}
-if [ -n "$_active" ] && [ "$_active" != "$PWD/.venv" ]; then
-  echo "environment: $_active (active)"
+_wanted=$1
+if [ -n "${VIRTUAL_ENV:-}" ] || [ -n "${CONDA_PREFIX:-}" ]; then
+  echo "environment: ${VIRTUAL_ENV:-$CONDA_PREFIX} (active)"
 else
   if ! "${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
     echo "error: Python 3.10 or newer is needed; name one: PYTHON=python3.12 $0" >&2
@@ -52,4 +51,4 @@ PYTHON
   echo "       pip install -r $_wanted, or deactivate it and .venv is made" >&2
   exit 1
 fi
-unset _wanted _active _stamp _full _missing
+unset _wanted _stamp _full _missing
