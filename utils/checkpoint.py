@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from utils import distributed, interrupts
+from utils import distributed
 from utils.cli import UNTRAINED
 from utils.distributed import unwrap
 
@@ -106,11 +106,11 @@ def save_atomically(value: Any, path: str | Path, previous: str = "") -> None:
         os.replace(temporary, path)
         _flush_names(path.parent)
     except (OSError, RuntimeError) as error:  # torch.save has its own for a full disk
-        if interrupts.at_once():
-            raise KeyboardInterrupt from error
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, OSError):
+        while cause is not None and not isinstance(cause, OSError | KeyboardInterrupt):
             cause = cause.__cause__ or cause.__context__
+        if isinstance(cause, KeyboardInterrupt):  # while torch.save was writing
+            raise cause from None
         kept = "the one before it is whole" if path.is_file() else "there is none yet"
         raise CheckpointError(
             f"{path} could not be written ({cause or error}); {kept}. Look at the "

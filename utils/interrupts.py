@@ -15,7 +15,6 @@ from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _received = 0
-_at_once = False
 
 
 class Interrupted(Exception):
@@ -32,9 +31,8 @@ class Interrupted(Exception):
 
 
 def _note(number: int, _: FrameType | None) -> None:
-    global _received, _at_once
+    global _received
     if _received and number == signal.SIGINT:
-        _at_once = True
         raise KeyboardInterrupt
     _received = number
     if os.environ.get("LOCAL_RANK", "0") == "0":
@@ -45,8 +43,8 @@ def _note(number: int, _: FrameType | None) -> None:
 @contextmanager
 def listening() -> Iterator[None]:
     """Inside, signals are noted; in a thread other than the main one nothing is."""
-    global _received, _at_once
-    _received, _at_once = 0, False
+    global _received
+    _received = 0
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -62,11 +60,6 @@ def listening() -> Iterator[None]:
 def received() -> int:
     """The number of the signal that came while :func:`listening`, or 0."""
     return _received
-
-
-def at_once() -> bool:
-    """Whether Ctrl-C came once more: libraries may make another error of it."""
-    return _at_once
 
 
 def check(place: str) -> None:

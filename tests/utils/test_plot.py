@@ -98,6 +98,17 @@ def test_fine_tuning_has_both_splits(tmp_path: Path, kind: str, title: str) -> N
         assert drawn_as[0] != drawn_as[1]
 
 
+@pytest.mark.parametrize("shares", [(0.0, 0.6), (1.0, 1.0)])
+def test_an_axis_has_no_room_for_what_cannot_be(
+    tmp_path: Path, shares: tuple[float, float]
+) -> None:
+    epochs = [epoch(n, svm_accuracy=share) for n, share in enumerate(shares)]
+    folder = write(tmp_path / "a", step(0, 1.0), *epochs)
+    *_, axes = panels(plot.curves_figure(plot.read_runs([folder]))).values()
+    low, high = axes.get_ylim()
+    assert -1 <= low <= 100 * min(shares) and 100 * max(shares) <= high <= 101
+
+
 def test_a_run_in_progress_and_a_resumed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
