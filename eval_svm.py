@@ -18,7 +18,7 @@ from pathlib import Path
 
 from datasets import CLASSIFICATION, SCANOBJECTNN_VARIANTS
 from models import ENCODERS
-from utils import cli, flags
+from utils.run import cli, flags
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -60,12 +60,13 @@ from datasets.files import DataError
 from datasets.modelnet import LabelledClouds
 from models import point_encoder
 from models.edgeconv import chosen_form
-from utils import checkpoint, distributed
-from utils.features import extract_features
-from utils.logger import RunLogger
-from utils.run_folder import open_run_folder
-from utils.seed import seed_torch
-from utils.svm import judge_features
+from utils.judging.features import extract_features
+from utils.judging.svm import judge_features
+from utils.parallel import distributed
+from utils.parallel.seed import seed_torch
+from utils.run import checkpoint
+from utils.run.logger import RunLogger
+from utils.run.run_folder import open_run_folder
 
 Splits = tuple[LabelledClouds, ...]  # this rank's shares
 

@@ -21,7 +21,7 @@ import math
 from typing import cast
 
 from datasets import CLASSIFICATION, SCANOBJECTNN_VARIANTS
-from utils import cli, flags
+from utils.run import cli, flags
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -70,14 +70,17 @@ from datasets.sampler import GlobalBatchSampler, labelled_share
 from models.dgcnn import DGCNN
 from models.dropout import set_dropout_step
 from models.edgeconv import chosen_form
-from utils import checkpoint, distributed, media
-from utils.checkpoint import LoadReport
-from utils.interrupts import listening
-from utils.logger import RunLogger, progress, run_rows
-from utils.metrics import confusion_matrix, mean_class_accuracy
-from utils.run_folder import open_run_folder
-from utils.seed import seed_torch
-from utils.training import (
+from utils.drawing import media
+from utils.judging.metrics import confusion_matrix, mean_class_accuracy
+from utils.parallel import distributed
+from utils.parallel.batchnorm import synchronise_batchnorm
+from utils.parallel.seed import seed_torch
+from utils.run import checkpoint
+from utils.run.checkpoint import LoadReport
+from utils.run.interrupts import listening
+from utils.run.logger import RunLogger, progress, run_rows
+from utils.run.run_folder import open_run_folder
+from utils.run.training import (
     BEST,
     DEFAULT_LR,
     DivergenceError,
@@ -119,6 +122,7 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
             judge(model, test, precision, report, args, logger)
         return
     loader = data_loader(train, sampler, args, process.device)
+    synchronise_batchnorm(model, process.device)
     parallel = distributed.data_parallel(model, process.device)
     trained = [p for p in parallel.parameters() if p.requires_grad]
     optimizer = build_optimizer(trained, args)

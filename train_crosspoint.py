@@ -17,7 +17,7 @@ import argparse
 from pathlib import Path
 
 from models import BACKBONES, ENCODERS
-from utils import cli, flags
+from utils.run import cli, flags
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -101,14 +101,17 @@ from models.crosspoint import CrossPoint
 from models.edgeconv import chosen_form
 from models.image import ImageEncoder
 from models.losses import NTXentLoss, crosspoint_loss
-from utils import checkpoint, distributed, media
-from utils.checkpoint import LoadReport
-from utils.features import extract_features
-from utils.interrupts import Interrupted, listening
-from utils.logger import RunLogger, run_rows
-from utils.seed import seed_torch
-from utils.svm import fit_linear_svm
-from utils.training import (
+from utils.drawing import media
+from utils.judging.features import extract_features
+from utils.judging.svm import fit_linear_svm
+from utils.parallel import distributed
+from utils.parallel.batchnorm import synchronise_batchnorm
+from utils.parallel.seed import seed_torch
+from utils.run import checkpoint
+from utils.run.checkpoint import LoadReport
+from utils.run.interrupts import Interrupted, listening
+from utils.run.logger import RunLogger, run_rows
+from utils.run.training import (
     BEST,
     DEFAULT_LR,
     DivergenceError,
@@ -152,7 +155,8 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
     # Convolutions of pictures are faster where the channels of a pixel lie together;
     # pictures and gradients follow the weights.
     model.image_encoder.to(memory_format=torch.channels_last)
-    parallel = distributed.data_parallel(model.to(precision.dtype), process.device)
+    synchronise_batchnorm(model.to(precision.dtype), process.device)
+    parallel = distributed.data_parallel(model, process.device)
     optimizer = build_optimizer(parallel.parameters(), args)
     parts = {"model": model, "optimizer": optimizer, "precision": precision}
     inputs = (args.model_path, args.img_model_path)

@@ -21,7 +21,7 @@ import math
 from collections.abc import Sized
 from typing import cast
 
-from utils import cli, flags
+from utils.run import cli, flags
 
 SHOWN = 3  # shapes of a category that --save_predictions writes
 
@@ -81,15 +81,17 @@ from models.dropout import set_dropout_step
 from models.edgeconv import chosen_form
 from models.losses import smoothed_cross_entropy
 from models.partseg import NUM_CATEGORIES, DGCNNPartSeg
-from utils import checkpoint, distributed
-from utils.checkpoint import LoadReport
-from utils.interrupts import listening
-from utils.logger import RunLogger, progress, run_rows
-from utils.metrics import part_figures, shape_iou
-from utils.part_pictures import check_empty, save_part_examples
-from utils.run_folder import open_run_folder
-from utils.seed import seed_torch
-from utils.training import (
+from utils.drawing.part_pictures import check_empty, save_part_examples
+from utils.judging.metrics import part_figures, shape_iou
+from utils.parallel import distributed
+from utils.parallel.batchnorm import synchronise_batchnorm
+from utils.parallel.seed import seed_torch
+from utils.run import checkpoint
+from utils.run.checkpoint import LoadReport
+from utils.run.interrupts import listening
+from utils.run.logger import RunLogger, progress, run_rows
+from utils.run.run_folder import open_run_folder
+from utils.run.training import (
     BEST,
     DEFAULT_LR,
     DivergenceError,
@@ -131,6 +133,7 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
         with RunLogger(folder, vars(args)) as logger:
             judge(model, start, test, precision, args, logger)
         return
+    synchronise_batchnorm(model, process.device)
     parallel = distributed.data_parallel(model, process.device)
     optimizer = build_optimizer(parallel.parameters(), args)
     parts = {"model": model, "optimizer": optimizer, "precision": precision}

@@ -1,5 +1,5 @@
 """What was measured, and the programs that measure it, set up as the scripts are."""
 
-from utils.cli import wait_asleep
+from utils.run.cli import wait_asleep
 
 wait_asleep()

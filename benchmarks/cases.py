@@ -35,11 +35,11 @@ from datasets.shapenet_render import ShapeNetRender
 from datasets.synthetic import generate
 from models.dgcnn import DGCNN
 from models.edgeconv import chosen_form
-from models.kernels import Rows, operations
+from models.fused.rows import Rows, operations
 from models.knn import knn
 from models.partseg import DGCNNPartSeg
-from utils.fewshot import PUBLISHED_SETTINGS, draw_episode, evaluate_episodes
-from utils.svm import fit_linear_svm
+from utils.judging.fewshot import PUBLISHED_SETTINGS, draw_episode, evaluate_episodes
+from utils.judging.svm import fit_linear_svm
 
 NETWORKS: dict[str, type[DGCNN | DGCNNPartSeg]] = {
     "dgcnn": DGCNN,

@@ -19,8 +19,8 @@ from models.edgeconv import PlainClouds
 from models.image import ImageEncoder
 from models.knn import knn
 from models.partseg import DGCNNPartSeg
-from utils.fewshot import PUBLISHED_SETTINGS
-from utils.seed import POINTS, generator
+from utils.judging.fewshot import PUBLISHED_SETTINGS
+from utils.parallel.seed import POINTS, generator
 
 
 def clouds(batch: int, points: int, augmented: bool = False) -> Tensor:

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from utils.memory import keep_freed_memory
-from utils.training import Precision
+from utils.parallel.memory import keep_freed_memory
+from utils.run.training import Precision
 
 FORMS = ("reference", "ours")
 BOTH_KEEP = "; the reference keeps freed memory too"

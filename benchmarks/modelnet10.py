@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 
-from utils.run_folder import CHECKPOINTS, read_metrics
+from utils.run.run_folder import CHECKPOINTS, read_metrics
 
 POINTS = "--num_points 256"
 # Flags that differ from the published protocol are those written here.

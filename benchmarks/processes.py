@@ -15,7 +15,7 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 from benchmarks.measure import Case, Measured, Setting, take_turns
-from utils import distributed
+from utils.parallel import distributed
 
 
 class Killed(Exception):

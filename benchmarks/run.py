@@ -43,8 +43,8 @@ from benchmarks.measure import (
 )
 from benchmarks.processes import Killed, measure_apart
 from benchmarks.steps import option_cases, pretraining, step_cases
-from utils.flags import positive_int
-from utils.logger import describe_environment
+from utils.run.flags import positive_int
+from utils.run.logger import describe_environment
 
 
 def cases(device: str) -> list[Case]:

@@ -19,8 +19,9 @@ from models.crosspoint import CrossPoint
 from models.dgcnn import DGCNN
 from models.image import ImageEncoder
 from models.losses import NTXentLoss, crosspoint_loss
-from utils import distributed
-from utils.training import build_optimizer
+from utils.parallel import distributed
+from utils.parallel.batchnorm import synchronise_batchnorm
+from utils.run.training import build_optimizer
 
 PLAIN_OPTIMISERS = {
     "adam": lambda p: torch.optim.Adam(p, 1e-3, weight_decay=1e-6),
@@ -115,6 +116,7 @@ def scaling(
     own = slice(distributed.rank() * share, (distributed.rank() + 1) * share)
     alone, together = crosspoint(backbone, k, True), crosspoint(backbone, k, True)
     one = crosspoint_step(alone.to(setting.device), inputs, setting, True, gather=False)
+    synchronise_batchnorm(together, setting.device)
     parallel = distributed.data_parallel(together, setting.device)
     return {
         "reference": one if distributed.rank() == 0 else lambda: None,
@@ -171,10 +173,10 @@ def pictures_step(
 def wrap(
     model: nn.Module, device: torch.device, options: tuple[str, ...]
 ) -> DistributedDataParallel:
-    """As :func:`utils.distributed.data_parallel`, with options."""
+    """As :func:`utils.parallel.distributed.data_parallel`, with options."""
     join_alone(device)
     if distributed.world_size() > 1:
-        model = distributed.synchronise_batchnorm(model, device)
+        model = synchronise_batchnorm(model, device)
     known = inspect.signature(DistributedDataParallel).parameters
     newer = "forward_sync_buffers"
     names = ("gradient_as_bucket_view", "static_graph")

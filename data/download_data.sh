@@ -14,4 +14,4 @@ python=python3
 if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x .venv/bin/python ]; then
   python=.venv/bin/python # as the other scripts leave it
 fi
-exec "$python" -m datasets.download "$@"
+exec "$python" -m datasets.prepare.download "$@"

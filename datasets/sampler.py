@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
-from utils.seed import ORDER, SPLIT, generator
+from utils.parallel.seed import ORDER, SPLIT, generator
 
 Key = tuple[int, int]
 

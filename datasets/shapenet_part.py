@@ -14,7 +14,7 @@ from datasets.files import fail
 from datasets.hdf5 import Field
 from datasets.modelnet import as_channels, find_files, read_shard
 from datasets.sampler import Key, split_key
-from utils.seed import POINTS, generator
+from utils.parallel.seed import POINTS, generator
 
 FOLDER = "shapenet_part_seg_hdf5_data"
 ARCHIVE = "shapenetpart"

@@ -24,7 +24,7 @@ from datasets.transforms import (
     jitter_pictures,
     picture_bytes,
 )
-from utils.seed import PICTURE, POINTS, generator
+from utils.parallel.seed import PICTURE, POINTS, generator
 
 CLOUDS = "ShapeNet"
 PICTURES = "ShapeNetRendering"

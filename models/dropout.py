@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from utils import distributed
+from utils.parallel import distributed
 
 
 class GlobalBatchDropout(nn.Dropout):

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from models.kernels import obstacle
+from models.fused.rows import obstacle
 from models.knn import knn
 
 if TYPE_CHECKING:
-    from models.fused import FusedClouds
+    from models.fused.clouds import FusedClouds
 
 SLOPE = 0.2  # of every LeakyReLU
 
@@ -139,6 +139,6 @@ def open_clouds(
     """
     if chosen_form(form, points.device)[0] == "plain":
         return PlainClouds(points, k)
-    from models.fused import FusedClouds
+    from models.fused.clouds import FusedClouds
 
     return FusedClouds(points, k, distinct)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils import distributed
+from utils.parallel import distributed
 
 
 class NTXentLoss(nn.Module):

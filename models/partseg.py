@@ -13,7 +13,7 @@ from models.edgeconv import SLOPE, edge_layer, open_clouds
 
 if TYPE_CHECKING:
     from models.edgeconv import PlainClouds
-    from models.fused import FusedClouds
+    from models.fused.clouds import FusedClouds
 
 NUM_CATEGORIES = 16
 

@@ -9,9 +9,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils import cli
-from utils.fewshot import PUBLISHED_SETTINGS
-from utils.run_folder import CHECKPOINTS, read_metrics
+from utils.judging.fewshot import PUBLISHED_SETTINGS
+from utils.run import cli
+from utils.run.run_folder import CHECKPOINTS, read_metrics
 
 SETS = {"modelnet40": "ModelNet40", "scanobjectnn": "ScanObjectNN"}
 # Published by CrossPoint (CVPR 2022), in %. Classification fine-tuning is not in it.

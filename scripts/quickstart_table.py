@@ -9,8 +9,8 @@ import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
-from utils import cli
-from utils.run_folder import CHECKPOINTS, read_metrics
+from utils.run import cli
+from utils.run.run_folder import CHECKPOINTS, read_metrics
 
 NAMES = {"modelnet40": "ModelNet40-like", "scanobjectnn": "ScanObjectNN-like"}
 

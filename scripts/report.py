@@ -34,12 +34,14 @@ from scripts.report_runs import (
     read_run,
 )
 from scripts.training_shapes import shapes_figure
-from utils import checkpoint, cli, cloud_figures, distributed, feature_space, figures
-from utils.features import extract_features
-from utils.html_page import element, page, picture, table
-from utils.plot import curves_figure, png_bytes, read_runs
-from utils.run_folder import replace_file
-from utils.seed import seed_torch
+from utils.drawing import cloud_figures, feature_space, figures
+from utils.drawing.html_page import element, page, picture, table
+from utils.drawing.plot import curves_figure, png_bytes, read_runs
+from utils.judging.features import extract_features
+from utils.parallel import distributed
+from utils.parallel.seed import seed_torch
+from utils.run import checkpoint, cli
+from utils.run.run_folder import replace_file
 
 MAP_CLOUDS, QUERIES, NEIGHBOURS = 1000, 4, 5
 UNTRAINED, TRAINED = "untrained", "pre-trained"

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 import train_crosspoint
-from utils import cli
-from utils.plot import Records
-from utils.run_folder import read_metrics
-from utils.training import DEFAULT_LR
+from utils.drawing.plot import Records
+from utils.run import cli
+from utils.run.run_folder import read_metrics
+from utils.run.training import DEFAULT_LR
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from datasets.png import read_picture
 from datasets.shapenet_render import ARCHIVE, ShapeNetRender
 from datasets.synthetic.shapes import CATEGORIES, SYNSETS
 from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
-from utils.cloud_figures import training_figure
-from utils.feature_space import spread_rows
+from utils.drawing.cloud_figures import training_figure
+from utils.drawing.feature_space import spread_rows
 
 SHAPES = 5  # that are shown
 RENDERINGS = 3  # of each, beside the view that is its picture

@@ -151,7 +151,7 @@ def _serve(
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     import torch
 
-    from utils import distributed
+    from utils.parallel import distributed
 
     torch.set_num_threads(1)
     distributed.start(timeout_s)

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from utils import checkpoint, distributed
-from utils.run_folder import read_metrics
+from utils.parallel import distributed
+from utils.run import checkpoint
+from utils.run.run_folder import read_metrics
 
 SPEED = {"samples_per_second", "data_wait", "gpu_memory_mib"}  # of no two runs alike
 

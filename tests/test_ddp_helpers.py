@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from tests.ddp_helpers import RankFailure
-from utils import distributed
+from utils.parallel import distributed
 
 
 def rank_plus(x):

@@ -18,7 +18,7 @@ from torch.distributed.run import get_args_parser as torchrun_parser
 import eval_fewshot
 from models import point_encoder
 from tests.conftest import write_modelnet
-from utils import distributed
+from utils.parallel import distributed
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "data/README.md", "benchmarks/README.md")

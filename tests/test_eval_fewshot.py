@@ -12,11 +12,11 @@ from datasets import labelled_clouds
 from models.dgcnn import DGCNN
 from tests.models.test_state_dicts import DGCNN_PRETRAINING
 from tests.runs import run_body
-from utils import cli
-from utils.checkpoint import published_weights, save_weights
-from utils.features import extract_features
-from utils.fewshot import evaluate_episodes
-from utils.run_folder import read_metrics
+from utils.judging.features import extract_features
+from utils.judging.fewshot import evaluate_episodes
+from utils.run import cli
+from utils.run.checkpoint import published_weights, save_weights
+from utils.run.run_folder import read_metrics
 
 TINY = "--num_points 64 --k 5 --emb_dims 16 --wandb disabled --n_runs 4".split()
 # For the fixture `even_root`.

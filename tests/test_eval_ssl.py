@@ -16,10 +16,10 @@ from nbclient.exceptions import CellExecutionError
 from datasets import labelled_clouds
 from models import point_encoder
 from tests.test_imports import PACKAGES, modules_in, within
-from utils import metrics, svm
-from utils.checkpoint import save_weights
-from utils.features import extract_features
-from utils.seed import seed_torch
+from utils.judging import metrics, svm
+from utils.judging.features import extract_features
+from utils.parallel.seed import seed_torch
+from utils.run.checkpoint import save_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {"num_points": 48, "k": 5, "emb_dims": 16, "seed": 3, "num_queries": 2}
@@ -88,7 +88,7 @@ def test_the_notebook_imports_the_packages_and_no_script() -> None:
     source = "\n".join(cell.source for cell in code_cells(read()))
     source = source.replace("%matplotlib inline\n", "")
     modules = modules_in(source)
-    assert "utils.features.extract_features" in modules
+    assert "utils.judging.features.extract_features" in modules
     assert not [name for name in modules if not within(name, PACKAGES)]
     tree = ast.parse(source)
     assert not [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]

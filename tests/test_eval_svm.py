@@ -22,10 +22,10 @@ from tests.models.test_state_dicts import (
     Shapes,
 )
 from tests.runs import run_body
-from utils import cli
-from utils.checkpoint import published_weights, save_weights
-from utils.run_folder import read_metrics
-from utils.svm import held_out_split
+from utils.judging.svm import held_out_split
+from utils.run import cli
+from utils.run.checkpoint import published_weights, save_weights
+from utils.run.run_folder import read_metrics
 
 TINY = "--num_points 64 --k 5 --emb_dims 16 --wandb disabled --model_path none".split()
 

@@ -22,8 +22,8 @@ from tests.runs import (
     metrics,
     weights,
 )
-from utils import checkpoint
-from utils.seed import seed_torch
+from utils.parallel.seed import seed_torch
+from utils.run import checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,9 @@ from tests.runs import (
     same_records,
     weights,
 )
-from utils import checkpoint, cli, distributed
-from utils.training import DivergenceError, cosine
+from utils.parallel import distributed
+from utils.run import checkpoint, cli
+from utils.run.training import DivergenceError, cosine
 
 STEP_KEYS = {"step", "epoch", "loss", "lr", "samples_per_second", "data_wait"}
 EPOCH_KEYS = {

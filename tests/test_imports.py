@@ -16,8 +16,8 @@ PROJECT = {*PACKAGES, *SCRIPTS, "scripts", "benchmarks", "tests"}
 
 # What each package may import from the project.
 ALLOWED = {
-    "models": ("models", "utils.distributed"),
-    "datasets": ("datasets", "utils.seed"),
+    "models": ("models", "utils.parallel"),
+    "datasets": ("datasets", "utils.parallel.seed"),
     "utils": ("utils",),
 }
 
@@ -81,7 +81,7 @@ def test_nothing_but_tests_imports_tests():
 
 def test_every_way_of_importing_is_seen():
     source = """
-import utils.metrics as m, os
+import utils.judging.metrics as m, os
 from models import dgcnn
 def later():
     from . import knn
@@ -89,7 +89,7 @@ def later():
     from .edgeconv import edge_conv
 """
     assert modules_in(source, "models") == {
-        "utils.metrics",
+        "utils.judging.metrics",
         "models.dgcnn",
         "models.knn",
         "datasets.files.find",

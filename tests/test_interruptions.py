@@ -21,9 +21,10 @@ import torch
 
 from tests.pretrain import pretrain
 from tests.runs import metrics, same_records, weights
-from utils import run_folder, svm, training
-from utils.cli import UsageError
-from utils.interrupts import Interrupted
+from utils.judging import svm
+from utils.run import run_folder, training
+from utils.run.cli import UsageError
+from utils.run.interrupts import Interrupted
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = (

@@ -15,13 +15,13 @@ import torch
 import train_crosspoint
 from datasets.transforms import draw_picture
 from models.dgcnn import DGCNN
-from models.fused import FusedClouds
+from models.fused.clouds import FusedClouds
 from models.image import ImageEncoder
 from models.partseg import DGCNNPartSeg
 from tests.pretrain import pretrain
 from tests.runs import interrupted, metrics, same_records, weights
-from utils import cli
-from utils.training import DivergenceError, cosine
+from utils.run import cli
+from utils.run.training import DivergenceError, cosine
 
 STEP_KEYS = {
     *("step", "epoch", "loss", "imid_loss", "cmid_loss", "lr"),

@@ -21,10 +21,10 @@ from models.partseg import DGCNNPartSeg
 from tests.ddp_helpers import Pool
 from tests.runs import judged, metrics, weights
 from tests.segment import EPOCH_KEYS, SCRATCH, TEST_KEYS, segment
-from utils import cli
-from utils.checkpoint import save_weights
-from utils.metrics import shape_iou
-from utils.training import DivergenceError, scheduled
+from utils.judging.metrics import shape_iou
+from utils.run import cli
+from utils.run.checkpoint import save_weights
+from utils.run.training import DivergenceError, scheduled
 
 
 def test_two_processes_give_the_numbers_of_one(

@@ -23,10 +23,12 @@ from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
 from tests.runs import interrupted, judged, metrics, same_records, weights
 from tests.segment import EPOCH_KEYS, SCRATCH, TEST_KEYS, segment
-from utils import cli, distributed, part_pictures
-from utils.checkpoint import save_weights
-from utils.part_pictures import FOREIGN, PALETTE
-from utils.training import scheduled
+from utils.drawing import part_pictures
+from utils.drawing.part_pictures import FOREIGN, PALETTE
+from utils.parallel import distributed
+from utils.run import cli
+from utils.run.checkpoint import save_weights
+from utils.run.training import scheduled
 
 STEP_KEYS = {"step", "epoch", "loss", "lr", "samples_per_second", "data_wait"}
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from datasets.synthetic.parts import move
 from datasets.synthetic.render import camera, project, render
 from datasets.synthetic.shapes import CATEGORIES, Shape, make_shape, sample_surface
-from utils.seed import SHAPE, generator
+from utils.parallel.seed import SHAPE, generator
 
 _CELL = 137
 _CAPTION = 100

@@ -22,7 +22,7 @@ from datasets.synthetic.shapes import (
     make_shape,
     sample_surface,
 )
-from utils.seed import SHAPE, generator
+from utils.parallel.seed import SHAPE, generator
 
 POINTS = 2048
 VIEWS = 24

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets import download, verify
+from datasets.prepare import download, verify
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,9 +31,9 @@ class Place:
         folder: the working folder.
         environment: of a process that is to find the fake.
         output: takes what has been printed since the last time.
-        own_verify: datasets.verify itself.
-        checked: the data sets that were given to datasets.verify, run by run.
-        verdict: the exit status of datasets.verify, which is replaced; None: its own.
+        own_verify: the real one.
+        checked: the data sets that were verified, run by run.
+        verdict: the exit status of a replaced verify; None: its own.
     """
 
     folder: Path
@@ -89,7 +89,7 @@ class Place:
     def start(self, *words: str) -> subprocess.Popen:
         """Start a run in a process of its own."""
         return subprocess.Popen(
-            [sys.executable, "-m", "datasets.download", *words],
+            [sys.executable, "-m", "datasets.prepare.download", *words],
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,

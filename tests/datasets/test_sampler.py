@@ -10,7 +10,7 @@ from datasets.sampler import (
     shard_range,
     split_key,
 )
-from utils.seed import ORDER, generator
+from utils.parallel.seed import ORDER, generator
 
 WORLDS = [1, 2, 3, 4]
 

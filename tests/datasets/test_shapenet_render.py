@@ -22,7 +22,7 @@ from datasets.transforms import (
     draw_picture,
     jitter_pictures,
 )
-from utils.seed import PICTURE, POINTS, generator
+from utils.parallel.seed import PICTURE, POINTS, generator
 
 POINTS_STORED = 32
 # Unsorted on purpose; unlike numbers and sizes of views.

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.kernels import Graph, Rows
+from models.fused.rows import Graph, Rows
 
 
 def _moved(x: Any, device: str) -> Any:
@@ -42,7 +42,7 @@ def _on_gpu(package: ModuleType) -> SimpleNamespace:
 def triton_kernels() -> ModuleType | SimpleNamespace:
     """The Triton kernels: compiled where there is a GPU, else by its interpreter."""
     pytest.importorskip("triton")
-    package = importlib.import_module("models.kernels.cuda")
+    package = importlib.import_module("models.fused.triton")
     return _on_gpu(package) if torch.cuda.is_available() else package
 
 
@@ -52,8 +52,8 @@ def kernels(
 ) -> ModuleType | SimpleNamespace:
     """A package of kernels, which the fused form uses as well."""
     if request.param == "numba":
-        package = importlib.import_module("models.kernels.cpu")
+        package = importlib.import_module("models.fused.numba")
     else:
         package = triton_kernels()
-    monkeypatch.setattr("models.fused.operations", lambda device: package)
+    monkeypatch.setattr("models.fused.clouds.operations", lambda device: package)
     return package

@@ -17,7 +17,8 @@ from models.image import ImageEncoder
 from models.losses import NTXentLoss, crosspoint_loss
 from models.partseg import DGCNNPartSeg
 from tests.models.reference import random_clouds, randomise, relative_error
-from utils import distributed
+from utils.parallel import distributed
+from utils.parallel.batchnorm import synchronise_batchnorm
 
 B, N = 6, 24
 CPU = torch.device("cpu")
@@ -50,6 +51,7 @@ def training_step(name: str) -> Step:
     """Losses, gradients and buffers of this process after its part of the batch."""
     pictures = {"dgcnn": functools.partial(ImageEncoder, "resnet18")}
     module = network(name, pictures.get(name, SmallPictures))
+    synchronise_batchnorm(module, CPU)
     model = distributed.data_parallel(module, CPU).train()
     share = B // distributed.world_size()
     first = share * distributed.rank()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.dropout import GlobalBatchDropout, set_dropout_step
-from utils import distributed
+from utils.parallel import distributed
 
 
 def build() -> nn.Sequential:

@@ -9,7 +9,7 @@ import torch
 
 from models.losses import NTXentLoss, crosspoint_loss, smoothed_cross_entropy
 from tests.models import reference
-from utils import distributed
+from utils.parallel import distributed
 
 B, D = 6, 8
 

@@ -11,7 +11,7 @@ import torchvision
 from models.dgcnn import DGCNN
 from models.image import ImageEncoder
 from models.partseg import DGCNNPartSeg
-from utils.checkpoint import load_pretrained, save_weights
+from utils.run.checkpoint import load_pretrained, save_weights
 
 Shapes = dict[str, tuple[int, ...]]
 

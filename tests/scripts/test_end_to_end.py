@@ -11,7 +11,7 @@ import pytest
 
 from tests.finetune import TEST_KEYS
 from tests.runs import metrics
-from utils.run_folder import read_metrics
+from utils.run.run_folder import read_metrics
 
 ROOT = Path(__file__).parents[2]
 TINY = "--num_points 64 --k 5 --emb_dims 16".split()

@@ -8,7 +8,7 @@ import pytest
 
 import eval_svm
 from scripts import flags
-from utils.cli import RETIRED
+from utils.run.cli import RETIRED
 
 
 def rows() -> dict[str, list[str]]:

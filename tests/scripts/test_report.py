@@ -15,9 +15,9 @@ from scripts import report, report_runs
 from scripts.report import TRAINED, UNTRAINED, describe, write_report
 from tests.pretrain import pretrain
 from tests.test_eval_svm import judge
-from tests.utils.test_html_page import Page, assert_self_contained
-from utils.cli import UsageError
-from utils.run_folder import read_metrics
+from tests.utils.drawing.test_html_page import Page, assert_self_contained
+from utils.run.cli import UsageError
+from utils.run.run_folder import read_metrics
 
 SETS = ("modelnet40", "scanobjectnn")
 

@@ -16,7 +16,7 @@ from datasets.shapenet_render import ShapeNetRender
 from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
 from scripts import training_shapes
 from scripts.training_shapes import RENDERINGS, SHAPES, as_seen, renderings
-from utils.seed import PICTURE, generator
+from utils.parallel.seed import PICTURE, generator
 
 
 @pytest.fixture(scope="module")

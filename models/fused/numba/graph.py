@@ -1,0 +1,223 @@
+"""The exact kNN graph, and the same graph read backwards."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from models.fused.numba.tasks import ROWS, kernel, row_tasks, run_tasks, scratch
+from models.fused.rows import Rows
+
+DISTANCES = 2**19  # of a task: a product of so many stays in the cache
+SHORT = 128  # candidates that are compared all with all
+
+
+@kernel
+def _kth_least(values, k, counts):
+    """The k-th smallest value, infinity where there are fewer."""
+    # Comparing all with all is SIMD's; sorting would be a branch a value.
+    counts[:] = 0
+    for other in values:
+        for i in range(len(values)):
+            counts[i] += np.int32(other <= values[i])
+    least = values.dtype.type(np.inf)
+    for i in range(len(values)):
+        if counts[i] >= k and values[i] < least:
+            least = values[i]
+    return least
+
+
+@kernel
+def _lesser(values, others, least):
+    # Indices that are sums, which might be negative, would keep this from SIMD.
+    for i in range(len(least)):
+        least[i] = values[i] if values[i] < others[i] else others[i]
+
+
+@kernel
+def _measure(product, square, distance):
+    two = product.dtype.type(2)
+    for i in range(len(product)):
+        distance[i] = square[i] - two * product[i]
+
+
+@kernel
+def _least_of_groups(distance, least):
+    """The least of every n-th distance, in one row of ``least`` (2, n): which one."""
+    count, groups, now = len(distance), least.shape[1], 0
+    least[now] = np.inf
+    for start in range(0, count, groups):
+        size = min(groups, count - start)
+        part = distance[start : start + size]
+        _lesser(part, least[now, :size], least[1 - now, :size])
+        least[1 - now, size:] = least[now, size:]
+        now = 1 - now
+    return now
+
+
+@kernel
+def _measure_point(point, axes, square, distance):
+    two = point.dtype.type(2)
+    a, b, c = two * point[0], two * point[1], two * point[2]
+    x, y, z = axes[0], axes[1], axes[2]
+    for i in range(len(square)):
+        distance[i] = square[i] - (a * x[i] + b * y[i] + c * z[i])
+
+
+@kernel
+def _order(values, near, origin, names, ranks):
+    """The nearest of a few candidates, each at the place that its rank says."""
+    ranks[:] = 0
+    for other in range(len(values)):
+        d, j = values[other], near[other]
+        for c in range(len(values)):
+            nearer, equal = d < values[c], d == values[c]
+            ranks[c] += np.int32(nearer | (equal & (j < near[c])))
+    for c in range(len(values)):
+        if ranks[c] < len(names):
+            names[ranks[c]] = origin + near[c]
+
+
+@kernel
+def _insert(values, near, origin, names):
+    """The same of many candidates, most of which are not among the nearest."""
+    kept, k = 0, len(names)
+    sorted_ = np.empty(k, values.dtype)
+    for c in range(len(values)):
+        d, name = values[c], origin + near[c]
+        if kept < k:
+            place = kept
+            kept += 1
+        elif d < sorted_[k - 1] or (d == sorted_[k - 1] and name < names[k - 1]):
+            place = k - 1
+        else:
+            continue
+        while place > 0 and (
+            sorted_[place - 1] > d
+            or (sorted_[place - 1] == d and names[place - 1] > name)
+        ):
+            sorted_[place] = sorted_[place - 1]
+            names[place] = names[place - 1]
+            place -= 1
+        sorted_[place] = d
+        names[place] = name
+
+
+@kernel
+def _select(product, axes, square, origin, k, coarse, who):
+    """The k nearest of every row, from products x_i . x_j (m, n) and |x_j|^2 (n,).
+
+    Or from points (m, 3) in their place, where ``axes`` (3, n) has the candidates.
+    Distances are squared and less |x_i|^2, which is the same for a row's candidates.
+    These are dealt to groups; the k-th of the groups' least distances is at least the
+    k-th distance, and all but a few candidates are beyond it.
+    """
+    count, fine = len(square), 8 * coarse
+    distance, values = np.empty(count, product.dtype), np.empty(count, product.dtype)
+    least = np.empty((2, fine), product.dtype)
+    coarser = np.empty((2, coarse), product.dtype)
+    groups, near = np.empty(fine + 1, np.int32), np.empty(count + 1, np.int32)
+    counts = np.empty(max(coarse, SHORT), np.int32)
+    for i in range(len(product)):
+        if axes.shape[1] > 0:
+            _measure_point(product[i], axes, square, distance)
+        else:
+            _measure(product[i], square, distance)
+        of_group = least[_least_of_groups(distance, least)]
+        of_coarse = coarser[_least_of_groups(of_group, coarser)]
+        bound = _kth_least(of_coarse, k, counts[:coarse])
+        # What passes is written at the end of a list that grows by 0 or 1: branches
+        # that nobody can predict would cost more.
+        found = 0
+        for group in range(fine):
+            groups[found] = group
+            found += of_group[group] <= bound
+        candidates = 0
+        for g in range(found):
+            j = groups[g]
+            while j < count:
+                near[candidates] = j
+                candidates += distance[j] <= bound
+                j += fine
+        for c in range(candidates):
+            values[c] = distance[near[c]]
+        names = who[i, :k]
+        names[:] = origin  # stays where distances are not finite
+        if candidates <= SHORT:
+            ranks = counts[:candidates]
+            _order(values[:candidates], near[:candidates], origin, names, ranks)
+        else:
+            _insert(values[:candidates], near[:candidates], origin, names)
+
+
+def knn(x: torch.Tensor, rows: Rows, k: int) -> torch.Tensor:
+    """(R, C) -> (R, k) int32 rows of the k nearest, nearest first, of equal the first.
+
+    A row that stands for several points fills as many of the k places, as long as there
+    are any.
+    """
+    result = np.empty((len(x), k), np.int32)
+    first, squares = rows.first.numpy(), (x * x).sum(1).numpy()
+
+    def task(cloud: int, start: int, end: int) -> None:
+        origin, stop = first[cloud], first[cloud + 1]
+        width = min(k, stop - origin)  # copies fill the other places
+        axes, product = x.new_empty(3, 0), x[start:end]
+        if x.shape[1] == 3:  # too few for BLAS to do it well
+            axes = x[origin:stop].T.contiguous()
+        else:
+            product = scratch(x.dtype, end - start, stop - origin)
+            torch.mm(x[start:end], x[origin:stop].T, out=product)
+        # So many groups that few of the nearest share one.
+        coarse = 32 * (1 + width // 24)
+        square = squares[origin:stop]
+        given = (product.numpy(), axes.numpy(), square)
+        _select(*given, origin, width, coarse, result[start:end])
+
+    at_once = min(max(ROWS, DISTANCES // rows.points), 4 * ROWS)
+    run_tasks(task, row_tasks(first, at_once))
+    if rows.repeated:
+        _repeat_copies(result, rows.weight.numpy(), first)
+    return torch.from_numpy(result)
+
+
+@kernel
+def _repeat_copies(names, weight, first):
+    k = names.shape[1]
+    old = np.empty(k, names.dtype)
+    for cloud in range(len(first) - 1):
+        width = min(k, first[cloud + 1] - first[cloud])
+        for i in range(first[cloud], first[cloud + 1]):
+            old[:width] = names[i, :width]
+            place = 0
+            for slot in range(width):
+                for _ in range(int(weight[old[slot]])):
+                    if place < k:
+                        names[i, place] = old[slot]
+                        place += 1
+
+
+@kernel
+def reverse_edges(idx, weight):
+    """Edges by the row that they end at.
+
+    Returns:
+        degree (R,): edges that end at each row, an edge counting as its row's copies;
+        begin (R + 1,) and source (R K,): rows whose edges end at j are
+        ``source[begin[j] : begin[j + 1]]``, in ascending order.
+    """
+    rows, count = idx.shape
+    degree, begin = np.zeros(rows, weight.dtype), np.zeros(rows + 1, np.int64)
+    for i in range(rows):
+        for k in range(count):
+            degree[idx[i, k]] += weight[i]
+            begin[idx[i, k] + 1] += 1
+    for j in range(rows):
+        begin[j + 1] += begin[j]
+    place, source = begin[:-1].copy(), np.empty(rows * count, np.int32)
+    for i in range(rows):
+        for k in range(count):
+            j = idx[i, k]
+            source[place[j]] = i
+            place[j] += 1
+    return degree, begin, source

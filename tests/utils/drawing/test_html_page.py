@@ -1,0 +1,124 @@
+"""A page that needs nothing but itself, whatever the texts on it are."""
+
+from __future__ import annotations
+
+import base64
+import io
+from html.parser import HTMLParser
+
+from PIL import Image
+
+from utils.drawing.html_page import element, page, picture, table
+
+VOID = {"meta", "img"}
+
+
+class Page(HTMLParser):
+    """What a browser would find: elements in order, and the texts of each tag."""
+
+    def __init__(self, html: bytes) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, list[str]] = {}
+        self._open: list[str] = []
+        self.feed(html.decode("utf-8"))
+        self.close()
+        assert self._open == [], "an element is not closed"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+            self.texts.setdefault(tag, []).append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            self.texts[self._open[-1]][-1] += data
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        """The attributes of every such element."""
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def pictures(self) -> list[Image.Image]:
+        """All pictures, decoded."""
+        found = []
+        for attributes in self.of("img"):
+            head, data = (attributes["src"] or "").split(",", 1)
+            assert head == "data:image/png;base64"
+            image = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
+            image.load()
+            found.append(image)
+        return found
+
+
+def assert_self_contained(found: Page) -> None:
+    """Nothing is fetched, linked or run."""
+    for tag, attributes in found.elements:
+        assert tag not in {"script", "link", "iframe", "object", "embed", "a", "base"}
+        for name, value in attributes.items():
+            assert not name.startswith("on")
+            assert name not in {"href", "srcset", "action", "style"}
+            assert name != "src" or (value or "").startswith("data:")
+    for style in found.texts["style"]:
+        assert "url(" not in style
+        assert "@import" not in style
+
+
+def png(size: tuple[int, int] = (3, 2)) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, (1, 2, 3)).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_texts_stay_texts() -> None:
+    nasty = "<script>alert('1')</script> & \"a\" </style>"
+    whole = page(
+        nasty,
+        nasty,
+        {nasty: [element("p", nasty), picture(png(), 3, nasty, nasty)]},
+    )
+    found = Page(whole)
+    assert whole.startswith(b"<!DOCTYPE html>\n<html")
+    assert_self_contained(found)
+    for tag in ("title", "h1", "h2", "figcaption"):
+        assert found.texts[tag] == [nasty]
+    assert found.texts["p"] == [nasty, nasty]
+    (shown,) = found.of("img")
+    assert shown["alt"] == nasty
+    assert shown["width"] == "3"
+    (image,) = found.pictures()
+    assert image.size == (3, 2)
+    assert image.getpixel((0, 0)) == (1, 2, 3)
+    assert {"charset": "utf-8"} in found.of("meta")
+
+
+def test_children_come_in_their_order() -> None:
+    made = element("p", "a", element("b", "c"), "d", "e", element("i"), "f")
+    assert list(made.itertext()) == ["a", "c", "de", "f"]
+    assert [child.tag for child in made] == ["b", "i"]
+    assert element("p", class_="lead").attrib == {"class": "lead"}
+
+
+def test_a_table_has_its_cells_and_heads() -> None:
+    sections = {"s": [table(("a", "b"), [("r", "1"), ("q", element("i", "2"))])]}
+    found = Page(page("t", "l", sections))
+    assert [head.get("scope") for head in found.of("th")] == [
+        "col",
+        "col",
+        "row",
+        "row",
+    ]
+    assert found.texts["th"] == ["a", "b", "r", "q"]
+    assert found.texts["td"] == ["1", ""]
+    assert found.texts["i"] == ["2"]
+    bare = Page(page("t", "l", {"s": [table((), [("r", "1")])]}))
+    assert "thead" not in bare.texts
+
+
+def test_light_and_dark_are_both_there() -> None:
+    (style,) = Page(page("t", "l", {})).texts["style"]
+    assert "prefers-color-scheme: dark" in style
+    assert "color-scheme: light dark" in style

@@ -1,0 +1,223 @@
+"""Curves of runs: every record in its place, and the errors of folders without any."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from tests.utils.drawing.test_figures import covered, drawn
+from utils.drawing import plot
+from utils.run.cli import UsageError
+from utils.run.logger import RunLogger
+
+ROOT = Path(__file__).parents[3]
+
+
+def write(folder: Path, *records: dict, tail: str = "") -> Path:
+    folder.mkdir(parents=True)
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (folder / "metrics.jsonl").write_text(lines + tail)
+    return folder
+
+
+def step(number: int, loss: float, **terms: float) -> dict:
+    return {"step": number, "epoch": number // 20, "loss": loss, **terms}
+
+
+def epoch(number: int, **values: float) -> dict:
+    return {"epoch": number, "epoch_end": True, **values}
+
+
+def panels(figure: Figure) -> dict[str, Axes]:
+    return {axes.get_title(loc="left"): axes for axes in figure.axes}
+
+
+def points(axes: Axes) -> list[list[tuple[float, float]]]:
+    """Of every line of the axes."""
+    return [[tuple(p) for p in line.get_xydata().tolist()] for line in axes.lines]
+
+
+def test_pretraining_has_its_terms_and_its_probe(tmp_path: Path) -> None:
+    one = write(
+        tmp_path / "one",
+        step(0, 9.0, imid_loss=5.0, cmid_loss=4.0),
+        step(10, 7.0, imid_loss=4.5, cmid_loss=2.5),
+        epoch(0, train_loss=8.0, svm_accuracy=0.5),
+        step(20, 6.0, imid_loss=4.0, cmid_loss=2.0),
+        epoch(1, train_loss=6.5, svm_accuracy=0.75),
+    )
+    two = write(tmp_path / "two", step(0, 3.0, imid_loss=1.0, cmid_loss=2.0))
+    figure = plot.curves_figure(plot.read_runs([one, two]))
+    shown = panels(figure)
+    loss, imid, cmid, probe = shown.values()
+    assert points(loss) == [[(0, 9), (10, 7), (20, 6)], [(0, 3)]]
+    assert points(imid) == [[(0, 5), (10, 4.5), (20, 4)], [(0, 1)]]
+    assert points(cmid) == [[(0, 4), (10, 2.5), (20, 2)], [(0, 2)]]
+    assert points(probe) == [[(1, 50), (2, 75)]]
+    labels = [(axes.get_xlabel(), axes.get_ylabel()) for axes in shown.values()]
+    steps, epochs = "training steps", "epochs done"
+    assert labels[:3] == [(steps, "loss"), (steps, "IMID loss"), (steps, "CMID loss")]
+    assert labels[3] == (epochs, "probe accuracy, %")
+    assert "test split" in probe.get_title(loc="left")  # which chooses the best epoch
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["one", "two"]
+    colours = [line.get_color() for line in legend.get_lines()]
+    assert [line.get_color() for line in loss.lines] == colours
+    assert colours[0] != colours[1]
+    assert loss.lines[1].get_marker() == "o"  # a line of one point is not seen
+
+
+@pytest.mark.parametrize(
+    ("kind", "title"), [("accuracy", "Accuracy"), ("miou", "Instance mIoU")]
+)
+def test_fine_tuning_has_both_splits(tmp_path: Path, kind: str, title: str) -> None:
+    values = {f"train_{kind}": 0.5, f"test_{kind}": 0.25, "train_loss": 2.0}
+    run = write(tmp_path / "run", step(0, 3.0), epoch(0, test_loss=2.5, **values))
+    older = write(tmp_path / "older", step(0, 9.0), epoch(0, train_loss=1.0))
+    shown = panels(plot.curves_figure(plot.read_runs([older, run])))
+    assert list(shown) == ["Loss of a batch", "Loss of an epoch", title]
+    assert points(shown["Loss of an epoch"]) == [[(1, 2.5)], [(1, 2)]]
+    assert points(shown[title]) == [[(1, 25)], [(1, 50)]]
+    for axes in (shown["Loss of an epoch"], shown[title]):
+        drawn_as = [line.get_linestyle() for line in axes.lines]
+        legend = axes.get_legend()
+        meant = {
+            text.get_text(): line.get_linestyle()
+            for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)
+        }
+        assert drawn_as == [meant["test"], meant["training"]]
+        assert drawn_as[0] != drawn_as[1]
+
+
+@pytest.mark.parametrize("shares", [(0.0, 0.6), (1.0, 1.0)])
+def test_an_axis_has_no_room_for_what_cannot_be(
+    tmp_path: Path, shares: tuple[float, float]
+) -> None:
+    epochs = [epoch(n, svm_accuracy=share) for n, share in enumerate(shares)]
+    folder = write(tmp_path / "a", step(0, 1.0), *epochs)
+    *_, axes = panels(plot.curves_figure(plot.read_runs([folder]))).values()
+    low, high = axes.get_ylim()
+    assert -1 <= low <= 100 * min(shares) and 100 * max(shares) <= high <= 101
+
+
+def test_a_run_in_progress_and_a_resumed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = write(
+        tmp_path / "running", step(0, 9.0), step(10, 8.0), tail='{"step": 2'
+    )
+    monkeypatch.chdir(tmp_path)
+    arguments = {"wandb": "disabled", "wb_url": "", "exp_name": "resumed"}
+    folder = Path("resumed")
+    folder.mkdir()
+    for resumed_at, values in ((None, [5, 4, 3, 2]), ((0, 2), [7, 6])):
+        with RunLogger(folder, arguments, resumed_at) as logger:
+            for place, value in enumerate(values, start=(resumed_at or (0, 0))[1]):
+                logger.record({"step": place, "epoch": 0, "loss": value})
+    figure = plot.curves_figure(plot.read_runs([running, folder]))
+    (loss,) = panels(figure).values()
+    assert points(loss) == [
+        [(0, 9), (10, 8)],
+        [(0, 5), (1, 4), (2, 7), (3, 6)],
+    ]
+
+
+def test_many_steps_have_a_running_mean(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    values = random.normal(size=200).tolist()
+    run = write(tmp_path / "r", *(step(10 * i, v) for i, v in enumerate(values)))
+    (loss,) = panels(plot.curves_figure(plot.read_runs([run]))).values()
+    pale, dark = loss.lines
+    assert pale.get_ydata().tolist() == values
+    assert pale.get_alpha() < 0.5
+    assert "running mean" in loss.get_xlabel()
+    wanted = [np.mean(values[max(0, i - 2) : i + 3]) for i in range(200)]
+    assert np.allclose(dark.get_ydata(), wanted)
+    assert dark.get_xdata().tolist() == [10 * i for i in range(200)]
+
+
+def test_folders_of_one_name_are_called_by_their_paths(tmp_path: Path) -> None:
+    folders = [write(tmp_path / n / "run", step(0, 1.0)) for n in "ab"]
+    runs = plot.read_runs([*folders, write(tmp_path / "other", step(0, 1.0))])
+    assert list(runs) == [str(folders[0]), str(folders[1]), "other"]
+
+
+def test_long_names_of_many_runs_do_not_cover_each_other(tmp_path: Path) -> None:
+    values = {"test_loss": 1.0, "test_accuracy": 0.5, "test_miou": 0.5}
+    names = [f"a_run_with_a_long_name_of_{i}_letters_or_so" for i in range(9)]
+    terms = {"imid_loss": 1.0, "cmid_loss": 2.0}
+    runs = {name: [step(0, 1.0, **terms), epoch(0, **values)] for name in names}
+    figure = plot.curves_figure(runs)
+    canvas = drawn(figure)
+    (legend,) = figure.legends
+    titles = [
+        text
+        for axes in figure.axes
+        for text in axes.get_children()
+        if isinstance(text, Text) and text.get_text()
+    ]
+    texts = [*legend.get_texts(), *titles]
+    assert len(texts) == 9 + 6
+    assert covered(texts, canvas) == []
+    right = figure.bbox.x1
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in texts]
+    assert all(0 <= box.x0 < box.x1 <= right for box in boxes)
+
+
+def test_what_is_no_training_run_is_named(tmp_path: Path) -> None:
+    good = write(tmp_path / "good", step(0, 1.0))
+    cases = {
+        tmp_path / "absent": "absent has no metrics.jsonl",
+        write(tmp_path / "empty"): "empty/metrics.jsonl has no records yet",
+        write(
+            tmp_path / "svm", {"dataset": "modelnet40"}
+        ): "svm/metrics.jsonl has no records of training",
+        write(tmp_path / "bad", tail="{]\n{}\n"): "bad/metrics.jsonl is damaged",
+    }
+    for folder, said in cases.items():
+        with pytest.raises(UsageError, match=said):
+            plot.read_runs([good, folder])
+
+
+def test_the_command_writes_a_png(tmp_path: Path) -> None:
+    run = write(tmp_path / "run", step(0, 1.0), step(10, 0.5))
+
+    def start(*words: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "utils.drawing.plot", *words],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    done = start(str(run))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(run / "curves.png")]
+    with Image.open(run / "curves.png") as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 300
+    done = start(str(run), str(tmp_path / "no"), "--out", str(tmp_path / "b.png"))
+    assert done.returncode == 2
+    assert f"error: {tmp_path / 'no'} has no metrics.jsonl" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_only_a_png_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    run = write(tmp_path / "run", step(0, 1.0))
+    monkeypatch.setattr(sys, "argv", ["plot", str(run), "--out", "curves.pdf"])
+    with pytest.raises(SystemExit):
+        plot.main()
+    assert "--out curves.pdf: a PNG is written" in capsys.readouterr().err

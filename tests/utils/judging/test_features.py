@@ -1,0 +1,64 @@
+"""Features: every cloud once, in order, whatever the batches and ranks."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from models.dgcnn import DGCNN
+from utils.judging.features import extract_features
+from utils.judging.metrics import confusion_matrix, mean_class_accuracy
+from utils.parallel import distributed
+
+CLOUDS = np.random.default_rng(0).normal(size=(7, 16, 3)).astype(np.float32)
+CPU = torch.device("cpu")
+
+
+def encoder() -> DGCNN:
+    torch.manual_seed(0)
+    return DGCNN(k=4, emb_dims=8).double()
+
+
+def test_features_are_those_of_the_encoder_in_eval_mode() -> None:
+    model = encoder().train()
+    with torch.no_grad():
+        model(torch.from_numpy(CLOUDS).double().transpose(1, 2))  # running statistics
+    found = extract_features(model, CLOUDS, 3, CPU)
+    assert model.training
+    model.eval()
+    with torch.no_grad():
+        expected = [
+            model(torch.from_numpy(cloud.T.copy()).double()[None])[1][0].numpy()
+            for cloud in CLOUDS
+        ]
+    assert found.shape == (7, model.feature_dim)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, np.stack(expected), rtol=1e-6)
+
+
+def shard_features(first: int) -> np.ndarray:
+    ends = [0, first, len(CLOUDS)]
+    rank = distributed.rank()
+    return extract_features(encoder(), CLOUDS[ends[rank] : ends[rank + 1]], 4, CPU)
+
+
+def test_two_ranks_gather_the_features_of_one(two_ranks) -> None:
+    expected = extract_features(encoder(), CLOUDS, 7, CPU)
+    for first in (3, 0):  # uneven shares, and a rank without any cloud
+        for found in two_ranks.run(shard_features, first):
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_confusion_and_class_accuracy_against_loops() -> None:
+    random = np.random.default_rng(0)
+    target, predicted = random.integers(4, size=(2, 50))
+    target[target == 2] = 3  # class 2 does not occur
+    matrix = confusion_matrix(target, predicted, 5)
+    for true in range(5):
+        for guess in range(5):
+            count = sum(
+                t == true and p == guess for t, p in zip(target, predicted, strict=True)
+            )
+            assert matrix[true, guess] == count
+    rates = [np.mean(predicted[target == c] == c) for c in (0, 1, 3)]
+    assert np.isclose(mean_class_accuracy(matrix), np.mean(rates))

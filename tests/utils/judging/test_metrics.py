@@ -1,0 +1,112 @@
+"""Part IoU against a loop written from its definition, and figures over ranks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from datasets import shapenet_part
+from utils.judging import metrics
+from utils.judging.metrics import CATEGORY_OF_PART, part_figures, shape_iou
+from utils.parallel import distributed
+
+NAMES = shapenet_part.CATEGORIES
+
+
+def iou_of_one_shape(pred: np.ndarray, target: np.ndarray, category: int) -> float:
+    """The definition: over the category's parts, 1 for those in neither."""
+    first = sum(shapenet_part.PARTS_PER_CATEGORY[:category])
+    found = []
+    for part in range(first, first + shapenet_part.PARTS_PER_CATEGORY[category]):
+        both = either = 0
+        for p, t in zip(pred, target, strict=True):
+            both += p == part and t == part
+            either += p == part or t == part
+        found.append(both / either if either else 1.0)
+    return sum(found) / len(found)
+
+
+def shapes(
+    count: int, categories: tuple[int, ...] = tuple(range(16)), points: int = 30
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predictions, some of other categories' parts, truths with parts missing."""
+    random = np.random.default_rng(count)
+    category = random.choice(categories, count)
+    target = np.empty((count, points), np.int64)
+    for row, c in zip(target, category, strict=True):
+        own = shapenet_part.FIRST_PART[c] + np.arange(metrics.PARTS_PER_CATEGORY[c])
+        some = random.permutation(own)[: random.integers(1, len(own) + 1)]
+        row[:] = random.choice(some, points)
+    pred = np.where(random.random(target.shape) < 0.6, target, (target + 1) % 50)
+    return pred, target, category
+
+
+@pytest.mark.parametrize("categories", [tuple(range(16)), (10,), (1,)])
+def test_shape_iou_against_the_definition(categories: tuple[int, ...]) -> None:
+    pred, target, category = shapes(40, categories)
+    expected = [
+        iou_of_one_shape(*shape) for shape in zip(pred, target, category, strict=True)
+    ]
+    found = shape_iou(pred, target, category)
+    assert found.shape == (40,)
+    assert found.dtype == torch.float64
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
+    tensors = shape_iou(*map(torch.from_numpy, (pred, target, category)))
+    assert torch.equal(found, tensors)
+    alone = [
+        shape_iou(*(x[i : i + 1] for x in (pred, target, category))) for i in (0, 7)
+    ]
+    assert torch.equal(torch.cat(alone), found[[0, 7]])  # bit for bit
+
+
+def test_absent_and_foreign_parts() -> None:
+    # A mug has the parts 36 and 37, a bag 4 and 5.
+    category = np.array([11, 11, 11, 1])
+    target = np.array([[36] * 4, [36] * 4, [36] * 4, [4, 4, 5, 5]])
+    pred = np.array([[36] * 4, [36, 36, 36, 37], [4] * 4, [4, 36, 5, 5]])
+    found = shape_iou(pred, target, category).tolist()
+    # Right, with part 37 in neither: 1. One point of it predicted: its IoU is 0.
+    # Nothing but foreign parts: part 36 is missed, part 37 in neither.
+    assert found == [1.0, 0.375, 0.5, 0.75]
+    assert len(shape_iou(pred[:0], target[:0], category[:0])) == 0
+
+
+def figures(count: int, end: int) -> tuple[dict, dict]:
+    """Figures of shapes of which rank 0 holds those before ``end``."""
+    rows = slice(None)
+    if distributed.world_size() > 1:
+        rows = slice(0, end) if distributed.rank() == 0 else slice(end, None)
+    return part_figures(*(x[rows] for x in shapes(count, (0, 4, 15))), NAMES)
+
+
+def test_figures_are_exact_on_any_number_of_ranks(two_ranks) -> None:
+    pred, target, category = shapes(9, (0, 4, 15))
+    values, by_category = figures(9, 0)
+    iou = [iou_of_one_shape(*s) for s in zip(pred, target, category, strict=True)]
+    means = {
+        NAMES[c]: np.mean([v for v, k in zip(iou, category, strict=True) if k == c])
+        for c in sorted(set(category.tolist()))
+    }
+    assert list(by_category) == list(means)
+    assert np.allclose(list(by_category.values()), list(means.values()), rtol=1e-12)
+    parts = sorted(set(target.ravel().tolist()))
+    rates = [np.mean(pred[target == part] == part) for part in parts]
+    expected = {
+        "test_miou": np.mean(iou),
+        "test_class_miou": np.mean(list(means.values())),
+        "test_accuracy": np.mean(pred == target),
+        "test_class_accuracy": np.mean(rates),
+    }
+    assert list(values) == list(expected)
+    assert np.allclose(list(values.values()), list(expected.values()), rtol=1e-12)
+    for end in (4, 9, 0):  # uneven shares, and a rank without any shape
+        for found in two_ranks.run(figures, 9, end):
+            assert found == (values, by_category)
+
+
+def test_parts_are_those_of_the_reader() -> None:
+    assert metrics.PARTS_PER_CATEGORY == shapenet_part.PARTS_PER_CATEGORY
+    for c, first in enumerate(shapenet_part.FIRST_PART):
+        assert list(CATEGORY_OF_PART).index(c) == first
+    assert len(CATEGORY_OF_PART) == shapenet_part.NUM_PARTS

@@ -1,0 +1,138 @@
+"""The SVM and the choice of its C."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.svm import SVC
+
+from utils.judging import svm
+
+CANDIDATES = (0.01, 0.1, 1.0, 10.0, 100.0)
+
+
+def blobs(samples: int, classes: int, spread: float) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    centres = np.random.default_rng(1).normal(size=(classes, 12))
+    labels = random.integers(classes, size=samples)
+    return centres[labels] + spread * random.normal(size=(samples, 12)), labels
+
+
+@pytest.mark.parametrize("C", [0.01, 1.0, 100.0])
+def test_same_labels_as_linear_svc_on_overlapping_classes(C: float) -> None:
+    features, labels = blobs(300, 5, 1.0)
+    reference = SVC(kernel="linear", C=C).fit(features, labels)
+    fitted = svm.fit_linear_svm(features, labels, C)
+    assert (fitted.predict(features) == reference.predict(features)).all()
+    accuracy = fitted.score(features, labels)
+    assert accuracy == np.mean(reference.predict(features) == labels)
+    assert 0.5 < accuracy < 1
+
+
+def test_decisions_are_those_of_linear_svc() -> None:
+    features, labels = blobs(150, 4, 1.5)
+    labels = np.array([3, 5, 8, 20])[labels]
+    reference = SVC(kernel="linear", C=0.5, tol=1e-10).fit(features, labels)
+    fitted = svm.fit_linear_svm(features, labels, 0.5)
+    assert fitted.classes.tolist() == [3, 5, 8, 20]
+    np.testing.assert_allclose(fitted.weights, reference.coef_, atol=0.02)
+    np.testing.assert_allclose(fitted.intercepts, reference.intercept_, atol=0.02)
+
+
+def test_many_classes_of_any_size_with_ties_of_votes() -> None:
+    random = np.random.default_rng(3)
+    labels = np.concatenate([np.arange(25), random.integers(25, size=400)])
+    features = random.normal(size=(25, 6))[labels] + random.normal(size=(425, 6))
+    tests = random.normal(size=(3000, 6)) * 1.5
+    reference = SVC(kernel="linear", C=1.0).fit(features, labels)
+    fitted = svm.fit_linear_svm(features, labels, 1.0)
+    assert (fitted.predict(tests) == reference.predict(tests)).all()
+    reference = SVC(kernel="linear", C=1.0).fit(features[::2], labels[::2])
+    part = svm.SVMProblem(features, labels).fit(1.0, np.arange(0, 425, 2))
+    assert (part.predict(tests) == reference.predict(tests)).all()
+
+
+def test_the_gram_matrix_is_computed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(svm, "_BLOCK", 7)
+    x = np.random.default_rng(0).normal(size=(40, 5))
+    np.testing.assert_allclose(svm._gram(x), x @ x.T, rtol=1e-14, atol=1e-14)
+
+
+def test_held_out_rows_are_stratified_disjoint_and_seeded() -> None:
+    labels = np.repeat([0, 1, 2, 3], [50, 10, 2, 1])
+    kept, held = svm.held_out_split(labels, seed=3)
+    assert sorted([*kept, *held]) == list(range(len(labels)))
+    assert np.bincount(labels[held], minlength=4).tolist() == [10, 2, 1, 0]
+    again = svm.held_out_split(labels, seed=3)[1]
+    other = svm.held_out_split(labels, seed=4)[1]
+    assert (held == again).all()
+    assert (held != other).any()
+
+
+def test_C_is_the_best_on_the_held_out_rows() -> None:
+    features, labels = blobs(200, 4, 1.2)
+    features *= 0.02  # small features, as an untrained encoder has
+    chosen, accuracy = svm.choose_C(
+        svm.SVMProblem(features, labels), CANDIDATES, seed=0
+    )
+    kept, held = svm.held_out_split(labels, 0)
+    for C in CANDIDATES:
+        reference = SVC(kernel="linear", C=C).fit(features[kept], labels[kept])
+        assert accuracy[C] == reference.score(features[held], labels[held])
+    best = max(accuracy.values())
+    assert chosen == min(C for C, value in accuracy.items() if value == best)
+    assert accuracy[0.01] < best
+
+
+def test_one_candidate_needs_no_choice() -> None:
+    features, labels = blobs(20, 2, 1.0)
+    assert svm.choose_C(svm.SVMProblem(features, labels), [0.5]) == (0.5, {})
+
+
+def test_unusable_input_is_refused() -> None:
+    features, labels = blobs(20, 2, 1.0)
+    with pytest.raises(ValueError, match="two classes"):
+        svm.fit_linear_svm(features, np.zeros(20, int))
+    features[3, 4] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        svm.fit_linear_svm(features, labels)
+
+
+def test_a_judgement_is_that_of_the_chosen_C_on_the_test_rows() -> None:
+    features, labels = blobs(300, 4, 1.2)
+    train, test = (features[:200], labels[:200]), (features[200:], labels[200:])
+    every = svm.judge_features(train, test, 5, CANDIDATES, 3, test_every_C=True)
+    chosen, held_out = svm.choose_C(svm.SVMProblem(*train), CANDIDATES, seed=3)
+    assert (every.C, every.held_out) == (chosen, held_out)
+    assert (every.train_size, every.test_size) == (200, 100)
+    for C in CANDIDATES:
+        right = SVC(kernel="linear", C=C).fit(*train).predict(test[0]) == test[1]
+        assert every.test[C] == np.mean(right)
+        if chosen == C:
+            assert every.accuracy == np.mean(right)
+            assert every.class_accuracy == pytest.approx(
+                np.mean([right[test[1] == c].mean() for c in range(4)])
+            )
+    predicted = svm.fit_linear_svm(*train, chosen).predict(test[0])
+    counts = np.zeros((5, 5), int)
+    for truth, guess in zip(test[1], predicted, strict=True):
+        counts[truth, guess] += 1
+    assert (every.matrix == counts).all()
+    one = svm.judge_features(train, test, 5, CANDIDATES, 3)
+    assert one.test == {chosen: every.accuracy}
+    assert (one.matrix == counts).all()
+
+
+def test_the_table_has_a_line_a_data_set_and_encoder() -> None:
+    matrix = np.array([[3, 1], [0, 1]])
+    judgement = svm.Judgement(0.1, {}, {0.1: 0.8}, matrix, 20)
+    other = svm.Judgement(100, {}, {100: 0.5}, matrix, 21)
+    text = svm.judgement_table({"a": {"x": judgement, "y": other}, "b": {"x": other}})
+    head, rule, *lines = text.split("\n")
+    assert head.split("  ")[0] == "data set"
+    assert set(rule) == {"-"}
+    assert [line.split() for line in lines] == [
+        ["a", "x", "80.00", "87.50", "0.1", "20", "5"],
+        ["a", "y", "50.00", "87.50", "100", "21", "5"],
+        ["b", "x", "50.00", "87.50", "100", "21", "5"],
+    ]

@@ -1,0 +1,347 @@
+"""Two ranks against one process: gathering, rank 0's work, BatchNorm, the wrap."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.ddp_helpers import Pool
+from utils.parallel import distributed
+from utils.parallel.batchnorm import GlobalBatchNorm, synchronise_batchnorm
+from utils.run import cli
+
+CPU = torch.device("cpu")
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+# Sums, gathering, rank 0's work
+
+
+def place() -> tuple[int, int]:
+    return distributed.rank(), distributed.world_size()
+
+
+def sum_on_rank() -> Tensor:
+    own = torch.tensor([1.0, 10.0]) * (distributed.rank() + 1)
+    return distributed.all_reduce_sum(own)
+
+
+def gather_rows_on_rank(parts: list[Tensor], weights: list[Tensor]):
+    x = parts[distributed.rank()].clone().requires_grad_()
+    gathered = distributed.gather_rows(x)
+    (gathered**2 * weights[distributed.rank()]).sum().backward()
+    return gathered.detach(), x.grad
+
+
+def gather_array_on_rank(parts: list[np.ndarray]) -> np.ndarray:
+    return distributed.gather_array(parts[distributed.rank()])
+
+
+def work_on_main(fails: bool):
+    """How often the rank worked, and what it got or which error it saw."""
+    calls = []
+
+    def work():
+        calls.append(1)
+        if fails:
+            raise FileNotFoundError("no such data set")
+        return {"accuracy": 0.5, "names": ["ä", "b"], "none": None}
+
+    try:
+        return len(calls), distributed.run_on_main(work), len(calls)
+    except Exception as error:
+        return len(calls), type(error).__name__, str(error)
+
+
+def test_place_of_each_rank(two_ranks):
+    assert two_ranks.run(place) == [(0, 2), (1, 2)]
+    assert place() == (0, 1)
+
+
+def test_the_sum_over_ranks(two_ranks):
+    for total in two_ranks.run(sum_on_rank):
+        assert total.tolist() == [3.0, 30.0]
+
+
+def test_gather_rows_has_all_rows_and_the_gradient_of_all_losses(two_ranks):
+    parts = [normal(3, 2, 4, seed=0), normal(3, 2, 4, seed=1)]
+    weights = [normal(6, 2, 4, seed=2), normal(6, 2, 4, seed=3)]
+    whole = torch.cat(parts)
+    expected = 2 * whole * (weights[0] + weights[1])
+    results = two_ranks.run(gather_rows_on_rank, parts, weights)
+    for rank, (gathered, grad) in enumerate(results):
+        assert torch.equal(gathered, whole)
+        torch.testing.assert_close(grad, expected[3 * rank : 3 * rank + 3])
+
+
+@pytest.mark.parametrize("counts", [(2, 5), (3, 0), (0, 0), (1, 1)])
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.uint8, bool])
+def test_gather_array_takes_any_number_of_rows(two_ranks, counts, dtype):
+    random = np.random.default_rng(0)
+    parts = [random.integers(0, 9, (count, 2, 3)).astype(dtype) for count in counts]
+    whole = np.concatenate(parts)
+    for gathered in two_ranks.run(gather_array_on_rank, parts):
+        assert gathered.dtype == dtype and gathered.shape == whole.shape
+        np.testing.assert_array_equal(gathered, whole)
+
+
+def test_gather_array_takes_one_dimension(two_ranks):
+    parts = [np.arange(3), np.arange(3, 8)]
+    for gathered in two_ranks.run(gather_array_on_rank, parts):
+        assert gathered.tolist() == list(range(8))
+
+
+def test_run_on_main_works_once_and_tells_every_rank(two_ranks):
+    result = {"accuracy": 0.5, "names": ["ä", "b"], "none": None}
+    assert two_ranks.run(work_on_main, False) == [(0, result, 1), (0, result, 0)]
+
+
+def test_run_on_main_fails_on_every_rank_where_rank_0_fails(two_ranks):
+    first, second = two_ranks.run(work_on_main, True)
+    assert first == (1, "FileNotFoundError", "no such data set")
+    assert second[:2] == (0, "FailedElsewhere")
+    assert "rank 0 failed: FileNotFoundError: no such data set" in second[2]
+    assert two_ranks.run(place) == [(0, 2), (1, 2)]  # nobody waits any more
+
+
+def test_one_process_needs_no_group():
+    x, array = torch.ones(2, 3), np.ones((2, 3))
+    assert distributed.gather_rows(x) is x
+    assert distributed.gather_array(array) is array
+    assert torch.equal(distributed.all_reduce_sum(x.clone()), x)
+    assert distributed.run_on_main(lambda: {1, 2}) == {1, 2}
+    with pytest.raises(KeyError):
+        distributed.run_on_main(lambda: {}["missing"])
+    module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    assert distributed.data_parallel(module, CPU) is module
+    assert distributed.unwrap(module) is module
+    assert type(module[1]) is nn.BatchNorm1d
+
+
+def test_start_without_torchrun_is_one_process(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    process = distributed.start()
+    assert (process.rank, process.world_size) == (0, 1)
+    assert (process.device, process.backend) == (CPU, "none")
+    assert not torch.distributed.is_initialized()
+    distributed.stop()
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(cli.UsageError, match=r"local rank 2 has no GPU: 2 visible"):
+        distributed.start()
+
+
+# BatchNorm over the global batch
+
+
+def random_norm(kind: type, channels: int) -> nn.Module:
+    """A BatchNorm with weights of both signs and statistics that are not 0 and 1."""
+    norm = kind(channels).double()
+    with torch.no_grad():
+        norm.weight.copy_(normal(channels, seed=11))
+        norm.bias.copy_(normal(channels, seed=12))
+        norm.running_mean.copy_(normal(channels, seed=13))
+        norm.running_var.copy_(normal(channels, seed=14) ** 2 + 0.1)
+    return norm
+
+
+def norm_on_rank(x: Tensor, counts: list[int], training: bool):
+    """Two steps of GlobalBatchNorm on this rank's rows of ``x``."""
+    first = sum(counts[: distributed.rank()])
+    rows = slice(first, first + counts[distributed.rank()])
+    return two_steps(random_norm(GlobalBatchNorm, x.shape[1]).train(training), x, rows)
+
+
+def two_steps(norm: nn.Module, x: Tensor, rows: slice):
+    upstream = normal(*x.shape, seed=20)
+    for scale in (1.0, -2.0):
+        own = (scale * x[rows]).detach().requires_grad_()
+        y = norm(own)
+        (y * upstream[rows]).sum().backward()
+    grads = [own.grad, norm.weight.grad, norm.bias.grad]
+    return y.detach(), *grads, {n: b.clone() for n, b in norm.named_buffers()}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("counts", [(3, 3), (2, 5), (1, 1)])
+@pytest.mark.parametrize(
+    "kind, tail",
+    [(nn.BatchNorm1d, ()), (nn.BatchNorm1d, (7,)), (nn.BatchNorm2d, (4, 3))],
+)
+def test_global_batch_norm_is_batch_norm_of_all_rows(
+    two_ranks, kind, tail, counts, training
+):
+    x = 3 * normal(sum(counts), 6, *tail) + 5
+    norm = random_norm(kind, 6).train(training)
+    expected = two_steps(norm, x, slice(None))
+    results = two_ranks.run(norm_on_rank, x, list(counts), training)
+    ys, x_grads, weight_grads, bias_grads, buffers = zip(*results, strict=True)
+    close = {"rtol": 1e-9, "atol": 1e-10}
+    torch.testing.assert_close(torch.cat(ys), expected[0], **close)
+    torch.testing.assert_close(torch.cat(x_grads), expected[1], **close)
+    # Each rank has its own rows' share; data-parallel training adds them up.
+    torch.testing.assert_close(sum(weight_grads), expected[2], **close)
+    torch.testing.assert_close(sum(bias_grads), expected[3], **close)
+    for of_rank in buffers:
+        torch.testing.assert_close(of_rank, expected[4], **close)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_global_batch_norm_keeps_the_dtype_and_float32_precision(two_ranks, dtype):
+    x = (normal(8, 4, 5) + 1000).to(dtype)  # a mean that would drown the variance
+    norm = nn.BatchNorm1d(4).double().train()
+    expected = norm(x.double())
+    for rank, (y, var) in enumerate(two_ranks.run(norm_of_dtype_on_rank, x)):
+        assert y.dtype == dtype and var.dtype == torch.float32
+        tolerance = 1e-3 if dtype == torch.float32 else 2e-2
+        rows = expected[4 * rank : 4 * rank + 4].detach()
+        torch.testing.assert_close(y.double(), rows, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(var.double(), norm.running_var, rtol=1e-4, atol=0)
+
+
+def norm_of_dtype_on_rank(x: Tensor) -> tuple[Tensor, Tensor]:
+    first = 4 * distributed.rank()
+    norm = GlobalBatchNorm(4).train()
+    return norm(x[first : first + 4]).detach(), norm.running_var
+
+
+def one_value_a_channel_on_rank() -> str:
+    # Rank 1 has no row: the global batch has one.
+    x = normal(1 - distributed.rank(), 4)
+    try:
+        GlobalBatchNorm(4).double().train()(x)
+    except ValueError as error:
+        return str(error)
+    return "no error"
+
+
+def test_one_value_a_channel_in_the_global_batch_is_refused(two_ranks):
+    for text in two_ranks.run(one_value_a_channel_on_rank):
+        assert "the global batch has one; raise --batch_size" in text
+
+
+def test_a_rank_without_rows_takes_part(two_ranks):
+    x = normal(4, 6, 7)
+    norm = random_norm(nn.BatchNorm1d, 6).train()
+    expected = two_steps(norm, x, slice(None))
+    first, second = two_ranks.run(norm_on_rank, x, [4, 0], True)
+    torch.testing.assert_close(first[0], expected[0])
+    torch.testing.assert_close(first[1], expected[1])
+    assert second[0].shape == (0, 6, 7)
+    for result in (first, second):
+        torch.testing.assert_close(result[4], expected[4])
+
+
+def test_global_batch_norm_of_one_process_is_batch_norm():
+    x = normal(5, 6, 7)
+    found = two_steps(random_norm(GlobalBatchNorm, 6).train(), x, slice(None))
+    expected = two_steps(random_norm(nn.BatchNorm1d, 6).train(), x, slice(None))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    with pytest.raises(ValueError, match="at least 2 dimensions"):
+        GlobalBatchNorm(6)(torch.zeros(6))
+
+
+# Replacing BatchNorm in a network
+
+
+class TwoNames(nn.Module):
+    """A BatchNorm under two names, as the networks have it, and one of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Sequential(nn.Conv1d(3, 4, 1, bias=False), nn.BatchNorm1d(4))
+        self.bn1 = self.conv1[1]
+        self.inner = nn.ModuleDict({"norm": nn.BatchNorm1d(4, eps=1e-3, momentum=0.3)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner["norm"](self.conv1(x))
+
+
+def test_synchronise_keeps_names_tensors_and_settings():
+    model = TwoNames()
+    model.inner["norm"].eval()
+    before = model.state_dict(keep_vars=True)
+    parameters = [id(p) for p in model.parameters()]
+    after = synchronise_batchnorm(model, CPU)
+    assert after is model
+    assert type(model.bn1) is GlobalBatchNorm and model.conv1[1] is model.bn1
+    state = model.state_dict(keep_vars=True)
+    assert list(state) == list(before)
+    assert all(state[name] is before[name] for name in before)
+    assert [id(p) for p in model.parameters()] == parameters
+    norm = model.inner["norm"]
+    assert (norm.eps, norm.momentum, norm.training) == (1e-3, 0.3, False)
+    assert model.bn1.training
+
+
+def test_synchronise_takes_a_batch_norm_itself():
+    norm = nn.BatchNorm2d(3)
+    replaced = synchronise_batchnorm(norm, CPU)
+    assert type(replaced) is GlobalBatchNorm and replaced.weight is norm.weight
+
+
+def test_synchronise_uses_torchs_own_on_gpus():
+    model = synchronise_batchnorm(TwoNames(), torch.device("cuda", 0))
+    assert type(model.bn1) is nn.SyncBatchNorm and model.conv1[1] is model.bn1
+
+
+def wrapped_on_rank(x: Tensor):
+    torch.manual_seed(0)
+    model = synchronise_batchnorm(TwoNames().double(), CPU)
+    model = distributed.data_parallel(model, CPU)
+    module = distributed.unwrap(model)
+    aliases = module.conv1[1] is module.bn1 and type(module.bn1) is GlobalBatchNorm
+    half = len(x) // 2
+    own = x[half * distributed.rank() :][:half]
+    model(own).square().mean().backward()
+    assert model.gradient_as_bucket_view
+    return (
+        aliases,
+        dict(module.state_dict()),
+        [p.grad.clone() for p in model.parameters()],
+    )
+
+
+def test_data_parallel_is_one_process_on_the_global_batch(two_ranks):
+    torch.manual_seed(0)
+    model = TwoNames().double()
+    x = normal(6, 3, 5)
+    model(x).square().mean().backward()
+    for aliases, state, grads in two_ranks.run(wrapped_on_rank, x):
+        assert aliases
+        torch.testing.assert_close(state, dict(model.state_dict()))
+        expected = [p.grad for p in model.parameters()]
+        torch.testing.assert_close(grads, expected, rtol=1e-8, atol=1e-10)
+
+
+def slow_on_main() -> tuple[int, float]:
+    def work() -> int:
+        time.sleep(4.0)
+        return 7
+
+    found = distributed.run_on_main(work)
+    # The ranks are still in step: a collective under the short timeout works.
+    return found, distributed.all_reduce_sum(torch.ones(1)).item()
+
+
+@pytest.mark.slow  # it starts processes of its own
+def test_ranks_wait_for_rank_0_longer_than_a_collective_may_take() -> None:
+    pool = Pool(2, collective_timeout_s=2.0)
+    try:
+        assert pool.run(slow_on_main) == [(7, 2.0)] * 2
+    finally:
+        pool.close()

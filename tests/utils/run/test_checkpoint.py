@@ -1,0 +1,250 @@
+"""Files of weights: whole or not at all, and never loaded in silence."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from models.dgcnn import DGCNN
+from models.partseg import DGCNNPartSeg
+from utils.run import checkpoint, interrupts
+from utils.run.checkpoint import CheckpointError, Progress
+
+
+def small_dgcnn(seed: int, **options) -> DGCNN:
+    torch.manual_seed(seed)
+    return DGCNN(k=4, emb_dims=16, **options)
+
+
+def test_weights_return_bit_for_bit(tmp_path: Path) -> None:
+    saved, loaded = small_dgcnn(0), small_dgcnn(1)
+    checkpoint.save_weights(saved, tmp_path / "w.pth")
+    report = checkpoint.load_pretrained(loaded, tmp_path / "w.pth")
+    assert report.left_out == report.initialised == ()
+    assert set(report.loaded) == set(saved.state_dict())
+    for name, value in saved.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name])
+
+
+def test_written_weights_are_contiguous_whatever_the_network_is(tmp_path: Path) -> None:
+    model = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    assert not model.weight.is_contiguous()
+    checkpoint.save_weights(model, tmp_path / "w.pth")
+    written = torch.load(tmp_path / "w.pth", weights_only=True)["weight"]
+    assert written.is_contiguous()
+    assert torch.equal(written, model.weight)
+    checkpoint.load_pretrained(model, tmp_path / "w.pth")
+    assert model.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_file_of_a_wrapped_model_has_inner_names(tmp_path: Path) -> None:
+    # Saved with `module.` names and loaded leniently, not one entry would match.
+    inner = small_dgcnn(0)
+    state = {f"module.{name}": value for name, value in inner.state_dict().items()}
+    torch.save(state, tmp_path / "prefixed.pth")
+    other = small_dgcnn(1)
+    report = checkpoint.load_pretrained(other, tmp_path / "prefixed.pth")
+    assert len(report.loaded) == len(inner.state_dict())
+    assert torch.equal(other.conv1[0].weight, inner.conv1[0].weight)
+
+
+def test_fine_tuning_takes_the_encoder_and_says_what_is_new(tmp_path: Path) -> None:
+    pretrained = small_dgcnn(0)
+    checkpoint.save_weights(pretrained, tmp_path / "w.pth")
+    classifier = small_dgcnn(1, num_classes=7)
+    report = checkpoint.load_pretrained(classifier, tmp_path / "w.pth")
+    assert torch.equal(classifier.conv4[0].weight, pretrained.conv4[0].weight)
+    assert {name.split(".")[0] for name in report.left_out} == {"inv_head"}
+    assert {name.split(".")[0] for name in report.initialised} == {
+        *("linear1", "linear2", "linear3", "bn6", "bn7")
+    }
+    assert "inv_head" in str(report)
+    assert "linear3" in str(report)
+
+
+def test_segmentation_pretraining_file_has_the_unused_batchnorms(
+    tmp_path: Path,
+) -> None:
+    model = DGCNNPartSeg(k=4, emb_dims=16)
+    checkpoint.save_weights(model, tmp_path / "w.pth")
+    state = torch.load(tmp_path / "w.pth", weights_only=True)
+    for name, width in {"bn7": 64, "bn8": 256, "bn9": 256, "bn10": 128}.items():
+        assert torch.equal(state[f"{name}.weight"], torch.ones(width))
+        assert torch.equal(state[f"{name}.running_mean"], torch.zeros(width))
+        assert state[f"{name}.num_batches_tracked"].shape == ()
+    report = checkpoint.load_pretrained(
+        DGCNNPartSeg(k=4, emb_dims=16), tmp_path / "w.pth"
+    )
+    assert {name.split(".")[0] for name in report.left_out} == {
+        *("bn7", "bn8", "bn9", "bn10")
+    }
+    segmenter = DGCNNPartSeg(k=4, emb_dims=16, num_parts=50).state_dict()
+    assert "bn7.weight" in segmenter
+    assert set(checkpoint.published_weights(DGCNN(4, 16))) == set(
+        DGCNN(4, 16).state_dict()
+    )
+
+
+def test_a_run_folder_s_weights_are_named_after_the_run() -> None:
+    path = "checkpoints/run/models/best_model.pth"
+    assert checkpoint.run_name(path) == "run_best_model"
+    assert checkpoint.run_name("weights/dgcnn.pth") == "dgcnn"
+    assert checkpoint.run_name("none") == "none"
+
+
+def test_a_file_of_which_nothing_fits_is_refused(tmp_path: Path) -> None:
+    torch.save({"encoder.weight": torch.zeros(3)}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"w\.pth: none of its 1 entries.*conv1"):
+        checkpoint.load_pretrained(small_dgcnn(0), tmp_path / "w.pth")
+
+
+def test_another_shape_is_refused_by_name(tmp_path: Path) -> None:
+    checkpoint.save_weights(DGCNN(k=4, emb_dims=32), tmp_path / "w.pth")
+    model = small_dgcnn(0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"conv5\.0\.weight has shape \(32, 512"):
+        checkpoint.load_pretrained(model, tmp_path / "w.pth")
+    assert all(torch.equal(v, before[n]) for n, v in model.state_dict().items())
+
+
+class Payload:
+    """Something whose unpickling would run code."""
+
+    def __reduce__(self) -> tuple:
+        return (exec, ("raise SystemExit('executed')",))
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "empty", "text", "code"])
+def test_damaged_and_dangerous_files_are_refused(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "w.pth"
+    if damage == "truncated":
+        checkpoint.save_weights(small_dgcnn(0), path)
+        path.write_bytes(path.read_bytes()[:-2000])
+    elif damage == "empty":
+        path.touch()
+    elif damage == "text":
+        path.write_text("<html>404</html>")
+    elif damage == "code":
+        path.write_bytes(pickle.dumps(Payload()))
+    with pytest.raises(CheckpointError, match=r"w\.pth"):
+        checkpoint.load_pretrained(small_dgcnn(0), path)
+
+
+def test_a_file_cut_anywhere_is_refused_and_the_one_before_it_named(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "last.pth"
+    model = small_dgcnn(0)
+    for step in (1, 2):
+        checkpoint.save_training_state(path, {}, Progress(step=step), model=model)
+    content = path.read_bytes()
+    for length in (0, 1, 100, 5_000, 20_000, 50_000, len(content) // 2, -2000, -1):
+        path.write_bytes(content[:length])
+        with pytest.raises(CheckpointError) as error:
+            checkpoint.load_training_state(path, {}, model=model)
+        text = str(error.value)
+        assert "\n" not in text and "\033" not in text
+        said = re.search(r"is whole, after 1 steps: .*, mv (\S+) (\S+)$", text)
+        assert said, length
+    os.replace(said[1], said[2])  # the command that the message spells out
+    assert checkpoint.load_training_state(path, {}, model=model).step == 1
+
+
+def test_a_training_checkpoint_is_not_taken_for_weights(tmp_path: Path) -> None:
+    model = small_dgcnn(0)
+    path = tmp_path / "last.pth"
+    checkpoint.save_training_state(path, {}, Progress(), model=model)
+    with pytest.raises(CheckpointError, match=r"--resume.*best_model\.pth"):
+        checkpoint.load_pretrained(model, path)
+
+
+def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    checkpoint.save_atomically({"a": torch.ones(2)}, path)
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        checkpoint.save_atomically({"a": lambda: None}, path)
+    assert torch.equal(torch.load(path, weights_only=True)["a"], torch.ones(2))
+    assert [p.name for p in tmp_path.iterdir()] == ["w.pth"]
+
+
+def test_ctrl_c_once_more_is_no_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch.save makes a RuntimeError of it, if it comes inside its writing."""
+
+    class Interrupted(io.FileIO):
+        def write(self, data: Any) -> int:
+            if len(data) > 1000:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().write(data)
+
+    path = tmp_path / "w.pth"
+    checkpoint.save_atomically({"a": torch.ones(2)}, path)
+    monkeypatch.setattr(checkpoint, "open", Interrupted, raising=False)
+    with pytest.raises(KeyboardInterrupt), interrupts.listening():
+        os.kill(os.getpid(), signal.SIGTERM)
+        checkpoint.save_atomically({"a": torch.zeros(2000)}, path)
+    assert torch.equal(torch.load(path, weights_only=True)["a"], torch.ones(2))
+    assert [p.name for p in tmp_path.iterdir()] == ["w.pth"]
+
+
+def test_training_state_restores_model_optimiser_and_place(tmp_path: Path) -> None:
+    def build() -> tuple[nn.Linear, torch.optim.Adam]:
+        model = nn.Linear(3, 2)
+        return model, torch.optim.Adam(model.parameters(), 0.1)
+
+    def step(model: nn.Linear, optimizer: torch.optim.Adam) -> None:
+        optimizer.zero_grad()
+        model(torch.rand(4, 3)).square().sum().backward()
+        optimizer.step()
+
+    path = tmp_path / "last.pth"
+    model, optimizer = build()
+    step(model, optimizer)
+    arguments = {"lr": 0.1, "print_freq": 10}
+    place = Progress(epoch=2, step_in_epoch=3, step=13, best=0.5, sums=(1.0, 2.0))
+    checkpoint.save_training_state(
+        path, arguments, place, model=model, optimizer=optimizer
+    )
+    step(model, optimizer)
+
+    again, its_optimizer = build()
+    # How often a line is printed does not matter for the numbers.
+    found = checkpoint.load_training_state(
+        path, {"lr": 0.1, "print_freq": 1}, model=again, optimizer=its_optimizer
+    )
+    assert found == place
+    step(again, its_optimizer)  # the same random numbers, moments and step count
+    assert torch.equal(again.weight, model.weight)
+
+    with pytest.raises(CheckpointError, match=r"--lr 0\.1 -> 0\.2"):
+        checkpoint.load_training_state(path, {"lr": 0.2}, model=again)
+
+
+def test_foreign_files_are_no_training_state(tmp_path: Path) -> None:
+    path = tmp_path / "last.pth"
+    torch.save({"epoch": 3}, path)
+    with pytest.raises(CheckpointError, match=r"last\.pth: not a training checkpoint"):
+        checkpoint.load_training_state(path, {})
+
+
+def test_a_frozen_encoder_comes_whole_or_not_at_all(tmp_path: Path) -> None:
+    encoder = DGCNN(k=3, emb_dims=8)
+    assert "untrained DGCNN (seed 4)" in checkpoint.load_frozen(encoder, "none", 4)
+    state = {n: v for n, v in encoder.state_dict().items() if "inv_head" not in n}
+    torch.save(state, tmp_path / "headless.pth")
+    said = checkpoint.load_frozen(encoder, str(tmp_path / "headless.pth"), 4)
+    assert f"{len(state)} entries loaded" in said
+    del state["conv4.1.weight"]
+    torch.save(state, tmp_path / "part.pth")
+    with pytest.raises(CheckpointError, match=r"part\.pth is not .*conv4\.1 \(1 entri"):
+        checkpoint.load_frozen(encoder, str(tmp_path / "part.pth"), 4)

@@ -1,0 +1,151 @@
+"""Run folders, metrics and W&B."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+import torch
+
+from utils.run import logger
+from utils.run.cli import UsageError
+from utils.run.logger import RunLogger, ThroughputMeter
+from utils.run.run_folder import open_run_folder
+
+ARGUMENTS = {"exp_name": "run", "wandb": "disabled", "wb_url": "http://localhost:9"}
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_what_ended_a_run_is_in_its_log() -> None:
+    folder = open_run_folder("run")
+    with pytest.raises(UsageError), RunLogger(folder, ARGUMENTS) as log:
+        log.info("first")
+        raise UsageError("data/x.ply: truncated")
+    text = (folder / "run.log").read_text()
+    assert "first" in text
+    assert "ended by UsageError: data/x.ply: truncated" in text
+
+
+def test_later_steps_are_dropped_when_a_run_goes_on() -> None:
+    folder = open_run_folder("run")
+    log = RunLogger(folder, ARGUMENTS)
+    for step in range(6):
+        log.record({"step": step, "epoch": step // 3, "loss": 1.0})
+        if step % 3 == 2:
+            log.record({"epoch": step // 3, "epoch_end": True})
+    log.info("first")
+    log.__exit__(None, None, None)
+    log = RunLogger(folder, ARGUMENTS, resumed_at=(1, 4))
+    log.record({"step": 4, "epoch": 1, "loss": 2.0})
+    log.info("second")
+    log.__exit__(None, None, None)
+    lines = [
+        json.loads(x) for x in (folder / "metrics.jsonl").read_text().split("\n")[:-1]
+    ]
+    assert [x.get("step", "end") for x in lines] == [0, 1, 2, "end", 3, 4]
+    text = (folder / "run.log").read_text()
+    assert "first" in text
+    assert "second" in text
+
+
+def test_a_wandb_that_cannot_start_does_not_stop_a_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import wandb
+
+    def refuses(**options) -> None:
+        raise wandb.errors.CommError("refused")
+
+    monkeypatch.setattr(wandb, "init", refuses)
+    folder = open_run_folder("run")
+    log = RunLogger(folder, {**ARGUMENTS, "wandb": "offline"})
+    log.record({"step": 0, "loss": 1.0})
+    log.__exit__(None, None, None)
+    assert "W&B is off for this run: refused" in (folder / "run.log").read_text()
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_meter_counts_samples_and_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(logger.time, "perf_counter", lambda: clock[0])
+
+    def slow_loader():
+        for batch in range(2):
+            clock[0] += 3.0  # waiting
+            yield batch
+
+    meter = ThroughputMeter(8, torch.device("cpu"))
+    for _ in meter.waiting_for(slow_loader()):
+        clock[0] += 1.0  # working
+    assert meter.read() == {"samples_per_second": 2.0, "data_wait": 0.75}
+
+
+def test_the_peak_of_a_gpu_s_memory_is_that_since_the_last_reading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device, peaks = torch.device("cuda", 1), {}
+
+    def peak(of: torch.device) -> int:
+        return peaks.get(of, 0)
+
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", peak)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", peaks.pop)
+    meter = ThroughputMeter(8, device)
+    for mebibytes in (1536, 0.5):
+        peaks[device] = int(mebibytes * 2**20)
+        assert meter.read()["gpu_memory_mib"] == mebibytes
+        assert peaks == {}
+
+
+BAR = """
+import time
+from pathlib import Path
+from utils.run.logger import RunLogger, progress
+log = RunLogger(Path({folder!r}), {arguments!r})
+for n in progress(range(3), desc="epoch 1/2"):
+    time.sleep(0.15)
+    if n == 1:
+        log.info("a line of the log")
+log.info("done")
+"""
+
+
+def test_a_bar_is_for_terminals_and_apart_from_the_log(tmp_path: Path) -> None:
+    root = Path(__file__).parents[3]
+    code = BAR.format(folder=str(tmp_path), arguments=ARGUMENTS)
+    command = [sys.executable, "-c", code]
+    piped = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert (piped.stdout, piped.stderr) == ("a line of the log\ndone\n", "")
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    process = subprocess.Popen(command, cwd=root, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    while True:
+        try:
+            chunk = os.read(ours, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not chunk:
+            break
+        seen += chunk
+    os.close(ours)
+    assert process.wait(60) == 0
+    shown = seen.decode()
+    assert "epoch 1/2" in shown and "2/3" in shown
+    # What stays on the screen: of each line, what was written after the last return.
+    lines = [line.split("\r")[-1].strip() for line in shown.split("\r\n")]
+    assert [line for line in lines if line] == ["a line of the log", "done"]

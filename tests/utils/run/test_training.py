@@ -1,0 +1,74 @@
+"""The optimisers, and what guards the weights before they are written."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from utils.run.training import all_finite, build_optimizer
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_one_number_that_is_not_finite_is_found(bad: float) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    assert all_finite(model.parameters())
+    with torch.no_grad():
+        model[1].bias[1] = bad
+    assert not all_finite(model.parameters())
+
+
+def updates(
+    kind: str,
+    layouts: tuple[torch.memory_format, torch.memory_format],
+    dtype: torch.dtype = torch.float64,
+) -> torch.Tensor:
+    """A convolution's weight after two updates, one by the first optimiser, and one by
+    a second that loads its state, each with its own memory layout of the weight."""
+    args = argparse.Namespace(optimizer=kind, lr=0.1, momentum=0.9, weight_decay=0.01)
+    torch.manual_seed(0)
+    conv, images = nn.Conv2d(3, 4, 3).to(dtype), torch.randn(2, 3, 8, 8, dtype=dtype)
+    state = None
+    for layout in layouts:
+        conv = copy.deepcopy(conv).to(memory_format=layout)
+        conv.zero_grad(set_to_none=True)
+        optimizer = build_optimizer(conv.parameters(), args)
+        if state is not None:
+            optimizer.load_state_dict(state)
+        conv(images).square().sum().backward()
+        optimizer.step()
+        state = optimizer.state_dict()
+    return conv.weight.detach()
+
+
+@pytest.mark.parametrize("kind", ["adam", "sgd"])
+def test_a_state_of_another_memory_layout_gives_the_same_updates(kind: str) -> None:
+    last, first = torch.channels_last, torch.contiguous_format
+    expected = updates(kind, (first, first))
+    for layouts in ((last, last), (first, last), (last, first)):
+        torch.testing.assert_close(updates(kind, layouts), expected)
+
+
+@pytest.mark.parametrize("kind", ["adam", "sgd"])
+def test_updates_are_those_of_the_plain_optimiser(kind: str) -> None:
+    args = argparse.Namespace(optimizer=kind, lr=0.1, momentum=0.9, weight_decay=0.01)
+    start = nn.Linear(5, 3).double()
+    ours, plain = copy.deepcopy(start), copy.deepcopy(start)
+    makers = {
+        "adam": lambda p: torch.optim.Adam(p, 0.1, weight_decay=0.01),
+        "sgd": lambda p: torch.optim.SGD(p, 0.1, 0.9, weight_decay=0.01),
+    }
+    pairs = (
+        (ours, build_optimizer(ours.parameters(), args)),
+        (plain, makers[kind](plain.parameters())),
+    )
+    for number in range(3):
+        x = torch.full((2, 5), 1.0 + number, dtype=torch.float64)
+        for model, optimizer in pairs:
+            optimizer.zero_grad()
+            model(x).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(ours.weight, plain.weight, rtol=1e-12, atol=1e-12)

@@ -1,0 +1,229 @@
+"""Curves of runs, from their metrics.jsonl: of finished, resumed and running ones.
+
+  python -m utils.drawing.plot checkpoints/NAME [checkpoints/OTHER ...] [--out FILE.png]
+
+Losses against steps, of pre-training with their two terms; accuracies and mIoU against
+epochs: the SVM probe's of pre-training, the training and test splits' of fine-tuning.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from utils.drawing.figures import class_colours
+from utils.run import cli
+from utils.run.run_folder import read_metrics, replace_file
+
+Records = list[dict[str, Any]]
+
+_PANEL = (4.8, 3.3)  # inches
+_SMOOTH = 40  # from twice as many records of steps on, means over this part of them
+_FEW = {"step": 2, "epoch": 30}  # up to so many points are marked one by one
+_TRAIN, _TEST = "--", "-"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes.
+
+    Attributes:
+        title: above it.
+        key: of metrics.jsonl; runs without it are not in the panel.
+        unit: of the other axis, ``step`` or ``epoch``: which records are drawn.
+        label: of the values' axis.
+        train: key of the same for the training split, dashed, if there is one.
+        percent: whether the values are shares.
+    """
+
+    title: str
+    key: str
+    unit: str
+    label: str
+    train: str = ""
+    percent: bool = False
+
+
+PANELS = (
+    Panel("Loss of a batch", "loss", "step", "loss"),
+    Panel("Intra-modal term: cloud and cloud", "imid_loss", "step", "IMID loss"),
+    Panel("Cross-modal term: cloud and picture", "cmid_loss", "step", "CMID loss"),
+    Panel(
+        *("Linear SVM on ModelNet40's test split", "svm_accuracy", "epoch"),
+        *("probe accuracy, %", "", True),
+    ),
+    Panel("Loss of an epoch", "test_loss", "epoch", "loss", "train_loss"),
+    Panel(
+        *("Accuracy", "test_accuracy", "epoch", "accuracy, %", "train_accuracy", True),
+    ),
+    Panel("Instance mIoU", "test_miou", "epoch", "mIoU, %", "train_miou", True),
+)
+
+
+def read_runs(folders: Sequence[str | Path]) -> dict[str, Records]:
+    """The records of training runs by the name of their folder.
+
+    Folders of one name are called by their paths.
+
+    Raises:
+        UsageError: naming the folder that has no records of a training run.
+    """
+    runs = {}
+    names = [Path(folder).resolve().name for folder in folders]
+    for folder, name in zip(folders, names, strict=True):
+        path = Path(folder, "metrics.jsonl")
+        if not path.is_file():
+            raise cli.UsageError(
+                f"{folder} has no metrics.jsonl: name the folder of a training run, "
+                "such as checkpoints/crosspoint_cls"
+            )
+        try:
+            records = read_metrics(folder)
+        except ValueError as error:
+            raise cli.UsageError(f"{path} is damaged: {error}") from error
+        if not any("step" in r or "epoch_end" in r for r in records):
+            kind = "of training " if records else "yet"
+            raise cli.UsageError(
+                f"{path} has no records {kind}".rstrip() + ": name the folder of a "
+                "training run whose first step is done"
+            )
+        runs[name if names.count(name) == 1 else str(folder)] = records
+    return runs
+
+
+def values_of(records: Records, key: str, unit: str) -> np.ndarray:
+    """Places and values (R, 2) of ``key`` in records of steps, or of epochs.
+
+    Steps are counted from 0, as in the file; an epoch's value stands at the number of
+    epochs that are done.
+    """
+    if unit == "step":
+        found = [(r["step"], r[key]) for r in records if "step" in r and key in r]
+    else:
+        found = [
+            (r["epoch"] + 1, r[key]) for r in records if "epoch_end" in r and key in r
+        ]
+    return np.array(found, float).reshape(-1, 2)
+
+
+def running_mean(values: np.ndarray, width: int) -> np.ndarray:
+    """Means (R,) of the up to ``width`` values around each of (R,), ends included."""
+    ones = np.ones(min(width, len(values)))
+    sums = np.convolve(values, ones, "same")
+    return sums / np.convolve(np.ones(len(values)), ones, "same")
+
+
+def curves_figure(runs: Mapping[str, Records]) -> Figure:
+    """A panel for everything that a run has a record of, a colour for every run.
+
+    Args:
+        runs: records of metrics.jsonl by the name of the run, see :func:`read_runs`.
+
+    Raises:
+        ValueError: if there is nothing to draw.
+    """
+    panels = [
+        panel
+        for panel in PANELS
+        if any(len(values_of(r, panel.key, panel.unit)) for r in runs.values())
+    ]
+    if not panels:
+        raise ValueError("none of the runs has a value to draw")
+    columns = {1: 1, 2: 2, 4: 2}.get(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    colours = [tuple(0.85 * colour) for colour in class_colours(len(runs))]
+    across = max(1, int(columns * _PANEL[0] / (0.075 * max(map(len, runs)) + 0.6)))
+    lines = -(-len(runs) // across)
+    size = (columns * _PANEL[0], rows * _PANEL[1] + 0.22 * lines + 0.2)
+    figure = Figure(size, dpi=130, layout="constrained", facecolor="white")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, panel in zip(grid, panels, strict=False):
+        for records, colour in zip(runs.values(), colours, strict=True):
+            _draw(axes, panel, records, colour)
+        _dress(axes, panel)
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    handles = [Line2D([], [], color=colour, linewidth=2.5) for colour in colours]
+    figure.legend(
+        *(handles, list(runs)),
+        **{"loc": "outside upper center", "ncols": across},
+        **{"fontsize": 9.5, "frameon": False},
+    )
+    return figure
+
+
+def _draw(
+    axes: Axes, panel: Panel, records: Records, colour: tuple[float, ...]
+) -> None:
+    """One run's lines: many steps pale and their running mean dark, all else as is."""
+    if not any(panel.key in record for record in records):
+        return  # a run in progress, or of another kind
+    kinds = [(panel.key, _TEST)] + ([(panel.train, _TRAIN)] if panel.train else [])
+    for key, style in kinds:
+        places, values = values_of(records, key, panel.unit).T
+        values = 100 * values if panel.percent else values
+        line = {"color": colour, "linestyle": style, "linewidth": 1.6}
+        if len(values) <= _FEW[panel.unit]:
+            line |= {"marker": "o", "markersize": 3}
+        if panel.unit == "step" and len(values) >= 2 * _SMOOTH:
+            axes.plot(places, values, color=colour, linewidth=0.7, alpha=0.3)
+            values = running_mean(values, len(values) // _SMOOTH)
+            axes.set_xlabel("training steps (dark: running mean)")
+        axes.plot(places, values, **line)
+
+
+def _dress(axes: Axes, panel: Panel) -> None:
+    axes.set_title(panel.title, fontsize=10.5, loc="left")
+    done = {"step": "training steps", "epoch": "epochs done"}[panel.unit]
+    axes.set_xlabel(axes.get_xlabel() or done, color="0.35")
+    axes.set_ylabel(panel.label, color="0.35")
+    if panel.percent:  # no room for what cannot be, but for a marker's half
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, -1), min(high, 101))
+    axes.tick_params(labelsize=9, colors="0.35")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    axes.grid(color="0.92")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["bottom", "left"]].set_color("0.7")
+    if panel.train:
+        lines = [Line2D([], [], color="0.4", linestyle=s) for s in (_TEST, _TRAIN)]
+        axes.legend(lines, ["test", "training"], fontsize=9, frameon=False)
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=figure.dpi)
+    return file.getvalue()
+
+
+def main() -> None:
+    parser = cli.Parser(__doc__)
+    parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="folders of runs")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE.png",
+        help="where the picture goes (default: curves.png in the first RUN_DIR)",
+    )
+    args = parser.parse_args()
+    out = args.out or Path(args.runs[0], "curves.png")
+    if out.suffix.lower() != ".png":
+        parser.error(f"--out {out}: a PNG is written, name it FILE.png")
+    replace_file(out, png_bytes(curves_figure(read_runs(args.runs))))
+    print(out)
+
+
+if __name__ == "__main__":
+    cli.run(main)

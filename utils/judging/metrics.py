@@ -1,0 +1,111 @@
+"""Counts first, rates last: metrics that are exact whatever the number of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.parallel import distributed
+
+# Of ShapeNetPart's categories, in their order. Parts are numbered consecutively.
+PARTS_PER_CATEGORY = (4, 2, 2, 4, 4, 3, 3, 2, 4, 2, 6, 2, 3, 3, 3, 3)
+CATEGORY_OF_PART = np.repeat(np.arange(16), PARTS_PER_CATEGORY)  # (50,)
+
+
+def confusion_matrix(
+    target: np.ndarray, predicted: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """Counts (num_classes, num_classes): rows are true classes, columns predictions.
+
+    Args:
+        target, predicted: (M,) integers in [0, num_classes).
+    """
+    flat = np.bincount(target * num_classes + predicted, minlength=num_classes**2)
+    return flat.reshape(num_classes, num_classes)
+
+
+def mean_class_accuracy(matrix: np.ndarray) -> float:
+    """The mean over the classes that occur of the share of rows that are right."""
+    count = matrix.sum(axis=1)
+    present = count > 0
+    return float(np.mean(np.diag(matrix)[present] / count[present]))
+
+
+def shape_iou(
+    pred: Tensor | np.ndarray,
+    target: Tensor | np.ndarray,
+    category: Tensor | np.ndarray,
+) -> Tensor:
+    """Part IoU of every shape: the mean over the parts of its category.
+
+    The IoU of a part is ``|predicted and true| / |predicted or true|`` in points, and 1
+    where the part is in neither. A point that is given a part of another category is
+    in none of its shape's parts. Nothing waits for a GPU.
+
+    Args:
+        pred, target: (M, N) parts, numbered 0 to 49 over all categories.
+        category: (M,) integers in [0, 16).
+
+    Returns:
+        (M,) float64, where the inputs are.
+    """
+    pred, target, category = map(torch.as_tensor, (pred, target, category))
+    parts = len(CATEGORY_OF_PART)
+
+    def points_of_each_part(chosen: Tensor, counted: Tensor) -> Tensor:
+        counts = torch.zeros(
+            (len(chosen), parts), dtype=torch.float64, device=chosen.device
+        )
+        return counts.scatter_add_(1, chosen.long(), counted.double())  # (M, 50)
+
+    everywhere = torch.ones_like(target)
+    both = points_of_each_part(target, pred == target)
+    either = (
+        points_of_each_part(pred, everywhere)
+        + points_of_each_part(target, everywhere)
+        - both
+    )
+    iou = torch.where(either > 0, both / either.clamp(min=1), 1.0)
+    owners = torch.from_numpy(CATEGORY_OF_PART).to(category.device, non_blocking=True)
+    owned = owners == category[:, None]  # (M, 50)
+    return (iou * owned).sum(dim=1) / owned.sum(dim=1)
+
+
+def part_figures(
+    predicted: np.ndarray,
+    target: np.ndarray,
+    category: np.ndarray,
+    class_names: Sequence[str],
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Figures of a test split of which every rank has its own shapes.
+
+    IoUs of single shapes are gathered and counts of points summed, so that the number
+    of ranks does not show.
+
+    Args:
+        predicted, target, category: as of :func:`shape_iou`, this rank's; M may be 0.
+        class_names: names of the categories.
+
+    Returns:
+        ``test_miou`` over the shapes, ``test_class_miou`` over the categories that
+        occur, ``test_accuracy`` over the points, ``test_class_accuracy`` over the parts
+        that occur; and the mean IoU of each category that occurs.
+    """
+    parts = len(CATEGORY_OF_PART)
+    matrix = confusion_matrix(target.ravel(), predicted.ravel(), parts)
+    matrix = distributed.gather_array(matrix[None]).sum(axis=0)
+    own = shape_iou(predicted, target, category).numpy()
+    iou, category = map(distributed.gather_array, (own, category))
+    by_category = {
+        class_names[c]: float(iou[category == c].mean()) for c in np.unique(category)
+    }
+    values = {
+        "test_miou": float(iou.mean()),
+        "test_class_miou": float(np.mean(list(by_category.values()))),
+        "test_accuracy": float(np.trace(matrix) / matrix.sum()),
+        "test_class_accuracy": mean_class_accuracy(matrix),
+    }
+    return values, by_category

@@ -1,0 +1,355 @@
+"""Everything about files of weights: atomic writing, strict reading, exact resume."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from utils.parallel import distributed
+from utils.parallel.distributed import unwrap
+from utils.run.cli import UNTRAINED
+
+FORMAT = 1  # of checkpoint_last.pth
+PREVIOUS = "checkpoint_previous.pth"  # beside it: the one before it
+
+# Arguments that change only how a run is watched or how fast it goes: they may differ
+# when it is resumed.
+FREE_ARGUMENTS = (
+    "data_root",
+    "exp_name",
+    "overwrite",
+    "resume",
+    "num_workers",
+    "packed",
+    "edgeconv",
+    "distinct_points",
+    "dist_timeout",
+    "wandb",
+    "wb_url",
+    "print_freq",
+    "save_freq",
+    "checkpoint_steps",
+    "test_batch_size",
+    "save_predictions",
+)
+
+# BatchNorms that the paper's part-segmentation network has beside those it uses in
+# pre-training; its loader asks for them, so files for it carry their initial values.
+_SEGMENTATION_HEAD_BN = {"bn7": 64, "bn8": 256, "bn9": 256, "bn10": 128}
+
+
+class CheckpointError(Exception):
+    """A file of weights cannot be used; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What :func:`load_pretrained` did, as names of state-dict entries."""
+
+    path: str
+    loaded: tuple[str, ...]
+    left_out: tuple[str, ...]  # in the file, not in the model
+    initialised: tuple[str, ...]  # in the model, not in the file
+
+    def __str__(self) -> str:
+        text = f"{self.path}: {len(self.loaded)} entries loaded"
+        if self.left_out:
+            text += f"; left out of the file: {_few(self.left_out)}"
+        if self.initialised:
+            text += f"; still at their initial values: {_few(self.initialised)}"
+        return text
+
+
+def run_name(path: str) -> str:
+    """A short name of a file of weights: ``<run>_best_model`` for a run folder's."""
+    file = Path(path)
+    run = file.parent.parent.name if file.parent.name == "models" else ""
+    return "_".join(filter(None, [run, file.stem]))
+
+
+def _few(names: tuple[str, ...]) -> str:
+    """Names of modules rather than of tensors: ``linear1, bn6 (6 entries)``."""
+    modules = dict.fromkeys(name.rsplit(".", 1)[0] for name in names)
+    return f"{', '.join(modules)} ({len(names)} entries)"
+
+
+def save_atomically(value: Any, path: str | Path, previous: str = "") -> None:
+    """``torch.save`` that leaves either the old file or the whole new one.
+
+    A temporary file in the same folder is written, flushed to the disk and renamed.
+
+    Args:
+        value: what is saved.
+        path: of the file.
+        previous: name under which the old file stays as well, if any.
+
+    Raises:
+        CheckpointError: if it cannot be written; the old file is as it was.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(value, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if previous and path.is_file():
+            _keep(path, path.with_name(previous))
+        os.replace(temporary, path)
+        _flush_names(path.parent)
+    except (OSError, RuntimeError) as error:  # torch.save has its own for a full disk
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError | KeyboardInterrupt):
+            cause = cause.__cause__ or cause.__context__
+        if isinstance(cause, KeyboardInterrupt):  # while torch.save was writing
+            raise cause from None
+        kept = "the one before it is whole" if path.is_file() else "there is none yet"
+        raise CheckpointError(
+            f"{path} could not be written ({cause or error}); {kept}. Look at the "
+            "disk's free space and the folder's permissions"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """``previous`` becomes a second name of the file, at no moment less than whole."""
+    link = path.with_name(f".{previous.name}.{os.getpid()}.partial")
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+    except OSError:  # a file system without second names
+        shutil.copyfile(path, link)
+    os.replace(link, previous)
+
+
+def _flush_names(folder: Path) -> None:
+    """Make a renaming survive a power cut, where folders can be opened."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+
+
+def published_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The model's state dict on the CPU, as the paper's code loads it strictly.
+
+    A wrapped model gives its inner names, and the pre-training form of the
+    part-segmentation network gets the ``bn7`` to ``bn10`` that the paper's has.
+    """
+    # Contiguous: how a network lies in memory while it trains is not for its files.
+    state = {
+        name: value.detach().cpu().contiguous()
+        for name, value in unwrap(model).state_dict().items()
+    }
+    if "transform_net.transform.weight" in state and "inv_head.0.weight" in state:
+        for name, width in _SEGMENTATION_HEAD_BN.items():
+            initial = nn.BatchNorm1d(width).state_dict()
+            state.update({f"{name}.{key}": value for key, value in initial.items()})
+    return state
+
+
+def save_weights(model: nn.Module, path: str | Path) -> None:
+    """Write :func:`published_weights` atomically."""
+    save_atomically(published_weights(model), path)
+
+
+def _read(path: str | Path) -> Any:
+    """``torch.load`` without pickled code.
+
+    Raises:
+        CheckpointError: if the file is missing, truncated or of another kind.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    except Exception as error:  # damaged bytes end PyTorch in errors of every kind
+        reason = re.split(r"\. |\n", str(error).strip())[0]
+        raise CheckpointError(
+            f"{path}: not a whole file of PyTorch weights ({reason})"
+        ) from error
+
+
+def load_pretrained(model: nn.Module, path: str | Path) -> LoadReport:
+    """Load the entries of a flat state dict that the model has, and report on them.
+
+    Files of the paper's code, with or without a ``module.`` prefix, load too; the
+    model may be wrapped in DistributedDataParallel.
+
+    Returns:
+        What was loaded, what was left out and what stayed at its initial values.
+
+    Raises:
+        CheckpointError: if the file cannot be read, is no flat state dict, has no
+            entry that the model has, or an entry of another shape.
+    """
+    state = _read(path)
+    if isinstance(state, dict) and "format" in state and "arguments" in state:
+        raise CheckpointError(
+            f"{path}: this is a file to --resume from; weights to start from are in "
+            "best_model.pth and ckpt_epoch_N.pth beside it"
+        )
+    if not isinstance(state, Mapping) or not all(
+        isinstance(value, Tensor) for value in state.values()
+    ):
+        raise CheckpointError(f"{path}: expected a flat state dict of tensors")
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    inner = unwrap(model)
+    wanted = inner.state_dict()
+    common = [name for name in wanted if name in state]
+    if "transform_net.transform.weight" in state and "conv7.0.weight" not in state:
+        # Pre-training's file: these are placeholders, not a trained head's.
+        common = [n for n in common if n.split(".")[0] not in _SEGMENTATION_HEAD_BN]
+    if not common:
+        raise CheckpointError(
+            f"{path}: none of its {len(state)} entries is one of the model's "
+            f"{len(wanted)}; it has {', '.join(list(state)[:3])}, ... and the model "
+            f"{', '.join(list(wanted)[:3])}, ..."
+        )
+    for name in common:
+        if state[name].shape != wanted[name].shape:
+            raise CheckpointError(
+                f"{path}: {name} has shape {tuple(state[name].shape)}, the model's is "
+                f"{tuple(wanted[name].shape)} (--model, --emb_dims, number of classes)"
+            )
+    inner.load_state_dict({name: state[name] for name in common}, strict=False)
+    return LoadReport(
+        str(path),
+        tuple(common),
+        tuple(name for name in state if name not in common),
+        tuple(name for name in wanted if name not in common),
+    )
+
+
+def load_frozen(encoder: nn.Module, path: str, seed: int) -> str:
+    """:func:`load_pretrained`, or nothing for ``none``; what the log says of it.
+
+    Args:
+        encoder: gets the weights; its projection head (``inv_head``) is not judged.
+        path: of the file, or ``none`` for an encoder that stays as it was made.
+        seed: that it was made with.
+
+    Raises:
+        CheckpointError: also if a part of the encoder is not in the file.
+    """
+    if path == UNTRAINED:
+        return f"an untrained {type(encoder).__name__} (seed {seed})"
+    report = load_pretrained(encoder, path)
+    missing = [n for n in report.initialised if not n.startswith("inv_head.")]
+    if missing:
+        raise CheckpointError(
+            f"{path} is not a file of this encoder's weights: {_few(tuple(missing))} "
+            "would be random (--model)"
+        )
+    return str(report)
+
+
+@dataclass
+class Progress:
+    """Where a run stands; part of ``checkpoint_last.pth``."""
+
+    epoch: int = 0
+    step_in_epoch: int = 0  # steps of this epoch that are done
+    step: int = 0  # steps of the whole run that are done
+    best: float = -1.0  # the best value of what chooses best_model.pth
+    sums: tuple[float, ...] = ()  # this epoch's sums so far, e.g. of losses
+
+    def next_epoch(self) -> None:
+        """Move to the start of the following epoch."""
+        self.epoch, self.step_in_epoch, self.sums = self.epoch + 1, 0, ()
+
+
+class _Stateful(Protocol):
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
+
+
+def save_training_state(
+    path: str | Path,
+    arguments: dict[str, Any],
+    progress: Progress,
+    **parts: _Stateful,
+) -> None:
+    """Rank 0 writes everything that resuming needs, and keeps the file before it.
+
+    Args:
+        path: ``checkpoint_last.pth``.
+        arguments: of the script.
+        progress: where the run stands.
+        parts: model, optimizer, ...: whatever has a ``state_dict``.
+    """
+    if distributed.rank() == 0:
+        saved = {name: part.state_dict() for name, part in parts.items()}
+        header = {"format": FORMAT, "arguments": arguments, "progress": vars(progress)}
+        state = {**header, "random": torch.get_rng_state(), **saved}
+        save_atomically(state, path, PREVIOUS)
+
+
+def _read_training_state(path: str | Path) -> dict[str, Any]:
+    state = _read(path)
+    needed = {"arguments", "progress", "random"}
+    whole = isinstance(state, dict) and needed <= set(state)
+    if not whole or state.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: not a training checkpoint of format {FORMAT}; "
+            "start again with --overwrite in place of --resume"
+        )
+    return state
+
+
+def load_training_state(
+    path: str | Path, arguments: dict[str, Any], **parts: _Stateful
+) -> Progress:
+    """Restore what :func:`save_training_state` wrote into the same ``parts``.
+
+    Raises:
+        CheckpointError: if the file is damaged or foreign, naming the one before it
+            where that is whole, or if an argument that matters has changed; nothing is
+            restored then.
+    """
+    try:
+        state = _read_training_state(path)
+    except CheckpointError as error:
+        before = Path(path).with_name(PREVIOUS)
+        try:
+            step = _read_training_state(before)["progress"]["step"]
+        except CheckpointError:
+            raise error from None
+        raise CheckpointError(
+            f"{error}. The one before it is whole, after {step} steps: to go on from "
+            f"there, mv {before} {path}"
+        ) from error
+    before = state["arguments"]
+    changed = [
+        f"--{name} {before.get(name)!r} -> {value!r}"
+        for name, value in arguments.items()
+        if name not in FREE_ARGUMENTS and before.get(name) != value
+    ]
+    if changed:
+        raise CheckpointError(
+            f"{path}: the run had other arguments: {'; '.join(changed)}. "
+            "Resume with the old ones, or start again with --overwrite in place of "
+            "--resume"
+        )
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    torch.set_rng_state(state["random"])
+    return Progress(**state["progress"])

@@ -1,0 +1,345 @@
+"""The flags that scripts share, in groups, and the types of their values.
+
+Nothing heavy is imported here, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from urllib.parse import urlsplit
+
+from utils.run.cli import RETIRED, UNTRAINED
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: an integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def natural_int(text: str) -> int:
+    """An argparse type: an integer of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
+    return value
+
+
+def natural_float(text: str) -> float:
+    """An argparse type: a finite number of at least 0."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """An argparse type: a finite number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return value
+
+
+def server_url(text: str) -> str:
+    """An argparse type: the address of a server, which must not have a key in it."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise argparse.ArgumentTypeError("must be http://HOST:PORT or https://HOST")
+    if parts.username is not None:
+        raise argparse.ArgumentTypeError(RETIRED["--wb_key"])
+    return text
+
+
+def add_run_flags(
+    parser: argparse.ArgumentParser,
+    exp_name: str,
+    resumable: bool = False,
+    naming: str = "",
+) -> None:
+    """Flags of every script: data, name of the run, seed, W&B.
+
+    Args:
+        parser: gets the flags.
+        exp_name: default name of the run folder.
+        resumable: whether there is a ``--resume``.
+        naming: how the name is made where ``exp_name`` is empty.
+    """
+    group = parser.add_argument_group("run")
+    group.add_argument(
+        "--data_root", default="data", help="folder of the data sets (default: data)"
+    )
+    group.add_argument(
+        "--exp_name",
+        default=exp_name,
+        help=f"results go to checkpoints/<exp_name>/ (default: {exp_name or naming})",
+    )
+    existing = group.add_mutually_exclusive_group()
+    existing.add_argument(
+        "--overwrite", action="store_true", help="delete what the run folder holds"
+    )
+    if resumable:
+        existing.add_argument(
+            "--resume",
+            action="store_true",
+            help="go on from the run folder's checkpoint_last.pth; start if there is "
+            "none",
+        )
+    group.add_argument(
+        "--seed", type=natural_int, default=1, help="of everything random (default: 1)"
+    )
+    group.add_argument(
+        "--dist_timeout",
+        type=positive_float,
+        default=600.0,
+        help="seconds after which a rank that does not answer ends the run "
+        "(default: 600)",
+    )
+    group.add_argument(
+        "--wandb",
+        choices=("offline", "online", "disabled"),
+        default="offline",
+        help="W&B: files in the run folder, a server, or nothing (default: offline)",
+    )
+    group.add_argument(
+        "--wb_url",
+        type=server_url,
+        default="http://localhost:28282",
+        help="W&B server of --wandb online (default: http://localhost:28282)",
+    )
+
+
+def add_model_flags(
+    parser: argparse.ArgumentParser,
+    num_points: int,
+    k: int,
+    models: tuple[str, ...],
+    weights: str = "",
+) -> argparse._ArgumentGroup:
+    """Flags of every script that builds a point encoder.
+
+    Args:
+        parser: gets the flags.
+        num_points, k: defaults.
+        models: names of the encoders, the default first.
+        weights: help of ``--model_path`` where the script needs one.
+
+    Returns:
+        Their group.
+    """
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model", choices=models, default=models[0], help=f"(default: {models[0]})"
+    )
+    group.add_argument(
+        "--model_path",
+        default="",
+        required=bool(weights),
+        metavar="FILE",
+        help=weights or "weights to start from (default: a random start)",
+    )
+    group.add_argument(
+        "--num_points",
+        type=positive_int,
+        default=num_points,
+        help=f"points of a cloud, the first as stored (default: {num_points})",
+    )
+    group.add_argument(
+        "--k",
+        type=positive_int,
+        default=k,
+        help=f"neighbours a point in the kNN graph (default: {k})",
+    )
+    group.add_argument(
+        "--emb_dims",
+        type=positive_int,
+        default=1024,
+        help="width of the embedding (default: 1024)",
+    )
+    group.add_argument(
+        "--edgeconv",
+        choices=("auto", "fused", "plain"),
+        default="auto",
+        help="form of the point operations: the same numbers to rounding, fused in a "
+        "fraction of time and memory, plain as they are defined; auto: fused where it "
+        "can run (default: auto)",
+    )
+    return group
+
+
+def add_training_flags(
+    parser: argparse.ArgumentParser,
+    batch_size: int,
+    epochs: int,
+    weight_decay: float,
+    optimizer: str = "adam",
+) -> argparse._ArgumentGroup:
+    """Flags of every training script, with their defaults; returns their group."""
+    group = parser.add_argument_group("training")
+    group.add_argument(
+        "--batch_size",
+        type=positive_int,
+        default=batch_size,
+        help="global batch in samples, whatever the number of processes "
+        f"(default: {batch_size})",
+    )
+    group.add_argument(
+        "--test_batch_size",
+        type=positive_int,
+        default=32,
+        help="global batch in samples when only features or predictions are computed "
+        "(default: 32)",
+    )
+    group.add_argument(
+        "--epochs", type=positive_int, default=epochs, help=f"(default: {epochs})"
+    )
+    group.add_argument(
+        "--optimizer",
+        choices=("adam", "sgd"),
+        default=optimizer,
+        help=f"(default: {optimizer})",
+    )
+    group.add_argument(
+        "--lr",
+        type=positive_float,
+        default=None,
+        help="learning rate, not scaled with the batch (default: Adam 1e-3, SGD 0.1)",
+    )
+    group.add_argument(
+        "--momentum", type=natural_float, default=0.9, help="of SGD (default: 0.9)"
+    )
+    group.add_argument(
+        "--weight_decay",
+        type=natural_float,
+        default=weight_decay,
+        help=f"(default: {weight_decay:g})",
+    )
+    group.add_argument(
+        "--precision",
+        choices=("fp32", "fp64", "bf16", "fp16"),
+        default="fp32",
+        help="bf16 and fp16 by autocast; in fp32, GPUs convolve in TF32 as PyTorch "
+        "does by default (default: fp32)",
+    )
+    group.add_argument(
+        "--num_workers",
+        type=natural_int,
+        default=min(4, os.cpu_count() or 1),
+        help="loader processes a rank (default: 4, or the CPU cores if fewer)",
+    )
+    group.add_argument(
+        "--print_freq",
+        type=positive_int,
+        default=10,
+        help="steps between two lines of metrics.jsonl (default: 10)",
+    )
+    group.add_argument(
+        "--save_freq",
+        type=positive_int,
+        default=10,
+        help="epochs between two models/ckpt_epoch_N.pth, and between the pictures "
+        "in W&B, which the last epoch has too (default: 10)",
+    )
+    group.add_argument(
+        "--checkpoint_steps",
+        type=natural_int,
+        default=0,
+        help="steps between two checkpoints inside an epoch, beside the one at its end "
+        "(default: 0, none)",
+    )
+    return group
+
+
+def add_downstream_flags(
+    parser: argparse.ArgumentParser,
+) -> argparse._ArgumentGroup:
+    """Flags of the scripts that fine-tune; returns their group."""
+    group = parser.add_argument_group("fine-tuning")
+    group.add_argument(
+        "--from_scratch",
+        action="store_true",
+        help="start from random weights instead of --model_path",
+    )
+    group.add_argument(
+        "--dropout",
+        type=natural_float,
+        default=0.5,
+        help="probability in the head (default: 0.5)",
+    )
+    group.add_argument(
+        "--eval",
+        action="store_true",
+        help="only judge the weights of --model_path on the test split",
+    )
+    return group
+
+
+def add_frozen_encoder_flags(
+    parser: argparse.ArgumentParser, num_points: int, k: int, models: tuple[str, ...]
+) -> None:
+    """Flags of the scripts that judge a frozen encoder; arguments as those of
+    :func:`add_model_flags`."""
+    group = add_model_flags(
+        *(parser, num_points, k, models),
+        weights=f"weights to judge, or '{UNTRAINED}' for an untrained encoder",
+    )
+    group.add_argument(
+        "--test_batch_size",
+        type=positive_int,
+        default=32,
+        help="clouds a step over all ranks, at least one each (default: 32)",
+    )
+
+
+def add_dataset_flags(
+    group: argparse._ArgumentGroup,
+    datasets: tuple[str, ...],
+    variants: tuple[str, ...],
+    several: bool = False,
+) -> None:
+    """``--dataset``, of which the first is the default, and ScanObjectNN's variant.
+
+    Args:
+        group: gets the flags.
+        datasets, variants: names to choose from.
+        several: whether more than one data set may be named.
+    """
+    group.add_argument(
+        "--dataset",
+        choices=datasets,
+        nargs="+" if several else None,
+        default=[datasets[0]] if several else datasets[0],
+        help=f"{'one or several ' if several else ''}(default: {datasets[0]})",
+    )
+    group.add_argument(
+        "--variant",
+        choices=variants,
+        default=variants[0],
+        help=f"of ScanObjectNN (default: {variants[0]})",
+    )
+
+
+def check_fine_tuning(args: argparse.Namespace) -> None:
+    """Flags of a fine-tuning script that do not go together, or are out of range.
+
+    Raises:
+        ValueError: naming the flag and what to do.
+    """
+    if args.eval and (args.from_scratch or not args.model_path):
+        raise ValueError("--eval judges the weights of --model_path FILE")
+    if args.eval and args.resume:
+        raise ValueError("--eval has nothing to --resume")
+    if not args.eval and bool(args.model_path) == args.from_scratch:
+        raise ValueError(
+            "say where to start from, by either --model_path FILE (pre-trained "
+            "weights) or --from_scratch (random ones)"
+        )
+    if args.batch_size < 2 and not args.eval:
+        raise ValueError("--batch_size 1 leaves BatchNorm one value: use 2 or more")
+    if args.k > args.num_points:
+        raise ValueError(f"--k {args.k} is more than --num_points {args.num_points}")
+    if args.dropout >= 1:
+        raise ValueError(f"--dropout {args.dropout:g} must be below 1")

@@ -1,0 +1,235 @@
+"""What a run says: config.json, run.log, metrics.jsonl, progress bars, W&B."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from utils.parallel import distributed
+from utils.run import run_folder, wandb_run
+from utils.run.cli import message
+
+
+def describe_environment() -> dict[str, str]:
+    """Versions, machine and git commit, as strings."""
+    import numpy
+    import torchvision
+
+    def git(*command: str) -> str:
+        here = Path(__file__).resolve().parent
+        done = subprocess.run(
+            ["git", "-C", str(here), *command], capture_output=True, text=True
+        )
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        commit = git("rev-parse", "--short=12", "HEAD") or "unknown"
+        if git("status", "--porcelain", "--untracked-files=no"):
+            commit += " (modified)"
+    except OSError:  # no git on this machine
+        commit = "unknown"
+    return {
+        "commit": commit,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": numpy.__version__,
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, "
+        + (
+            f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+            if torch.cuda.is_available()
+            else "no GPU"
+        ),
+    }
+
+
+def run_rows(
+    args: argparse.Namespace, process: distributed.Process, steps: int
+) -> dict[str, str]:
+    """Rows of :meth:`RunLogger.introduce` that every training script has.
+
+    Args:
+        args: of the script.
+        process: this one.
+        steps: of an epoch.
+    """
+    world = process.world_size
+    return {
+        "batch": f"{args.batch_size} global, {args.batch_size // world} a rank "
+        f"on {world} {'process' if world == 1 else 'processes'}",
+        "steps": f"{steps} an epoch, {args.epochs} epoch{'s' * (args.epochs > 1)}",
+        "device": f"{process.device.type}, backend {process.backend}, {args.precision}",
+    }
+
+
+class RunLogger:
+    """Writes a run's text, metrics and W&B record on rank 0; silent on other ranks.
+
+    Args:
+        folder: the run folder.
+        arguments: of the script; ``wandb``, ``wb_url`` and ``exp_name`` are used.
+        resumed_at: ``(epoch, step)`` of a resumed run: later lines of
+            ``metrics.jsonl`` are dropped, because those steps are done again.
+
+    Attributes:
+        wandb: the W&B record; None without one, and on all ranks but 0.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        arguments: dict[str, Any],
+        resumed_at: tuple[int, int] | None = None,
+    ) -> None:
+        self.main = distributed.rank() == 0
+        self.folder = folder
+        self.wandb: wandb_run.WandbRun | None = None
+        if not self.main:
+            return
+        self.environment = describe_environment()
+        others: dict[str, Any] = {
+            "environment": self.environment,
+            "world_size": distributed.world_size(),
+        }
+        config = {"arguments": arguments, **others}
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        metrics = folder / "metrics.jsonl"
+        if resumed_at is not None and metrics.is_file():
+            _keep_metrics_before(metrics, *resumed_at)
+        mode = "w" if resumed_at is None else "a"
+        self._log = open(folder / "run.log", mode, encoding="utf-8")
+        self._metrics = open(metrics, mode, encoding="utf-8")
+        flat = {**arguments, **others}  # W&B's tables have a column for each
+        self.wandb = wandb_run.start(
+            folder, arguments, flat, resumed_at is not None, self.info
+        )
+
+    def info(self, text: str) -> None:
+        """A line for the terminal and ``run.log``, never in the middle of a bar."""
+        if not self.main:
+            return
+        tqdm.write(text)
+        self._write(text)
+
+    def _write(self, text: str) -> None:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        for line in text.split("\n"):
+            self._log.write(f"{stamp}  {line}\n")
+        self._log.flush()
+
+    def introduce(self, rows: dict[str, str]) -> None:
+        """Say what is about to run, and on what, one labelled row each."""
+        if self.main:
+            found = self.environment
+            names = ("torch", "torchvision", "numpy", "python")
+            versions = ", ".join(f"{name} {found[name]}" for name in names)
+            rows = {
+                **rows,
+                "machine": found["machine"],
+                "versions": versions,
+                "commit": found["commit"],
+                "results": str(self.folder),
+            }
+            self.info("\n".join(f"{name:<9}{text}" for name, text in rows.items()))
+
+    def record(self, values: dict[str, Any]) -> None:
+        """One line of ``metrics.jsonl``, and the same values for W&B."""
+        if not self.main:
+            return
+        self._metrics.write(json.dumps(values) + "\n")
+        self._metrics.flush()
+        if self.wandb is not None:
+            self.wandb.log(values)
+
+    def __enter__(self) -> RunLogger:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, _: Any) -> None:
+        """Close everything; what ended the run stays in ``run.log``."""
+        if not self.main:
+            return
+        if error is not None:
+            self._write(f"ended by {kind.__name__}: {message(error)}")
+        if self.wandb is not None:
+            self.wandb.finish(exit_code=0 if error is None else 1)
+        self._log.close()
+        self._metrics.close()
+        run_folder.release(self.folder)
+
+
+def progress(items: Iterable[Any] | None = None, **options: Any) -> tqdm:
+    """A tqdm bar on rank 0 of a terminal, silent everywhere else."""
+    silent = distributed.rank() != 0 or not sys.stderr.isatty()
+    return tqdm(items, disable=silent, dynamic_ncols=True, leave=False, **options)
+
+
+class ThroughputMeter:
+    """Samples a second, the share of the time spent waiting for data, GPU memory.
+
+    Args:
+        batch_size: samples a step over all ranks.
+        device: whose memory is measured, if it is a GPU.
+    """
+
+    def __init__(self, batch_size: int, device: torch.device) -> None:
+        self.batch_size, self.device = batch_size, device
+        self._steps, self._waited, self._since = 0, 0.0, time.perf_counter()
+
+    def waiting_for(self, loader: Iterable[Any]) -> Iterator[Any]:
+        """The loader's batches; the time until each arrives counts as waiting."""
+        batches = iter(loader)
+        while True:
+            start = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self._waited += time.perf_counter() - start
+            self._steps += 1
+            yield batch
+
+    def read(self) -> dict[str, float]:
+        """``samples_per_second`` and ``data_wait`` since the last call.
+
+        On a GPU also ``gpu_memory_mib``: what its tensors took together at most.
+        """
+        now = time.perf_counter()
+        seconds = max(now - self._since, 1e-9)
+        values = {
+            "samples_per_second": round(self._steps * self.batch_size / seconds, 2),
+            "data_wait": round(self._waited / seconds, 3),
+        }
+        if self.device.type == "cuda":  # the host's own count: nothing is waited for
+            peak = torch.cuda.max_memory_allocated(self.device)
+            values["gpu_memory_mib"] = round(peak / 2**20, 1)
+            torch.cuda.reset_peak_memory_stats(self.device)
+        self._steps, self._waited, self._since = 0, 0.0, now
+        return values
+
+
+def _keep_metrics_before(path: Path, epoch: int, step: int) -> None:
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            values = json.loads(line)
+        except ValueError:  # cut off when the run was killed
+            continue
+        done = (
+            values["epoch"] < epoch if "epoch_end" in values else values["step"] < step
+        )
+        if done:
+            kept.append(line + "\n")
+    temporary = path.with_suffix(".partial")
+    temporary.write_text("".join(kept))
+    os.replace(temporary, path)

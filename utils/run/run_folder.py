@@ -1,0 +1,224 @@
+"""The folder of a run: named, locked, made or cleared, and its metrics read."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from utils.parallel import distributed
+from utils.run.cli import UsageError
+
+CHECKPOINTS = Path("checkpoints")
+
+
+def run_folder(exp_name: str) -> Path:
+    """``checkpoints/<exp_name>``.
+
+    Raises:
+        UsageError: if the name is not that of a folder directly in ``checkpoints``.
+    """
+    if Path(exp_name).name != exp_name or exp_name in ("", ".", ".."):
+        raise UsageError(f"--exp_name {exp_name!r} is not the name of a folder")
+    return CHECKPOINTS / exp_name
+
+
+def continues(resume: bool) -> bool:
+    """Whether a run goes on where it was: by ``--resume``, or restarted by torchrun."""
+    return resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def open_run_folder(
+    exp_name: str,
+    overwrite: bool = False,
+    resume: bool | None = None,
+    inputs: Sequence[str] = (),
+    needed: int = 0,
+) -> Path:
+    """Rank 0 makes :func:`run_folder`, ``models/`` in it for a training run.
+
+    To be called when everything else is known to be in order: it may delete.
+
+    Args:
+        exp_name: name of the run.
+        overwrite: delete what an earlier run left.
+        resume: keep it and go on; None for a script that has no such flag.
+        inputs: files that the run reads, which must not be deleted.
+        needed: bytes that the run will write.
+
+    Raises:
+        UsageError: if the folder holds something and neither flag was given, or a run
+            that cannot be resumed, or weights of a training run that an evaluation
+            would delete, or an input; if it cannot be written, or has too little room.
+    """
+    folder = run_folder(exp_name)
+
+    def make() -> None:
+        try:
+            CHECKPOINTS.mkdir(exist_ok=True)
+            _lock(folder)
+            _check_room(folder, needed)
+            if continues(bool(resume)):
+                _check_resumable(folder)
+            else:
+                _clear(folder, overwrite, resume, inputs)
+            for leftover in folder.glob("models/.*.partial"):
+                leftover.unlink()  # of a write that was killed
+            models = "" if resume is None else "models"
+            (folder / models).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder / models):
+                pass  # a folder that exists may still refuse files
+        except OSError as error:
+            raise UsageError(f"{folder} cannot be written: {error}") from error
+
+    distributed.run_on_main(make)
+    return folder
+
+
+_locks: dict[Path, TextIO] = {}  # held by this process, by their absolute paths
+
+
+def _lock(folder: Path) -> None:
+    """Refuse a folder that another process works in.
+
+    The lock is the process's own: it ends with it, however that ends, or with the run,
+    and forked workers do not have it. It is beside the folder, which ``--overwrite``
+    deletes.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return
+    path = _lock_file(folder)
+    if path in _locks:
+        return
+    file = open(path, "a+", encoding="utf-8")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            file.close()  # a file system without locks
+            return
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        file.close()
+        raise UsageError(
+            f"{folder} is in use by {holder}: wait for it, or choose another --exp_name"
+        ) from error
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}")
+    file.flush()
+    _locks[path] = file
+
+
+def release(folder: Path) -> None:
+    """Let others use the folder of a run that has ended."""
+    file = _locks.pop(_lock_file(folder), None)
+    if file is not None:
+        file.close()
+
+
+def _lock_file(folder: Path) -> Path:
+    return (CHECKPOINTS / f".{folder.name}.lock").resolve()
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    # What the folder holds is either deleted or part of what is needed.
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    there = sum(path.stat().st_size for path in files)
+    free = shutil.disk_usage(CHECKPOINTS).free
+    if free + there < needed:
+        raise UsageError(
+            f"{folder}: {free / 2**20:.0f} MiB are free and checkpoints need about "
+            f"{(needed - there) / 2**20:.0f}: make room, or start where there is some"
+        )
+
+
+def _clear(
+    folder: Path, overwrite: bool, resume: bool | None, inputs: Sequence[str]
+) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder: choose another --exp_name")
+    # A start that failed leaves a log and a configuration, but no results.
+    leftovers = ("config.json", "run.log", "metrics.jsonl", "models", "wandb")
+    metrics = folder / "metrics.jsonl"
+    filled = any(path.name not in leftovers for path in folder.iterdir())
+    filled = filled or (metrics.is_file() and metrics.stat().st_size > 0)
+    filled = filled or any(folder.glob("models/*.pth"))
+    if filled and not overwrite:
+        go_on = "" if resume is None else "go on with --resume, "
+        raise UsageError(
+            f"{folder} is not empty: {go_on}delete it with --overwrite, "
+            "or choose another --exp_name"
+        )
+    for path in inputs:
+        if folder.resolve() in Path(path).resolve().parents:
+            raise UsageError(
+                f"--overwrite would delete {path}, which this run reads: "
+                "choose another --exp_name"
+            )
+    if resume is None and any(folder.glob("models/*.pth")):
+        raise UsageError(
+            f"{folder} holds the weights of a training run, which this one would "
+            "delete: choose another --exp_name"
+        )
+    shutil.rmtree(folder)
+
+
+def _check_resumable(folder: Path) -> None:
+    """Refuse to start anew over results, where there is no checkpoint to go on from."""
+    last = folder / "models" / "checkpoint_last.pth"
+    before = last.with_name("checkpoint_previous.pth")
+    if last.is_file():
+        return
+    if before.is_file():
+        raise UsageError(
+            f"{last} is missing and the one before it is there: to go on from that, "
+            f"mv {before} {last}"
+        )
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
+        return
+    # A run that was stopped before its first checkpoint starts again.
+    foreign = any("step" not in record for record in read_metrics(folder))
+    if foreign or any(folder.glob("models/*.pth")):
+        raise UsageError(
+            f"{folder} holds results, but no models/checkpoint_last.pth to --resume "
+            "from: delete it with --overwrite, or choose another --exp_name"
+        )
+
+
+def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
+    """The records of a run's ``metrics.jsonl``; none before it has started.
+
+    A last line that is being written, or was cut off by a crash, is left out.
+    """
+    path = Path(folder, "metrics.jsonl")
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
+def replace_file(path: str | Path, content: bytes) -> None:
+    """Write a file so that its name is the old one's or the whole new one's.
+
+    Raises:
+        UsageError: if it cannot be written; the old file is as it was.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
