@@ -21,7 +21,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
 
-from models.fused.rows import Graph, Rows, cuda
+from models.fused import triton as cuda
+from models.fused.rows import Graph, Rows
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 ROWS, CHANNELS, POINTS = 273, 64, 150
