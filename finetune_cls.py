@@ -70,7 +70,7 @@ from datasets.sampler import GlobalBatchSampler, labelled_share
 from models.dgcnn import DGCNN
 from models.dropout import set_dropout_step
 from models.edgeconv import chosen_form
-from utils.drawing import media
+from utils.drawing.wandb_images import show_confusion
 from utils.judging.metrics import confusion_matrix, mean_class_accuracy
 from utils.parallel import distributed
 from utils.parallel.batchnorm import synchronise_batchnorm
@@ -145,7 +145,8 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
             figures, matrix = evaluate(model, test, precision, args)
             judge_epoch(run, values | figures, model)
             save()
-            media.show_confusion(run, matrix, test.class_names)
+            due = state.epoch % args.save_freq == 0 or state.epoch == args.epochs
+            show_confusion(logger, state.epoch - 1, due, matrix, test.class_names)
             last = f"last epoch: test accuracy {figures['test_accuracy']:.2%}; "
         logger.info(f"{last}best, chosen on the test split: {state.best:.2%}")
         logger.info(f"done; weights in {folder / BEST}")

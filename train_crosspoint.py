@@ -101,8 +101,9 @@ from models.crosspoint import CrossPoint
 from models.edgeconv import chosen_form
 from models.image import ImageEncoder
 from models.losses import NTXentLoss, crosspoint_loss
-from utils.drawing import media
+from utils.drawing.wandb_images import show_pretraining
 from utils.judging.features import extract_features
+from utils.judging.probe import Probed
 from utils.judging.svm import fit_linear_svm
 from utils.parallel import distributed
 from utils.parallel.batchnorm import synchronise_batchnorm
@@ -181,7 +182,8 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
                 save()
                 raise
             save()
-            media.show_pretraining(run, probed)
+            due = state.epoch % args.save_freq == 0 or state.epoch == args.epochs
+            show_pretraining(logger, state.epoch - 1, due, dataset, probed)
         logger.info(f"done; weights in {folder / BEST}")
 
 
@@ -293,7 +295,7 @@ def run_probe(
     probe: Probe,
     device: torch.device,
     args: argparse.Namespace,
-) -> media.Probed:
+) -> Probed:
     """ModelNet40's test split as a linear SVM judges it: one fit, by rank 0."""
     features = [
         extract_features(encoder, split.points, args.test_batch_size, device, "probe")
@@ -307,12 +309,12 @@ def run_probe(
         return svm.predict(features[1]).tolist()
 
     predicted = np.array(distributed.run_on_main(fit))
-    return media.Probed(features[1], labels[1], predicted, probe[1].class_names)
+    return Probed(features[1], labels[1], predicted, probe[1].class_names)
 
 
 def judge_epoch(
     run: Training, values: dict[str, float], probe: Probe | None, model: CrossPoint
-) -> media.Probed | None:
+) -> Probed | None:
     """Probe where it is due, and keep the weights if they are the best so far."""
     args, state = run.args, run.state
     done = state.epoch + 1

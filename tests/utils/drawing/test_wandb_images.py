@@ -19,8 +19,9 @@ from tests.finetune import finetune
 from tests.pretrain import pretrain
 from tests.runs import metrics, same_records, weights
 from tests.wandb_file import config, history
-from utils.drawing import feature_space, media
+from utils.drawing import feature_space, wandb_images
 from utils.judging.metrics import confusion_matrix
+from utils.judging.probe import Probed
 
 pytestmark = pytest.mark.usefixtures("own_wandb")
 VIEWS = ("Augmented/View 1", "Augmented/View 2")
@@ -50,15 +51,15 @@ def pixels(files: Path, name: str) -> np.ndarray:
 def test_a_recorded_run_has_its_shapes_and_what_the_probe_found(
     tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probed: list[media.Probed] = []
+    probed: list[Probed] = []
     run_probe = train_crosspoint.run_probe
 
-    def noted(*args: Any) -> media.Probed:
+    def noted(*args: Any) -> Probed:
         probed.append(run_probe(*args))
         return probed[-1]
 
     states: list[list[Any]] = []
-    show = media.show_pretraining
+    show = train_crosspoint.show_pretraining
 
     def watched(*args: Any) -> None:
         states.append(random_states())
@@ -66,7 +67,7 @@ def test_a_recorded_run_has_its_shapes_and_what_the_probe_found(
         states.append(random_states())
 
     monkeypatch.setattr(train_crosspoint, "run_probe", noted)
-    monkeypatch.setattr(media, "show_pretraining", watched)
+    monkeypatch.setattr(train_crosspoint, "show_pretraining", watched)
     # None after the first epoch; the second is the last.
     words = "--wandb offline --epochs 2 --save_freq 10 --svm_every 1 --seed 7".split()
     run = pretrain(tmp_path, synthetic_root, *words)
@@ -109,12 +110,12 @@ def has_shapes(files: Path, shown: dict[str, Any], data: ShapeNetRender) -> None
         np.testing.assert_array_equal(found, picture)
 
 
-def has_findings(files: Path, shown: dict[str, Any], probed: media.Probed) -> None:
+def has_findings(files: Path, shown: dict[str, Any], probed: Probed) -> None:
     """The map and the confusion matrix of the second epoch's probe."""
     names = probed.class_names
     matrix = confusion_matrix(probed.labels, probed.predicted, len(names))
-    drawn = media.feature_map(probed)
-    drawn |= media.confusion("Probe Confusion Matrix", matrix, names)
+    drawn = wandb_images.feature_map(probed)
+    drawn |= wandb_images.confusion("Probe Confusion Matrix", matrix, names)
     for name, image in drawn.items():
         found = pixels(files, shown[name]["path"])
         np.testing.assert_array_equal(found, np.asarray(image.image))
@@ -125,13 +126,13 @@ def test_fine_tuning_shows_the_test_split_s_confusion_matrix(
     tmp_path: Path, uneven_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[tuple[str, np.ndarray, list[str]]] = []
-    confusion = media.confusion
+    confusion = wandb_images.confusion
 
     def noted(*args: Any) -> dict[str, Any]:
         drawn.append(args)
         return confusion(*args)
 
-    monkeypatch.setattr(media, "confusion", noted)
+    monkeypatch.setattr(wandb_images, "confusion", noted)
     # None after the first epoch; the second is the last.
     words = "--from_scratch --wandb offline --epochs 2 --save_freq 10".split()
     run = finetune(tmp_path, uneven_root, *words)
@@ -172,7 +173,7 @@ def test_what_cannot_be_drawn_is_a_line_and_stops_nothing(
     def fail(*_: Any) -> None:
         raise RuntimeError("no map\nadvice of many lines")
 
-    monkeypatch.setattr(media, "feature_map", fail)
+    monkeypatch.setattr(wandb_images, "feature_map", fail)
     words = "--epochs 1 --save_freq 1 --svm_every 1 --wandb offline".split()
     run = pretrain(tmp_path, synthetic_root, *words)
     log = (run / "run.log").read_text()
@@ -190,7 +191,7 @@ def test_nothing_is_drawn_for_nobody(
     def fail(*_: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(media, "augmented_shapes", fail)
+    monkeypatch.setattr(wandb_images, "augmented_shapes", fail)
     run = pretrain(tmp_path, synthetic_root, "--epochs", "1", "--save_freq", "1")
     assert "for W&B" not in (run / "run.log").read_text()
 
@@ -205,7 +206,7 @@ def test_a_map_has_few_clouds_of_every_class(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(feature_space, "plane_map", places)
     labels = np.repeat([0, 1, 2], [2400, 60, 8])
     features = np.arange(2468, dtype=np.float32)[:, None]
-    media.feature_map(media.Probed(features, labels, labels, ["a", "b", "c"]))
+    wandb_images.feature_map(Probed(features, labels, labels, ["a", "b", "c"]))
     (rows,) = mapped
     assert len(rows) == 500
     assert np.bincount(labels[rows])[1:].tolist() == [60, 8]
@@ -213,4 +214,4 @@ def test_a_map_has_few_clouds_of_every_class(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_accuracy_of_a_probe_is_the_share_of_right_labels() -> None:
     labels, predicted = np.array([3, 1, 1, 0]), np.array([3, 1, 0, 2])
-    assert media.Probed(np.zeros((4, 1)), labels, predicted, []).accuracy == 0.5
+    assert Probed(np.zeros((4, 1)), labels, predicted, []).accuracy == 0.5
