@@ -68,7 +68,7 @@ from torch import nn
 
 from datasets import labelled_clouds
 from datasets.files import DataError
-from datasets.modelnet import LabelledClouds
+from datasets.labelled import LabelledClouds
 from models import point_encoder
 from models.edgeconv import chosen_form
 from utils.judging.features import extract_features

@@ -65,7 +65,7 @@ from torch import nn
 
 from datasets import labelled_clouds
 from datasets.files import DataError
-from datasets.modelnet import LabelledClouds
+from datasets.labelled import LabelledClouds
 from datasets.sampler import GlobalBatchSampler, labelled_share
 from models.dgcnn import DGCNN
 from models.dropout import set_dropout_step

@@ -90,12 +90,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from datasets.files import MODELNET40 as PROBE_FOLDER
 from datasets.files import DataError
-from datasets.modelnet import FOLDER as PROBE_FOLDER
-from datasets.modelnet import ModelNet40
+from datasets.labelled import ModelNet40
 from datasets.sampler import GlobalBatchSampler
 from datasets.shapenet_render import ShapeNetRender
-from datasets.transforms import draw_picture, jitter_pictures, picture_transform
+from datasets.transforms import jitter_images
 from models import point_encoder
 from models.crosspoint import CrossPoint
 from models.edgeconv import chosen_form
@@ -206,7 +206,6 @@ def prepare(
         args.num_points,
         args.image_size,
         args.seed,
-        image_transform=picture_transform(process.device),
         packed=args.packed,
     )
     sampler = GlobalBatchSampler(
@@ -275,10 +274,8 @@ def train_one_epoch(run: Training) -> dict[str, float]:
     criterion = NTXentLoss(args.temperature)
     names = ("loss", "imid_loss", "cmid_loss")
     epoch = Epoch(run, names, cosine(args.lr, run.state.epoch, args.epochs))
-    # (b, 3, N), (b, 3, N), (b, 3, H, W), and what the workers left to do on the images
-    for view1, view2, images, *changes in epoch:
-        if changes:
-            images = jitter_pictures(images, *changes)
+    for view1, view2, images in epoch:  # (b, 3, N), (b, 3, N), see jitter_images
+        images = jitter_images(images)  # (b, 3, H, W)
         with precision.autocast():
             z1, z2, z_image = model(view1, view2, images)
             losses = crosspoint_loss(z1, z2, z_image, criterion)
@@ -344,9 +341,6 @@ def description(
         f"{sum(p.numel() for p in part.parameters()) / 1e6:.2f} M parameters"
         for part in (model.point_encoder, model.image_encoder)
     )
-    place = "by the loader"
-    if dataset.image_transform is draw_picture:
-        place = f"in batches on the {process.device.type} device"
     best = "of the last epoch (--svm_every 0, or no ModelNet40 in --data_root)"
     if probe is not None:
         best = "chosen by the SVM probe on ModelNet40's test split"
@@ -354,8 +348,7 @@ def description(
         "model": f"{args.model} {point}, {args.image_encoder} {image}",
         "edgeconv": "{}: {}".format(*chosen_form(args.edgeconv, process.device)),
         "data": f"{len(dataset)} shapes in {args.data_root}"
-        f"{' (packed)' if dataset.packed else ''}, {args.num_points} points, "
-        f"pictures jittered {place}",
+        f"{' (packed)' if dataset.packed else ''}, {args.num_points} points",
         **run_rows(args, process, len(sampler)),
         "best": f"models/best_model.pth is {best}",
     }

@@ -30,7 +30,7 @@ from benchmarks.floors import (
     svm_work,
 )
 from benchmarks.measure import BOTH_KEEP, FORMS, Case, Forms, Setting, Work
-from datasets.packed import pack
+from datasets.prepare.pack import pack
 from datasets.shapenet_render import ShapeNetRender
 from datasets.synthetic import generate
 from models.dgcnn import DGCNN

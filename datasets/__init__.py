@@ -1,4 +1,21 @@
-"""The data sets; :func:`labelled_clouds` opens one by its name on command lines."""
+"""What training and judging read, and what makes or checks it.
+
+In the order in which to read the files:
+
+    shapenet_render.py   pre-training: two augmented views of a cloud, and an image
+    transforms.py        the augmentations of clouds and images
+    labelled.py          ModelNet40 and ScanObjectNN
+    shapenet_part.py     ShapeNetPart
+    sampler.py           global batches that do not depend on the number of processes
+    packed.py            ShapeNetRender in a few files that are mapped into memory
+    shapenet_files.py    ShapeNetRender as it is unpacked, one file a cloud and image
+    ply.py png.py hdf5.py files.py    strict readers of single files, and their errors
+    prepare/             download, verify, pack, make from meshes
+    synthetic/           procedural data sets for trying everything
+
+Nothing here imports `models`, or of `utils` more than ``utils.parallel.seed``. This
+file holds what command lines and metrics need to know without loading PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +23,12 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # names for command lines come without loading PyTorch
-    from datasets.modelnet import LabelledClouds
+    from datasets.labelled import LabelledClouds
 
 CLASSIFICATION = ("modelnet40", "scanobjectnn")
 SCANOBJECTNN_VARIANTS = ("obj_bg", "obj_only", "pb_t50_rs")
+# Parts of ShapeNetPart's 16 categories, in their order.
+PARTS_PER_CATEGORY = (4, 2, 2, 4, 4, 3, 3, 2, 4, 2, 6, 2, 3, 3, 3, 3)
 
 
 def labelled_clouds(
@@ -34,8 +53,7 @@ def labelled_clouds(
         ValueError: for another name.
         DataError: if something is missing or damaged.
     """
-    from datasets.modelnet import ModelNet40
-    from datasets.scanobjectnn import ScanObjectNN
+    from datasets.labelled import ModelNet40, ScanObjectNN
 
     if name == "modelnet40":
         return ModelNet40(data_root, split, num_points, shard)

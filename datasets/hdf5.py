@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from datasets.files import check_num_points, fail, open_file, points_all_equal
+from datasets.sampler import shard_range
 
 # Deflate cannot pack more tightly than this, so a larger claim is not backed by data.
 MAX_COMPRESSION = 1100
@@ -221,3 +222,71 @@ def read_hdf5(
                 archive,
             )
     return {key: np.concatenate(parts) for key, parts in pieces.items()}
+
+
+def read_shard(
+    paths: Sequence[str | os.PathLike],
+    fields: Mapping[str, Field],
+    shard: tuple[int, int],
+    num_points: int | None = None,
+    archive: str | None = None,
+    keep: int | None = None,
+    check: RowCheck | None = None,
+) -> tuple[dict[str, np.ndarray], int, int]:
+    """One rank's rows of several files with the keys `data` and `label`.
+
+    Every rank reads all labels, a byte or so a shape, but points of its own rows alone.
+
+    Args:
+        paths, fields, num_points, archive, check: as in `read_hdf5`.
+        shard: (rank, world size), see `datasets.sampler.shard_range`.
+        keep: only rows with this label count; None for all.
+
+    Returns:
+        key -> array of the rank's rows; the first of them among all rows that count;
+        how many count.
+
+    Raises:
+        DataError: as `read_hdf5`.
+    """
+    labels = read_hdf5(paths, {"label": fields["label"]}, archive=archive)["label"]
+    counted = (
+        np.flatnonzero(labels == keep) if keep is not None else np.arange(len(labels))
+    )
+    mine = shard_range(len(counted), *shard)
+    own = counted[mine.start : mine.stop]
+    span = range(own[0], own[-1] + 1) if len(own) else range(0)
+    arrays = read_hdf5(paths, fields, span, num_points, archive, check)
+    if len(own) < len(span):
+        arrays = {key: array[own - span.start] for key, array in arrays.items()}
+    return arrays, mine.start, len(counted)
+
+
+def find_files(folder: Path, split: str, file_list: str, archive: str) -> list[Path]:
+    """The files of a split, sorted, so that every process sees the same order.
+
+    Args:
+        folder: where they lie.
+        split: files are called ply_data_<split>*.h5.
+        file_list: a text file in `folder` that may name them; what it names must exist.
+        archive: see `how_to_get`.
+
+    Raises:
+        DataError: if the folder is missing or the files are.
+    """
+    if not folder.is_dir():
+        fail(folder, "folder not found", archive)
+    listed = folder / file_list
+    if listed.is_file():
+        for line in listed.read_text().splitlines():
+            name = os.path.basename(line.strip())  # lists carry their makers' folders
+            if name and not (folder / name).is_file():
+                fail(
+                    folder / name,
+                    f"file not found, though {file_list} names it",
+                    archive,
+                )
+    paths = sorted(folder.glob(f"ply_data_{split}*.h5"))
+    if not paths:
+        fail(folder / f"ply_data_{split}*.h5", "no such file", archive)
+    return paths

@@ -10,34 +10,19 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datasets.files import fail
-from datasets.hdf5 import Field
-from datasets.modelnet import as_channels, find_files, read_shard
+from datasets import PARTS_PER_CATEGORY
+from datasets.files import SHAPENETPART, fail
+from datasets.hdf5 import Field, find_files, read_shard
 from datasets.sampler import Key, split_key
+from datasets.transforms import as_channels
 from utils.parallel.seed import POINTS, generator
 
-FOLDER = "shapenet_part_seg_hdf5_data"
 ARCHIVE = "shapenetpart"
 
 CATEGORIES = (
-    "airplane",
-    "bag",
-    "cap",
-    "car",
-    "chair",
-    "earphone",
-    "guitar",
-    "knife",
-    "lamp",
-    "laptop",
-    "motorbike",
-    "mug",
-    "pistol",
-    "rocket",
-    "skateboard",
-    "table",
+    *("airplane", "bag", "cap", "car", "chair", "earphone", "guitar", "knife", "lamp"),
+    *("laptop", "motorbike", "mug", "pistol", "rocket", "skateboard", "table"),
 )
-PARTS_PER_CATEGORY = (4, 2, 2, 4, 4, 3, 3, 2, 4, 2, 6, 2, 3, 3, 3, 3)
 # Parts are numbered consecutively: category c owns FIRST_PART[c] and those that follow.
 FIRST_PART = tuple(sum(PARTS_PER_CATEGORY[:c]) for c in range(len(CATEGORIES)))
 NUM_PARTS = sum(PARTS_PER_CATEGORY)
@@ -66,7 +51,7 @@ def split_files(data_root: str | os.PathLike, split: str) -> list[Path]:
     Raises:
         DataError: if there are none, or one is missing that the list names.
     """
-    folder = Path(data_root) / FOLDER
+    folder = Path(data_root) / SHAPENETPART
     return find_files(folder, split, f"{split}_hdf5_file_list.txt", ARCHIVE)
 
 
@@ -111,7 +96,7 @@ class ShapeNetPart(Dataset):
         if class_choice is not None and class_choice not in CATEGORIES:
             names = ", ".join(CATEGORIES)
             raise ValueError(f"--class_choice is one of {names}, got {class_choice!r}")
-        folder = Path(data_root) / FOLDER
+        folder = Path(data_root) / SHAPENETPART
         paths = []
         for part in ("train", "val") if split == "trainval" else (split,):
             paths += split_files(data_root, part)

@@ -6,7 +6,6 @@ none draws from any generator but the one that is passed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
@@ -17,7 +16,6 @@ from torchvision.transforms import functional as F
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-ADJUSTMENTS = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)
 
 
 def center_and_scale(points: np.ndarray) -> np.ndarray:
@@ -97,71 +95,96 @@ def shuffle_points(
     return points[order], parts[order]
 
 
-class PictureJitter(NamedTuple):
-    """The random part of a picture's augmentation.
+def as_channels(points: np.ndarray) -> torch.Tensor:
+    """(N, 3) points as a (3, N) tensor that shares no memory with them."""
+    return torch.from_numpy(points.T.copy())
+
+
+class RawImage(NamedTuple):
+    """An image before its colour jitter, which :func:`jitter_images` applies.
+
+    PyTorch's collate function makes a `RawImage` of batches from a list of them.
 
     Attributes:
-        order: in which the `ADJUSTMENTS` brightness (0), contrast (1) and saturation
-            (2) are made.
-        factors: of brightness, contrast and saturation; 1 changes nothing.
-        flip: whether left and right are swapped.
+        pixels: (3, S, S) uint8, RGB, already resized.
+        jitter: (7,) float32, see :func:`draw_jitter`.
     """
 
-    order: tuple[int, int, int]
-    factors: tuple[float, float, float]
-    flip: bool
+    pixels: torch.Tensor
+    jitter: torch.Tensor
 
 
-def draw_picture_jitter(
-    rng: np.random.Generator, strength: float = 0.4
-) -> PictureJitter:
-    """Factors of U(1 - strength, 1 + strength), an order, and a coin flip."""
-    first, second, third = rng.permutation(3).tolist()
-    a, b, c = rng.uniform(1 - strength, 1 + strength, 3).tolist()
-    flip = bool(rng.random() < 0.5)
-    return PictureJitter((first, second, third), (a, b, c), flip)
+def draw_jitter(rng: np.random.Generator, strength: float = 0.4) -> torch.Tensor:
+    """Draw the random part of an image's augmentation.
+
+    Returns:
+        (7,) float32: the order in which brightness (0), contrast (1) and saturation (2)
+        are adjusted; the factor of each, from U(1 - strength, 1 + strength); 1 for a
+        horizontal flip, else 0.
+    """
+    order = rng.permutation(3).tolist()
+    factors = rng.uniform(1 - strength, 1 + strength, 3).tolist()
+    flip = rng.random() < 0.5
+    return torch.tensor([*order, *factors, flip], dtype=torch.float32)
 
 
-def apply_picture_jitter(
-    image: Image.Image, change: PictureJitter, size: int = 224
+def augment_image(
+    image: Image.Image, rng: np.random.Generator, size: int = 224
+) -> RawImage:
+    """Resize an RGB image to a square and draw its jitter.
+
+    The jitter itself is applied to the whole batch, on the device of the model: see
+    :func:`jitter_images`.
+    """
+    jitter = draw_jitter(rng)
+    pixels = F.pil_to_tensor(F.resize(image, [size, size])).contiguous()
+    return RawImage(pixels, jitter)
+
+
+def jitter_images(
+    images: RawImage | torch.Tensor, dtype: torch.dtype | None = None
 ) -> torch.Tensor:
-    """Resize, adjust colours, flip, and normalise by ImageNet's mean and deviation.
+    """Adjust the colours of a batch of images, flip, and normalise as for ImageNet.
+
+    The result equals torchvision's adjustments of each PIL image bit for bit: pixels
+    are rounded to bytes between the adjustments, as Pillow does. The host does not
+    wait for the device.
 
     Args:
-        image: RGB, of any size.
-        change: what `draw_picture_jitter` drew.
-        size: pixels of a side of the result; the aspect ratio is not kept.
+        images: a batch of `RawImage`: pixels (B, 3, H, W) uint8 and jitter (B, 7). A
+            tensor, as another `image_transform` may give, is returned as it is.
+        dtype: of the result; None for that of the jitter.
 
     Returns:
-        (3, size, size) float32.
+        (B, 3, H, W), float32 values in the given dtype.
+
+    Raises:
+        ValueError: if the pixels or the jitter have another shape or dtype.
     """
-    image = F.resize(image, [size, size])
-    for i in change.order:
-        image = ADJUSTMENTS[i](image, change.factors[i])
-    if change.flip:
-        image = F.hflip(image)
-    return F.normalize(F.to_tensor(image), IMAGENET_MEAN, IMAGENET_STD)
-
-
-def augment_picture(
-    image: Image.Image, rng: np.random.Generator, size: int = 224
-) -> torch.Tensor:
-    """An RGB picture as the image encoder sees it, (3, size, size) float32."""
-    return apply_picture_jitter(image, draw_picture_jitter(rng), size)
-
-
-def draw_picture(
-    image: Image.Image, rng: np.random.Generator, size: int = 224
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The part of `augment_picture` before colours: `jitter_pictures` does the rest.
-
-    Returns:
-        the resized picture, (3, size, size) uint8, and what `draw_picture_jitter` drew,
-        (7,) float32: order, factors and flip.
-    """
-    change = draw_picture_jitter(rng)
-    pixels = F.pil_to_tensor(F.resize(image, [size, size])).contiguous()
-    return pixels, torch.tensor([*change.order, *change.factors, float(change.flip)])
+    if isinstance(images, torch.Tensor):
+        return images
+    shape, jitter = tuple(images.pixels.shape), images.jitter
+    if images.pixels.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3:
+        raise ValueError(
+            f"expected pixels (B, 3, H, W) uint8, got {shape} {images.pixels.dtype}"
+        )
+    if jitter.shape != (shape[0], 7):
+        raise ValueError(f"{shape[0]} images have jitter {tuple(jitter.shape)}")
+    orders, factors, flips = jitter.float().split([3, 3, 1], dim=1)
+    pixels = images.pixels.float()
+    for kind in orders.long().split(1, dim=1):  # (B, 1): first, second, third
+        factor = factors.gather(1, kind)[..., None, None]  # (B, 1, 1, 1)
+        kind = kind[..., None, None]
+        # Each adjustment blends the image with another one: brightness with black,
+        # contrast with the mean grey, saturation with each pixel's own grey.
+        grey = luma(pixels)  # (B, 1, H, W)
+        start = torch.where(kind == 1, _rounded_mean(grey), grey)
+        pixels = blend(start.masked_fill_(kind == 0, 0), pixels, factor)
+    pixels = torch.where(flips[..., None, None] > 0, pixels.flip(-1), pixels)
+    offset = 256 * torch.arange(3, device=pixels.device)[:, None, None]
+    rows = (pixels + offset).int().flatten()
+    normalized = _normalized_bytes(pixels.device).index_select(0, rows)
+    return normalized.view(shape).to(dtype or jitter.dtype)
 
 
 def blend(start: torch.Tensor, end: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
@@ -181,42 +204,6 @@ def luma(pixels: torch.Tensor) -> torch.Tensor:
     return ((19595 * red + 38470 * green + 7471 * blue + 32768) / 65536).floor_()
 
 
-def jitter_pictures(pictures: torch.Tensor, changes: torch.Tensor) -> torch.Tensor:
-    """What `apply_picture_jitter` makes of resized pictures, of all of them at once.
-
-    Bit for bit: Pillow keeps bytes between the adjustments, and so does this. The host
-    does not wait for the device.
-
-    Args:
-        pictures: (B, 3, H, W) uint8 on any device.
-        changes: (B, 7) on the same, a row of `draw_picture` for each picture.
-
-    Returns:
-        (B, 3, H, W), numbers of float32 in the dtype of ``changes``.
-
-    Raises:
-        ValueError: if a shape or the pictures' dtype is another.
-    """
-    shape = tuple(pictures.shape)
-    if pictures.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3:
-        raise ValueError(f"pictures are (B, 3, H, W) uint8: {shape} {pictures.dtype}")
-    if changes.shape != (len(pictures), 7):
-        raise ValueError(f"{shape[0]} pictures have changes {tuple(changes.shape)}")
-    orders, factors, flips = changes.float().split([3, 3, 1], dim=1)
-    pixels = pictures.float()
-    for kind in orders.long().split(1, dim=1):  # (B, 1): first, second and third ones
-        factor = factors.gather(1, kind)[..., None, None]  # (B, 1, 1, 1)
-        kind = kind[..., None, None]
-        # Brightness is a blend of black with the picture, contrast one of its mean
-        # grey, saturation one of each pixel's own grey.
-        grey = luma(pixels)  # (B, 1, H, W)
-        start = torch.where(kind == 1, _rounded_mean(grey), grey)
-        pixels = blend(start.masked_fill_(kind == 0, 0), pixels, factor)
-    pixels = torch.where(flips[..., None, None] > 0, pixels.flip(-1), pixels)
-    channel = torch.arange(3, device=pixels.device)[:, None, None]
-    return _normalized_bytes(pixels.device)[channel, pixels.long()].to(changes.dtype)
-
-
 def _rounded_mean(grey: torch.Tensor) -> torch.Tensor:
     """(B, 1, 1, 1): the mean of every (1, H, W), halves rounded up."""
     count = grey[0].numel()
@@ -227,27 +214,15 @@ def _rounded_mean(grey: torch.Tensor) -> torch.Tensor:
 
 @cache  # copied once: another copy would wait for the device
 def _normalized_bytes(device: torch.device) -> torch.Tensor:
-    """(3, 256): what normalisation makes of every byte of every channel.
+    """(3 * 256,): every byte of every channel, normalised.
 
     Computed on the CPU: other devices have its numbers, not their own rounding.
     """
     every = torch.arange(256, dtype=torch.float32).div(255).expand(3, 1, 256)
-    return F.normalize(every, IMAGENET_MEAN, IMAGENET_STD)[:, 0].to(device)
+    return F.normalize(every, IMAGENET_MEAN, IMAGENET_STD).flatten().to(device)
 
 
 def picture_bytes(pictures: torch.Tensor) -> torch.Tensor:
     """The pixels (..., 3, H, W) uint8 that were normalised, to look at."""
     mean, std = (torch.tensor(x)[:, None, None] for x in (IMAGENET_MEAN, IMAGENET_STD))
     return (pictures * std + mean).mul(255).round().clamp(0, 255).byte()
-
-
-def picture_transform(
-    device: torch.device,
-) -> Callable[..., torch.Tensor | tuple[torch.Tensor, torch.Tensor]]:
-    """What the loader does to pictures for training on a device.
-
-    For a GPU `draw_picture`, which leaves workers time for more pictures: the training
-    loop jitters them in batches, where the model is. For a CPU `augment_picture`: there
-    the jitter would take its time from the training step.
-    """
-    return draw_picture if device.type == "cuda" else augment_picture

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from datasets import labelled_clouds
 from datasets.files import DataError
-from datasets.modelnet import LabelledClouds
+from datasets.labelled import LabelledClouds
 from models import point_encoder
 from scripts.pipeline_table import SETS
 from scripts.quickstart_table import accuracies, spread

@@ -8,10 +8,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from datasets.png import read_picture
-from datasets.shapenet_render import ARCHIVE, ShapeNetRender
+from datasets.shapenet_render import ShapeNetRender
 from datasets.synthetic.shapes import CATEGORIES, SYNSETS
-from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
 from utils.drawing.cloud_figures import training_figure
 from utils.drawing.feature_space import spread_rows
 
@@ -43,31 +41,21 @@ def shapes_figure(args: Namespace, data_root: str) -> Figure:
     )
     synsets = [shape.split("/")[0] for shape in trained.shapes]
     rows = spread_rows(np.unique(synsets, return_inverse=True)[1], SHAPES, args.seed)
-    items = [trained[int(row)] for row in rows]
+    items = [trained.example((0, int(row))) for row in rows]
     stored = [plain[int(row)] for row in rows]
     return training_figure(
         [_NAMES.get(synsets[row], synsets[row]) for row in rows],
         [item[0].numpy().T for item in stored],
-        [(item[0].numpy().T, item[1].numpy().T) for item in items],
-        [as_seen(item[2].numpy()) for item in items],
+        [(view1, view2) for view1, view2, _ in items],
+        [pixels / 255 for _, _, pixels in items],
         [
-            [item[2].numpy(), *renderings(trained, int(row))]
+            [np.asarray(item[2]), *renderings(trained, int(row))]
             for item, row in zip(stored, rows, strict=True)
         ],
     )
 
 
-def as_seen(picture: np.ndarray) -> np.ndarray:
-    """(H, W, 3) in [0, 1] of (3, H, W) that ImageNet's mean and deviation normalise."""
-    shown = picture.transpose(1, 2, 0) * IMAGENET_STD + IMAGENET_MEAN
-    return np.clip(shown, 0, 1)
-
-
 def renderings(shapes: ShapeNetRender, index: int) -> list[np.ndarray]:
     """Some rendered views (H, W, 3) uint8 of a shape, spread evenly; few may repeat."""
-    if shapes.packed is None:
-        paths = shapes.picture_paths(index)
-        views = np.arange(RENDERINGS) * len(paths) // RENDERINGS
-        return [np.asarray(read_picture(paths[view], ARCHIVE)) for view in views]
-    views = np.arange(RENDERINGS) * int(shapes.packed.views[index]) // RENDERINGS
-    return [np.asarray(shapes.packed.picture(index, int(view))) for view in views]
+    views = np.arange(RENDERINGS) * int(shapes.source.views[index]) // RENDERINGS
+    return [np.asarray(shapes.source.picture(index, int(view))) for view in views]

@@ -93,7 +93,8 @@ def part_root(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) ->
     import h5py
     import numpy as np
 
-    from datasets.shapenet_part import FOLDER, ShapeNetPart
+    from datasets.files import SHAPENETPART as FOLDER
+    from datasets.shapenet_part import ShapeNetPart
 
     root = tmp_path_factory.mktemp("partseg")
     (root / FOLDER).mkdir()

@@ -11,7 +11,7 @@ from sklearn.svm import SVC
 from torch import nn
 
 import eval_svm
-from datasets import SCANOBJECTNN_VARIANTS, scanobjectnn
+from datasets import SCANOBJECTNN_VARIANTS, labelled
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
 from tests.conftest import UNEVEN_CLASSES
@@ -238,4 +238,4 @@ def test_bad_requests_stop_before_anything_is_written(
 
 
 def test_names_known_without_pytorch_are_those_of_the_readers() -> None:
-    assert tuple(scanobjectnn.VARIANTS) == SCANOBJECTNN_VARIANTS
+    assert tuple(labelled.VARIANTS) == SCANOBJECTNN_VARIANTS

@@ -18,7 +18,7 @@ PROJECT = {*PACKAGES, *SCRIPTS, "scripts", "benchmarks", "tests"}
 ALLOWED = {
     "models": ("models", "utils.parallel"),
     "datasets": ("datasets", "utils.parallel.seed"),
-    "utils": ("utils",),
+    "utils": ("utils", "datasets.PARTS_PER_CATEGORY"),
 }
 
 

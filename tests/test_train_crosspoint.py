@@ -13,7 +13,6 @@ import pytest
 import torch
 
 import train_crosspoint
-from datasets.transforms import draw_picture
 from models.dgcnn import DGCNN
 from models.fused.clouds import FusedClouds
 from models.image import ImageEncoder
@@ -104,28 +103,6 @@ def test_outputs(tmp_path: Path, synthetic_root: Path) -> None:
     for said in ("torch ", "commit", "cpu, backend none, fp32", "24 shapes"):
         assert said in log
     assert "chosen by the SVM probe on ModelNet40's test split" in log
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp64"])
-def test_jitter_in_batches_is_the_run_with_jitter_by_the_loader(
-    precision: str,
-    tmp_path: Path,
-    synthetic_root: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    words = ("--epochs", "1", "--precision", precision)
-    loader = pretrain(tmp_path / "loader", synthetic_root, *words)
-    # As if the device were a GPU.
-    monkeypatch.setattr(train_crosspoint, "picture_transform", lambda _: draw_picture)
-    batches = pretrain(tmp_path / "batches", synthetic_root, *words)
-    same_records(loader, batches)
-    for name in ("best_model.pth", "img_model_best.pth"):
-        theirs = weights(batches, name)
-        assert all(torch.equal(v, theirs[n]) for n, v in weights(loader, name).items())
-    said = "64 points, pictures jittered {}"
-    assert said.format("by the loader") in (loader / "run.log").read_text()
-    told = said.format("in batches on the cpu device")
-    assert told in (batches / "run.log").read_text()
 
 
 def test_the_probe_fits_once_and_covers_the_test_split(

@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 from datasets.files import DataError, check_num_points, fail
 from datasets.hdf5 import Field, RowCheck, read_hdf5
-from datasets.packed import PackedShapes, check, checksum
+from datasets.packed import PackedShapes, checksum
 from datasets.ply import read_ply
 from datasets.png import read_picture
+from datasets.prepare.pack import check
 
 
 class Problem(NamedTuple):

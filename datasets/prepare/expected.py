@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from datasets.files import fail
+from datasets.files import MODELNET40, SCANOBJECTNN, SHAPENETPART, fail
 
 # Data set as ``data/download_data.sh --only`` calls it -> part -> number.
 PUBLISHED = {
@@ -22,9 +22,9 @@ PUBLISHED = {
     "shapenetpart": {"train": 12_137, "val": 1_870, "test": 2_874},
 }
 FOLDERS = {
-    "modelnet40": "modelnet40_ply_hdf5_2048",
-    "scanobjectnn": "ScanObjectNN",
-    "shapenetpart": "shapenet_part_seg_hdf5_data",
+    "modelnet40": MODELNET40,
+    "scanobjectnn": SCANOBJECTNN,
+    "shapenetpart": SHAPENETPART,
 }
 MANIFEST = "manifest.json"
 

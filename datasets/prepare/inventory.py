@@ -11,8 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from datasets.files import DataError
-from datasets.hdf5 import MAX_LABELS, Field, RowCheck, count_rows, read_hdf5
+from datasets.files import (
+    MODELNET40,
+    PACKED,
+    RENDERINGS,
+    SHAPENET,
+    SHAPENETPART,
+    DataError,
+)
+from datasets.hdf5 import MAX_LABELS, POINTS, Field, RowCheck, count_rows, read_hdf5
 from datasets.prepare import checks
 from datasets.prepare.checks import Problem, problem
 from datasets.prepare.expected import Expected
@@ -58,12 +65,6 @@ class Line:
         """Whether it is of none of the expected sizes."""
         right = [size for size, _ in self.expected]
         return self.found is not None and bool(right) and self.found not in right
-
-
-def _scan_files(root: Path, variant: str, split: str) -> list[Path]:
-    from datasets import scanobjectnn
-
-    return [scanobjectnn.split_file(root, split, variant)]
 
 
 class Inventory:
@@ -128,10 +129,10 @@ class Inventory:
             self.jobs.append(Job(checks.check_digest, (*words, self.quick), 1))
 
     def _add_shapenet(self) -> None:
-        from datasets.packed import FOLDER, MANIFEST, PackedShapes
-        from datasets.shapenet_render import CLOUDS, PICTURES, list_shapes, rendering
+        from datasets.packed import MANIFEST, PackedShapes
+        from datasets.shapenet_files import ShapeFiles, list_views, rendering
 
-        archive, folder = "shapenet", self.root / FOLDER
+        archive, folder = "shapenet", self.root / PACKED
         packed, in_folder = (folder / MANIFEST).is_file(), {}
         if packed:
             clouds = self._line(archive, "clouds", 0, "ShapeNetPacked")
@@ -146,12 +147,13 @@ class Inventory:
                 in_folder = dict(zip(whole.shapes, whole.views.tolist(), strict=True))
                 own = (clouds.title, folder, self.num_points, self.quick)
                 self.jobs.append(Job(checks.check_packed, own, clouds.found))
-        if not any((self.root / name).is_dir() for name in (CLOUDS, PICTURES)):
+        if not any((self.root / name).is_dir() for name in (SHAPENET, RENDERINGS)):
             if not packed:
                 self._line(archive, "", None)
             return
         try:
-            shapes, views = list_shapes(self.root)
+            shapes = ShapeFiles(self.root).shapes
+            views = [list_views(self.root, shape) for shape in shapes]
         except DataError as error:
             self._line(archive, "clouds", 0).problems.append(problem("", error))
             return
@@ -169,7 +171,7 @@ class Inventory:
                 pictures.problems.append(Problem(pictures.title, place, reason))
             elif self.quick:
                 names = (names[number % len(names)],)
-            cloud = str(self.root / CLOUDS / f"{shape}.ply")
+            cloud = str(self.root / SHAPENET / f"{shape}.ply")
             paths.append((cloud, place, names))
         titles = (clouds.title, pictures.title)
         for start in range(0, len(paths), SHAPES_AT_ONCE):
@@ -196,28 +198,28 @@ class Inventory:
             line.problems.append(Problem(line.title, str(folder), reason))
 
     def _add_modelnet(self) -> None:
-        from datasets import modelnet
+        from datasets import labelled
 
-        if not (self.root / modelnet.FOLDER).is_dir():
+        if not (self.root / MODELNET40).is_dir():
             self._line("modelnet40", "", None)
             return
         self._add_labelled(
             "modelnet40",
             {split: split for split in ("train", "test")},
-            lambda split: modelnet.split_files(self.root, split),
-            lambda: modelnet.class_names(self.root),
-            len(modelnet.CLASS_NAMES),
+            lambda split: labelled.modelnet40_files(self.root, split),
+            lambda: labelled.modelnet40_classes(self.root),
+            len(labelled.MODELNET40_CLASSES),
         )
 
     def _add_scanobjectnn(self) -> None:
-        from datasets import scanobjectnn
+        from datasets import labelled
 
-        for variant in scanobjectnn.VARIANTS:
+        for variant in labelled.VARIANTS:
             parts = {split: f"{variant} {split}" for split in ("train", "test")}
             places = [
                 path
                 for split in parts
-                for path in scanobjectnn.candidates(self.root, split, variant)
+                for path in labelled.scanobjectnn_candidates(self.root, split, variant)
             ]
             if not any(path.is_file() for path in places):
                 self._line("scanobjectnn", variant, None)
@@ -225,9 +227,9 @@ class Inventory:
             self._add_labelled(
                 "scanobjectnn",
                 parts,
-                partial(_scan_files, self.root, variant),
-                partial(scanobjectnn.class_names, self.root, variant),
-                len(scanobjectnn.CLASS_NAMES),
+                partial(labelled.scanobjectnn_files, self.root, variant=variant),
+                partial(labelled.scanobjectnn_classes, self.root, variant),
+                len(labelled.SCANOBJECTNN_CLASSES),
             )
 
     def _add_labelled(
@@ -239,8 +241,6 @@ class Inventory:
         published: int,
     ) -> None:
         """The splits of a classification data set, `parts` naming their lines."""
-        from datasets.modelnet import label_fields
-
         failure = None
         try:
             classes = len(class_names())
@@ -248,8 +248,9 @@ class Inventory:
             # Labels are out of range, or a file does not say how many classes it has.
             classes = published if Path(error.path).is_dir() else MAX_LABELS
             failure = error
+        fields = {"data": POINTS, "label": Field("label", classes)}
         for split, part in parts.items():
-            self._add_split(archive, part, split, find, label_fields(classes))
+            self._add_split(archive, part, split, find, fields)
         lines = [self.lines[f"{TITLES[archive]} {part}"] for part in parts.values()]
         known = {found.path for line in lines for found in line.problems}
         if failure is not None and failure.path not in known:
@@ -258,7 +259,7 @@ class Inventory:
     def _add_shapenetpart(self) -> None:
         from datasets import shapenet_part
 
-        if not (self.root / shapenet_part.FOLDER).is_dir():
+        if not (self.root / SHAPENETPART).is_dir():
             self._line("shapenetpart", "", None)
             return
         for split in ("train", "val", "test"):

@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 from PIL import Image
 
-from datasets.scanobjectnn import VARIANTS
+from datasets.files import SHAPENETPART as PARTS
+from datasets.labelled import VARIANTS
 from datasets.synthetic.render import render
 from datasets.synthetic.scans import scan
 from datasets.synthetic.shapes import (
@@ -32,7 +33,6 @@ SHAPENET = "ShapeNet"
 RENDERING = "ShapeNetRendering"
 MODELNET = "modelnet40_ply_hdf5_2048"
 SCANS = "ScanObjectNN"
-PARTS = "shapenet_part_seg_hdf5_data"
 
 # The generator stream of each split: no shape of one turns up in another.
 STREAMS = {

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from datasets.files import DataError
-from datasets.modelnet import CLASS_NAMES, ModelNet40
+from datasets.labelled import MODELNET40_CLASSES as CLASS_NAMES
+from datasets.labelled import ModelNet40
 
 STORED = 16
 

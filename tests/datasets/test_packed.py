@@ -10,12 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from datasets import packed
+from datasets.files import PACKED as FOLDER
 from datasets.files import DataError
-from datasets.packed import FOLDER, PackedShapes, check, pack
+from datasets.packed import PackedShapes
+from datasets.prepare import pack as packing
+from datasets.prepare.pack import check, pack
+from datasets.shapenet_files import ShapeFiles
 from datasets.shapenet_render import ShapeNetRender
+from tests.datasets.test_shapenet_render import equal
 
 
 @pytest.fixture
@@ -29,8 +33,7 @@ def root(synthetic_root: Path, tmp_path: Path) -> Path:
 def same_items(one: ShapeNetRender, two: ShapeNetRender) -> None:
     assert one.shapes == two.shapes
     for key in ((0, 0), (0, len(one) - 1), (3, 5)):
-        for mine, theirs in zip(one[key], two[key], strict=True):
-            assert torch.equal(mine, theirs)
+        assert all(equal(one[key], two[key]))
 
 
 @pytest.mark.parametrize("pictures", packed.KINDS)
@@ -41,7 +44,7 @@ def test_items_are_those_of_single_files(pictures: str, root: Path) -> None:
     )
     raw = ShapeNetRender(root, 128, 32, seed=4, packed=False)
     mapped = ShapeNetRender(root, 128, 32, seed=4)
-    assert raw.packed is None and mapped.packed is not None
+    assert not raw.packed and mapped.packed
     same_items(raw, mapped)
     again = pickle.loads(pickle.dumps(mapped))  # as a loader process gets it
     same_items(raw, again)
@@ -51,35 +54,35 @@ def test_items_are_those_of_single_files(pictures: str, root: Path) -> None:
 
 def test_every_cloud_and_picture_is_there(root: Path) -> None:
     shapes = PackedShapes(pack(root, progress=False))
-    raw = ShapeNetRender(root, None, packed=False)
-    for index in range(len(raw)):
-        points = packed.read_ply(raw.cloud_path(index))
-        assert np.array_equal(shapes.cloud(index), points)
-        paths = raw.picture_paths(index)
-        assert shapes.views[index] == len(paths)
-        for view, path in enumerate(paths):
-            expected = np.asarray(packed.read_picture(path))
-            assert np.array_equal(np.asarray(shapes.picture(index, view)), expected)
+    raw = ShapeFiles(root)
+    assert shapes.views.tolist() == raw.views.tolist()
+    for index, views in enumerate(raw.views):
+        assert np.array_equal(shapes.cloud(index), raw.cloud(index))
+        for view in range(views):
+            packed_pixels, pixels = (
+                np.asarray(source.picture(index, view)) for source in (shapes, raw)
+            )
+            assert np.array_equal(packed_pixels, pixels)
 
 
 def test_packing_goes_on_where_it_was(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = pack(root, progress=False).rename(root / "whole")
-    monkeypatch.setattr(packed, "AT_ONCE", 5)
-    read, calls = packed.read_ply, []
+    monkeypatch.setattr(packing, "AT_ONCE", 5)
+    read, calls = ShapeFiles.cloud, []
 
-    def interrupted(path: Path, *rest: str) -> np.ndarray:
-        calls.append(path)
+    def interrupted(self: ShapeFiles, index: int) -> np.ndarray:
+        calls.append(index)
         if len(calls) == 13:
             raise KeyboardInterrupt
-        return read(path, *rest)
+        return read(self, index)
 
-    monkeypatch.setattr(packed, "read_ply", interrupted)
+    monkeypatch.setattr(ShapeFiles, "cloud", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pack(root, progress=False)
     # Half a data set is not read.
-    assert ShapeNetRender(root, None).packed is None
+    assert not ShapeNetRender(root, None).packed
     with pytest.raises(DataError, match="packing has not ended"):
         ShapeNetRender(root, None, packed=True)
     with pytest.raises(DataError, match="with other --pictures"):
@@ -152,7 +155,7 @@ def test_the_command(
     def run(*words: str) -> int:
         monkeypatch.setattr(sys, "argv", ["packed", "--data_root", str(root), *words])
         try:
-            packed.main()
+            packing.main()
         except SystemExit as end:
             return int(end.code or 0)
         return 0

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from datasets.files import DataError
-from datasets.scanobjectnn import CLASS_NAMES, ScanObjectNN
+from datasets.labelled import SCANOBJECTNN_CLASSES as CLASS_NAMES
+from datasets.labelled import ScanObjectNN
 
 LAYOUTS = [
     ("obj_bg", "ScanObjectNN/main_split/{short}.h5"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from datasets.scanobjectnn import VARIANTS
+from datasets.labelled import VARIANTS
 from datasets.synthetic.render import (
     DISTANCE,
     camera,

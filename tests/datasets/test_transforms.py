@@ -1,4 +1,4 @@
-"""Augmentations: order, ranges, purity; pictures in batches against Pillow's."""
+"""Augmentations: order, ranges, purity; images in batches against Pillow's."""
 
 from itertools import permutations
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import default_collate
 from torchvision.transforms import functional as F
 
 from datasets import transforms as T
@@ -198,61 +199,67 @@ def normalized(image):
     return torch.from_numpy(pixels.transpose(2, 0, 1)).float()
 
 
-def test_augment_picture_is_pure():
+def row(order, factors, flip):
+    return torch.tensor([*order, *factors, flip], dtype=torch.float32)
+
+
+def reference(image, jitter, size):
+    """The augmentation of one image by Pillow and torchvision, with a given jitter."""
+    image = F.resize(image, [size, size])
+    for kind in jitter[:3].int().tolist():
+        adjust = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)[kind]
+        image = adjust(image, float(jitter[3 + kind]))
+    if jitter[6]:
+        image = F.hflip(image)
+    return F.normalize(F.to_tensor(image), T.IMAGENET_MEAN, T.IMAGENET_STD)
+
+
+def jittered(image, jitter, size):
+    """The same by the code under test."""
+    pixels = T.augment_image(image, rng(), size).pixels
+    return T.jitter_images(T.RawImage(pixels[None], jitter[None]))[0]
+
+
+def test_augment_image_is_pure():
     image = picture()
     before = image.tobytes()
-    first, second = T.augment_picture(image, rng(1)), T.augment_picture(image, rng(1))
+    one, two, other = (T.augment_image(image, rng(seed)) for seed in (1, 1, 2))
     assert image.tobytes() == before and image.size == (50, 30)
-    assert torch.equal(first, second)
-    assert first.shape == (3, 224, 224) and first.dtype == torch.float32
-    assert not torch.equal(first, T.augment_picture(image, rng(2)))
-    assert T.augment_picture(image, rng(1), size=32).shape == (3, 32, 32)
+    assert torch.equal(one.pixels, two.pixels) and torch.equal(one.jitter, two.jitter)
+    assert one.pixels.shape == (3, 224, 224) and one.pixels.dtype == torch.uint8
+    assert one.jitter.shape == (7,) and one.jitter.dtype == torch.float32
+    assert torch.equal(one.pixels, other.pixels)
+    assert not torch.equal(one.jitter, other.jitter)
 
 
-def test_augment_picture_draws_then_applies():
-    image = picture()
-    change = T.draw_picture_jitter(rng(3))
-    torch.testing.assert_close(
-        T.augment_picture(image, rng(3), 40), T.apply_picture_jitter(image, change, 40)
-    )
+def test_the_draws_are_an_order_three_factors_and_a_coin():
+    draw = rng(3)
+    order, factors = draw.permutation(3), draw.uniform(0.6, 1.4, 3)
+    expected = row(order, factors, draw.random() < 0.5)
+    random = rng(3)
+    assert torch.equal(T.augment_image(picture(), random, 40).jitter, expected)
+    assert random.random() == draw.random()  # nothing else was drawn
 
 
-def test_picture_unchanged_but_for_size_and_normalisation():
+def test_an_image_without_jitter_is_resized_and_normalised():
     image = picture(37, 37)
-    still = T.PictureJitter((0, 1, 2), (1.0, 1.0, 1.0), False)
     resized = image.resize((24, 24), Image.Resampling.BILINEAR)
-    torch.testing.assert_close(
-        T.apply_picture_jitter(image, still, 24), normalized(resized), atol=1e-5, rtol=0
-    )
-    flipped = still._replace(flip=True)
-    torch.testing.assert_close(
-        T.apply_picture_jitter(image, flipped, 24),
-        T.apply_picture_jitter(image, still, 24).flip(-1),
-    )
+    still = jittered(image, row((0, 1, 2), (1, 1, 1), False), 24)
+    torch.testing.assert_close(still, normalized(resized), atol=1e-5, rtol=0)
+    flipped = jittered(image, row((0, 1, 2), (1, 1, 1), True), 24)
+    assert torch.equal(flipped, still.flip(-1))
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
-def test_adjustments_are_made_in_the_drawn_order(order):
-    image = picture(32, 32)
-    factors = (1.3, 0.7, 1.4)
-    expected = image
-    for i in order:
-        step = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)[i]
-        expected = step(expected, factors[i])
-    out = T.apply_picture_jitter(image, T.PictureJitter(order, factors, False), 32)
-    torch.testing.assert_close(out, normalized(expected), atol=1e-5, rtol=0)
-
-
-def test_jitter_parameters_are_drawn_from_their_ranges():
-    draws = [T.draw_picture_jitter(rng(seed)) for seed in range(600)]
-    factors = np.array([d.factors for d in draws])
+def test_jitter_is_drawn_from_its_ranges():
+    draws = torch.stack([T.draw_jitter(rng(seed)) for seed in range(600)]).numpy()
+    factors = draws[:, 3:6]
     assert factors.min() >= 0.6 and factors.max() <= 1.4
     assert (factors.min(0) < 0.61).all() and (factors.max(0) > 1.39).all()
     assert np.abs(np.corrcoef(factors.T) - np.eye(3)).max() < 0.15
-    assert abs(np.mean([d.flip for d in draws]) - 0.5) < 0.07
-    orders = [d.order for d in draws]
-    assert len(set(orders)) == 6
-    assert min(orders.count(order) for order in set(orders)) > 60
+    assert abs(draws[:, 6].mean() - 0.5) < 0.07 and set(draws[:, 6]) == {0, 1}
+    orders, counts = np.unique(draws[:, :3], axis=0, return_counts=True)
+    assert (np.sort(orders) == [0, 1, 2]).all()
+    assert len(orders) == 6 and counts.min() > 60
 
 
 # With 1 itself, its neighbours in float32, and factors on which Pillow has to clip.
@@ -287,10 +294,6 @@ def bytes_of(*images):
     return torch.stack([F.pil_to_tensor(image) for image in images])
 
 
-def row(change):
-    return torch.tensor([*change.order, *change.factors, change.flip])
-
-
 def some_pictures(count, size):
     """Noise, one colour, a ramp, half black and half white, and dark noise, in turn."""
     ramp = np.broadcast_to(np.linspace(0, 255, size)[:, None], (size, size, 3))
@@ -305,86 +308,74 @@ def some_pictures(count, size):
 
 
 @pytest.mark.parametrize("size", [1, 7, 32, 224])
-def test_a_batch_is_jittered_as_pillow_jitters_each_picture(size):
+def test_a_batch_is_jittered_as_pillow_jitters_each_image(size):
     """All orders, both flips, all factors, mixed in a batch: bit for bit."""
     orders = list(permutations(range(3)))
-    changes, draw = [], rng(size)
+    rows, draw = [], rng(size)
     for number in range(48):
-        factors = tuple(float(f) for f in draw.choice(FACTORS[:-2], 3))
-        if number % 4 == 0:
-            factors = tuple(draw.choice([0.6, 1.0, 1.4], 3).tolist())
-        change = T.PictureJitter(orders[number % 6], factors, number // 6 % 2 == 1)
-        changes.append(change)
-    images = some_pictures(len(changes), size)
-    pictures, rows = bytes_of(*images), torch.stack([row(c) for c in changes])
-    before = pictures.clone(), rows.clone()
-    out = T.jitter_pictures(pictures, rows)
-    assert torch.equal(pictures, before[0]) and torch.equal(rows, before[1])
+        choices = [0.6, 1.0, 1.4] if number % 4 == 0 else FACTORS[:-2]
+        factors = draw.choice(choices, 3)
+        rows.append(row(orders[number % 6], factors, number // 6 % 2 == 1))
+    images = some_pictures(len(rows), size)
+    batch = T.RawImage(bytes_of(*images), torch.stack(rows))
+    before = [part.clone() for part in batch]
+    out = T.jitter_images(batch)
+    assert all(torch.equal(a, b) for a, b in zip(batch, before, strict=True))
     assert out.shape == (48, 3, size, size) and out.dtype == torch.float32
     assert out.is_contiguous()
-    for image, change, got in zip(images, changes, out, strict=True):
-        assert torch.equal(got, T.apply_picture_jitter(image, change, size)), change
-    # float64 has the values of float32, which is what the loader gives otherwise.
-    exact = T.jitter_pictures(pictures, rows.double())
-    assert exact.dtype == torch.float64 and torch.equal(exact, out.double())
-    assert torch.equal(T.jitter_pictures(pictures[:1], rows[:1]), out[:1])
+    for image, jitter, got in zip(images, rows, out, strict=True):
+        assert torch.equal(got, reference(image, jitter, size)), jitter
+    # float64 has the values of float32.
+    for exact in (
+        T.jitter_images(batch, torch.float64),
+        T.jitter_images(batch._replace(jitter=batch.jitter.double())),
+    ):
+        assert exact.dtype == torch.float64 and torch.equal(exact, out.double())
+    first = T.RawImage(batch.pixels[:1], batch.jitter[:1])
+    assert torch.equal(T.jitter_images(first), out[:1])
 
 
 def test_the_mean_grey_of_contrast_rounds_halves_up():
     for low in range(255):
         pixels = np.array([[[low] * 3, [low + 1] * 3]], np.uint8)  # mean: low + 0.5
         image = Image.fromarray(pixels).resize((2, 2), Image.Resampling.NEAREST)
-        change = T.PictureJitter((1, 0, 2), (1.0, 0.6, 1.0), False)
-        out = T.jitter_pictures(bytes_of(image), row(change)[None])[0]
-        assert torch.equal(out, T.apply_picture_jitter(image, change, 2)), low
+        jitter = row((1, 0, 2), (1.0, 0.6, 1.0), False)
+        assert torch.equal(jittered(image, jitter, 2), reference(image, jitter, 2)), low
 
 
-def test_draw_picture_and_a_batch_are_augment_picture():
-    images = [picture(50, 30 + seed, seed) for seed in range(12)]
-    drawn = [T.draw_picture(image, rng(i), 40) for i, image in enumerate(images)]
-    assert all(p.dtype == torch.uint8 and p.is_contiguous() for p, _ in drawn)
-    out = T.jitter_pictures(*(torch.stack(part) for part in zip(*drawn, strict=True)))
-    for i, image in enumerate(images):
-        random = rng(i)
-        assert torch.equal(out[i], T.augment_picture(image, random, 40))
-        again = rng(i)
-        T.draw_picture(image, again, 40)
-        assert random.random() == again.random()  # as many numbers were drawn
+def test_a_finished_image_stays_as_it_is():
+    images = torch.randn(2, 3, 8, 8)
+    assert T.jitter_images(images) is images
 
 
-def test_jitter_pictures_asks_the_device_for_no_number():
+def test_jitter_images_asks_the_device_for_no_number():
     """Tensors on ``meta`` have none: whatever would wait for a GPU fails there."""
-    pictures, rows = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, 7)
-    out = T.jitter_pictures(pictures.to("meta"), rows.to("meta"))
-    assert out.device.type == "meta" and out.shape == pictures.shape
+    pixels, rows = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, 7)
+    out = T.jitter_images(T.RawImage(pixels.to("meta"), rows.to("meta")))
+    assert out.device.type == "meta" and out.shape == pixels.shape
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_jitters_bit_for_bit_and_without_waiting():
     drawn = [
-        T.draw_picture(image, rng(i)) for i, image in enumerate(some_pictures(24, 90))
+        T.augment_image(image, rng(i)) for i, image in enumerate(some_pictures(24, 90))
     ]
-    batch = [torch.stack(part) for part in zip(*drawn, strict=True)]
-    there = [part.cuda() for part in batch]
-    T.jitter_pictures(*there)  # the first call on a device copies constants to it
+    batch = default_collate(drawn)
+    there = T.RawImage(*(part.cuda() for part in batch))
+    T.jitter_images(there)  # the first call on a device copies constants to it
     torch.cuda.set_sync_debug_mode("error")
     try:
-        out = T.jitter_pictures(*there)
+        out = T.jitter_images(there)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert torch.equal(out.cpu(), T.jitter_pictures(*batch))
+    assert torch.equal(out.cpu(), T.jitter_images(batch))
 
 
-def test_jitter_pictures_refuses_other_shapes():
-    pictures, rows = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, 7)
-    for wrong in (pictures[0], pictures[:, :1], pictures.float()):
+def test_jitter_images_refuses_other_shapes():
+    pixels, rows = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, 7)
+    for wrong in (pixels[0], pixels[:, :1], pixels.float()):
         with pytest.raises(ValueError, match=r"\(B, 3, H, W\) uint8"):
-            T.jitter_pictures(wrong, rows)
+            T.jitter_images(T.RawImage(wrong, rows))
     for wrong in (rows[:1], rows[:, :6]):
-        with pytest.raises(ValueError, match="2 pictures have changes"):
-            T.jitter_pictures(pictures, wrong)
-
-
-def test_pictures_are_jittered_where_there_is_time():
-    assert T.picture_transform(torch.device("cuda", 0)) is T.draw_picture
-    assert T.picture_transform(torch.device("cpu")) is T.augment_picture
+        with pytest.raises(ValueError, match="2 images have jitter"):
+            T.jitter_images(T.RawImage(pixels, wrong))

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from datasets.packed import pack
+from datasets.prepare.pack import pack
 from datasets.shapenet_render import ShapeNetRender
-from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
 from scripts import training_shapes
-from scripts.training_shapes import RENDERINGS, SHAPES, as_seen, renderings
+from scripts.training_shapes import RENDERINGS, SHAPES, renderings
 from utils.parallel.seed import PICTURE, generator
 
 
@@ -29,17 +27,11 @@ def root(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return root
 
 
-def test_a_picture_is_normalised_back() -> None:
-    shown = np.random.default_rng(0).random((5, 4, 3))
-    normalised = (shown - IMAGENET_MEAN) / IMAGENET_STD
-    assert np.allclose(as_seen(normalised.transpose(2, 0, 1)), shown)
-
-
 def test_renderings_are_spread_over_the_views(root: Path) -> None:
     files, packed = (ShapeNetRender(root, packed=packed) for packed in (False, True))
-    paths = files.picture_paths(3)
     shown = renderings(files, 3)
     assert len(shown) == RENDERINGS
+    paths = sorted(Path(files.source.picture_path(3, 0)).parent.glob("*.png"))
     for place, picture in enumerate(shown):
         wanted = Image.open(paths[place * len(paths) // RENDERINGS]).convert("RGB")
         assert np.array_equal(picture, np.asarray(wanted))
@@ -60,20 +52,18 @@ def test_the_first_epoch_is_drawn(root: Path, monkeypatch: pytest.MonkeyPatch) -
     assert len(set(drawn["names"])) == SHAPES  # of different categories, by name
     assert not any(name.isdigit() for name in drawn["names"])
     data = ShapeNetRender(root, 64, 32, seed=3, packed=False)
-    items = [data[i] for i in range(len(data))]
+    items = [data.example((0, i)) for i in range(len(data))]
     for views, picture, stored, shown in zip(
         *(drawn["views"], drawn["pictures"], drawn["stored"], drawn["shown"]),
         strict=True,
     ):
         (index,) = (
-            i
-            for i, item in enumerate(items)
-            if torch.equal(item[0], torch.from_numpy(views[0].T))
+            i for i, item in enumerate(items) if np.array_equal(item[0], views[0])
         )
-        assert np.array_equal(views[1].T, items[index][1].numpy())
-        assert np.array_equal(picture, as_seen(items[index][2].numpy()))
-        view = generator(PICTURE, 3, 0, index).integers(len(data.picture_paths(index)))
-        own = Image.open(data.picture_paths(index)[view]).convert("RGB")
+        assert np.array_equal(views[1], items[index][1])
+        assert np.array_equal(picture * 255, items[index][2])
+        view = generator(PICTURE, 3, 0, index).integers(data.source.views[index])
+        own = Image.open(data.source.picture_path(index, view)).convert("RGB")
         assert np.array_equal(shown[0], np.asarray(own))
         assert len(shown) == 1 + RENDERINGS
         assert stored.shape == (64, 3)

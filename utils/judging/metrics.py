@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datasets import PARTS_PER_CATEGORY
 from utils.parallel import distributed
 
-# Of ShapeNetPart's categories, in their order. Parts are numbered consecutively.
-PARTS_PER_CATEGORY = (4, 2, 2, 4, 4, 3, 3, 2, 4, 2, 6, 2, 3, 3, 3, 3)
+# Parts are numbered consecutively.
 CATEGORY_OF_PART = np.repeat(np.arange(16), PARTS_PER_CATEGORY)  # (50,)
 
 

@@ -208,6 +208,14 @@ class Training:
     save: Callable[[], None]
 
 
+def _moved(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """A nested batch on the device, floating-point tensors in the given dtype."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, dtype if batch.is_floating_point() else None, True)
+    moved = [_moved(part, device, dtype) for part in batch]
+    return type(batch)(*moved) if hasattr(batch, "_fields") else moved
+
+
 class Epoch:
     """The bookkeeping around the steps of one epoch, or of what a resume left of it.
 
@@ -248,14 +256,11 @@ class Epoch:
             unit="step",
         )
 
-    def __iter__(self) -> Iterator[list[Tensor]]:
+    def __iter__(self) -> Iterator[list[Any]]:
         """Batches on the device; floating-point tensors in the parameters' dtype."""
         device, dtype = self.run.precision.device, self.run.precision.dtype
         for batch in self._meter.waiting_for(self.run.loader):
-            yield [
-                x.to(device, dtype if x.is_floating_point() else x.dtype, True)
-                for x in batch
-            ]
+            yield _moved(batch, device, dtype)
         self._bar.close()
 
     @property

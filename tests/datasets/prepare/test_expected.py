@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from datasets import modelnet, scanobjectnn, shapenet_part
-from datasets.files import DataError
-from datasets.prepare.expected import FOLDERS, PUBLISHED, Expected
+from datasets.files import SHAPENETPART, DataError
+from datasets.prepare.expected import PUBLISHED, Expected
 from datasets.synthetic import split_sizes
 
 
@@ -23,16 +22,9 @@ def test_published_sizes():
     assert PUBLISHED["shapenet"] == sizes
 
 
-def test_folders_are_those_of_the_readers():
-    modules = (modelnet, scanobjectnn, shapenet_part)
-    assert {m.ARCHIVE: m.FOLDER for m in modules} == FOLDERS
-    variants = {part.split()[0] for part in PUBLISHED["scanobjectnn"]}
-    assert variants == set(scanobjectnn.VARIANTS)
-
-
 def test_sizes_of_generated_data(synthetic_root):
     expected = Expected(synthetic_root)
-    splits = split_sizes(24)[shapenet_part.FOLDER]
+    splits = split_sizes(24)[SHAPENETPART]
     for split, size in splits.items():
         published = (PUBLISHED["shapenetpart"][split], "published")
         assert expected.sizes("shapenetpart", split) == [(size, "generated"), published]

@@ -12,12 +12,11 @@ import h5py
 import numpy as np
 import pytest
 
-from datasets.files import GENERATE, DataError
-from datasets.modelnet import ModelNet40
-from datasets.packed import FOLDER as PACKED
-from datasets.packed import POINTS, pack
+from datasets.files import GENERATE, PACKED, DataError
+from datasets.labelled import ModelNet40, ScanObjectNN
+from datasets.packed import POINTS
 from datasets.prepare import verify
-from datasets.scanobjectnn import ScanObjectNN
+from datasets.prepare.pack import pack
 from datasets.shapenet_part import ShapeNetPart
 from datasets.shapenet_render import ShapeNetRender
 

@@ -1,0 +1,242 @@
+"""Labelled clouds in HDF5: ModelNet40 and ScanObjectNN."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from datasets.files import MODELNET40, SCANOBJECTNN, fail
+from datasets.hdf5 import POINTS, Field, find_files, read_hdf5, read_shard
+from datasets.sampler import Key, split_key
+from datasets.transforms import as_channels
+
+MODELNET40_CLASSES = (
+    *("airplane", "bathtub", "bed", "bench", "bookshelf", "bottle", "bowl", "car"),
+    *("chair", "cone", "cup", "curtain", "desk", "door", "dresser", "flower_pot"),
+    *("glass_box", "guitar", "keyboard", "lamp", "laptop", "mantel", "monitor"),
+    *("night_stand", "person", "piano", "plant", "radio", "range_hood", "sink", "sofa"),
+    *("stairs", "stool", "table", "tent", "toilet", "tv_stand", "vase", "wardrobe"),
+    "xbox",
+)
+SCANOBJECTNN_CLASSES = (
+    *("bag", "bin", "box", "cabinet", "chair", "desk", "display", "door"),
+    *("shelf", "table", "bed", "pillow", "sink", "sofa", "toilet"),
+)
+# variant -> official folder, and what its file names end in
+VARIANTS = {
+    "obj_bg": ("main_split", ""),
+    "obj_only": ("main_split_nobg", ""),
+    "pb_t50_rs": ("main_split", "_augmentedrot_scale75"),
+}
+
+
+def find_class_names(
+    folder: Path, published: Sequence[str], files: Sequence[Path], archive: str
+) -> list[str]:
+    """The names in `folder`/shape_names.txt, else the published ones.
+
+    Where `files` hold labels beyond the published names, and shapes of every class up
+    to the largest, the classes are called by their numbers. `files` should be those of
+    all splits, so that these agree.
+
+    Raises:
+        DataError: if a file is damaged, or a label is out of range.
+    """
+    listed = folder / "shape_names.txt"
+    if listed.is_file():
+        names = [line.strip() for line in listed.read_text().splitlines()]
+        names = [name for name in names if name]
+        if not names:
+            fail(listed, "lists no class names", archive)
+        return names
+    labels = read_hdf5(files, {"label": Field("label")}, archive=archive)["label"]
+    present = np.unique(labels)
+    classes = int(present.max(initial=0)) + 1
+    if classes <= len(published):
+        return list(published)
+    if len(present) < classes:
+        # A damaged label must not become a class of its own.
+        fail(
+            folder,
+            f"a shape has label {classes - 1}, expected 0 .. {len(published) - 1}, or "
+            "without gaps up to the largest; shape_names.txt may name other classes",
+            archive,
+        )
+    return [str(label) for label in range(classes)]
+
+
+def _check_split(split: str) -> None:
+    if split not in ("train", "test"):
+        raise ValueError(f"split is 'train' or 'test', got {split!r}")
+
+
+class LabelledClouds(Dataset):
+    """Clouds with one label each, all of them or one rank's share, in memory.
+
+    Args:
+        paths: the split's files, in order.
+        class_names, num_points, shard: see the data sets below.
+
+    Attributes:
+        archive: the name by which the data set is downloaded.
+        points: (M, N, 3) float32, as stored.
+        labels: (M,) int64.
+        class_names: a name for every label that can occur; the same on all ranks.
+        num_classes: how many these are.
+        start: row of the whole split that row 0 is.
+        total: rows of the whole split.
+    """
+
+    archive: str
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        class_names: Sequence[str],
+        num_points: int | None,
+        shard: tuple[int, int],
+    ) -> None:
+        fields = {"data": POINTS, "label": Field("label", len(class_names))}
+        arrays, self.start, self.total = read_shard(
+            paths, fields, shard, num_points, self.archive
+        )
+        self.points, self.labels = arrays["data"], arrays["label"]
+        self.class_names = list(class_names)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, key: int | Key) -> tuple[torch.Tensor, int]:
+        """(points (3, N) float32, label); `key` is an index or an (epoch, index)."""
+        _, index = split_key(key)
+        return as_channels(self.points[index]), int(self.labels[index])
+
+
+def modelnet40_files(data_root: str | os.PathLike, split: str) -> list[Path]:
+    """ModelNet40's files of a split.
+
+    Raises:
+        DataError: if there are none, or one is missing that the list of files names.
+    """
+    folder = Path(data_root) / MODELNET40
+    return find_files(folder, split, f"{split}_files.txt", "modelnet40")
+
+
+def modelnet40_classes(data_root: str | os.PathLike) -> list[str]:
+    """ModelNet40's classes, the same for both splits, see `find_class_names`."""
+    folder = Path(data_root) / MODELNET40
+    both = sorted(folder.glob("ply_data_t*.h5"))
+    return find_class_names(folder, MODELNET40_CLASSES, both, "modelnet40")
+
+
+class ModelNet40(LabelledClouds):
+    """ModelNet40 as sampled to 2,048 points in the `modelnet40_ply_hdf5_2048` release.
+
+    Args:
+        data_root: the folder that holds `modelnet40_ply_hdf5_2048`.
+        split: "train" or "test".
+        num_points: the first so many points of every shape; None for all stored.
+        shard: (rank, world size): read only this rank's contiguous share of the rows.
+
+    Raises:
+        DataError: if something is missing or damaged, or stores too few points.
+    """
+
+    archive = "modelnet40"
+
+    def __init__(
+        self,
+        data_root: str | os.PathLike,
+        split: str,
+        num_points: int | None = None,
+        shard: tuple[int, int] = (0, 1),
+    ) -> None:
+        _check_split(split)
+        paths, names = modelnet40_files(data_root, split), modelnet40_classes(data_root)
+        super().__init__(paths, names, num_points, shard)
+
+
+def scanobjectnn_candidates(
+    data_root: str | os.PathLike, split: str, variant: str = "obj_bg"
+) -> list[Path]:
+    """Where a split's file may be: repacked, or as officially released."""
+    root = Path(data_root)
+    repacked = [root / SCANOBJECTNN / sub / f"{split}.h5" for sub in ("main_split", "")]
+    folder, ending = VARIANTS[variant]
+    name = f"{'training' if split == 'train' else 'test'}_objectdataset{ending}.h5"
+    official = [
+        base / sub / folder / name
+        for base in (root / SCANOBJECTNN, root)
+        for sub in ("", "h5_files")
+    ]
+    return (repacked if variant == "obj_bg" else []) + official
+
+
+def scanobjectnn_files(
+    data_root: str | os.PathLike, split: str, variant: str
+) -> list[Path]:
+    """The one file of a split: the first of the candidates that exists.
+
+    Raises:
+        DataError: if none does.
+    """
+    places = scanobjectnn_candidates(data_root, split, variant)
+    found = [path for path in places if path.is_file()]
+    if not found:
+        others = ", ".join(str(path) for path in places[1:])
+        problem = f"file not found ({variant}, {split}), nor {others}"
+        fail(places[0], problem, "scanobjectnn")
+    return found[:1]
+
+
+def scanobjectnn_classes(data_root: str | os.PathLike, variant: str) -> list[str]:
+    """A variant's classes, the same for both splits, see `find_class_names`."""
+    both = []
+    for split in ("train", "test"):
+        places = scanobjectnn_candidates(data_root, split, variant)
+        both += [path for path in places if path.is_file()][:1]
+    return find_class_names(both[0].parent, SCANOBJECTNN_CLASSES, both, "scanobjectnn")
+
+
+class ScanObjectNN(LabelledClouds):
+    """ScanObjectNN, one of its variants, in whichever layout is there.
+
+    Args:
+        data_root: the folder that holds `ScanObjectNN` (or the official `h5_files`).
+        split: "train" or "test".
+        variant: "obj_bg" objects with background, "obj_only" without, "pb_t50_rs"
+            perturbed, rotated and scaled, the hardest.
+        num_points: the first so many points of every shape; None for all stored.
+        shard: (rank, world size): read only this rank's contiguous share of the rows.
+
+    Raises:
+        DataError: if something is missing or damaged, or stores too few points.
+    """
+
+    archive = "scanobjectnn"
+
+    def __init__(
+        self,
+        data_root: str | os.PathLike,
+        split: str,
+        variant: str = "obj_bg",
+        num_points: int | None = None,
+        shard: tuple[int, int] = (0, 1),
+    ) -> None:
+        _check_split(split)
+        if variant not in VARIANTS:
+            raise ValueError(
+                f"--variant is one of {', '.join(VARIANTS)}, got {variant!r}"
+            )
+        paths = scanobjectnn_files(data_root, split, variant)
+        names = scanobjectnn_classes(data_root, variant)
+        super().__init__(paths, names, num_points, shard)

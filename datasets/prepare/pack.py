@@ -1,0 +1,215 @@
+"""Write the packed form of ShapeNetRender, see `datasets.packed`.
+
+    python -m datasets.packed --data_root data                  # images as they are
+    python -m datasets.packed --data_root data --pictures decoded
+    python -m datasets.packed --data_root data --check          # every checksum
+
+An interrupted packing resumes where it stopped. The manifest is written last, so an
+incomplete folder is never read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from datasets.files import PACKED, DataError
+from datasets.packed import (
+    INDEX,
+    KINDS,
+    MANIFEST,
+    PICTURES,
+    POINTS,
+    VERSION,
+    PackedShapes,
+    checksum,
+    read_manifest,
+    refuse,
+)
+from datasets.shapenet_files import ShapeFiles
+
+PROGRESS = "progress.json"
+AT_ONCE = 1024  # shapes between two notes of how far packing has come
+
+
+def pack(
+    data_root: str | os.PathLike,
+    pictures: str = "files",
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Pack ``ShapeNet`` and ``ShapeNetRendering``, or go on with it.
+
+    Args:
+        data_root: the folder that holds both; ``ShapeNetPacked`` is made in it.
+        pictures: ``files`` keeps each as it is (13 KB a rendering or less), ``decoded``
+            stores its pixels (55 KB), which saves decoding it for every item.
+        overwrite: start anew, even where a packed folder is complete.
+        progress: whether a bar is drawn.
+
+    Returns:
+        the packed folder.
+
+    Raises:
+        DataError: if a file is damaged, or the folder is complete already, or was begun
+            from other shapes or with other pictures.
+    """
+    raw = ShapeFiles(data_root)
+    raw.check_views()
+    folder = Path(data_root) / PACKED
+    if (folder / MANIFEST).is_file() and not overwrite:
+        raise DataError(f"{folder} is complete; --overwrite packs it again")
+    folder.mkdir(exist_ok=True)
+    for name in (MANIFEST, *((PROGRESS,) if overwrite else ())):
+        (folder / name).unlink(missing_ok=True)
+    digest = hashlib.sha256("\n".join(raw.shapes).encode()).hexdigest()
+    state: dict[str, Any] = {
+        "shapes": digest,
+        "pictures": pictures,
+        "done": 0,
+        "rows": [],
+    }
+    if (folder / PROGRESS).is_file():
+        found = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+        if any(found[name] != state[name] for name in ("shapes", "pictures")):
+            raise DataError(
+                f"{folder} was begun from other shapes or with other --pictures; "
+                "--overwrite starts anew"
+            )
+        state = found
+    rows: list[list[Any]] = state["rows"]  # of each shape: points, then its pictures
+    sizes = [12 * sum(row[0] for row in rows)]
+    sizes.append(sum(view[0] for row in rows for view in row[1]))
+    bar = tqdm(
+        total=len(raw.shapes),
+        initial=len(rows),
+        desc="packing",
+        unit="shape",
+        disable=not (progress and sys.stderr.isatty()),
+    )
+    with (
+        open(folder / POINTS, "r+b" if rows else "wb") as points,
+        open(folder / PICTURES, "r+b" if rows else "wb") as pixels,
+    ):
+        for file, size in zip((points, pixels), sizes, strict=True):
+            file.truncate(size)  # what was written after the last note
+            file.seek(size)
+        for index in range(len(rows), len(raw.shapes)):
+            cloud = raw.cloud(index)
+            points.write(cloud.astype("<f4").tobytes())
+            views = []
+            for view in range(raw.views[index]):
+                image = raw.picture(index, view)  # also checks a file that is kept
+                content = (
+                    image.tobytes()
+                    if pictures == "decoded"
+                    else Path(raw.picture_path(index, view)).read_bytes()
+                )
+                pixels.write(content)
+                views.append((len(content), *image.size))
+            rows.append([len(cloud), views])
+            bar.update()
+            if len(rows) % AT_ONCE == 0:
+                for file in (points, pixels):
+                    file.flush()
+                    os.fsync(file.fileno())
+                _write_json(folder / PROGRESS, state)
+    bar.close()
+    _finish(folder, raw.shapes, rows, pictures)
+    return folder
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _finish(folder: Path, shapes: list[str], rows: list, pictures: str) -> None:
+    """Index, checksums and manifest; then the notes of the way are not needed."""
+    views = [view for row in rows for view in row[1]]
+
+    def starts(lengths: list[int]) -> np.ndarray:
+        return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+    np.savez(
+        folder / INDEX,
+        shapes=np.array(shapes),
+        first_point=starts([row[0] for row in rows]),
+        first_view=starts([len(row[1]) for row in rows]),
+        first_byte=starts([view[0] for view in views]),
+        size=np.array([view[1:] for view in views], np.int32).reshape(-1, 2),
+    )
+    manifest = {
+        "version": VERSION,
+        "pictures": pictures,
+        "shapes": len(shapes),
+        "views": len(views),
+        "files": {
+            name: {
+                "bytes": (folder / name).stat().st_size,
+                "sha256": checksum(folder / name),
+            }
+            for name in (POINTS, PICTURES, INDEX)
+        },
+    }
+    _write_json(folder / MANIFEST, manifest)
+    (folder / PROGRESS).unlink(missing_ok=True)
+
+
+def check(folder: Path) -> None:
+    """Compare every checksum with the manifest's.
+
+    Raises:
+        DataError: naming the first file that differs.
+    """
+    for name, wanted in PackedShapes(folder).manifest["files"].items():
+        if checksum(folder / name) != wanted["sha256"]:
+            refuse(folder / name, "is damaged: another SHA-256")
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data_root", default="data", help="(default: data)")
+    parser.add_argument(
+        "--pictures",
+        choices=KINDS,
+        default="files",
+        help="as they are, or their pixels: four times the space, less work an item "
+        "(default: files)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="pack it again")
+    parser.add_argument("--check", action="store_true", help="only check what is there")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
+    args = get_args_parser().parse_args(argv)
+    folder = Path(args.data_root) / PACKED
+    try:
+        if args.check:
+            check(folder)
+        else:
+            folder = pack(args.data_root, args.pictures, args.overwrite)
+    except (DataError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    found = read_manifest(folder)
+    size = sum(file["bytes"] for file in found["files"].values()) / 2**20
+    print(
+        f"{folder}: {found['shapes']} shapes, {found['views']} pictures "
+        f"({found['pictures']}), {size:.0f} MiB"
+        + (", all checksums as they were written" if args.check else "")
+    )

@@ -1,0 +1,122 @@
+"""ShapeNetRender as it is unpacked: a PLY and a folder of PNG for every shape."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from datasets.files import RENDERINGS, SHAPENET, fail
+from datasets.ply import read_ply
+from datasets.png import read_picture
+
+ARCHIVE = "shapenet"
+
+
+def _scan(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
+    """The entries of a folder by name, hidden ones left out; none if it is missing."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(found, key=lambda entry: entry.name)
+
+
+def _named(folder: str | os.PathLike[str], ending: str) -> tuple[str, ...]:
+    names = (entry.name for entry in _scan(folder))
+    return tuple(name for name in names if name.lower().endswith(ending))
+
+
+def list_clouds(data_root: str | os.PathLike) -> list[str]:
+    """ "<synset>/<model>" of every PLY, sorted by synset, then model."""
+    return [
+        f"{synset.name}/{model}"
+        for synset in _scan(Path(data_root) / SHAPENET)
+        for model in sorted(name[:-4] for name in _named(synset.path, ".ply"))
+    ]
+
+
+def rendering(data_root: str | os.PathLike, shape: str) -> str:
+    """The folder of a shape's images."""
+    return os.path.join(data_root, RENDERINGS, shape, "rendering")
+
+
+def list_views(data_root: str | os.PathLike, shape: str) -> tuple[str, ...]:
+    """File names of a shape's images, sorted."""
+    return _named(rendering(data_root, shape), ".png")
+
+
+class ShapeFiles:
+    """Reads clouds and images from single files.
+
+    `datasets.packed.PackedShapes` has the same attributes and methods.
+
+    Args:
+        data_root: the folder that holds `ShapeNet` and `ShapeNetRendering`.
+
+    Attributes:
+        shapes: "<synset>/<model>" of every shape that has a cloud.
+        views: (S,) number of images of each.
+
+    Raises:
+        DataError: if a folder is missing, or there are no clouds.
+    """
+
+    def __init__(self, data_root: str | os.PathLike) -> None:
+        self.root = Path(data_root)
+        for name in (SHAPENET, RENDERINGS):
+            if not (self.root / name).is_dir():
+                fail(self.root / name, "folder not found", ARCHIVE)
+        self.shapes = list_clouds(self.root)
+        if not self.shapes:
+            wanted = self.root / SHAPENET / "<synset>" / "<model>.ply"
+            fail(wanted, "no such file", ARCHIVE)
+        # Nearly all shapes have the same file names: they share one tuple.
+        shared: dict[tuple[str, ...], tuple[str, ...]] = {}
+        listed = (list_views(self.root, shape) for shape in self.shapes)
+        self._names = [shared.setdefault(names, names) for names in listed]
+        self.views = np.array([len(names) for names in self._names])
+
+    def check_views(self) -> None:
+        """Raise a `DataError` that names shapes without images."""
+        bare = np.flatnonzero(self.views == 0)
+        if len(bare):
+            some = ", ".join(rendering(self.root, self.shapes[i]) for i in bare[:3])
+            fail(
+                self.root / RENDERINGS,
+                f"{len(bare)} of {len(self.shapes)} shapes have no picture (*.png), "
+                f"looked for in {some}{', ...' if len(bare) > 3 else ''}",
+                ARCHIVE,
+            )
+
+    def cloud_path(self, index: int) -> Path:
+        """The PLY of a shape."""
+        return self.root / SHAPENET / f"{self.shapes[index]}.ply"
+
+    def picture_path(self, index: int, view: int) -> str:
+        """One image file of a shape."""
+        folder = rendering(self.root, self.shapes[index])
+        return os.path.join(folder, self._names[index][view])
+
+    def where(self, index: int) -> str:
+        """What an error about a shape's cloud names."""
+        return str(self.cloud_path(index))
+
+    def cloud(self, index: int) -> np.ndarray:
+        """(N, 3) float32 of a shape.
+
+        Raises:
+            DataError: if the file is missing or damaged.
+        """
+        return read_ply(self.cloud_path(index), ARCHIVE)
+
+    def picture(self, index: int, view: int) -> Image.Image:
+        """An image of a shape as RGB.
+
+        Raises:
+            DataError: if the file is missing or damaged.
+        """
+        return read_picture(self.picture_path(index, view), ARCHIVE)
