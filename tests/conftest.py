@@ -21,6 +21,7 @@ torch.set_num_threads(1)
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+import tests.small_resnet  # noqa: E402, F401  # after the variable, before any script
 
 UNEVEN_CLASSES = ("rod", "plate", "ball", "cross", "absent")
 
@@ -79,7 +80,7 @@ def even_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tuned(tmp_path_factory: pytest.TempPathFactory, uneven_root: Path) -> Path:
     """The run folder of three epochs from scratch, weights of each kept."""
-    from tests.finetune import finetune
+    from tests.runs import finetune
 
     words = ("--from_scratch", "--epochs", "3", "--save_freq", "1")
     return finetune(tmp_path_factory.mktemp("tuned"), uneven_root, *words)

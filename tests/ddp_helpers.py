@@ -151,6 +151,7 @@ def _serve(
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     import torch
 
+    import tests.small_resnet  # noqa: F401  # before any script
     from utils.parallel import distributed
 
     torch.set_num_threads(1)

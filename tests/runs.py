@@ -1,4 +1,8 @@
-"""What tests of whole scripts share: running one in a folder, reading what it wrote."""
+"""Small runs of the training scripts on this rank, and what they wrote.
+
+The scripts' bodies run in this process. For several ranks, hand the functions to a
+pool: ``two_ranks.run(pretrain, folder, data, "--epochs", "2")``.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,42 @@ from typing import Any
 
 import torch
 
+import finetune_cls
+import tests.small_resnet
+import train_crosspoint
+import train_partseg
 from utils.parallel import distributed
 from utils.run import checkpoint
 from utils.run.run_folder import read_metrics
 
 SPEED = {"samples_per_second", "data_wait", "gpu_memory_mib"}  # of no two runs alike
+COMMON = "--num_workers 0 --wandb disabled --print_freq 1 --emb_dims 16"
+PRETRAIN = (
+    f"{COMMON} --num_points 64 --k 5 --batch_size 8 --svm_every 0 "
+    f"--image_encoder {tests.small_resnet.NAME} --image_size 32"
+).split()
+FINETUNE = f"{COMMON} --num_points 64 --k 5 --batch_size 8".split()
+SEGMENT = f"{COMMON} --num_points 32 --k 4 --batch_size 4".split()
+
+
+def pretrain(folder: Path, data: Path, *words: str) -> Path:
+    """Run train_crosspoint.py in ``folder``; returns the run folder."""
+    body = train_crosspoint.pretrain
+    return run_body(train_crosspoint, body, folder, data, (*PRETRAIN, *words))
+
+
+def finetune(folder: Path, data: Path, *words: str) -> Path:
+    """Run finetune_cls.py in ``folder``; returns the run folder."""
+    return run_body(
+        finetune_cls, finetune_cls.finetune, folder, data, (*FINETUNE, *words)
+    )
+
+
+def segment(folder: Path, data: Path, *words: str) -> Path:
+    """Run train_partseg.py in ``folder``; returns the run folder."""
+    return run_body(
+        train_partseg, train_partseg.segment, folder, data, (*SEGMENT, *words)
+    )
 
 
 def run_body(

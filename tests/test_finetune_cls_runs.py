@@ -17,8 +17,9 @@ import finetune_cls
 import train_crosspoint
 from models.dgcnn import DGCNN
 from models.image import ImageEncoder
-from tests.finetune import HEAD, TINY, finetune
 from tests.runs import (
+    FINETUNE,
+    finetune,
     interrupted,
     judged,
     metrics,
@@ -29,6 +30,7 @@ from utils.parallel import distributed
 from utils.run import checkpoint, cli
 from utils.run.training import DivergenceError, cosine
 
+HEAD = ("linear1", "bn6", "linear2", "bn7", "linear3")
 STEP_KEYS = {"step", "epoch", "loss", "lr", "samples_per_second", "data_wait"}
 EPOCH_KEYS = {
     *("epoch", "epoch_end", "train_loss", "train_accuracy", "train_class_accuracy"),
@@ -68,7 +70,13 @@ def test_fine_tuning_starts_from_what_pretraining_saved(
     monkeypatch.chdir(tmp_path)
     args = train_crosspoint.get_args_parser().parse_args(
         [
-            *("--data_root", str(synthetic_root), "--exp_name", "pretrained", *TINY),
+            *(
+                "--data_root",
+                str(synthetic_root),
+                "--exp_name",
+                "pretrained",
+                *FINETUNE,
+            ),
             *("--image_encoder", "resnet18", "--image_size", "32"),
             *("--epochs", "1", "--svm_every", "0"),
         ]
@@ -269,7 +277,7 @@ def test_started_from_a_shell(tmp_path: Path, uneven_root: Path) -> None:
 
     def start(*words: str) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [sys.executable, *words, "--data_root", str(uneven_root), *TINY],
+            [sys.executable, *words, "--data_root", str(uneven_root), *FINETUNE],
             cwd=tmp_path,
             env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
             capture_output=True,

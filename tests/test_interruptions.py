@@ -19,8 +19,7 @@ from typing import Any, TextIO
 import pytest
 import torch
 
-from tests.pretrain import pretrain
-from tests.runs import metrics, same_records, weights
+from tests.runs import metrics, pretrain, same_records, weights
 from utils.judging import svm
 from utils.run import run_folder, training
 from utils.run.cli import UsageError

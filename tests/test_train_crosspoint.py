@@ -17,8 +17,7 @@ from models.dgcnn import DGCNN
 from models.fused.clouds import FusedClouds
 from models.image import ImageEncoder
 from models.partseg import DGCNNPartSeg
-from tests.pretrain import pretrain
-from tests.runs import interrupted, metrics, same_records, weights
+from tests.runs import interrupted, metrics, pretrain, same_records, weights
 from utils.run import cli
 from utils.run.training import DivergenceError, cosine
 
@@ -87,7 +86,7 @@ def test_outputs(tmp_path: Path, synthetic_root: Path) -> None:
     assert all(torch.equal(chosen[name], kept[name]) for name in kept)
     DGCNN(k=5, emb_dims=16).load_state_dict(chosen, strict=True)
     pictures = weights(run, "img_model_best.pth")
-    ImageEncoder("resnet18").load_state_dict(pictures, strict=True)
+    ImageEncoder("resnet_small").load_state_dict(pictures, strict=True)
     assert all(value.is_contiguous() for value in pictures.values())
     last = weights(run, "checkpoint_last.pth")  # as the network lies in memory
     weight = last["model"]["image_encoder.resnet.conv1.weight"]

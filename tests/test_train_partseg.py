@@ -19,12 +19,21 @@ from datasets.shapenet_part import (
 )
 from models.partseg import DGCNNPartSeg
 from tests.ddp_helpers import Pool
-from tests.runs import judged, metrics, weights
-from tests.segment import EPOCH_KEYS, SCRATCH, TEST_KEYS, segment
+from tests.runs import judged, metrics, segment, weights
 from utils.judging.metrics import shape_iou
 from utils.run import cli
 from utils.run.checkpoint import save_weights
 from utils.run.training import DivergenceError, scheduled
+
+SCRATCH = ("--from_scratch", "--epochs", "2")
+TEST_KEYS = {
+    *("test_loss", "test_miou", "test_class_miou", "test_accuracy"),
+    "test_class_accuracy",
+}
+EPOCH_KEYS = TEST_KEYS | {
+    *("epoch", "epoch_end", "train_loss", "train_miou", "train_accuracy"),
+    "best_test_miou",
+}
 
 
 def test_two_processes_give_the_numbers_of_one(

@@ -21,8 +21,8 @@ from datasets.shapenet_part import (
 )
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
-from tests.runs import interrupted, judged, metrics, same_records, weights
-from tests.segment import EPOCH_KEYS, SCRATCH, TEST_KEYS, segment
+from tests.runs import interrupted, judged, metrics, same_records, segment, weights
+from tests.test_train_partseg import EPOCH_KEYS, SCRATCH, TEST_KEYS
 from utils.drawing import part_pictures
 from utils.drawing.part_pictures import FOREIGN, PALETTE
 from utils.parallel import distributed

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.finetune import TEST_KEYS
 from tests.runs import metrics
 from utils.run.run_folder import read_metrics
 
+TEST_KEYS = ("test_loss", "test_accuracy", "test_class_accuracy")
 ROOT = Path(__file__).parents[2]
 TINY = "--num_points 64 --k 5 --emb_dims 16".split()
 TRAIN = (

@@ -13,7 +13,7 @@ import pytest
 import train_crosspoint
 from scripts import report, report_runs
 from scripts.report import TRAINED, UNTRAINED, describe, write_report
-from tests.pretrain import pretrain
+from tests.runs import pretrain
 from tests.test_eval_svm import judge
 from tests.utils.drawing.test_html_page import Page, assert_self_contained
 from utils.run.cli import UsageError

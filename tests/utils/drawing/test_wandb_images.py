@@ -15,9 +15,7 @@ from PIL import Image
 
 import train_crosspoint
 from datasets.shapenet_render import ShapeNetRender
-from tests.finetune import finetune
-from tests.pretrain import pretrain
-from tests.runs import metrics, same_records, weights
+from tests.runs import finetune, metrics, pretrain, same_records, weights
 from tests.wandb_file import config, history
 from utils.drawing import feature_space, wandb_images
 from utils.judging.metrics import confusion_matrix

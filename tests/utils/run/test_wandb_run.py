@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.pretrain import TINY
+from tests.runs import PRETRAIN
 from tests.wandb_file import config, history
 from tests.wandb_server import WandbServer
 from utils.run import wandb_run
@@ -325,7 +325,15 @@ def command_lines() -> bytes:
 def test_the_key_is_used_and_found_nowhere(
     server: WandbServer, synthetic_root: Path
 ) -> None:
-    words = [*TINY, "--data_root", synthetic_root, "--exp_name", "run"]
+    words = [
+        *PRETRAIN,
+        "--image_encoder",
+        "resnet18",
+        "--data_root",
+        synthetic_root,
+        "--exp_name",
+        "run",
+    ]
     words += ["--wandb", "online", "--wb_url", server.url, "--epochs", "1"]
     process = subprocess.Popen(
         [sys.executable, ROOT / "train_crosspoint.py", *words],
