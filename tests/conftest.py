@@ -35,6 +35,14 @@ def two_ranks() -> Iterator[Pool]:
 
 
 @pytest.fixture(scope="session")
+def four_ranks() -> Iterator[Pool]:
+    """Four, for data that divides by two."""
+    pool = Pool(4)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(scope="session")
 def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All four data sets, 24 rendered shapes: a ``--data_root``."""
     from datasets.synthetic import generate

@@ -27,27 +27,6 @@ STEP_KEYS = {
 }
 
 
-@pytest.mark.parametrize("model", ["dgcnn", "dgcnn_seg"])
-def test_two_processes_give_the_numbers_of_one(
-    model: str, tmp_path: Path, synthetic_root: Path, two_ranks
-) -> None:
-
-    words = ("--model", model, "--precision", "fp64", "--epochs", "2")
-    words += ("--svm_every", "2")
-    one = pretrain(tmp_path / "one", synthetic_root, *words)
-    two = two_ranks.run(pretrain, tmp_path / "two", synthetic_root, *words)[0]
-    (steps, epochs), (their_steps, their_epochs) = metrics(one), metrics(two)
-    assert len(steps) == len(their_steps) == 2 * (24 // 8)
-    for mine, theirs in zip(steps, their_steps, strict=True):
-        for name in ("loss", "imid_loss", "cmid_loss", "lr"):
-            assert math.isclose(mine[name], theirs[name], rel_tol=1e-8), name
-    assert epochs[-1]["svm_accuracy"] == their_epochs[-1]["svm_accuracy"]
-    for name in ("best_model.pth", "img_model_best.pth"):
-        theirs = weights(two, name)
-        for key, value in weights(one, name).items():
-            torch.testing.assert_close(value, theirs[key], rtol=1e-6, atol=1e-6)
-
-
 def test_outputs(tmp_path: Path, synthetic_root: Path) -> None:
     run = pretrain(
         tmp_path,
