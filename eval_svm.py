@@ -1,8 +1,8 @@
-"""Judge a frozen point encoder by a linear SVM on its features.
+"""Evaluate a frozen point encoder by a linear SVM on its features.
 
-Features of every cloud are computed once, over all ranks; rank 0 fits the SVM. With
-several values of C the choice is made on a held-out fifth of the training set. An
-encoder without weights (--model_path none) shows what pre-training adds.
+Each cloud's feature is computed once, by one rank; rank 0 fits the SVM. Of several
+values of C one is chosen on a held-out fifth of the training set. An encoder without
+weights (--model_path none) shows what pre-training adds.
 
   one CPU   python eval_svm.py --dataset modelnet40 --model_path best_model.pth
   N GPUs    torchrun --nproc_per_node=N eval_svm.py --dataset scanobjectnn \\
@@ -56,7 +56,6 @@ import torch
 from torch import nn
 
 from datasets import labelled_clouds
-from datasets.files import DataError
 from datasets.labelled import LabelledClouds
 from models import point_encoder
 from models.edgeconv import chosen_form
@@ -64,7 +63,7 @@ from utils.judging.features import extract_features
 from utils.judging.svm import judge_features
 from utils.parallel import distributed
 from utils.parallel.seed import seed_torch
-from utils.run import checkpoint
+from utils.run.checkpoint import load_frozen, run_name
 from utils.run.logger import RunLogger
 from utils.run.run_folder import open_run_folder
 
@@ -78,30 +77,40 @@ def main(args: argparse.Namespace) -> None:
 
 
 def judge_encoder(args: argparse.Namespace, process: distributed.Process) -> None:
-    """Every data set's features and SVM, and a run folder with the results."""
-    name = "_".join(["svm", *args.dataset, checkpoint.run_name(args.model_path)])
+    """Features and SVM of every data set, and a run folder with the results."""
+    name = "_".join(["svm", *args.dataset, run_name(args.model_path)])
     args.exp_name = args.exp_name or name
-    sets, encoder, source = distributed.run_everywhere(
-        lambda: prepare(args, process),
-        DataError,
-        checkpoint.CheckpointError,
-        ValueError,
-    )
-    encoder.to(process.device)
+    device = process.device
+    with distributed.fail_together():
+        check_flags(args)
+        form = chosen_form(args.edgeconv, device)
+        sets = {
+            name: tuple(
+                labelled_clouds(
+                    *(name, args.data_root, split, args.num_points),
+                    *(process.shard, args.variant),
+                )
+                for split in ("train", "test")
+            )
+            for name in args.dataset
+        }
+        seed_torch(args.seed)
+        encoder = point_encoder(args.model, args.k, args.emb_dims, args.edgeconv)
+        weights = load_frozen(encoder, args.model_path, args.seed)
+
+    encoder.to(device)
     inputs = [] if args.model_path == cli.UNTRAINED else [args.model_path]
     folder = open_run_folder(args.exp_name, args.overwrite, inputs=inputs)
     with RunLogger(folder, vars(args)) as logger:
-        form = "{}: {}".format(*chosen_form(args.edgeconv, process.device))
-        logger.introduce({"encoder": source, "k": str(args.k), "edgeconv": form})
+        rows = {"encoder": weights, "k": str(args.k)}
+        logger.introduce({**rows, "edgeconv": "{}: {}".format(*form)})
         for name, splits in sets.items():
-            result = evaluate(name, splits, encoder, process.device, args, logger)
+            result = evaluate(name, splits, encoder, device, args, logger)
             logger.record({"dataset": name, "model_path": args.model_path, **result})
 
 
-def prepare(
-    args: argparse.Namespace, process: distributed.Process
-) -> tuple[dict[str, Splits], nn.Module, str]:
-    """Data, encoder and where it comes from; all that can be wrong with the flags."""
+def check_flags(args: argparse.Namespace) -> None:
+    """Raise a ValueError for flags that do not fit each other or the disk."""
     if args.save_features and len(args.dataset) > 1:
         raise ValueError("--save_features takes one --dataset at a time")
     if args.save_features:
@@ -110,23 +119,8 @@ def prepare(
             raise ValueError(f"--save_features {path} is not the name of a .npz file")
         if not os.access(path.parent, os.W_OK):
             raise ValueError(f"--save_features {path}: no such folder, or not writable")
-    chosen_form(args.edgeconv, process.device)
     if args.k > args.num_points:
         raise ValueError(f"--k {args.k} is more than --num_points {args.num_points}")
-    shard = (process.rank, process.world_size)
-    sets = {
-        name: tuple(
-            labelled_clouds(
-                name, args.data_root, split, args.num_points, shard, args.variant
-            )
-            for split in ("train", "test")
-        )
-        for name in args.dataset
-    }
-    seed_torch(args.seed)
-    encoder = point_encoder(args.model, args.k, args.emb_dims, args.edgeconv)
-    source = checkpoint.load_frozen(encoder, args.model_path, args.seed)
-    return sets, encoder, source
 
 
 def evaluate(
@@ -137,7 +131,7 @@ def evaluate(
     args: argparse.Namespace,
     logger: RunLogger,
 ) -> dict[str, object]:
-    """Features, the choice of C, and the test figures of one data set.
+    """Features, choice of C, and test figures of one data set.
 
     Writes ``confusion_<name>.csv`` (rows: true classes, columns: predictions).
     """
@@ -200,7 +194,7 @@ def write_confusion(path: Path, matrix: np.ndarray, classes: list[str]) -> None:
 
 
 def render(name: str, result: dict) -> str:
-    """The result of one data set as the text of the log."""
+    """The result of one data set, for the log."""
     lines = [
         f"{name}: {result['train_size']} training and {result['test_size']} test "
         f"clouds, features {result['features_seconds']} s, "
@@ -223,4 +217,4 @@ def render(name: str, result: dict) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(lambda: main(ARGS), DataError, checkpoint.CheckpointError)
+    cli.run(lambda: main(ARGS), ARGS.debug)

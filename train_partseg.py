@@ -1,7 +1,7 @@
 """Fine-tune the part-segmentation DGCNN on ShapeNetPart.
 
-It starts from weights that pre-training wrote, or from scratch, and is judged by the
-IoU of parts. The number of processes changes the time, nothing else.
+Every epoch is evaluated on the complete test split by the IoU of parts, each shape by
+one rank. The number of processes changes the time, nothing else.
 
   one CPU     python train_partseg.py --data_root data/synthetic --batch_size 4 \\
                   --model_path checkpoints/crosspoint_partseg/models/best_model.pth
@@ -10,7 +10,7 @@ IoU of parts. The number of processes changes the time, nothing else.
   two nodes   torchrun --nnodes=2 --nproc_per_node=4 --rdzv_backend=c10d \\
                   --rdzv_endpoint=HOST:29500 train_partseg.py --from_scratch
               (the same line on both nodes, HOST being one of them)
-  to judge    python train_partseg.py --eval --model_path best_model.pth \\
+  evaluate    python train_partseg.py --eval --model_path best_model.pth \\
                   --save_predictions pictures
 """
 
@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sized
-from typing import cast
 
 from utils.run import cli, flags
 
@@ -59,7 +57,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help=f"write the first {SHOWN} test shapes of each category into this empty or "
         "new folder: PLY files coloured by part, predicted and true, and a contact "
-        "sheet; after training by the best weights",
+        "sheet; after training with the best weights",
     )
     return parser
 
@@ -71,9 +69,8 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
 
-from datasets.files import DataError
 from datasets.sampler import GlobalBatchSampler
 from datasets.shapenet_part import NUM_PARTS, ShapeNetPart
 from datasets.transforms import shuffle_points
@@ -86,25 +83,22 @@ from utils.judging.metrics import part_figures, shape_iou
 from utils.parallel import distributed
 from utils.parallel.batchnorm import synchronise_batchnorm
 from utils.parallel.seed import seed_torch
-from utils.run import checkpoint
-from utils.run.checkpoint import LoadReport
-from utils.run.interrupts import listening
-from utils.run.logger import RunLogger, progress, run_rows
+from utils.run.checkpoint import load_pretrained, run_name
+from utils.run.logger import RunLogger, progress
 from utils.run.run_folder import open_run_folder
 from utils.run.training import (
     BEST,
     DEFAULT_LR,
     DivergenceError,
-    Epoch,
     Precision,
-    Training,
+    Run,
+    TimedLoader,
     build_optimizer,
     data_loader,
-    finish_epoch,
     is_resumed,
-    open_training,
     scheduled,
     shown,
+    to_device,
 )
 
 
@@ -115,150 +109,138 @@ def main(args: argparse.Namespace) -> None:
 
 
 def segment(args: argparse.Namespace, process: distributed.Process) -> None:
-    """Read the data and the weights, then fine-tune, or only judge with ``--eval``."""
+    """Read the data, build the model, train or evaluate it, write the run folder."""
     args.lr = args.lr or DEFAULT_LR[args.optimizer]
-    judged = f"eval_shapenetpart_{checkpoint.run_name(args.model_path)}"
-    args.exp_name = args.exp_name or (judged if args.eval else "partseg")
-    precision = Precision(args.precision, process.device)
+    args.exp_name = args.exp_name or default_name(args)
+    device, precision = process.device, Precision(args.precision, process.device)
     resumed = not args.eval and is_resumed(args)
-    loader, test, model, start = distributed.run_everywhere(
-        lambda: prepare(args, process, precision, resumed),
-        DataError,
-        checkpoint.CheckpointError,
-        ValueError,
-    )
-    model.to(process.device)
+
+    # Whatever is wrong with flags or files shows here, before anything is written.
+    with distributed.fail_together():
+        flags.check_fine_tuning(args)
+        form = chosen_form(args.edgeconv, device)
+        if args.save_predictions:
+            check_empty(args.save_predictions, "--save_predictions")
+        data = {"num_points": args.num_points, "class_choice": args.class_choice}
+        test = ShapeNetPart(args.data_root, "test", shard=process.shard, **data)
+        if not args.eval:
+            train = ShapeNetPart(
+                args.data_root,
+                "trainval",
+                transform=shuffle_points,
+                seed=args.seed,
+                **data,
+            )
+            sampler = GlobalBatchSampler(
+                len(train), args.batch_size, *process.shard, args.seed, last="fill"
+            )
+        seed_torch(args.seed)
+        model = DGCNNPartSeg(
+            k=args.k,
+            emb_dims=args.emb_dims,
+            num_parts=NUM_PARTS,
+            dropout=args.dropout,
+            edgeconv=args.edgeconv,
+        )
+        model.to(precision.dtype)  # before the weights, which may be float64
+        weights = f"random weights (seed {args.seed})"
+        if args.model_path and not resumed:
+            report = load_pretrained(model, args.model_path)
+            if args.eval and report.initialised:
+                raise ValueError(f"--eval needs fine-tuned weights: {report}")
+            weights = str(report)
+
+    model.to(device)
     if args.eval:
         folder = open_run_folder(args.exp_name, args.overwrite, None, [args.model_path])
         with RunLogger(folder, vars(args)) as logger:
-            judge(model, start, test, precision, args, logger)
+            log_evaluation(model, test, precision, weights, args, logger)
         return
-    synchronise_batchnorm(model, process.device)
-    parallel = distributed.data_parallel(model, process.device)
+    loader = data_loader(train, sampler, args.num_workers, device)
+    synchronise_batchnorm(model, device)
+    parallel = distributed.data_parallel(model, device)
     optimizer = build_optimizer(parallel.parameters(), args)
-    parts = {"model": model, "optimizer": optimizer, "precision": precision}
-    folder, state, save = open_training(args, resumed, [args.model_path], **parts)
 
-    done_before = (state.epoch, state.step) if resumed else None
-    with listening(), RunLogger(folder, vars(args), done_before) as logger:
-        logger.introduce(description(args, process, model, loader, test))
-        if not resumed:
-            logger.info(str(start))
-        else:
-            logger.info(f"going on from its checkpoint at step {state.step}")
-        values = {}
-        run = Training(
-            args, parallel, loader, optimizer, precision, state, logger, save
+    defaults = vars(get_args_parser().parse_args([]))
+    state = {"model": model, "optimizer": optimizer, "precision": precision.scaler}
+    run = Run(args, process, resumed, defaults, [args.model_path], **state)
+    with run:
+        parameters = sum(p.numel() for p in model.parameters()) / 1e6
+        run.introduce(
+            {
+                "model": f"{args.model} {parameters:.2f} M parameters, k {args.k}",
+                "edgeconv": "{}: {}".format(*form),
+                "data": f"{len(train)} training and {test.total} test shapes in "
+                f"{args.data_root} ({args.class_choice or 'all categories'}), "
+                f"{args.num_points} points",
+                "best": f"{BEST} is chosen by instance mIoU on the test split",
+            },
+            steps=len(sampler),
         )
-        while state.epoch < args.epochs:
-            values = train_one_epoch(run)
-            values = judge_epoch(run, values, model, test)
-            save()
-        if "test_miou" in values:
-            logger.info(f"last epoch: test_miou {values['test_miou']:.4f}")
-        logger.info(
-            f"best epoch: test_miou {state.best:.4f}, chosen on the test split; "
-            f"weights in {folder / BEST}"
+        if not resumed:
+            run.logger.info(weights)
+        for epoch in range(run.epoch, args.epochs):
+            values = train_one_epoch(parallel, loader, optimizer, precision, run)
+            figures, by_category, _ = evaluate(model, test, precision, args)
+            if not math.isfinite(figures["test_loss"]):
+                raise DivergenceError(run.state.step - 1, "the test loss", args)
+            is_best = run.improves(figures["test_miou"])
+            values |= figures | {"best_test_miou": run.state.best}
+            run.end_epoch(values, {BEST.name: model} if is_best else {}, model)
+            if is_best:
+                run.logger.info(f"best so far; IoU by category: {shown(by_category)}")
+            if epoch + 1 == args.epochs:
+                run.logger.info(f"last epoch: test_miou {figures['test_miou']:.4f}")
+        run.logger.info(
+            f"best epoch: test_miou {run.state.best:.4f}, chosen on the test split; "
+            f"weights in {run.folder / BEST}"
         )
         if args.save_predictions:
             distributed.run_on_main(lambda: None)  # rank 0 has written the weights
-            checkpoint.load_pretrained(model, folder / BEST)
+            load_pretrained(model, run.folder / BEST)
             predicted = evaluate(model, test, precision, args)[2]
             save_part_examples(args.save_predictions, test, predicted, SHOWN)
-            logger.info(f"pictures in {args.save_predictions}")
+            run.logger.info(f"pictures in {args.save_predictions}")
 
 
-def judge(
-    model: DGCNNPartSeg,
-    start: LoadReport | str,
-    test: ShapeNetPart,
+def train_one_epoch(
+    model: nn.Module,
+    loader: TimedLoader,
+    optimizer: torch.optim.Optimizer,
     precision: Precision,
-    args: argparse.Namespace,
-    logger: RunLogger,
-) -> None:
-    """``--eval``: figures of the test split, in the log and as one record."""
-    data = f"{test.total} test shapes in {args.data_root}, {args.num_points} points"
-    logger.introduce({"model": str(start), "data": data, "k": str(args.k)})
-    values, by_category, predicted = evaluate(model, test, precision, args)
-    logger.info(shown(values))
-    logger.info(f"IoU by category: {shown(by_category)}")
-    record = {"model_path": args.model_path, "test_size": test.total}
-    logger.record({**record, **values, "category_iou": by_category})
-    if args.save_predictions:
-        save_part_examples(args.save_predictions, test, predicted, SHOWN)
-        logger.info(f"pictures in {args.save_predictions}")
-
-
-def prepare(
-    args: argparse.Namespace,
-    process: distributed.Process,
-    precision: Precision,
-    resumed: bool,
-) -> tuple[DataLoader | None, ShapeNetPart, DGCNNPartSeg, LoadReport | str]:
-    """Everything that can be wrong with flags and files, before anything is written."""
-    flags.check_fine_tuning(args)
-    chosen_form(args.edgeconv, process.device)
-    if args.save_predictions:
-        check_empty(args.save_predictions, "--save_predictions")
-    data = {"num_points": args.num_points, "class_choice": args.class_choice}
-    shard = (process.rank, process.world_size)
-    test = ShapeNetPart(args.data_root, "test", shard=shard, **data)
-    loader = None
-    if not args.eval:
-        more = {"transform": shuffle_points, "seed": args.seed}
-        train = ShapeNetPart(args.data_root, "trainval", **data, **more)
-        sampler = GlobalBatchSampler(
-            len(train), args.batch_size, *shard, seed=args.seed, last="fill"
-        )
-        loader = data_loader(train, sampler, args, process.device)
-    seed_torch(args.seed)
-    model = DGCNNPartSeg(
-        k=args.k,
-        emb_dims=args.emb_dims,
-        num_parts=NUM_PARTS,
-        dropout=args.dropout,
-        edgeconv=args.edgeconv,
-    )
-    model.to(precision.dtype)
-    if args.from_scratch or resumed:
-        return loader, test, model, f"random weights (seed {args.seed})"
-    report = checkpoint.load_pretrained(model, args.model_path)
-    if args.eval and report.initialised:
-        raise ValueError(f"--eval needs weights that were fine-tuned: {report}")
-    return loader, test, model, report
-
-
-def train_one_epoch(run: Training) -> dict[str, float]:
-    """One pass over the shapes, or what is left of it after a resume.
+    run: Run,
+) -> dict[str, float]:
+    """One pass over the shapes, or over those left after a resume.
 
     Returns:
-        Loss, instance mIoU and accuracy, means over the global batches as trained on.
-
-    Raises:
-        DivergenceError: see :meth:`Epoch.finish_step`.
+        Loss, instance mIoU and accuracy: means over the global batches, as they were
+        predicted while training.
     """
-    model, precision, args = run.model, run.precision, run.args
+    args, device = run.args, run.process.device
     model.train()
-    rate = scheduled(args.scheduler, args.lr, run.state.epoch, args.epochs)
-    epoch = Epoch(run, ["loss"], rate, others=2)
-    for points, category, target in epoch:  # (b, 3, N), (b,), (b, N)
+    run.start_epoch(loader, scheduled(args.scheduler, args.lr, run.epoch, args.epochs))
+    for points, category, target in loader:  # (b, 3, N), (b,), (b, N)
+        points, category, target = to_device(
+            (points, category, target), device, precision.dtype
+        )
         set_dropout_step(model, args.seed, run.state.step)
         with precision.autocast():
             logits = model(points, F.one_hot(category, NUM_CATEGORIES))  # (b, 50, N)
             loss = part_loss(logits, target)
-        run.optimizer.zero_grad(set_to_none=True)
-        precision.backward_and_step(loss, run.optimizer)
-        predicted = logits.detach().argmax(dim=1)
+        optimizer.zero_grad(set_to_none=True)
+        precision.scaler.scale(loss).backward()
+        precision.scaler.step(optimizer)
+        precision.scaler.update()
+        predicted = logits.detach().argmax(dim=1)  # (b, N)
         iou = shape_iou(predicted, target, category).mean()
-        right = (predicted == target).double().mean()
-        # Each rank has means over its own shapes; their mean is the global batch's.
-        values = torch.stack([loss.detach().double(), iou, right])
-        epoch.finish_step(values / distributed.world_size())
+        accuracy = (predicted == target).double().mean()
+        world = run.process.world_size
+        run.step(loss=loss, sums=torch.stack([iou, accuracy]) / world)
     names = ("train_loss", "train_miou", "train_accuracy")
-    return {n: x / epoch.steps for n, x in zip(names, epoch.sums, strict=True)}
+    return {n: x / run.steps for n, x in zip(names, run.sums, strict=True)}
 
 
-def part_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def part_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Smoothed cross-entropy of logits (B, 50, N) and parts (B, N), a mean."""
     rows = logits.transpose(1, 2).reshape(-1, NUM_PARTS)
     return smoothed_cross_entropy(rows, target.reshape(-1))
@@ -271,21 +253,22 @@ def evaluate(
     precision: Precision,
     args: argparse.Namespace,
 ) -> tuple[dict[str, float], dict[str, float], np.ndarray]:
-    """Figures of the whole test split, in the parameters' precision.
+    """Figures of the test split, every shape once, without autocast.
 
-    Each rank predicts its own shapes, none twice; values of single shapes are gathered
-    and counts of points summed, so the number of ranks does not show.
+    Each rank predicts its own share; values of single shapes are gathered and counts of
+    points added, so that the figures do not depend on the number of ranks.
 
     Returns:
         The figures; IoU by category; this rank's predicted parts (m, N).
     """
     model.eval()
-    own = max(1, args.test_batch_size // distributed.world_size())
+    batch = max(1, args.test_batch_size // distributed.world_size())
+    device = next(model.parameters()).device
     losses, predicted = [np.empty(0)], [np.empty((0, args.num_points), np.int64)]
     bar = progress(total=len(test), desc="test", unit="shape")
-    for first in range(0, len(test), own):
+    for first in range(0, len(test), batch):
         points, category, target = (
-            torch.from_numpy(x[first : first + own]).to(precision.device)
+            torch.from_numpy(x[first : first + batch]).to(device)
             for x in (test.points, test.labels, test.parts)
         )
         points = points.transpose(1, 2).to(precision.dtype)
@@ -298,47 +281,37 @@ def evaluate(
     bar.close()
     parts = np.concatenate(predicted)
     values, by_category = part_figures(parts, test.parts, test.labels, test.class_names)
-    loss_of_all = distributed.gather_array(np.concatenate(losses)).mean()
-    return {"test_loss": float(loss_of_all), **values}, by_category, parts
+    mean_loss = distributed.gather_array(np.concatenate(losses)).mean()
+    return {"test_loss": float(mean_loss), **values}, by_category, parts
 
 
-def judge_epoch(
-    run: Training, values: dict[str, float], model: DGCNNPartSeg, test: ShapeNetPart
-) -> dict[str, float]:
-    """Judge the test split, and keep the weights if they are the best so far."""
-    figures, by_category, _ = evaluate(model, test, run.precision, run.args)
-    state = run.state
-    if not math.isfinite(figures["test_loss"]):
-        raise DivergenceError(state.step - 1, "the test loss", run.args)
-    is_best = figures["test_miou"] > state.best
-    state.best = max(figures["test_miou"], state.best)
-    values = {**values, **figures, "best_test_miou": state.best}
-    finish_epoch(run, values, {BEST.name: model} if is_best else {}, model)
-    if is_best:
-        run.logger.info(f"best so far; IoU by category: {shown(by_category)}")
-    return values
+def default_name(args: argparse.Namespace) -> str:
+    """The run folder's name; for ``--eval``, what was evaluated."""
+    if args.eval:
+        return f"eval_shapenetpart_{run_name(args.model_path)}"
+    return "partseg"
 
 
-def description(
-    args: argparse.Namespace,
-    process: distributed.Process,
+def log_evaluation(
     model: DGCNNPartSeg,
-    loader: DataLoader,
     test: ShapeNetPart,
-) -> dict[str, str]:
-    """What the log says before the first step."""
-    size = sum(p.numel() for p in model.parameters()) / 1e6
-    shapes = len(cast(Sized, loader.dataset))
-    return {
-        "model": f"{args.model} {size:.2f} M parameters, k {args.k}",
-        "edgeconv": "{}: {}".format(*chosen_form(args.edgeconv, process.device)),
-        "data": f"{shapes} training and {test.total} test shapes in "
-        f"{args.data_root} ({args.class_choice or 'all categories'}), "
-        f"{args.num_points} points",
-        **run_rows(args, process, len(loader)),
-        "best": f"{BEST} is chosen by instance mIoU on the test split",
-    }
+    precision: Precision,
+    report: str,
+    args: argparse.Namespace,
+    logger: RunLogger,
+) -> None:
+    """``--eval``: the test figures of the loaded weights."""
+    data = f"{test.total} test shapes in {args.data_root}, {args.num_points} points"
+    logger.introduce({"model": report, "data": data, "k": str(args.k)})
+    values, by_category, predicted = evaluate(model, test, precision, args)
+    logger.info(shown(values))
+    logger.info(f"IoU by category: {shown(by_category)}")
+    record = {"model_path": args.model_path, "test_size": test.total}
+    logger.record({**record, **values, "category_iou": by_category})
+    if args.save_predictions:
+        save_part_examples(args.save_predictions, test, predicted, SHOWN)
+        logger.info(f"pictures in {args.save_predictions}")
 
 
 if __name__ == "__main__":
-    cli.run(lambda: main(ARGS), DataError, checkpoint.CheckpointError, DivergenceError)
+    cli.run(lambda: main(ARGS), ARGS.debug)

@@ -14,6 +14,8 @@ from typing import BinaryIO, NoReturn
 
 import numpy as np
 
+from utils.errors import UsageError
+
 # Folders below --data_root, named as the published archives unpack.
 SHAPENET, RENDERINGS, PACKED = "ShapeNet", "ShapeNetRendering", "ShapeNetPacked"
 MODELNET40 = "modelnet40_ply_hdf5_2048"
@@ -21,7 +23,7 @@ SCANOBJECTNN = "ScanObjectNN"
 SHAPENETPART = "shapenet_part_seg_hdf5_data"
 
 
-class DataError(Exception):
+class DataError(UsageError):
     """A file or folder is missing or damaged: the message names it and the cure.
 
     Attributes:

@@ -23,7 +23,7 @@ from tests.runs import metrics, pretrain, same_records, weights
 from utils.judging import svm
 from utils.run import run_folder, training
 from utils.run.cli import UsageError
-from utils.run.interrupts import Interrupted
+from utils.run.signals import Interrupted
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = (

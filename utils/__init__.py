@@ -1,0 +1,6 @@
+"""What the scripts share, in rooms; each may import those before it.
+
+``errors``: errors written for the user. ``parallel``: processes, BatchNorm over ranks,
+seeds. ``run``: command line, run folder, checkpoints, records. ``judging``: evaluating
+features and predictions. ``drawing``: figures. None imports ``models`` or ``datasets``.
+"""

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from plyfile import PlyData, PlyElement
 
 from utils.drawing.cloud_figures import draw_cloud, point_size
+from utils.errors import UsageError
 from utils.judging.metrics import CATEGORY_OF_PART, PARTS_PER_CATEGORY, shape_iou
 from utils.parallel import distributed
-from utils.run.cli import UsageError
 
 # A colour for every part of a category (Okabe and Ito, told apart by all eyes), and one
 # for points that were given a part of another category.

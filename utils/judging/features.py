@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from utils.parallel import distributed
 from utils.run.logger import progress
@@ -22,30 +23,49 @@ def extract_features(
 ) -> np.ndarray:
     """Features of this rank's clouds, gathered from all ranks in order of rank.
 
-    The encoder is put into eval mode for the time of the call, so that a sample's
-    feature does not depend on the samples beside it.
+    The encoder is in eval mode during the call, so that a sample's feature does not
+    depend on the samples beside it.
 
     Args:
         encoder: a module with ``features(points (B, 3, N)) -> (B, F)``.
         points: (m, N, 3) float32, this rank's part of the data set; m may be 0.
-        batch_size: clouds a step over all ranks.
+        batch_size: clouds per step over all ranks.
+        device: of the encoder.
         name: label of the progress bar.
 
     Returns:
-        (M, F) float32 with M the sum of m over the ranks, the same on every rank.
+        (M, F) in the encoder's dtype, with M the sum of m over the ranks, the same on
+        every rank.
     """
     was_training = encoder.training
     encoder.eval()
     dtype = next(encoder.parameters()).dtype
     own = max(1, batch_size // distributed.world_size())
-    described: Any = encoder  # more than every module has
-    parts = [np.empty((0, described.feature_dim), np.float32)]
+    described: Any = encoder  # has more than every module
+    parts = [torch.empty(0, described.feature_dim, dtype=dtype)]
     bar = progress(total=len(points), desc=name, unit="cloud")
     for first in range(0, len(points), own):
         batch = torch.from_numpy(points[first : first + own]).transpose(1, 2)
-        feature = described.features(batch.to(device, dtype))
-        parts.append(feature.float().cpu().numpy())
+        parts.append(described.features(batch.to(device, dtype)).to(dtype).cpu())
         bar.update(len(batch))
     bar.close()
     encoder.train(was_training)
-    return distributed.gather_array(np.concatenate(parts))
+    return distributed.gather_array(torch.cat(parts).numpy())
+
+
+class FeatureSet(Dataset):
+    """Features (M, F) with labels (M,), to train a linear probe on."""
+
+    def __init__(
+        self, features: np.ndarray, labels: np.ndarray, num_classes: int
+    ) -> None:
+        self.features, self.labels = features, labels
+        self.num_classes = num_classes
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, int]:
+        """(feature (F,), label) of an index or an (epoch, index)."""
+        index = key[1] if isinstance(key, tuple) else key
+        return torch.from_numpy(self.features[index]), int(self.labels[index])

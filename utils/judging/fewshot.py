@@ -1,4 +1,4 @@
-"""Few-shot episodes on frozen features: N ways, m shots, a linear SVM each."""
+"""Few-shot episodes on frozen features: N ways, m shots, one linear SVM each."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class FewShotResult:
 
     @property
     def deviation(self) -> float:
-        """Population deviation over the episodes, as it is published."""
+        """Population standard deviation over the episodes, as published."""
         return float(np.std(self.accuracies))
 
     @property
     def interval(self) -> float | None:
-        """Half the width of the mean's 95 % interval, 1.96 sample deviations / √n; None
-        for a single episode."""
+        """Half-width of the mean's 95 % interval, 1.96 sample deviations / √n; None for
+        a single episode."""
         runs = len(self.accuracies)
         if runs < 2:
             return None
@@ -48,7 +48,7 @@ def check_classes(
     m_shot: int,
     n_query: int,
 ) -> None:
-    """Refuse settings that the data set is too small for.
+    """Refuse settings for which the data set is too small.
 
     Raises:
         ValueError: naming the class that has too few samples, or if there are fewer
@@ -71,13 +71,13 @@ def check_classes(
 def draw_episode(
     labels: np.ndarray, k_way: int, m_shot: int, n_query: int, seed: int, run: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of an episode, a function of labels, setting, seed and run alone.
+    """Rows of an episode: a function of labels, setting, seed and run alone.
 
     Args:
         labels: (M,) classes, each with at least m_shot + n_query rows.
 
     Returns:
-        support (k_way * m_shot,) and query (k_way * n_query,), without a common row.
+        support (k_way * m_shot,) and query (k_way * n_query,), disjoint.
     """
     random = generator(EPISODE, seed, k_way, m_shot, n_query, run)
     classes = random.choice(np.unique(labels), k_way, replace=False)
@@ -99,16 +99,16 @@ def evaluate_episodes(
     n_runs: int = 50,
     seed: int = 1,
 ) -> FewShotResult:
-    """Accuracy on the query of a linear SVM (C = 1) fitted to the support, a run each.
+    """Query accuracy of a linear SVM (C = 1) fitted to the support, per episode.
 
-    Features are standardised by the support's mean and deviation, as the published
-    evaluation does. The SVM gets the products of the rows, which BLAS computes, in
-    float64: the labels are those of ``SVC(kernel="linear")``.
+    Features are standardised by the support's mean and deviation, as in the published
+    evaluation. The SVM gets a Gram matrix in float64, which BLAS computes faster; its
+    predictions are those of ``SVC(kernel="linear")``.
 
     Args:
         features: (M, F).
         labels: (M,).
-        k_way, m_shot, n_query: classes, and samples a class to fit and to judge.
+        k_way, m_shot, n_query: classes, and samples per class to fit and to classify.
         n_runs: episodes.
         seed: of the episodes.
     """

@@ -1,4 +1,4 @@
-"""Counts first, rates last: metrics that are exact whatever the number of ranks."""
+"""Confusion matrices and IoU: counts are added over ranks, rates computed last."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CATEGORY_OF_PART = np.repeat(np.arange(16), PARTS_PER_CATEGORY)  # (50,)
 def confusion_matrix(
     target: np.ndarray, predicted: np.ndarray, num_classes: int
 ) -> np.ndarray:
-    """Counts (num_classes, num_classes): rows are true classes, columns predictions.
+    """Counts (num_classes, num_classes): rows true classes, columns predictions.
 
     Args:
         target, predicted: (M,) integers in [0, num_classes).
@@ -28,7 +28,7 @@ def confusion_matrix(
 
 
 def mean_class_accuracy(matrix: np.ndarray) -> float:
-    """The mean over the classes that occur of the share of rows that are right."""
+    """Balanced accuracy: mean of the accuracies of the classes that occur."""
     count = matrix.sum(axis=1)
     present = count > 0
     return float(np.mean(np.diag(matrix)[present] / count[present]))
@@ -39,18 +39,18 @@ def shape_iou(
     target: Tensor | np.ndarray,
     category: Tensor | np.ndarray,
 ) -> Tensor:
-    """Part IoU of every shape: the mean over the parts of its category.
+    """Part IoU of each shape: the mean over the parts of its category.
 
     The IoU of a part is ``|predicted and true| / |predicted or true|`` in points, and 1
-    where the part is in neither. A point that is given a part of another category is
-    in none of its shape's parts. Nothing waits for a GPU.
+    if neither has the part. A point predicted as a part of another category belongs to
+    none of its shape's parts. Does not synchronise with a GPU.
 
     Args:
         pred, target: (M, N) parts, numbered 0 to 49 over all categories.
         category: (M,) integers in [0, 16).
 
     Returns:
-        (M,) float64, where the inputs are.
+        (M,) float64, on the inputs' device.
     """
     pred, target, category = map(torch.as_tensor, (pred, target, category))
     parts = len(CATEGORY_OF_PART)
@@ -80,10 +80,10 @@ def part_figures(
     category: np.ndarray,
     class_names: Sequence[str],
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Figures of a test split of which every rank has its own shapes.
+    """Figures of a test split of which each rank has a share.
 
-    IoUs of single shapes are gathered and counts of points summed, so that the number
-    of ranks does not show.
+    IoUs of shapes are gathered and counts of points added: the figures do not depend on
+    the number of ranks.
 
     Args:
         predicted, target, category: as of :func:`shape_iou`, this rank's; M may be 0.

@@ -1,4 +1,4 @@
-"""The linear SVM that judges frozen features, and the honest choice of its C."""
+"""Linear SVM on frozen features, and the choice of its C without test data."""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ from sklearn.svm import SVC
 
 from utils.judging.metrics import confusion_matrix, mean_class_accuracy
 from utils.parallel.seed import SPLIT, generator
-from utils.run import interrupts
+from utils.run import signals
 from utils.run.logger import progress
 
-_BLOCK = 1024  # rows of the Gram matrix that one thread computes at a time
+_BLOCK = 1024  # rows of the Gram matrix per task
 
 
 @dataclass(frozen=True)
 class LinearSVM:
     """A fitted one-against-one linear SVM of n classes, P = n (n - 1) / 2 pairs."""
 
-    classes: (
-        np.ndarray
-    )  # (n,), ascending; the pairs are (0, 1), (0, 2), ..., (n-2, n-1)
-    weights: np.ndarray  # (P, F), pointing to the pair's first class
+    # (n,), ascending; the pairs are (0, 1), (0, 2), ..., (n - 2, n - 1)
+    classes: np.ndarray
+    weights: np.ndarray  # (P, F), positive for the pair's first class
     intercepts: np.ndarray  # (P,)
 
     def predict(self, features: np.ndarray) -> np.ndarray:
-        """(M, F) -> (M,) labels: most votes of the pairs, of equal ones the first."""
+        """(M, F) -> (M,) labels: the class with most votes, the first of equal ones."""
         decisions = features.astype(np.float64) @ self.weights.T + self.intercepts
         votes = np.zeros((len(features), len(self.classes)), np.int64)
         pairs = itertools.combinations(range(len(self.classes)), 2)
@@ -41,12 +40,12 @@ class LinearSVM:
         return self.classes[votes.argmax(axis=1)]
 
     def score(self, features: np.ndarray, labels: np.ndarray) -> float:
-        """The share of rows that get their label."""
+        """Accuracy: the share of rows that get their label."""
         return float(np.mean(self.predict(features) == labels))
 
 
 class SVMProblem:
-    """Training rows with all their products: fits for any C and any of the rows.
+    """Training rows and their Gram matrix, to fit for several C and subsets of rows.
 
     Args:
         features: (M, F), finite.
@@ -62,16 +61,16 @@ class SVMProblem:
         if len(np.unique(labels)) < 2:
             raise ValueError("an SVM needs samples of at least two classes")
         self.features, self.labels = features.astype(np.float64), labels
-        # Class after class: the part of a pair is then four whole pieces of the matrix.
+        # Sorted by class: the part of a pair is then four blocks of the matrix.
         order = np.argsort(labels, kind="stable")
         self._gram, self._place = _gram(self.features[order]), np.argsort(order)
 
     def fit(self, C: float, rows: np.ndarray | None = None) -> LinearSVM:
-        """``SVC(kernel="linear", C=C)`` on the rows, None for all of them.
+        """``SVC(kernel="linear", C=C)`` on these rows, None for all of them.
 
-        libsvm solves a binary problem for each pair of classes. Here each gets its own
-        small part of one Gram matrix instead of computing products again, and the pairs
-        are solved side by side.
+        libsvm solves a binary problem for each pair of classes. Here each problem gets
+        its part of one Gram matrix instead of computing the products again, and the
+        problems are solved in parallel threads.
         """
         rows = np.arange(len(self.labels)) if rows is None else rows
         classes = np.unique(self.labels[rows])
@@ -83,11 +82,11 @@ class SVMProblem:
         def solve(pair: tuple[int, int]) -> tuple[np.ndarray, float]:
             own = np.concatenate([members[c] for c in pair])
             sides = np.repeat([0, 1], [len(members[c]) for c in pair])
-            interrupts.check("in the fit of the SVM")
+            signals.check("in the fit of the SVM")
             place = self._place[own]
             gram = self._gram[np.ix_(place, place)]
             svm = SVC(kernel="precomputed", C=C).fit(gram, sides)
-            # scikit-learn's signs point to the second class.
+            # scikit-learn's sign is positive for the second class.
             weights = -svm.dual_coef_[0] @ self.features[own[svm.support_]]
             return weights, -float(svm.intercept_[0])
 
@@ -102,14 +101,14 @@ class SVMProblem:
 
 
 def _cores() -> int:
-    """Cores that this process may use: rank 0 fits while the other ranks wait."""
+    """Cores of this process; rank 0 has them to itself while the other ranks wait."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _gram(features: np.ndarray) -> np.ndarray:
-    """(M, M) products of all rows, on a GPU if there is one."""
+    """(M, M) inner products of all rows, on a GPU if there is one."""
     x = torch.from_numpy(features)
     if torch.cuda.is_available():
         x = x.cuda()
@@ -130,7 +129,7 @@ def _gram(features: np.ndarray) -> np.ndarray:
 def fit_linear_svm(
     features: np.ndarray, labels: np.ndarray, C: float = 0.1
 ) -> LinearSVM:
-    """Fit ``SVC(kernel="linear", C=C)``, as the published evaluation does.
+    """Fit ``SVC(kernel="linear", C=C)``, the published evaluation.
 
     Args:
         features: (M, F), finite.
@@ -148,8 +147,8 @@ def held_out_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Stratified row numbers (kept, held out), a function of labels and seed.
 
-    Of every class with at least two samples ``share`` of them, at least one and not
-    all, is held out; a class of one sample is kept.
+    Of each class with at least two samples, ``share`` of them is held out, at least one
+    and never all. A class of one sample is kept.
     """
     random = generator(SPLIT, seed)
     held = np.zeros(len(labels), bool)
@@ -163,9 +162,9 @@ def held_out_split(
 def choose_C(
     problem: SVMProblem, candidates: Sequence[float], seed: int = 0
 ) -> tuple[float, dict[float, float]]:
-    """The C that is best on a held-out fifth of the training set.
+    """The C with the best accuracy on a held-out fifth of the training set.
 
-    Test data are not involved. Of equally good values the smallest is taken.
+    Does not use test data. Of equally good values the smallest is taken.
 
     Returns:
         the chosen C, and the held-out accuracy of every candidate.
@@ -182,22 +181,22 @@ def choose_C(
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a linear SVM says of an encoder's features; C chosen without test data."""
+    """Result of a linear SVM on an encoder's features; C chosen without test data."""
 
     C: float
     held_out: dict[float, float]  # accuracy by C; empty for a single candidate
-    test: dict[float, float]  # accuracy by C, of those that were fitted
+    test: dict[float, float]  # accuracy by C, of those that were fitted on all rows
     matrix: np.ndarray  # test counts at the chosen C: true classes down
     train_size: int
 
     @property
     def accuracy(self) -> float:
-        """The share of the test split that is right, at the chosen C."""
+        """Test accuracy at the chosen C."""
         return self.test[self.C]
 
     @property
     def class_accuracy(self) -> float:
-        """The mean of that share over the classes that occur."""
+        """Mean of the accuracies of the classes that occur."""
         return mean_class_accuracy(self.matrix)
 
     @property
@@ -213,14 +212,14 @@ def judge_features(
     seed: int = 0,
     test_every_C: bool = False,
 ) -> Judgement:
-    """Choose C on held-out training data, fit on all of them, count on the test split.
+    """Choose C on held-out training data, fit on all training data, test.
 
     Args:
         train, test: features (M, F) and labels (M,) in [0, num_classes).
         num_classes: how many there are.
-        candidates: values of C, at least one.
+        candidates: values of C to choose from, at least one.
         seed: of the held-out rows.
-        test_every_C: also the test accuracy of the values that were not chosen.
+        test_every_C: compute the test accuracy of the other values too.
 
     Raises:
         ValueError: see :class:`SVMProblem`.
@@ -236,7 +235,7 @@ def judge_features(
 
 
 def judgement_table(judgements: Mapping[str, Mapping[str, Judgement]]) -> str:
-    """A line for each data set and encoder: accuracies in %, C, numbers of clouds.
+    """A table with a line per data set and encoder: accuracies in %, C, sizes.
 
     Args:
         judgements: by data set, then by encoder.

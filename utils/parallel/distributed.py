@@ -1,4 +1,4 @@
-"""The process group: start, gather with gradient, work of one rank, DDP.
+"""The process group: start, gather, work of one rank, errors on all ranks, DDP.
 
 With one process nothing is initialised and every function here is the identity, so
 ``python script.py`` and ``torchrun script.py`` run the same code.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
@@ -20,21 +22,19 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from utils.errors import FailedElsewhere, UsageError, usage_errors
 from utils.parallel.memory import keep_freed_memory
-from utils.run.cli import FailedElsewhere, UsageError
 
-# Rank 0 may work alone for as long as it likes (an SVM on 9,840 samples takes minutes)
-# while the others wait in `run_on_main`; a dead rank 0 still ends them at once, because
-# gloo notices the closed connection.
-_PATIENCE = timedelta(days=7)
-_patient_group: dist.ProcessGroup | None = None
-# For numbers that are not on a GPU, with the timeout of the run.
+# A gloo group for numbers in host memory: nothing here waits for a GPU.
 _host_group: dist.ProcessGroup | None = None
+# Rank 0, while it works alone, tells the others every few seconds that it is alive.
+_HEARTBEAT_S = 5.0
+_heartbeat_s = _HEARTBEAT_S
 
 
 @dataclass(frozen=True)
 class Process:
-    """This process's place among all processes of the run, and its device."""
+    """Rank, world size and device of this process."""
 
     rank: int
     world_size: int
@@ -42,22 +42,27 @@ class Process:
     device: torch.device
     backend: str  # "none" with one process
 
+    @property
+    def shard(self) -> tuple[int, int]:
+        """(rank, world size), as data sets take it."""
+        return self.rank, self.world_size
+
 
 def start(timeout_s: float = 600.0) -> Process:
     """Join the process group that torchrun describes in the environment, if any.
 
     NCCL and ``cuda:<local rank>`` where GPUs are visible, gloo and the CPU elsewhere.
-    A process that has joined already stays as it is. On the CPU the process keeps the
-    memory of tensors that are freed.
+    Does nothing if this process has joined already. On the CPU, memory of freed tensors
+    is kept for reuse.
 
     Args:
-        timeout_s: seconds after which a collective that not every rank joined fails.
+        timeout_s: seconds after which a collective that some rank did not join fails.
 
     Raises:
         UsageError: if more processes were started on this node than it has GPUs, or by
             something else than torchrun.
     """
-    global _patient_group, _host_group
+    global _host_group, _heartbeat_s
     rank = int(os.environ.get("RANK", 0))
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     if world_size > 1 and "LOCAL_RANK" not in os.environ:
@@ -85,8 +90,8 @@ def start(timeout_s: float = 600.0) -> Process:
     if world_size > 1 and not dist.is_initialized():
         timeout = timedelta(seconds=timeout_s)
         store, _, _ = next(dist.rendezvous("env://", timeout=timeout))
-        # After a restart torchrun's store may still hold the addresses of the processes
-        # before it, and whoever connects to those waits for ever.
+        # After a restart torchrun's store may still hold the addresses of the previous
+        # processes, and connecting to those would hang: use a prefix per attempt.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         dist.init_process_group(
             backend,
@@ -96,23 +101,18 @@ def start(timeout_s: float = 600.0) -> Process:
             world_size=world_size,
             device_id=device if backend == "nccl" else None,
         )
-        _patient_group = _gloo_group(_PATIENCE)
-        if backend == "nccl":
-            _host_group = _gloo_group(timeout)
+        group = dist.new_group(backend="gloo", timeout=timeout)
+        _host_group = cast(dist.ProcessGroup, group)
+        _heartbeat_s = min(_HEARTBEAT_S, timeout_s / 4)
     return Process(rank, world_size, local_rank, device, backend)
 
 
-def _gloo_group(timeout: timedelta) -> dist.ProcessGroup:
-    # All ranks are in it; a rank that is not would get a number instead.
-    return cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=timeout))
-
-
 def stop() -> None:
-    """Leave the process group; nothing happens with one process."""
-    global _patient_group, _host_group
+    """Leave the process group, if there is one."""
+    global _host_group
     if dist.is_initialized():
         dist.destroy_process_group()
-    _patient_group = _host_group = None
+    _host_group = None
 
 
 def rank() -> int:
@@ -165,8 +165,8 @@ def gather_rows(x: Tensor) -> Tensor:
         x: (b, ...), the same shape on every rank.
 
     Returns:
-        (b * world size, ...). The gradient of the sum of all ranks' losses with
-        respect to ``x`` comes back, not only that of the own loss.
+        (b * world size, ...). The gradient that comes back to ``x`` is that of the sum
+        of all ranks' losses, not of this rank's loss alone.
     """
     return _GatherRows.apply(x) if world_size() > 1 else x
 
@@ -181,13 +181,13 @@ def gather_array(x: np.ndarray) -> np.ndarray:
         return x
     counts = torch.zeros(world_size(), dtype=torch.int64)
     counts[rank()] = len(x)
-    dist.all_reduce(counts, group=_patient_group)
+    dist.all_reduce(counts, group=_host_group)
     longest = int(counts.max())
     padded = np.zeros((longest, *x.shape[1:]), x.dtype)
     padded[: len(x)] = x
     mine = torch.from_numpy(padded)
     parts = [torch.empty_like(mine) for _ in range(world_size())]
-    dist.all_gather(parts, mine, group=_patient_group)
+    dist.all_gather(parts, mine, group=_host_group)
     kept = zip(parts, counts.tolist(), strict=True)
     return np.concatenate([part.numpy()[:count] for part, count in kept])
 
@@ -195,68 +195,91 @@ def gather_array(x: np.ndarray) -> np.ndarray:
 def run_on_main(work: Callable[[], Any]) -> Any:
     """Rank 0 calls ``work`` and every rank gets its (JSON-able) result.
 
-    The other ranks wait for as long as it takes, without a collective's timeout.
+    ``work`` may take any time (an SVM on 9,840 samples takes minutes). The other ranks
+    wait as long as rank 0 shows signs of life; they fail when it is gone, or silent for
+    longer than the run's timeout.
+
+    Args:
+        work: no collectives inside.
 
     Raises:
         FailedElsewhere: on the other ranks, if ``work`` raised on rank 0, where the
-            exception itself goes on.
+            exception itself propagates.
     """
     if world_size() == 1:
         return work()
     if rank() != 0:
+        while not _broadcast_number(0):
+            pass
         answer = _broadcast_json(None)
         if "error" in answer:
             raise FailedElsewhere(f"rank 0 failed: {answer['error']}")
         return answer["result"]
     try:
-        result = work()
+        with _heartbeat():
+            result = work()
     except BaseException as error:
         _broadcast_json({"error": f"{type(error).__name__}: {error}"})
         raise
     return _broadcast_json({"result": result})["result"]
 
 
-def run_everywhere(work: Callable[[], Any], *expected: type[Exception]) -> Any:
-    """Every rank calls ``work``; where one fails all do, and one error is raised.
+@contextmanager
+def _heartbeat() -> Iterator[None]:
+    """Rank 0 broadcasts 0 every few seconds while inside, and 1 at the end."""
+    done = threading.Event()
 
-    A file may be damaged in one rank's share alone. Without this the other ranks would
-    wait for it in the next collective.
+    def beat() -> None:
+        while not done.wait(_heartbeat_s):
+            _broadcast_number(0)
 
-    Args:
-        work: reads data, checks flags; no collectives inside.
-        expected: exception classes to exchange, beside :class:`UsageError`; any other
-            goes on at once.
-
-    Returns:
-        What ``work`` returned on this rank.
-
-    Raises:
-        UsageError: on the first rank that failed, with its error's message.
-        FailedElsewhere: on all others.
-    """
-    result, text = None, ""
-    exchanged: tuple[type[Exception], ...] = (UsageError, *expected)
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
     try:
-        result = work()
-    except exchanged as error:
-        text = str(error)
-    failed = gather_array(np.array([bool(text)]))
-    if failed.any():
-        if rank() == int(failed.argmax()):
-            raise UsageError(text)
-        raise FailedElsewhere(f"rank {int(failed.argmax())} failed")
-    return result
+        yield
+    finally:
+        done.set()
+        thread.join()
+        _broadcast_number(1)
+
+
+def _broadcast_number(value: int) -> int:
+    number = torch.tensor([value])
+    dist.broadcast(number, 0, group=_host_group)
+    return int(number)
 
 
 def _broadcast_json(value: Any) -> Any:
     data = json.dumps(value).encode() if rank() == 0 else b""
-    size = torch.tensor([len(data)])
-    dist.broadcast(size, 0, group=_patient_group)
-    text = torch.zeros(int(size), dtype=torch.uint8)
+    text = torch.zeros(_broadcast_number(len(data)), dtype=torch.uint8)
     if rank() == 0:
         text.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
-    dist.broadcast(text, 0, group=_patient_group)
+    dist.broadcast(text, 0, group=_host_group)
     return json.loads(text.numpy().tobytes())
+
+
+@contextmanager
+def fail_together() -> Iterator[None]:
+    """If a UsageError or ValueError is raised inside on one rank, all ranks stop.
+
+    A file may be damaged in one rank's share alone. The other ranks would wait for it
+    in the next collective. No collectives inside.
+
+    Raises:
+        UsageError: on the first rank that failed, with its error as the cause.
+        FailedElsewhere: on all other ranks.
+    """
+    failure: UsageError | None = None
+    try:
+        with usage_errors():
+            yield
+    except UsageError as error:
+        failure = error
+    failed = gather_array(np.array([failure is not None]))
+    if failed.any():
+        if failure is not None and rank() == int(failed.argmax()):
+            raise failure
+        raise FailedElsewhere(f"rank {int(failed.argmax())} failed") from failure
 
 
 def data_parallel(module: nn.Module, device: torch.device) -> nn.Module:
@@ -270,9 +293,9 @@ def data_parallel(module: nn.Module, device: torch.device) -> nn.Module:
         return module
     ids = [device.index] if device.type == "cuda" else None
     known = inspect.signature(DistributedDataParallel).parameters
-    newer = "forward_sync_buffers"  # what later releases of torch call it
+    newer = "forward_sync_buffers"  # its name in later releases of torch
     option = newer if newer in known else "broadcast_buffers"
-    # Gradients lie in the buffers that are sent: a copy of all of them less in memory.
+    # Gradients are views of the buckets that are all-reduced: one copy less in memory.
     options: dict[str, Any] = {option: False, "gradient_as_bucket_view": True}
     return DistributedDataParallel(module, device_ids=ids, **options)
 

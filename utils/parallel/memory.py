@@ -1,24 +1,24 @@
-"""Memory of the CPU: kept for the next step instead of being handed back."""
+"""Keep freed CPU memory for the next step instead of returning it to the system."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 
-# mallopt's parameters by their numbers in malloc.h (most maps, their least size), to
-# keep all, and as glibc has them after large blocks.
+# mallopt's parameters by their numbers in malloc.h (maximum number of mapped blocks,
+# their minimum size): to keep memory, and glibc's own after large blocks.
 _LIMITS = {-4: (0, 65536), -3: (2**25, 2**25)}
-_TRIM = -1  # what may lie free at the end of the heap; as a value: all of it
+_TRIM = -1  # how much may stay free at the end of the heap; the value -1: all
 
 
 def keep_freed_memory(keep: bool = True) -> None:
-    """Let the C library use the memory of freed tensors again.
+    """Let glibc reuse the memory of freed tensors.
 
-    glibc maps every large tensor anew and gives it back, so that the system clears the
-    same pages in every step. Nothing happens where the library is another one.
+    By default it maps every large tensor anew and returns it, so that the system clears
+    the same pages in every step. Does nothing with other C libraries.
 
     Args:
-        keep: False to give back large tensors again, but nothing that is kept by now.
+        keep: False to return large tensors again, but not memory already kept.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

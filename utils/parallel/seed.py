@@ -1,9 +1,8 @@
-"""Random numbers as a pure function of what they are for.
+"""Random numbers as a pure function of their purpose.
 
-A generator is named by integers such as ``(seed, epoch, sample index)``; it does not
-depend on the worker, the rank, or anything drawn before. That is what lets a run give
-the same numbers on any number of processes and after a resume: any world size sees the
-same global batches.
+A generator is determined by integers such as ``(seed, epoch, sample index)``, not by
+the worker, the rank, or earlier draws. So any world size sees the same global batches,
+and a resumed run continues with the same numbers.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-# One number per purpose, so that two purposes never share a stream.
+# One number per purpose: two purposes never share a stream.
 ORDER, POINTS, PICTURE, SHAPE, SPLIT, EPISODE, SAMPLE = range(7)
 
 
@@ -27,9 +26,9 @@ def generator(purpose: int, *key: int) -> np.random.Generator:
     """
     if min(key, default=0) < 0:
         raise ValueError(f"seeds and indices are >= 0, got {key}")
-    # Two 32-bit words a number and the count in front: SeedSequence alone would give
-    # (1,) and (1, 0), or 2**32 and (0, 1), the same stream. An array of words, which it
-    # need not convert one by one.
+    # Two 32-bit words per number, and the count in front: SeedSequence alone gives the
+    # same stream for (1,) and (1, 0), or for 2**32 and (0, 1). As an array, which is
+    # faster to convert.
     words = np.array((purpose | len(key) << 32, *key), "<u8").view("<u4")
     sequence = np.random.SeedSequence(words)
     return np.random.Generator(np.random.Philox(sequence))

@@ -1,4 +1,4 @@
-"""Everything about files of weights: atomic writing, strict reading, exact resume."""
+"""Weight files and checkpoints: atomic writing, strict reading, exact resuming."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from utils.errors import UsageError
 from utils.parallel import distributed
 from utils.parallel.distributed import unwrap
 from utils.run.cli import UNTRAINED
 
 FORMAT = 1  # of checkpoint_last.pth
-PREVIOUS = "checkpoint_previous.pth"  # beside it: the one before it
+PREVIOUS = "checkpoint_previous.pth"  # beside it: its predecessor
 
-# Arguments that change only how a run is watched or how fast it goes: they may differ
+# Arguments that change only how a run is watched or how fast it is: they may differ
 # when it is resumed.
 FREE_ARGUMENTS = (
     "data_root",
@@ -32,6 +33,7 @@ FREE_ARGUMENTS = (
     "edgeconv",
     "distinct_points",
     "dist_timeout",
+    "debug",
     "wandb",
     "wb_url",
     "print_freq",
@@ -41,13 +43,13 @@ FREE_ARGUMENTS = (
     "save_predictions",
 )
 
-# BatchNorms that the paper's part-segmentation network has beside those it uses in
-# pre-training; its loader asks for them, so files for it carry their initial values.
+# BatchNorms of the paper's part-segmentation head. Its strict loader expects them in
+# pre-training files too, so these carry their initial values.
 _SEGMENTATION_HEAD_BN = {"bn7": 64, "bn8": 256, "bn9": 256, "bn10": 128}
 
 
-class CheckpointError(Exception):
-    """A file of weights cannot be used; the message names it and says why."""
+class CheckpointError(UsageError):
+    """A weight file cannot be used; the message names it and says why."""
 
 
 @dataclass(frozen=True)
@@ -57,19 +59,19 @@ class LoadReport:
     path: str
     loaded: tuple[str, ...]
     left_out: tuple[str, ...]  # in the file, not in the model
-    initialised: tuple[str, ...]  # in the model, not in the file
+    initialised: tuple[str, ...]  # in the model, not in the file: random
 
     def __str__(self) -> str:
         text = f"{self.path}: {len(self.loaded)} entries loaded"
         if self.left_out:
-            text += f"; left out of the file: {_few(self.left_out)}"
+            text += f"; not used from the file: {_few(self.left_out)}"
         if self.initialised:
-            text += f"; still at their initial values: {_few(self.initialised)}"
+            text += f"; not in the file, left at random: {_few(self.initialised)}"
         return text
 
 
 def run_name(path: str) -> str:
-    """A short name of a file of weights: ``<run>_best_model`` for a run folder's."""
+    """Short name of a weight file: ``<run>_best_model`` in a run folder."""
     file = Path(path)
     run = file.parent.parent.name if file.parent.name == "models" else ""
     return "_".join(filter(None, [run, file.stem]))
@@ -82,17 +84,17 @@ def _few(names: tuple[str, ...]) -> str:
 
 
 def save_atomically(value: Any, path: str | Path, previous: str = "") -> None:
-    """``torch.save`` that leaves either the old file or the whole new one.
+    """``torch.save`` that leaves either the old file or the complete new one.
 
-    A temporary file in the same folder is written, flushed to the disk and renamed.
+    Writes a temporary file in the same folder, flushes it to the disk and renames it.
 
     Args:
         value: what is saved.
         path: of the file.
-        previous: name under which the old file stays as well, if any.
+        previous: name under which the old file is kept, if any.
 
     Raises:
-        CheckpointError: if it cannot be written; the old file is as it was.
+        CheckpointError: if it cannot be written; the old file is unchanged.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -105,15 +107,15 @@ def save_atomically(value: Any, path: str | Path, previous: str = "") -> None:
             _keep(path, path.with_name(previous))
         os.replace(temporary, path)
         _flush_names(path.parent)
-    except (OSError, RuntimeError) as error:  # torch.save has its own for a full disk
+    except (OSError, RuntimeError) as error:  # torch.save's own error for a full disk
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, OSError | KeyboardInterrupt):
             cause = cause.__cause__ or cause.__context__
         if isinstance(cause, KeyboardInterrupt):  # while torch.save was writing
             raise cause from None
-        kept = "the one before it is whole" if path.is_file() else "there is none yet"
+        kept = "the previous one is intact" if path.is_file() else "there is none yet"
         raise CheckpointError(
-            f"{path} could not be written ({cause or error}); {kept}. Look at the "
+            f"{path} could not be written ({cause or error}); {kept}. Check the "
             "disk's free space and the folder's permissions"
         ) from error
     finally:
@@ -121,18 +123,18 @@ def save_atomically(value: Any, path: str | Path, previous: str = "") -> None:
 
 
 def _keep(path: Path, previous: Path) -> None:
-    """``previous`` becomes a second name of the file, at no moment less than whole."""
+    """Make ``previous`` a second name of the file; it is complete at every moment."""
     link = path.with_name(f".{previous.name}.{os.getpid()}.partial")
     link.unlink(missing_ok=True)
     try:
         os.link(path, link)
-    except OSError:  # a file system without second names
+    except OSError:  # a file system without hard links
         shutil.copyfile(path, link)
     os.replace(link, previous)
 
 
 def _flush_names(folder: Path) -> None:
-    """Make a renaming survive a power cut, where folders can be opened."""
+    """Make a rename survive a power cut, where folders can be opened."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -148,10 +150,10 @@ def _flush_names(folder: Path) -> None:
 def published_weights(model: nn.Module) -> dict[str, Tensor]:
     """The model's state dict on the CPU, as the paper's code loads it strictly.
 
-    A wrapped model gives its inner names, and the pre-training form of the
+    Names are those inside DistributedDataParallel. The pre-training form of the
     part-segmentation network gets the ``bn7`` to ``bn10`` that the paper's has.
     """
-    # Contiguous: how a network lies in memory while it trains is not for its files.
+    # Contiguous: the memory format used in training does not belong into files.
     state = {
         name: value.detach().cpu().contiguous()
         for name, value in unwrap(model).state_dict().items()
@@ -172,7 +174,7 @@ def _read(path: str | Path) -> Any:
     """``torch.load`` without pickled code.
 
     Raises:
-        CheckpointError: if the file is missing, truncated or of another kind.
+        CheckpointError: if the file is missing, truncated or something else.
     """
     if not Path(path).is_file():
         raise CheckpointError(f"{path}: no such file")
@@ -180,21 +182,21 @@ def _read(path: str | Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    except Exception as error:  # damaged bytes end PyTorch in errors of every kind
+    except Exception as error:  # damaged files make PyTorch raise anything
         reason = re.split(r"\. |\n", str(error).strip())[0]
         raise CheckpointError(
-            f"{path}: not a whole file of PyTorch weights ({reason})"
+            f"{path}: not a complete PyTorch weight file ({reason})"
         ) from error
 
 
 def load_pretrained(model: nn.Module, path: str | Path) -> LoadReport:
-    """Load the entries of a flat state dict that the model has, and report on them.
+    """Load those entries of a flat state dict that the model has, and report on them.
 
-    Files of the paper's code, with or without a ``module.`` prefix, load too; the
-    model may be wrapped in DistributedDataParallel.
+    Files of the paper's code load too, with or without a ``module.`` prefix. The model
+    may be wrapped in DistributedDataParallel.
 
     Returns:
-        What was loaded, what was left out and what stayed at its initial values.
+        What was loaded, what was not used and what stayed random.
 
     Raises:
         CheckpointError: if the file cannot be read, is no flat state dict, has no
@@ -203,7 +205,7 @@ def load_pretrained(model: nn.Module, path: str | Path) -> LoadReport:
     state = _read(path)
     if isinstance(state, dict) and "format" in state and "arguments" in state:
         raise CheckpointError(
-            f"{path}: this is a file to --resume from; weights to start from are in "
+            f"{path}: this is a checkpoint to --resume from; weights to start from are "
             "best_model.pth and ckpt_epoch_N.pth beside it"
         )
     if not isinstance(state, Mapping) or not all(
@@ -239,15 +241,19 @@ def load_pretrained(model: nn.Module, path: str | Path) -> LoadReport:
 
 
 def load_frozen(encoder: nn.Module, path: str, seed: int) -> str:
-    """:func:`load_pretrained`, or nothing for ``none``; what the log says of it.
+    """Load the weights of an encoder to evaluate, unless ``path`` is ``none``.
 
     Args:
-        encoder: gets the weights; its projection head (``inv_head``) is not judged.
-        path: of the file, or ``none`` for an encoder that stays as it was made.
-        seed: that it was made with.
+        encoder: gets the weights; its projection head (``inv_head``) is not evaluated.
+        path: of the file, or ``none`` for an untrained encoder.
+        seed: of the untrained encoder's weights, for the text.
+
+    Returns:
+        What was loaded, for the log.
 
     Raises:
-        CheckpointError: also if a part of the encoder is not in the file.
+        CheckpointError: see :func:`load_pretrained`; also if a part of the encoder is
+            not in the file.
     """
     if path == UNTRAINED:
         return f"an untrained {type(encoder).__name__} (seed {seed})"
@@ -255,20 +261,20 @@ def load_frozen(encoder: nn.Module, path: str, seed: int) -> str:
     missing = [n for n in report.initialised if not n.startswith("inv_head.")]
     if missing:
         raise CheckpointError(
-            f"{path} is not a file of this encoder's weights: {_few(tuple(missing))} "
-            "would be random (--model)"
+            f"{path} does not hold this encoder's weights: {_few(tuple(missing))} "
+            "would stay random (--model)"
         )
     return str(report)
 
 
 @dataclass
 class Progress:
-    """Where a run stands; part of ``checkpoint_last.pth``."""
+    """How far a run is; part of ``checkpoint_last.pth``."""
 
     epoch: int = 0
     step_in_epoch: int = 0  # steps of this epoch that are done
     step: int = 0  # steps of the whole run that are done
-    best: float = -1.0  # the best value of what chooses best_model.pth
+    best: float = -1.0  # highest figure of merit so far; it chooses best_model.pth
     sums: tuple[float, ...] = ()  # this epoch's sums so far, e.g. of losses
 
     def next_epoch(self) -> None:
@@ -288,13 +294,13 @@ def save_training_state(
     progress: Progress,
     **parts: _Stateful,
 ) -> None:
-    """Rank 0 writes everything that resuming needs, and keeps the file before it.
+    """Rank 0 writes everything that resuming needs, and keeps the previous file.
 
     Args:
         path: ``checkpoint_last.pth``.
         arguments: of the script.
-        progress: where the run stands.
-        parts: model, optimizer, ...: whatever has a ``state_dict``.
+        progress: how far the run is.
+        parts: model, optimizer, ...: anything with a ``state_dict``.
     """
     if distributed.rank() == 0:
         saved = {name: part.state_dict() for name, part in parts.items()}
@@ -310,20 +316,30 @@ def _read_training_state(path: str | Path) -> dict[str, Any]:
     if not whole or state.get("format") != FORMAT:
         raise CheckpointError(
             f"{path}: not a training checkpoint of format {FORMAT}; "
-            "start again with --overwrite in place of --resume"
+            "start anew with --overwrite instead of --resume"
         )
     return state
 
 
 def load_training_state(
-    path: str | Path, arguments: dict[str, Any], **parts: _Stateful
+    path: str | Path,
+    arguments: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    **parts: _Stateful,
 ) -> Progress:
     """Restore what :func:`save_training_state` wrote into the same ``parts``.
 
+    Args:
+        path: ``checkpoint_last.pth``.
+        arguments: of the script, now.
+        defaults: of the script's flags. A run that was begun before a flag existed did
+            what the flag's default does.
+        parts: as they were saved.
+
     Raises:
-        CheckpointError: if the file is damaged or foreign, naming the one before it
-            where that is whole, or if an argument that matters has changed; nothing is
-            restored then.
+        CheckpointError: if the file is damaged or something else, naming the previous
+            one if that is intact, or if an argument that matters has changed. Nothing
+            is restored then.
     """
     try:
         state = _read_training_state(path)
@@ -334,20 +350,19 @@ def load_training_state(
         except CheckpointError:
             raise error from None
         raise CheckpointError(
-            f"{error}. The one before it is whole, after {step} steps: to go on from "
-            f"there, mv {before} {path}"
+            f"{error}. The previous one is intact, after {step} steps. To continue "
+            f"from there: mv {before} {path}"
         ) from error
-    before = state["arguments"]
+    saved = {**defaults, **state["arguments"]}
     changed = [
-        f"--{name} {before.get(name)!r} -> {value!r}"
+        f"--{name} {saved.get(name)!r} -> {value!r}"
         for name, value in arguments.items()
-        if name not in FREE_ARGUMENTS and before.get(name) != value
+        if name not in FREE_ARGUMENTS and saved.get(name) != value
     ]
     if changed:
         raise CheckpointError(
             f"{path}: the run had other arguments: {'; '.join(changed)}. "
-            "Resume with the old ones, or start again with --overwrite in place of "
-            "--resume"
+            "Resume with those, or start anew with --overwrite instead of --resume"
         )
     for name, part in parts.items():
         part.load_state_dict(state[name])

@@ -1,4 +1,4 @@
-"""The command line: its parser, retired flags, errors without tracebacks.
+"""The command line: parser, retired flags, and errors as one line and an exit status.
 
 Nothing heavy is imported here, so that ``--help`` answers at once.
 """
@@ -12,29 +12,20 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from typing import Any, NoReturn
 
-from utils.run.interrupts import Interrupted
+from utils.errors import FailedElsewhere, UsageError
+from utils.run.signals import Interrupted
 
-_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-# What a collective says when another rank has ended, or does not answer in time.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+UNTRAINED = "none"  # what --model_path says for an encoder without weights
+# In the errors of a collective when another rank has died or does not answer.
 _LOST = ("closed by peer", "reset by peer", "Timed out", "timed out", "Broken pipe")
 
-
-class UsageError(Exception):
-    """The user asked for something that cannot be; the message says what to do."""
-
-
-class FailedElsewhere(Exception):
-    """Rank 0 failed and has said why; this rank ends without a word."""
-
-
-UNTRAINED = "none"  # what --model_path says for an encoder without weights
-
-# Flags of the paper's code and of CrossPoint-DDP, with what serves instead.
+# Flags of the paper's code and of CrossPoint-DDP, and what to use now.
 RETIRED = {
     "--use_sgd": "use --optimizer sgd (or --optimizer adam)",
     "--ft_dataset": "use --dataset",
@@ -55,7 +46,7 @@ class _Retired(argparse.Action):
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that knows the retired flags and speaks once a node."""
+    """An ArgumentParser that explains retired flags and reports errors once a node."""
 
     def __init__(self, doc: str) -> None:
         super().__init__(
@@ -76,15 +67,17 @@ class Parser(argparse.ArgumentParser):
         return f"usage: {self.prog} [flags]; see {self.prog} --help\n"
 
     def error(self, message: str) -> NoReturn:
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # the flags are everybody's
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # all ranks have the same flags
             super().error(message)
         _let_the_other_speak()
         sys.exit(2)
 
 
 def start(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The arguments of a script, before its imports, which take seconds: until
-    :func:`run` Ctrl-C ends the process without a word, because nothing has begun."""
+    """Parse the arguments of a script, before its imports, which take seconds.
+
+    Until :func:`run`, Ctrl-C ends the process silently: nothing has begun.
+    """
     args = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     wait_asleep()
@@ -92,46 +85,34 @@ def start(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def wait_asleep() -> None:
-    """Let PyTorch's CPU threads sleep between two operations, unless the user says
-    otherwise. Spinning, they take cores from the kernels' threads and other ranks.
-    To be called before PyTorch is imported, which reads it."""
+    """Let idle OpenMP threads sleep, unless the user says otherwise.
+
+    Spinning, they take cores from the kernels' threads and from other ranks. Call it
+    before PyTorch is imported, which reads the variable.
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
-@contextmanager
-def usage_errors() -> Iterator[None]:
-    """Inside, a ValueError is the user's: it ends the run without a traceback."""
-    try:
-        yield
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+def run(main: Callable[[], None], debug: bool = False) -> NoReturn:
+    """Call ``main`` and exit; errors made for the user become one line.
 
-
-def run(main: Callable[[], None], *expected: type[Exception]) -> NoReturn:
-    """Call ``main``; expected errors become one line and an exit code.
-
-    2: what the user can mend; 1: a full disk, a lost rank; 128 + the signal's number:
-    an interrupted run. What nobody expects keeps its traceback.
-
-    Args:
-        main: the script.
-        expected: exception classes whose message is written for the user, beside
-            :class:`UsageError`.
+    Exit status 2: something the user can fix; 1: no room on the disk, a lost rank;
+    128 + the signal's number: an interrupted run. Any other error keeps its traceback,
+    and with ``debug`` all do.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see `start`
         signal.signal(signal.SIGINT, signal.default_int_handler)
     before = multiprocessing.active_children()
     try:
-        code = _call(main, expected)
+        code = _call(main, debug)
     finally:
         _end_workers(before)
     sys.exit(code)
 
 
-def _call(main: Callable[[], None], expected: tuple[type[Exception], ...]) -> int:
-    # The exit code; what is said is said by now.
+def _call(main: Callable[[], None], debug: bool) -> int:
+    # Prints the error, if any, and returns the exit status.
     rank = os.environ.get("RANK", "0")
-    told: tuple[type[Exception], ...] = (UsageError, *expected)
     try:
         main()
         return 0
@@ -144,29 +125,31 @@ def _call(main: Callable[[], None], expected: tuple[type[Exception], ...]) -> in
         return 128 + signal.SIGINT
     except Interrupted as end:
         if rank == "0":
-            _say(f"{end}; a checkpoint is written, --resume goes on from there")
+            _say(f"{end}; a checkpoint is written, continue with --resume")
         return 128 + end.number
-    except told as error:
+    except UsageError as error:
+        if debug:
+            traceback.print_exc()
         place = f" (rank {rank})" if rank != "0" else ""
         _say(f"error{place}: {message(error)}")
         return 2
     except OSError as error:
-        if error.errno not in _NO_PLACE:
+        if error.errno not in _NO_ROOM:
             raise
         _say(
-            f"error: {error}\nThe last checkpoint, if any, is whole: make room, then "
-            "--resume"
+            f"error: {error}\nThe last checkpoint, if any, is complete: make room, "
+            "then --resume"
         )
         return 1
     except RuntimeError as error:
-        # torch.distributed's own errors are RuntimeErrors of many kinds.
+        # torch.distributed raises RuntimeErrors of many kinds.
         lost = any(word in str(error) for word in _LOST)
         if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not lost:
             raise
         _say(
             f"error (rank {rank}): another process of the run has ended, or did not "
             f"answer within --dist_timeout: {str(error).splitlines()[0]}\nThe last "
-            "checkpoint, if any, is whole: --resume goes on from there"
+            "checkpoint, if any, is complete: continue with --resume"
         )
         return 1
 
@@ -176,7 +159,7 @@ def _say(text: str) -> None:
 
 
 def message(error: Exception) -> str:
-    """An error's text; that of a sample without the loader process's traceback."""
+    """An error's text, without the traceback that a loader's worker puts before it."""
     text = str(error)
     if "Original Traceback" in text:
         text = text[text.rindex(type(error).__name__) :].split(": ", 1)[-1].strip()
@@ -184,15 +167,15 @@ def message(error: Exception) -> str:
 
 
 def _end_workers(others: list[BaseProcess]) -> None:
-    # The loader's workers ignore the signals by which the interpreter's own end would
-    # end them (utils/run/interrupts.py), and would keep this process waiting.
+    # The loader's workers ignore SIGINT and SIGTERM (utils/run/signals.py), by which
+    # the interpreter's own exit would end them, and would keep this process waiting.
     workers = [p for p in multiprocessing.active_children() if p not in others]
     if workers and hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's would raise
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise
     for worker in workers:
         worker.kill()
 
 
 def _let_the_other_speak() -> None:
-    # torchrun ends all ranks when the first has left: let the one that speaks finish.
+    # torchrun ends all ranks when the first one exits: give the other time to print.
     time.sleep(3.0)

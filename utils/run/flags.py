@@ -1,4 +1,4 @@
-"""The flags that scripts share, in groups, and the types of their values.
+"""The flags that scripts share, in argument groups, and the types of their values.
 
 Nothing heavy is imported here, so that ``--help`` answers at once.
 """
@@ -60,13 +60,13 @@ def add_run_flags(
     resumable: bool = False,
     naming: str = "",
 ) -> None:
-    """Flags of every script: data, name of the run, seed, W&B.
+    """Flags of every script: data, name of the run, seed, timeout, W&B.
 
     Args:
         parser: gets the flags.
         exp_name: default name of the run folder.
         resumable: whether there is a ``--resume``.
-        naming: how the name is made where ``exp_name`` is empty.
+        naming: help text on how the name is made if ``exp_name`` is empty.
     """
     group = parser.add_argument_group("run")
     group.add_argument(
@@ -79,30 +79,36 @@ def add_run_flags(
     )
     existing = group.add_mutually_exclusive_group()
     existing.add_argument(
-        "--overwrite", action="store_true", help="delete what the run folder holds"
+        "--overwrite", action="store_true", help="delete the contents of the run folder"
     )
     if resumable:
         existing.add_argument(
             "--resume",
             action="store_true",
-            help="go on from the run folder's checkpoint_last.pth; start if there is "
-            "none",
+            help="continue from the run folder's checkpoint_last.pth; start if there "
+            "is none",
         )
     group.add_argument(
-        "--seed", type=natural_int, default=1, help="of everything random (default: 1)"
+        "--seed",
+        type=natural_int,
+        default=1,
+        help="seed of all randomness (default: 1)",
     )
     group.add_argument(
         "--dist_timeout",
         type=positive_float,
         default=600.0,
-        help="seconds after which a rank that does not answer ends the run "
+        help="seconds without an answer from a rank after which the run ends "
         "(default: 600)",
+    )
+    group.add_argument(
+        "--debug", action="store_true", help="show the traceback of every error"
     )
     group.add_argument(
         "--wandb",
         choices=("offline", "online", "disabled"),
         default="offline",
-        help="W&B: files in the run folder, a server, or nothing (default: offline)",
+        help="W&B: record in the run folder, on a server, or not (default: offline)",
     )
     group.add_argument(
         "--wb_url",
@@ -125,7 +131,7 @@ def add_model_flags(
         parser: gets the flags.
         num_points, k: defaults.
         models: names of the encoders, the default first.
-        weights: help of ``--model_path`` where the script needs one.
+        weights: help of ``--model_path`` if the script requires it.
 
     Returns:
         Their group.
@@ -145,13 +151,13 @@ def add_model_flags(
         "--num_points",
         type=positive_int,
         default=num_points,
-        help=f"points of a cloud, the first as stored (default: {num_points})",
+        help=f"points per cloud, the first ones as stored (default: {num_points})",
     )
     group.add_argument(
         "--k",
         type=positive_int,
         default=k,
-        help=f"neighbours a point in the kNN graph (default: {k})",
+        help=f"neighbours per point in the kNN graph (default: {k})",
     )
     group.add_argument(
         "--emb_dims",
@@ -163,9 +169,8 @@ def add_model_flags(
         "--edgeconv",
         choices=("auto", "fused", "plain"),
         default="auto",
-        help="form of the point operations: the same numbers to rounding, fused in a "
-        "fraction of time and memory, plain as they are defined; auto: fused where it "
-        "can run (default: auto)",
+        help="form of EdgeConv: fused; plain, by definition (slower, the same numbers "
+        "up to rounding); auto, fused where it can run (default: auto)",
     )
     return group
 
@@ -190,7 +195,7 @@ def add_training_flags(
         "--test_batch_size",
         type=positive_int,
         default=32,
-        help="global batch in samples when only features or predictions are computed "
+        help="global batch in samples for features and predictions, without training "
         "(default: 32)",
     )
     group.add_argument(
@@ -221,14 +226,14 @@ def add_training_flags(
         "--precision",
         choices=("fp32", "fp64", "bf16", "fp16"),
         default="fp32",
-        help="bf16 and fp16 by autocast; in fp32, GPUs convolve in TF32 as PyTorch "
-        "does by default (default: fp32)",
+        help="bf16 and fp16 use autocast; in fp32, convolutions on GPUs use TF32, the "
+        "default of PyTorch (default: fp32)",
     )
     group.add_argument(
         "--num_workers",
         type=natural_int,
         default=min(4, os.cpu_count() or 1),
-        help="loader processes a rank (default: 4, or the CPU cores if fewer)",
+        help="loader processes per rank (default: 4, or the CPU cores if fewer)",
     )
     group.add_argument(
         "--print_freq",
@@ -240,14 +245,14 @@ def add_training_flags(
         "--save_freq",
         type=positive_int,
         default=10,
-        help="epochs between two models/ckpt_epoch_N.pth, and between the pictures "
-        "in W&B, which the last epoch has too (default: 10)",
+        help="epochs between two models/ckpt_epoch_N.pth, and between two sets of "
+        "images in W&B; the last epoch logs images too (default: 10)",
     )
     group.add_argument(
         "--checkpoint_steps",
         type=natural_int,
         default=0,
-        help="steps between two checkpoints inside an epoch, beside the one at its end "
+        help="steps between two checkpoints within an epoch, besides those at its end "
         "(default: 0, none)",
     )
     return group
@@ -267,12 +272,12 @@ def add_downstream_flags(
         "--dropout",
         type=natural_float,
         default=0.5,
-        help="probability in the head (default: 0.5)",
+        help="dropout probability in the head (default: 0.5)",
     )
     group.add_argument(
         "--eval",
         action="store_true",
-        help="only judge the weights of --model_path on the test split",
+        help="only evaluate the weights of --model_path on the test split",
     )
     return group
 
@@ -280,17 +285,17 @@ def add_downstream_flags(
 def add_frozen_encoder_flags(
     parser: argparse.ArgumentParser, num_points: int, k: int, models: tuple[str, ...]
 ) -> None:
-    """Flags of the scripts that judge a frozen encoder; arguments as those of
+    """Flags of the scripts that evaluate a frozen encoder; arguments as in
     :func:`add_model_flags`."""
     group = add_model_flags(
         *(parser, num_points, k, models),
-        weights=f"weights to judge, or '{UNTRAINED}' for an untrained encoder",
+        weights=f"weights to evaluate, or '{UNTRAINED}' for an untrained encoder",
     )
     group.add_argument(
         "--test_batch_size",
         type=positive_int,
         default=32,
-        help="clouds a step over all ranks, at least one each (default: 32)",
+        help="clouds per step over all ranks, at least one each (default: 32)",
     )
 
 
@@ -300,7 +305,7 @@ def add_dataset_flags(
     variants: tuple[str, ...],
     several: bool = False,
 ) -> None:
-    """``--dataset``, of which the first is the default, and ScanObjectNN's variant.
+    """``--dataset``, the first name being the default, and ScanObjectNN's variant.
 
     Args:
         group: gets the flags.
@@ -323,22 +328,24 @@ def add_dataset_flags(
 
 
 def check_fine_tuning(args: argparse.Namespace) -> None:
-    """Flags of a fine-tuning script that do not go together, or are out of range.
+    """Check a fine-tuning script's flags: range, and which exclude each other.
 
     Raises:
         ValueError: naming the flag and what to do.
     """
     if args.eval and (args.from_scratch or not args.model_path):
-        raise ValueError("--eval judges the weights of --model_path FILE")
+        raise ValueError("--eval evaluates the weights of --model_path FILE: give one")
     if args.eval and args.resume:
         raise ValueError("--eval has nothing to --resume")
     if not args.eval and bool(args.model_path) == args.from_scratch:
         raise ValueError(
-            "say where to start from, by either --model_path FILE (pre-trained "
-            "weights) or --from_scratch (random ones)"
+            "choose where to start: either --model_path FILE (pre-trained weights) or "
+            "--from_scratch (random weights)"
         )
     if args.batch_size < 2 and not args.eval:
-        raise ValueError("--batch_size 1 leaves BatchNorm one value: use 2 or more")
+        raise ValueError(
+            "--batch_size 1 leaves BatchNorm a single value: use 2 or more"
+        )
     if args.k > args.num_points:
         raise ValueError(f"--k {args.k} is more than --num_points {args.num_points}")
     if args.dropout >= 1:

@@ -1,15 +1,14 @@
-"""What a run says: config.json, run.log, metrics.jsonl, progress bars, W&B."""
+"""Records of a run: config.json, run.log, metrics.jsonl, progress bars, W&B."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -54,33 +53,14 @@ def describe_environment() -> dict[str, str]:
     }
 
 
-def run_rows(
-    args: argparse.Namespace, process: distributed.Process, steps: int
-) -> dict[str, str]:
-    """Rows of :meth:`RunLogger.introduce` that every training script has.
-
-    Args:
-        args: of the script.
-        process: this one.
-        steps: of an epoch.
-    """
-    world = process.world_size
-    return {
-        "batch": f"{args.batch_size} global, {args.batch_size // world} a rank "
-        f"on {world} {'process' if world == 1 else 'processes'}",
-        "steps": f"{steps} an epoch, {args.epochs} epoch{'s' * (args.epochs > 1)}",
-        "device": f"{process.device.type}, backend {process.backend}, {args.precision}",
-    }
-
-
 class RunLogger:
-    """Writes a run's text, metrics and W&B record on rank 0; silent on other ranks.
+    """Writes a run's log, metrics and W&B record on rank 0; silent on other ranks.
 
     Args:
         folder: the run folder.
         arguments: of the script; ``wandb``, ``wb_url`` and ``exp_name`` are used.
-        resumed_at: ``(epoch, step)`` of a resumed run: later lines of
-            ``metrics.jsonl`` are dropped, because those steps are done again.
+        resumed_at: ``(epoch, step)`` of a resumed run; later lines of
+            ``metrics.jsonl`` are dropped, because those steps are repeated.
 
     Attributes:
         wandb: the W&B record; None without one, and on all ranks but 0.
@@ -110,13 +90,13 @@ class RunLogger:
         mode = "w" if resumed_at is None else "a"
         self._log = open(folder / "run.log", mode, encoding="utf-8")
         self._metrics = open(metrics, mode, encoding="utf-8")
-        flat = {**arguments, **others}  # W&B's tables have a column for each
+        flat = {**arguments, **others}  # a column each in W&B's tables
         self.wandb = wandb_run.start(
             folder, arguments, flat, resumed_at is not None, self.info
         )
 
     def info(self, text: str) -> None:
-        """A line for the terminal and ``run.log``, never in the middle of a bar."""
+        """Write a line to the terminal, without breaking a bar, and to ``run.log``."""
         if not self.main:
             return
         tqdm.write(text)
@@ -129,7 +109,7 @@ class RunLogger:
         self._log.flush()
 
     def introduce(self, rows: dict[str, str]) -> None:
-        """Say what is about to run, and on what, one labelled row each."""
+        """Log what is about to run, and on what, one labelled row each."""
         if self.main:
             found = self.environment
             names = ("torch", "torchvision", "numpy", "python")
@@ -144,7 +124,7 @@ class RunLogger:
             self.info("\n".join(f"{name:<9}{text}" for name, text in rows.items()))
 
     def record(self, values: dict[str, Any]) -> None:
-        """One line of ``metrics.jsonl``, and the same values for W&B."""
+        """Write a line of ``metrics.jsonl``, and the same values to W&B."""
         if not self.main:
             return
         self._metrics.write(json.dumps(values) + "\n")
@@ -156,7 +136,7 @@ class RunLogger:
         return self
 
     def __exit__(self, kind: Any, error: Any, _: Any) -> None:
-        """Close everything; what ended the run stays in ``run.log``."""
+        """Close everything; an error that ended the run is kept in ``run.log``."""
         if not self.main:
             return
         if error is not None:
@@ -169,53 +149,9 @@ class RunLogger:
 
 
 def progress(items: Iterable[Any] | None = None, **options: Any) -> tqdm:
-    """A tqdm bar on rank 0 of a terminal, silent everywhere else."""
+    """A tqdm bar on rank 0 in a terminal, silent everywhere else."""
     silent = distributed.rank() != 0 or not sys.stderr.isatty()
     return tqdm(items, disable=silent, dynamic_ncols=True, leave=False, **options)
-
-
-class ThroughputMeter:
-    """Samples a second, the share of the time spent waiting for data, GPU memory.
-
-    Args:
-        batch_size: samples a step over all ranks.
-        device: whose memory is measured, if it is a GPU.
-    """
-
-    def __init__(self, batch_size: int, device: torch.device) -> None:
-        self.batch_size, self.device = batch_size, device
-        self._steps, self._waited, self._since = 0, 0.0, time.perf_counter()
-
-    def waiting_for(self, loader: Iterable[Any]) -> Iterator[Any]:
-        """The loader's batches; the time until each arrives counts as waiting."""
-        batches = iter(loader)
-        while True:
-            start = time.perf_counter()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            self._waited += time.perf_counter() - start
-            self._steps += 1
-            yield batch
-
-    def read(self) -> dict[str, float]:
-        """``samples_per_second`` and ``data_wait`` since the last call.
-
-        On a GPU also ``gpu_memory_mib``: what its tensors took together at most.
-        """
-        now = time.perf_counter()
-        seconds = max(now - self._since, 1e-9)
-        values = {
-            "samples_per_second": round(self._steps * self.batch_size / seconds, 2),
-            "data_wait": round(self._waited / seconds, 3),
-        }
-        if self.device.type == "cuda":  # the host's own count: nothing is waited for
-            peak = torch.cuda.max_memory_allocated(self.device)
-            values["gpu_memory_mib"] = round(peak / 2**20, 1)
-            torch.cuda.reset_peak_memory_stats(self.device)
-        self._steps, self._waited, self._since = 0, 0.0, now
-        return values
 
 
 def _keep_metrics_before(path: Path, epoch: int, step: int) -> None:

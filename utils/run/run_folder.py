@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from utils.errors import UsageError
 from utils.parallel import distributed
-from utils.run.cli import UsageError
 
 CHECKPOINTS = Path("checkpoints")
 
@@ -30,7 +30,7 @@ def run_folder(exp_name: str) -> Path:
 
 
 def continues(resume: bool) -> bool:
-    """Whether a run goes on where it was: by ``--resume``, or restarted by torchrun."""
+    """Whether a run continues: by ``--resume``, or because torchrun restarted it."""
     return resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
@@ -41,21 +41,21 @@ def open_run_folder(
     inputs: Sequence[str] = (),
     needed: int = 0,
 ) -> Path:
-    """Rank 0 makes :func:`run_folder`, ``models/`` in it for a training run.
+    """Rank 0 makes :func:`run_folder`, with ``models/`` in it for a training run.
 
-    To be called when everything else is known to be in order: it may delete.
+    Call it when everything else has been checked: it may delete an earlier run.
 
     Args:
         exp_name: name of the run.
         overwrite: delete what an earlier run left.
-        resume: keep it and go on; None for a script that has no such flag.
+        resume: keep it and continue; None for a script without such a flag.
         inputs: files that the run reads, which must not be deleted.
-        needed: bytes that the run will write.
+        needed: bytes of the run's weights and checkpoints.
 
     Raises:
-        UsageError: if the folder holds something and neither flag was given, or a run
-            that cannot be resumed, or weights of a training run that an evaluation
-            would delete, or an input; if it cannot be written, or has too little room.
+        UsageError: if the folder is not empty and neither flag was given, or holds a
+            run that cannot be resumed, or weights of a training run that an evaluation
+            would delete, or an input; if it cannot be written, or the disk is too full.
     """
     folder = run_folder(exp_name)
 
@@ -63,13 +63,14 @@ def open_run_folder(
         try:
             CHECKPOINTS.mkdir(exist_ok=True)
             _lock(folder)
-            _check_room(folder, needed)
-            if continues(bool(resume)):
+            resumed = continues(bool(resume))
+            _check_room(folder, needed, resumed)
+            if resumed:
                 _check_resumable(folder)
             else:
                 _clear(folder, overwrite, resume, inputs)
             for leftover in folder.glob("models/.*.partial"):
-                leftover.unlink()  # of a write that was killed
+                leftover.unlink()  # a write was killed
             models = "" if resume is None else "models"
             (folder / models).mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder / models):
@@ -85,11 +86,10 @@ _locks: dict[Path, TextIO] = {}  # held by this process, by their absolute paths
 
 
 def _lock(folder: Path) -> None:
-    """Refuse a folder that another process works in.
+    """Refuse a folder that another process uses.
 
-    The lock is the process's own: it ends with it, however that ends, or with the run,
-    and forked workers do not have it. It is beside the folder, which ``--overwrite``
-    deletes.
+    The lock ends with the run or with the process, however that ends; forked workers do
+    not hold it. Its file is beside the folder, which ``--overwrite`` deletes.
     """
     try:
         import fcntl
@@ -118,7 +118,7 @@ def _lock(folder: Path) -> None:
 
 
 def release(folder: Path) -> None:
-    """Let others use the folder of a run that has ended."""
+    """Unlock the folder of a run that has ended."""
     file = _locks.pop(_lock_file(folder), None)
     if file is not None:
         file.close()
@@ -128,15 +128,19 @@ def _lock_file(folder: Path) -> Path:
     return (CHECKPOINTS / f".{folder.name}.lock").resolve()
 
 
-def _check_room(folder: Path, needed: int) -> None:
-    # What the folder holds is either deleted or part of what is needed.
-    files = [path for path in folder.rglob("*") if path.is_file()]
+# What a resumed run writes again, in the place of the old files.
+_REWRITTEN = ("checkpoint_*.pth", "best_model.pth", "img_model_best.pth")
+
+
+def _check_room(folder: Path, needed: int, resumed: bool) -> None:
+    patterns = [f"models/{p}" for p in _REWRITTEN] if resumed else ["**/*"]
+    files = {f for p in patterns for f in folder.glob(p) if f.is_file()}
     there = sum(path.stat().st_size for path in files)
     free = shutil.disk_usage(CHECKPOINTS).free
     if free + there < needed:
         raise UsageError(
             f"{folder}: {free / 2**20:.0f} MiB are free and checkpoints need about "
-            f"{(needed - there) / 2**20:.0f}: make room, or start where there is some"
+            f"{(needed - there) / 2**20:.0f}: make room, or start on another disk"
         )
 
 
@@ -147,14 +151,14 @@ def _clear(
         return
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder: choose another --exp_name")
-    # A start that failed leaves a log and a configuration, but no results.
+    # A failed start leaves a log and a configuration, but no results.
     leftovers = ("config.json", "run.log", "metrics.jsonl", "models", "wandb")
     metrics = folder / "metrics.jsonl"
     filled = any(path.name not in leftovers for path in folder.iterdir())
     filled = filled or (metrics.is_file() and metrics.stat().st_size > 0)
     filled = filled or any(folder.glob("models/*.pth"))
     if filled and not overwrite:
-        go_on = "" if resume is None else "go on with --resume, "
+        go_on = "" if resume is None else "continue with --resume, "
         raise UsageError(
             f"{folder} is not empty: {go_on}delete it with --overwrite, "
             "or choose another --exp_name"
@@ -167,26 +171,26 @@ def _clear(
             )
     if resume is None and any(folder.glob("models/*.pth")):
         raise UsageError(
-            f"{folder} holds the weights of a training run, which this one would "
+            f"{folder} holds the weights of a training run, which this run would "
             "delete: choose another --exp_name"
         )
     shutil.rmtree(folder)
 
 
 def _check_resumable(folder: Path) -> None:
-    """Refuse to start anew over results, where there is no checkpoint to go on from."""
+    """Refuse to restart over results if there is no checkpoint to resume from."""
     last = folder / "models" / "checkpoint_last.pth"
     before = last.with_name("checkpoint_previous.pth")
     if last.is_file():
         return
     if before.is_file():
         raise UsageError(
-            f"{last} is missing and the one before it is there: to go on from that, "
+            f"{last} is missing, its predecessor is there. To continue from that: "
             f"mv {before} {last}"
         )
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
         return
-    # A run that was stopped before its first checkpoint starts again.
+    # A run that was stopped before its first checkpoint starts from the beginning.
     foreign = any("step" not in record for record in read_metrics(folder))
     if foreign or any(folder.glob("models/*.pth")):
         raise UsageError(
@@ -198,7 +202,7 @@ def _check_resumable(folder: Path) -> None:
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     """The records of a run's ``metrics.jsonl``; none before it has started.
 
-    A last line that is being written, or was cut off by a crash, is left out.
+    An incomplete last line is left out: it is being written, or a crash cut it off.
     """
     path = Path(folder, "metrics.jsonl")
     if not path.is_file():
@@ -208,10 +212,10 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def replace_file(path: str | Path, content: bytes) -> None:
-    """Write a file so that its name is the old one's or the whole new one's.
+    """Replace a file atomically: there is always the old one or the complete new one.
 
     Raises:
-        UsageError: if it cannot be written; the old file is as it was.
+        UsageError: if it cannot be written; the old file is unchanged.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")

@@ -1,16 +1,16 @@
-"""What the training scripts share around their step: the loop itself stays theirs.
+"""The training scripts' helpers; each script keeps its own loop.
 
-Precision, optimiser, learning rate, the loader, starting or resuming a run, and the
-bookkeeping of an epoch: progress, records, divergence, checkpoints.
+Precision, optimiser, learning rate, loader and device move; and :class:`Run`, which
+keeps the books: records, checkpoints, divergence, signals.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +18,25 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from utils.errors import UsageError
 from utils.parallel import distributed
-from utils.run import checkpoint, interrupts
+from utils.run import checkpoint, signals
 from utils.run.checkpoint import Progress
-from utils.run.logger import RunLogger, ThroughputMeter, progress
+from utils.run.logger import RunLogger, progress
 from utils.run.run_folder import continues, open_run_folder, run_folder
 
 LAST = Path("models", "checkpoint_last.pth")
 BEST = Path("models", "best_model.pth")
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 DEFAULT_LR = {"adam": 1e-3, "sgd": 0.1}
 
 
-class DivergenceError(Exception):
-    """A loss or a weight is no longer a finite number."""
+class DivergenceError(UsageError):
+    """A loss or a weight is no longer finite."""
 
     def __init__(self, step: int, what: str, args: argparse.Namespace) -> None:
         super().__init__(
-            f"{what} is not finite at step {step}, or was so since the last check "
-            f"(every {args.print_freq} steps). Nothing was written since. Look at "
+            f"{what} is not finite at step {step}, or since the last check (every "
+            f"{args.print_freq} steps). Nothing was written since. Look at "
             f"metrics.jsonl, then try a lower --lr (now {args.lr:g})"
             + ("" if args.precision in ("fp32", "fp64") else " or --precision fp32")
         )
@@ -48,60 +48,51 @@ def all_finite(parameters: Iterable[nn.Parameter]) -> bool:
 
 
 class Precision:
-    """``--precision``: the dtype of parameters, autocast, and fp16's loss scaling.
+    """``--precision``: dtype of the parameters, autocast, and fp16's loss scaling.
 
     Args:
         name: ``fp32``, ``fp64``, ``bf16`` or ``fp16``; the last two keep float32
             parameters and use autocast.
-        device: where the model is.
+        device: of the model.
+
+    Attributes:
+        dtype: of the parameters.
+        scaler: scales fp16's loss and skips steps that overflow; otherwise disabled, so
+            that ``scaler.scale(loss)`` is the loss and ``scaler.step`` the step.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
-        self.device = device
         self.dtype = torch.float64 if name == "fp64" else torch.float32
-        self._autocast = _AUTOCAST.get(name)
-        self._scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+        self._device = device.type
+        self._half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name)
 
     def autocast(self) -> AbstractContextManager:
-        """The context in which the model and the loss are computed."""
+        """The context of forward pass and loss."""
         return torch.autocast(
-            self.device.type, dtype=self._autocast, enabled=self._autocast is not None
+            self._device, dtype=self._half, enabled=self._half is not None
         )
-
-    def backward_and_step(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Gradients and one update; fp16 scales the loss and skips overflown steps."""
-        self._scaler.scale(loss).backward()
-        self._scaler.step(optimizer)
-        self._scaler.update()
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._scaler.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._scaler.load_state_dict(state)
 
 
 def build_optimizer(
     parameters: Iterable[nn.Parameter], args: argparse.Namespace
 ) -> torch.optim.Optimizer:
-    """Adam or SGD with ``args.lr``, ``args.weight_decay`` and ``args.momentum``.
-
-    The update of all numbers is one pass over memory (``fused``). A state that is
-    loaded is laid out in memory as its parameter is.
-    """
+    """Adam or SGD with ``args.lr``, ``args.weight_decay`` and ``args.momentum``."""
+    trained = [p for p in parameters if p.requires_grad]
+    # fused: one pass over memory updates all numbers.
     common = {"weight_decay": args.weight_decay, "fused": True}
     made: torch.optim.Optimizer
     if args.optimizer == "sgd":
-        made = torch.optim.SGD(parameters, args.lr, momentum=args.momentum, **common)
+        made = torch.optim.SGD(trained, args.lr, momentum=args.momentum, **common)
     else:
-        made = torch.optim.Adam(parameters, args.lr, **common)
+        made = torch.optim.Adam(trained, args.lr, **common)
     made.register_load_state_dict_post_hook(_lay_out_as_parameters)
     return made
 
 
 def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
-    # The fused kernels pair numbers by their place in memory, not by their index:
-    # with a state from a run of another memory format they would be silently wrong.
+    # Fused kernels pair numbers by address, not by index: a state saved in another
+    # memory format would silently be applied to the wrong weights.
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
@@ -109,15 +100,15 @@ def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
 
 
 def cosine(start: float, epoch: int, epochs: int, end: float = 0.0) -> float:
-    """The learning rate of an epoch: half a cosine from ``start`` towards ``end``."""
+    """Learning rate of an epoch: half a cosine from ``start`` towards ``end``."""
     return end + (start - end) * (1 + math.cos(math.pi * epoch / epochs)) / 2
 
 
 def scheduled(scheduler: str, start: float, epoch: int, epochs: int) -> float:
-    """The learning rate of an epoch by ``--scheduler`` of part segmentation.
+    """Learning rate of an epoch by part segmentation's ``--scheduler``.
 
-    ``cos`` goes to 1e-3 by half a cosine, ``step`` halves every 20 epochs but not below
-    1e-5. Neither rises: a start below its end stays where it is.
+    ``cos`` decays to 1e-3 by half a cosine, ``step`` halves every 20 epochs but not
+    below 1e-5. Neither rises: a start below its end stays constant.
     """
     if scheduler == "cos":
         return cosine(start, epoch, epochs, min(start, 1e-3))
@@ -126,225 +117,301 @@ def scheduled(scheduler: str, start: float, epoch: int, epochs: int) -> float:
     raise ValueError(f"--scheduler is cos or step, got {scheduler!r}")
 
 
+class TimedLoader(DataLoader):
+    """A DataLoader that adds up the seconds its consumer waited for batches."""
+
+    waited = 0.0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        batches = super().__iter__()
+        while True:
+            start = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            finally:
+                self.waited += time.perf_counter() - start
+            yield batch
+
+
 def data_loader(
-    dataset: Dataset,
-    sampler: Sampler,
-    args: argparse.Namespace,
-    device: torch.device,
-) -> DataLoader:
-    """This rank's batches by ``--num_workers`` processes, pinned for a GPU."""
-    return DataLoader(
+    dataset: Dataset, sampler: Sampler, num_workers: int, device: torch.device
+) -> TimedLoader:
+    """This rank's batches, loaded by ``num_workers`` processes, pinned for a GPU."""
+    return TimedLoader(
         dataset,
         batch_sampler=sampler,
-        num_workers=args.num_workers,
+        num_workers=num_workers,
         pin_memory=device.type == "cuda",
-        worker_init_fn=interrupts.leave_to_parent,
-        persistent_workers=args.num_workers > 0,
+        worker_init_fn=signals.leave_to_parent,
+        persistent_workers=num_workers > 0,
     )
 
 
+def to_device(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """Move the tensors of nested tuples, floating-point ones to ``dtype`` as well."""
+    if isinstance(batch, Tensor):
+        kind = dtype if batch.is_floating_point() else batch.dtype
+        return batch.to(device, kind, non_blocking=True)
+    moved = [to_device(part, device, dtype) for part in batch]
+    return type(batch)(*moved) if hasattr(batch, "_fields") else moved
+
+
 def is_resumed(args: argparse.Namespace) -> bool:
-    """Whether there is a checkpoint to go on from, and it is wanted: one answer for
-    all ranks, or they would part here."""
+    """Whether the run continues from a checkpoint: rank 0 decides for all ranks."""
     return distributed.run_on_main(
         lambda: continues(args.resume) and (run_folder(args.exp_name) / LAST).is_file()
     )
 
 
-def open_training(
-    args: argparse.Namespace, resumed: bool, inputs: Sequence[str], **parts: Any
-) -> tuple[Path, Progress, Callable[[], None]]:
-    """The run folder, where the run stands, and what writes its checkpoint.
+class Run:
+    """The books of a training run; the script owns the loop.
+
+        with Run(args, process, resumed, defaults, model=..., optimizer=...) as run:
+            for epoch in range(run.epoch, args.epochs):
+                run.start_epoch(loader, lr)
+                for batch in loader:                  # steps left after a resume
+                    ...                               # forward, loss, backward, update
+                    run.step(loss=loss)
+                run.end_epoch(figures, best={...}, regular=model)
+
+    A checkpoint is written when an epoch's last step is done and again when the epoch
+    has been judged, so that a crash while judging costs the judging alone.
 
     Args:
         args: of the script.
-        resumed: :func:`is_resumed`; then ``parts`` are restored.
-        inputs: files that the run reads; empty names are passed over.
-        parts: model, optimizer, ...: whatever has a ``state_dict``.
+        process: this one.
+        resumed: see :func:`is_resumed`; then ``parts`` are restored.
+        defaults: of all flags; a checkpoint from before a flag existed has its default.
+        inputs: files that the run reads; empty names are ignored.
+        parts: model, optimizer, ...: anything with a ``state_dict``.
 
     Raises:
         UsageError: if the folder holds another run, or a checkpoint that is damaged or
-            of other arguments, or if the disk has no room for its checkpoints.
-    """
-    existing = [path for path in inputs if path]
-    needed = _bytes_of_checkpoints(**parts)
-    folder = open_run_folder(
-        args.exp_name, args.overwrite, args.resume, existing, needed
-    )
-    state = Progress()
-    if resumed:
-        state = distributed.run_everywhere(
-            lambda: checkpoint.load_training_state(folder / LAST, vars(args), **parts),
-            checkpoint.CheckpointError,
-        )
-
-    def save() -> None:
-        checkpoint.save_training_state(folder / LAST, vars(args), state, **parts)
-
-    return folder, state, save
-
-
-def _bytes_of_checkpoints(model: nn.Module, **_: Any) -> int:
-    weights = sum(v.numel() * v.element_size() for v in model.state_dict().values())
-    # Adam keeps two numbers a weight. Two whole files and one being written, and the
-    # weights of the best epoch twice.
-    return (3 * 3 + 2) * weights
-
-
-@dataclass
-class Training:
-    """What the loop of a training script works with.
-
-    ``model`` is wrapped for all ranks; ``save`` writes the training state.
-    """
-
-    args: argparse.Namespace
-    model: nn.Module
-    loader: DataLoader
-    optimizer: torch.optim.Optimizer
-    precision: Precision
-    state: Progress
-    logger: RunLogger
-    save: Callable[[], None]
-
-
-def _moved(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """A nested batch on the device, floating-point tensors in the given dtype."""
-    if isinstance(batch, Tensor):
-        return batch.to(device, dtype if batch.is_floating_point() else None, True)
-    moved = [_moved(part, device, dtype) for part in batch]
-    return type(batch)(*moved) if hasattr(batch, "_fields") else moved
-
-
-class Epoch:
-    """The bookkeeping around the steps of one epoch, or of what a resume left of it.
-
-        epoch = Epoch(run, ["loss"], rate)
-        for points, labels in epoch:                 # this rank's rows, on the device
-            ...                                      # loss, backward, update
-            epoch.finish_step(torch.stack([loss]) / world_size)
-        mean_loss = epoch.sums[0] / epoch.steps
-
-    Args:
-        run: what the loop works with.
-        names: of the values that a step's record shows, ``loss`` first.
-        rate: learning rate of the epoch.
-        others: number of further values that are only summed.
+            has other arguments, or if the disk has no room for its checkpoints.
     """
 
     def __init__(
-        self, run: Training, names: Sequence[str], rate: float, others: int = 0
+        self,
+        args: argparse.Namespace,
+        process: distributed.Process,
+        resumed: bool,
+        defaults: Mapping[str, Any],
+        inputs: Sequence[str] = (),
+        **parts: Any,
     ) -> None:
-        self.run, self.names, self.rate = run, names, rate
-        args, state = run.args, run.state
-        sampler: Any = run.loader.batch_sampler  # a GlobalBatchSampler
-        sampler.set_epoch(state.epoch, state.step_in_epoch)
-        self.steps = len(sampler)
-        for group in run.optimizer.param_groups:
-            group["lr"] = rate
-        # Sums of the epoch so far over all ranks, and of this rank since the last
-        # checkpoint: a resumed run then adds the same numbers in the same order.
-        before = state.sums or (0.0,) * (len(names) + others)
-        device = run.precision.device
-        self._total = torch.tensor(before, dtype=torch.float64, device=device)
-        self._own = torch.zeros_like(self._total)
-        self._meter = ThroughputMeter(args.batch_size, device)
+        self.args, self.process, self.resumed, self.parts = (
+            args,
+            process,
+            resumed,
+            parts,
+        )
+        self.folder = open_run_folder(
+            args.exp_name,
+            args.overwrite,
+            args.resume,
+            [path for path in inputs if path],
+            _bytes_of_checkpoints(parts["model"]),
+        )
+        self.state = Progress()
+        if resumed:
+            with distributed.fail_together():
+                self.state = checkpoint.load_training_state(
+                    self.folder / LAST, vars(args), defaults, **parts
+                )
+
+    def __enter__(self) -> Run:
+        before = (self.state.epoch, self.state.step) if self.resumed else None
+        with ExitStack() as stack:
+            stack.enter_context(signals.listening())
+            self.logger = RunLogger(self.folder, vars(self.args), before)
+            stack.enter_context(self.logger)
+            self._close = stack.pop_all().__exit__
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._close(*error)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch being trained or judged, from 0."""
+        return self.state.epoch
+
+    @property
+    def due(self) -> bool:
+        """Whether weights and images are kept of this epoch: ``--save_freq``."""
+        done = self.epoch + 1
+        return done % self.args.save_freq == 0 or done == self.args.epochs
+
+    def improves(self, value: float) -> bool:
+        """Whether a figure of merit beats those of earlier epochs; remembers it."""
+        better = value > self.state.best
+        self.state.best = max(value, self.state.best)
+        return better
+
+    def introduce(self, rows: Mapping[str, str], steps: int) -> None:
+        """Log what is about to run; ``steps`` an epoch."""
+        args, world = self.args, self.process.world_size
+        self.logger.introduce(
+            {
+                **rows,
+                "batch": f"{args.batch_size} global, {args.batch_size // world} a rank "
+                f"on {world} {'process' if world == 1 else 'processes'}",
+                "steps": f"{steps} an epoch, {args.epochs} "
+                f"epoch{'s' * (args.epochs > 1)}",
+                "device": f"{self.process.device.type}, backend "
+                f"{self.process.backend}, {args.precision}",
+            }
+        )
+        if self.resumed:
+            self.logger.info(f"resuming from its checkpoint at step {self.state.step}")
+
+    def start_epoch(self, loader: TimedLoader, lr: float) -> None:
+        """Set the sampler to the steps that are left, and the learning rate."""
+        sampler: Any = loader.batch_sampler  # a GlobalBatchSampler
+        sampler.set_epoch(self.epoch, self.state.step_in_epoch)
+        for group in self.parts["optimizer"].param_groups:
+            group["lr"] = lr
+        self._lr, self._steps, self._loader = lr, len(sampler), loader
+        # This rank's sums since the last checkpoint. Totals over ranks are added up at
+        # checkpoints alone, so that a resumed run adds the same numbers in this order.
+        self._own: Tensor | None = None
+        self._since, self._waited, self._counted = time.perf_counter(), loader.waited, 0
         self._bar = progress(
-            total=self.steps,
-            initial=state.step_in_epoch,
-            desc=f"epoch {state.epoch + 1}/{args.epochs}",
+            total=self._steps,
+            initial=self.state.step_in_epoch,
+            desc=f"epoch {self.epoch + 1}/{self.args.epochs}",
             unit="step",
         )
 
-    def __iter__(self) -> Iterator[list[Any]]:
-        """Batches on the device; floating-point tensors in the parameters' dtype."""
-        device, dtype = self.run.precision.device, self.run.precision.dtype
-        for batch in self._meter.waiting_for(self.run.loader):
-            yield _moved(batch, device, dtype)
-        self._bar.close()
+    def step(self, sums: Tensor | None = None, **means: Tensor) -> None:
+        """Count a step; record it and write a checkpoint where due.
 
-    @property
-    def sums(self) -> tuple[float, ...]:
-        """Sums over the steps and ranks, complete after the last step."""
-        return self.run.state.sums
-
-    def finish_step(self, values: Tensor) -> None:
-        """Count the step: record it, and checkpoint, where that is due.
-
-        A signal to any rank ends the run on all of them, after a checkpoint.
+        A signal to any rank ends the run on all ranks, after a checkpoint.
 
         Args:
-            values: what this rank adds to the global batch's values: a mean over the
-                own rows divided by the world size, or a count.
+            sums: (n,) numbers of this rank that are added over the ranks and steps.
+            means: over this rank's samples, ``loss`` first: their mean over the ranks
+                is that of the global batch, and goes into the step's record.
 
         Raises:
             DivergenceError: if a loss is not finite, looked at every ``--print_freq``
                 steps and before every checkpoint, or a weight, before every checkpoint.
-            Interrupted: if a signal has come.
+            Interrupted: if a signal has arrived.
         """
-        state, args, shown = self.run.state, self.run.args, len(self.names)
-        values = values.detach().double()
-        self._own += values
+        state, args = self.state, self.args
+        values = torch.stack([x.detach().double() for x in means.values()])
+        values /= self.process.world_size
+        numbers = (
+            values if sums is None else torch.cat([values, sums.detach().double()])
+        )
+        self._own = numbers if self._own is None else self._own + numbers
+        self._counted += 1
         if state.step % args.print_freq == 0:
-            both = torch.cat([values[:shown], self._own[:1]])
-            *means, loss_since = distributed.all_reduce_sum(both).tolist()
-            if not math.isfinite(means[0] + loss_since):
-                raise DivergenceError(state.step, "the loss", args)
-            speed = self._meter.read()
-            record = {"step": state.step, "epoch": state.epoch}
-            record |= dict(zip(self.names, means, strict=True))
-            self.run.logger.record({**record, "lr": self.rate, **speed})
-            self._bar.set_postfix_str(
-                "loss {:.3f}, {samples_per_second:.1f}/s, wait {data_wait:.0%}".format(
-                    means[0], **speed
-                )
-            )
+            self._record(dict(zip(means, values, strict=True)))
         state.step += 1
         state.step_in_epoch += 1
         self._bar.update()
-        at_end = state.step_in_epoch == self.steps
+        at_end = state.step_in_epoch == self._steps
         due = args.checkpoint_steps and state.step % args.checkpoint_steps == 0
-        signal = distributed.highest(interrupts.received())
+        signal = distributed.highest(signals.received())
         if at_end or due or signal:
-            self._total += distributed.all_reduce_sum(self._own)
-            self._own.zero_()
-            state.sums = tuple(self._total.tolist())
-            if not math.isfinite(state.sums[0]):
-                raise DivergenceError(state.step - 1, "the loss", args)
-            if not all_finite(self.run.model.parameters()):
-                raise DivergenceError(state.step - 1, "a weight", args)
-            if signal or not at_end:  # else when the script has judged the epoch
-                self.run.save()
+            self._add_up()
+            self.save()
+        if at_end:
+            self._bar.close()
         if signal:
-            raise interrupts.Interrupted(signal, f"after step {state.step - 1}")
+            raise signals.Interrupted(signal, f"after step {state.step - 1}")
+
+    def _record(self, values: dict[str, Tensor]) -> None:
+        assert self._own is not None
+        both = torch.stack([*values.values(), self._own[0]])
+        *means, loss_since = distributed.all_reduce_sum(both).tolist()
+        if not math.isfinite(means[0] + loss_since):
+            raise DivergenceError(self.state.step, "the loss", self.args)
+        now = time.perf_counter()
+        seconds = max(now - self._since, 1e-9)
+        speed = self._counted * self.args.batch_size / seconds
+        waited = (self._loader.waited - self._waited) / seconds
+        record: dict[str, Any] = {"step": self.state.step, "epoch": self.epoch}
+        record |= dict(zip(values, means, strict=True))
+        record |= {
+            "lr": self._lr,
+            "samples_per_second": round(speed, 2),
+            "data_wait": round(waited, 3),
+        }
+        device = self.process.device
+        if device.type == "cuda":  # the allocator's own count: no wait for the GPU
+            peak = torch.cuda.max_memory_allocated(device)
+            record["gpu_memory_mib"] = round(peak / 2**20, 1)
+            torch.cuda.reset_peak_memory_stats(device)
+        self.logger.record(record)
+        self._bar.set_postfix_str(
+            f"loss {means[0]:.3f}, {speed:.1f}/s, wait {waited:.0%}"
+        )
+        self._since, self._waited, self._counted = now, self._loader.waited, 0
+
+    def _add_up(self) -> None:
+        """Add all ranks' sums since the last checkpoint to those of the epoch."""
+        assert self._own is not None
+        new = distributed.all_reduce_sum(self._own).tolist()
+        self._own = None
+        before = self.state.sums or (0.0,) * len(new)
+        self.state.sums = tuple(a + b for a, b in zip(before, new, strict=True))
+        if not math.isfinite(self.state.sums[0]):
+            raise DivergenceError(self.state.step - 1, "the loss", self.args)
+        if not all_finite(self.parts["model"].parameters()):
+            raise DivergenceError(self.state.step - 1, "a weight", self.args)
+
+    @property
+    def sums(self) -> tuple[float, ...]:
+        """Sums of the epoch over steps and ranks, in the order of ``step``'s numbers:
+        the means first. Complete after the last step, and after a resume there."""
+        return self.state.sums
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return self._steps
+
+    def save(self) -> None:
+        """Write ``checkpoint_last.pth``."""
+        path = self.folder / LAST
+        checkpoint.save_training_state(path, vars(self.args), self.state, **self.parts)
+
+    def end_epoch(
+        self,
+        values: Mapping[str, float],
+        best: Mapping[str, nn.Module],
+        regular: nn.Module,
+    ) -> None:
+        """Write the epoch's record and weights, and a checkpoint at the next epoch.
+
+        Args:
+            values: of the epoch, as ``metrics.jsonl`` names them.
+            best: file in ``models/`` -> whose weights to write; empty if the epoch is
+                not the best so far.
+            regular: weights kept every ``--save_freq`` epochs.
+        """
+        done = self.epoch + 1
+        self.logger.record({"epoch": self.epoch, "epoch_end": True, **values})
+        self.logger.info(f"epoch {done}/{self.args.epochs}: {shown(values)}")
+        if distributed.rank() == 0:
+            models = self.folder / "models"
+            for name, part in best.items():
+                checkpoint.save_weights(part, models / name)
+            if done % self.args.save_freq == 0:
+                checkpoint.save_weights(regular, models / f"ckpt_epoch_{done}.pth")
+        self.state.next_epoch()
+        self.save()
 
 
-def finish_epoch(
-    run: Training,
-    values: Mapping[str, float],
-    best: Mapping[str, nn.Module],
-    model: nn.Module,
-) -> None:
-    """Write the epoch's record and weights, and move on to the next epoch.
-
-    Args:
-        run: what the loop works with.
-        values: of the epoch, as ``metrics.jsonl`` names them.
-        best: files in ``models/`` to write now, and what goes into each; empty where
-            the epoch is not the best so far.
-        model: whose weights are kept every ``--save_freq`` epochs.
-    """
-    state, args, logger = run.state, run.args, run.logger
-    logger.record({"epoch": state.epoch, "epoch_end": True, **values})
-    done = state.epoch + 1
-    logger.info(f"epoch {done}/{args.epochs}: {shown(values)}")
-    if distributed.rank() == 0:
-        folder = logger.folder / "models"
-        for name, part in best.items():
-            checkpoint.save_weights(part, folder / name)
-        if done % args.save_freq == 0:
-            checkpoint.save_weights(model, folder / f"ckpt_epoch_{done}.pth")
-    state.next_epoch()
+def _bytes_of_checkpoints(model: nn.Module) -> int:
+    weights = sum(v.numel() * v.element_size() for v in model.state_dict().values())
+    # Adam keeps two numbers a weight. Two complete files and one being written, and the
+    # weights of the best epoch twice.
+    return (3 * 3 + 2) * weights
 
 
 def shown(values: Mapping[str, float]) -> str:

@@ -32,8 +32,8 @@ def test_features_are_those_of_the_encoder_in_eval_mode() -> None:
             for cloud in CLOUDS
         ]
     assert found.shape == (7, model.feature_dim)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, np.stack(expected), rtol=1e-6)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, np.stack(expected), rtol=1e-12)
 
 
 def shard_features(first: int) -> np.ndarray:

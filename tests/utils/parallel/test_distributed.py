@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.ddp_helpers import Pool
+from utils.errors import UsageError
 from utils.parallel import distributed
 from utils.parallel.batchnorm import GlobalBatchNorm, synchronise_batchnorm
-from utils.run import cli
 
 CPU = torch.device("cpu")
 
@@ -141,7 +147,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(cli.UsageError, match=r"local rank 2 has no GPU: 2 visible"):
+    with pytest.raises(UsageError, match=r"local rank 2 has no GPU: 2 visible"):
         distributed.start()
 
 
@@ -328,6 +334,47 @@ def test_data_parallel_is_one_process_on_the_global_batch(two_ranks):
         torch.testing.assert_close(grads, expected, rtol=1e-8, atol=1e-10)
 
 
+def damaged_on(rank: int, text: str) -> tuple[str, str, str]:
+    """The error that this rank ends with, its message, and what caused it."""
+    try:
+        with distributed.fail_together():
+            if distributed.rank() == rank:
+                raise ValueError(text)
+    except Exception as error:
+        return type(error).__name__, str(error), type(error.__cause__).__name__
+    return "", "", ""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_file_damaged_for_one_rank_ends_all(two_ranks, rank) -> None:
+    ends = two_ranks.run(damaged_on, rank, "x.h5 is damaged")
+    assert ends[rank] == ("UsageError", "x.h5 is damaged", "ValueError")
+    assert ends[1 - rank] == ("FailedElsewhere", f"rank {rank} failed", "NoneType")
+    # An error without a message is an error all the same.
+    assert two_ranks.run(damaged_on, rank, "")[1 - rank][0] == "FailedElsewhere"
+    assert two_ranks.run(damaged_on, 2, "")[0] == ("", "", "")
+    assert two_ranks.run(place) == [(0, 2), (1, 2)]
+
+
+def test_an_unexpected_error_is_not_exchanged() -> None:
+    with pytest.raises(KeyError), distributed.fail_together():
+        raise KeyError("x")
+
+
+def rank_0_stops(number: int) -> str:
+    """How rank 1's waiting for rank 0 ends, when a signal stops or kills that."""
+
+    def work() -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+
+    try:
+        distributed.run_on_main(work)
+    except RuntimeError as error:
+        return str(error)
+    return "no error"
+
+
 def slow_on_main() -> tuple[int, float]:
     def work() -> int:
         time.sleep(4.0)
@@ -345,3 +392,57 @@ def test_ranks_wait_for_rank_0_longer_than_a_collective_may_take() -> None:
         assert pool.run(slow_on_main) == [(7, 2.0)] * 2
     finally:
         pool.close()
+
+
+def gather_after(seconds: float) -> str:
+    """How a gather ends that rank 1 joins so much later."""
+    time.sleep(seconds * distributed.rank())
+    try:
+        distributed.gather_array(np.ones(2))
+    except RuntimeError as error:
+        return str(error)
+    return "no error"
+
+
+@pytest.mark.slow
+def test_a_gather_does_not_wait_longer_than_the_timeout() -> None:
+    pool = Pool(2, collective_timeout_s=2.0)
+    try:
+        assert "imed out" in pool.run(gather_after, 5.0)[0]
+    finally:
+        pool.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_ranks_notice_that_rank_0_is_gone(number: int, tmp_path: Path) -> None:
+    script = tmp_path / "waits.py"
+    script.write_text(
+        "import os, signal, sys, time\n"
+        "from tests.utils.parallel.test_distributed import rank_0_stops\n"
+        "from utils.parallel import distributed\n"
+        "distributed.start(2.0)\n"
+        f"print('ended:', rank_0_stops({number}), flush=True)\n"
+        "os._exit(0)\n"
+    )
+    root = Path(__file__).parents[3]
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "PYTHONPATH": str(root)}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        common["MASTER_PORT"] = str(probe.getsockname()[1])
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(script)],
+            env=os.environ | common | {"RANK": str(r), "LOCAL_RANK": str(r)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for r in range(2)
+    ]
+    try:
+        said = ranks[1].communicate(timeout=60)[0]
+        assert "ended:" in said and "no error" not in said, said
+    finally:
+        for process in ranks:
+            process.kill()
+            process.wait()

@@ -16,7 +16,7 @@ from torch import nn
 
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
-from utils.run import checkpoint, interrupts
+from utils.run import checkpoint, signals
 from utils.run.checkpoint import CheckpointError, Progress
 
 
@@ -150,13 +150,13 @@ def test_a_file_cut_anywhere_is_refused_and_the_one_before_it_named(
     for length in (0, 1, 100, 5_000, 20_000, 50_000, len(content) // 2, -2000, -1):
         path.write_bytes(content[:length])
         with pytest.raises(CheckpointError) as error:
-            checkpoint.load_training_state(path, {}, model=model)
+            checkpoint.load_training_state(path, {}, {}, model=model)
         text = str(error.value)
         assert "\n" not in text and "\033" not in text
-        said = re.search(r"is whole, after 1 steps: .*, mv (\S+) (\S+)$", text)
+        said = re.search(r"is intact, after 1 steps\. .*: mv (\S+) (\S+)$", text)
         assert said, length
     os.replace(said[1], said[2])  # the command that the message spells out
-    assert checkpoint.load_training_state(path, {}, model=model).step == 1
+    assert checkpoint.load_training_state(path, {}, {}, model=model).step == 1
 
 
 def test_a_training_checkpoint_is_not_taken_for_weights(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_ctrl_c_once_more_is_no_full_disk(
     path = tmp_path / "w.pth"
     checkpoint.save_atomically({"a": torch.ones(2)}, path)
     monkeypatch.setattr(checkpoint, "open", Interrupted, raising=False)
-    with pytest.raises(KeyboardInterrupt), interrupts.listening():
+    with pytest.raises(KeyboardInterrupt), signals.listening():
         os.kill(os.getpid(), signal.SIGTERM)
         checkpoint.save_atomically({"a": torch.zeros(2000)}, path)
     assert torch.equal(torch.load(path, weights_only=True)["a"], torch.ones(2))
@@ -220,21 +220,27 @@ def test_training_state_restores_model_optimiser_and_place(tmp_path: Path) -> No
     again, its_optimizer = build()
     # How often a line is printed does not matter for the numbers.
     found = checkpoint.load_training_state(
-        path, {"lr": 0.1, "print_freq": 1}, model=again, optimizer=its_optimizer
+        path, {"lr": 0.1, "print_freq": 1}, {}, model=again, optimizer=its_optimizer
     )
     assert found == place
     step(again, its_optimizer)  # the same random numbers, moments and step count
     assert torch.equal(again.weight, model.weight)
 
     with pytest.raises(CheckpointError, match=r"--lr 0\.1 -> 0\.2"):
-        checkpoint.load_training_state(path, {"lr": 0.2}, model=again)
+        checkpoint.load_training_state(path, {"lr": 0.2}, {}, model=again)
+    # A flag that is newer than the run: it did what the flag's default does.
+    defaults = {"lr": 1.0, "views": 1}
+    new = {"lr": 0.1, "views": 1}
+    assert checkpoint.load_training_state(path, new, defaults, model=again) == place
+    with pytest.raises(CheckpointError, match=r"--views 1 -> 2"):
+        checkpoint.load_training_state(path, {**new, "views": 2}, defaults, model=again)
 
 
 def test_foreign_files_are_no_training_state(tmp_path: Path) -> None:
     path = tmp_path / "last.pth"
     torch.save({"epoch": 3}, path)
     with pytest.raises(CheckpointError, match=r"last\.pth: not a training checkpoint"):
-        checkpoint.load_training_state(path, {})
+        checkpoint.load_training_state(path, {}, {})
 
 
 def test_a_frozen_encoder_comes_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -246,5 +252,5 @@ def test_a_frozen_encoder_comes_whole_or_not_at_all(tmp_path: Path) -> None:
     assert f"{len(state)} entries loaded" in said
     del state["conv4.1.weight"]
     torch.save(state, tmp_path / "part.pth")
-    with pytest.raises(CheckpointError, match=r"part\.pth is not .*conv4\.1 \(1 entri"):
+    with pytest.raises(CheckpointError, match=r"part\.pth does not .*conv4\.1 \(1"):
         checkpoint.load_frozen(encoder, str(tmp_path / "part.pth"), 4)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from utils.errors import UsageError, usage_errors
 from utils.run import cli, flags
 
 ROOT = Path(__file__).parents[3]
@@ -106,20 +107,37 @@ def test_only_one_rank_a_node_prints_the_usage(
     assert waits  # for the rank that prints: torchrun ends it with the first to leave
 
 
-class Expected(Exception):
+class Expected(UsageError):
     pass
 
 
 def test_expected_errors_become_one_line(capsys: pytest.CaptureFixture) -> None:
     def fails() -> None:
-        raise Expected("data/x.ply: truncated")
+        with usage_errors():
+            raise ValueError("data/x.ply: truncated")
 
     with pytest.raises(SystemExit) as ended:
-        cli.run(fails, Expected)
+        cli.run(fails)
     assert ended.value.code == 2
     assert capsys.readouterr().err == "\nerror: data/x.ply: truncated\n"
-    with pytest.raises(Expected):  # what nobody expected keeps its traceback
+    with pytest.raises(SystemExit):
+        cli.run(fails, debug=True)
+    said = capsys.readouterr().err
+    assert "in fails" in said  # the cause's traceback
+    assert said.endswith("\nerror: data/x.ply: truncated\n")
+
+
+def test_an_unexpected_error_keeps_its_traceback() -> None:
+    def fails() -> None:
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
         cli.run(fails)
+
+
+def test_a_value_error_without_text_is_an_error_all_the_same() -> None:
+    with pytest.raises(UsageError, match="ValueError"), usage_errors():
+        raise ValueError
 
 
 def test_an_error_of_a_loader_process_keeps_only_its_message(
@@ -135,7 +153,7 @@ def test_an_error_of_a_loader_process_keeps_only_its_message(
         )
 
     with pytest.raises(SystemExit):
-        cli.run(fails, Expected)
+        cli.run(fails)
     assert capsys.readouterr().err == "\nerror (rank 3): data/x.ply: truncated\n"
 
 
@@ -160,7 +178,7 @@ def test_workers_end_with_the_run_and_other_processes_stay() -> None:
     start()
     try:
         with pytest.raises(SystemExit):
-            cli.run(start, Expected)
+            cli.run(start)
         started[1].join(30)
         assert started[1].exitcode == -signal.SIGKILL
         assert started[0].is_alive()

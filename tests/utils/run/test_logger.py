@@ -13,11 +13,9 @@ import termios
 from pathlib import Path
 
 import pytest
-import torch
 
-from utils.run import logger
-from utils.run.cli import UsageError
-from utils.run.logger import RunLogger, ThroughputMeter
+from utils.errors import UsageError
+from utils.run.logger import RunLogger
 from utils.run.run_folder import open_run_folder
 
 ARGUMENTS = {"exp_name": "run", "wandb": "disabled", "wb_url": "http://localhost:9"}
@@ -75,38 +73,6 @@ def test_a_wandb_that_cannot_start_does_not_stop_a_run(
     log.__exit__(None, None, None)
     assert "W&B is off for this run: refused" in (folder / "run.log").read_text()
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1
-
-
-def test_meter_counts_samples_and_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr(logger.time, "perf_counter", lambda: clock[0])
-
-    def slow_loader():
-        for batch in range(2):
-            clock[0] += 3.0  # waiting
-            yield batch
-
-    meter = ThroughputMeter(8, torch.device("cpu"))
-    for _ in meter.waiting_for(slow_loader()):
-        clock[0] += 1.0  # working
-    assert meter.read() == {"samples_per_second": 2.0, "data_wait": 0.75}
-
-
-def test_the_peak_of_a_gpu_s_memory_is_that_since_the_last_reading(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    device, peaks = torch.device("cuda", 1), {}
-
-    def peak(of: torch.device) -> int:
-        return peaks.get(of, 0)
-
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", peak)
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", peaks.pop)
-    meter = ThroughputMeter(8, device)
-    for mebibytes in (1536, 0.5):
-        peaks[device] = int(mebibytes * 2**20)
-        assert meter.read()["gpu_memory_mib"] == mebibytes
-        assert peaks == {}
 
 
 BAR = """

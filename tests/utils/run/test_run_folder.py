@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from utils.errors import UsageError
 from utils.run import run_folder
-from utils.run.cli import UsageError
 from utils.run.run_folder import open_run_folder, replace_file
 
 
@@ -81,7 +81,7 @@ def test_a_checkpoint_whose_successor_is_missing_is_named(
     models = open_run_folder("run", resume=False) / "models"
     (models / "checkpoint_previous.pth").touch()
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restarts)
-    with pytest.raises(UsageError, match=r"missing.*, mv (\S+) (\S+)") as error:
+    with pytest.raises(UsageError, match=r"missing.*: mv (\S+) (\S+)") as error:
         open_run_folder("run", resume=True)
     before, last = str(error.value).split()[-2:]
     Path(before).rename(last)
@@ -131,9 +131,28 @@ def test_a_disk_without_room_is_refused_before_anything_is_deleted(
     with pytest.raises(UsageError, match=r"run: 1 MiB are free .* need about 4: make"):
         open_run_folder("run", overwrite=True, resume=False, needed=5 * 2**20)
     assert weights.exists()
-    # What is there counts: it is deleted, or part of what the run will hold.
+    # What is there is deleted first.
     open_run_folder("run", overwrite=True, resume=False, needed=2 * 2**20)
     assert not weights.exists()
+
+
+def test_a_resumed_run_has_only_the_room_of_the_files_that_it_replaces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = open_run_folder("run", resume=False)
+    kept = [folder / "models" / "ckpt_epoch_1.pth", folder / "wandb" / "run-1.wandb"]
+    names = ("checkpoint_last.pth", "best_model.pth")
+    replaced = [folder / "models" / name for name in names]
+    for path in (*kept, *replaced):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(2**20))
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(
+        run_folder.shutil, "disk_usage", lambda _: usage(2**30, 2**30, 2**20)
+    )
+    open_run_folder("run", resume=True, needed=3 * 2**20)
+    with pytest.raises(UsageError, match=r"1 MiB are free .* need about 2: make"):
+        open_run_folder("run", resume=True, needed=4 * 2**20)
 
 
 def test_a_file_is_replaced_as_a_whole(

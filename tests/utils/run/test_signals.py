@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from utils.run import interrupts
+from utils.run import signals
 
 
 def send(number: int) -> None:
@@ -18,39 +18,39 @@ def send(number: int) -> None:
 def test_a_signal_is_noted_and_raised_where_it_is_looked_for(
     capfd: pytest.CaptureFixture,
 ) -> None:
-    before = [signal.getsignal(number) for number in interrupts.SIGNALS]
-    with interrupts.listening():
-        interrupts.check("nowhere")
-        assert interrupts.received() == 0
+    before = [signal.getsignal(number) for number in signals.SIGNALS]
+    with signals.listening():
+        signals.check("nowhere")
+        assert signals.received() == 0
         send(signal.SIGTERM)
-        assert interrupts.received() == signal.SIGTERM
-        with pytest.raises(interrupts.Interrupted) as ended:
-            interrupts.check("in the fit")
+        assert signals.received() == signal.SIGTERM
+        with pytest.raises(signals.Interrupted) as ended:
+            signals.check("in the fit")
         assert ended.value.number == signal.SIGTERM
         assert str(ended.value) == "SIGTERM: stopped in the fit"
         send(signal.SIGTERM)  # queues send it again; the step is still finished
     assert capfd.readouterr().err.count("finishing the step") == 2
-    assert interrupts.received() == 0  # the next run of this process is not stopped
-    assert [signal.getsignal(number) for number in interrupts.SIGNALS] == before
+    assert signals.received() == 0  # the next run of this process is not stopped
+    assert [signal.getsignal(number) for number in signals.SIGNALS] == before
 
 
-@pytest.mark.parametrize("first", interrupts.SIGNALS)
+@pytest.mark.parametrize("first", signals.SIGNALS)
 def test_ctrl_c_once_more_ends_the_run_at_once(first: int) -> None:
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), interrupts.listening():
+    with pytest.raises(KeyboardInterrupt), signals.listening():
         send(first)
         send(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
-    assert interrupts.received() == 0
+    assert signals.received() == 0
 
 
 def test_one_rank_a_node_speaks(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
-    with interrupts.listening():
+    with signals.listening():
         send(signal.SIGTERM)
-        assert interrupts.received() == signal.SIGTERM
+        assert signals.received() == signal.SIGTERM
     assert capfd.readouterr().err == ""
 
 
@@ -60,9 +60,9 @@ def test_a_run_in_another_thread_leaves_the_signals_alone() -> None:
 
     def run() -> None:
         before = signal.getsignal(signal.SIGTERM)
-        with interrupts.listening():
+        with signals.listening():
             found.append(signal.getsignal(signal.SIGTERM) is before)
-            interrupts.check("nowhere")
+            signals.check("nowhere")
 
     thread = threading.Thread(target=run)
     thread.start()

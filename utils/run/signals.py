@@ -1,7 +1,7 @@
-"""Signals that ask a run to end: noted when they come, acted on between two steps.
+"""SIGTERM and SIGINT: noted when they arrive, acted on between two steps.
 
 SIGTERM (queues, ``kill``) and SIGINT (Ctrl-C) let a training script finish its step and
-write a checkpoint. Ctrl-C once more ends it at once.
+write a checkpoint. A second Ctrl-C ends it at once.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _received = 0
 
 
 class Interrupted(Exception):
-    """A signal has ended the run, and nothing is lost.
+    """A signal has stopped the run; nothing is lost.
 
     Args:
         number: of the signal.
-        place: where the run has stopped, for the message.
+        place: where the run stopped, for the message.
     """
 
     def __init__(self, number: int, place: str) -> None:
@@ -36,13 +36,13 @@ def _note(number: int, _: FrameType | None) -> None:
         raise KeyboardInterrupt
     _received = number
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        # Not print: the signal may have come in the middle of one.
+        # Not print: the signal may have interrupted one.
         os.write(2, b"\nfinishing the step; a checkpoint follows if all ranks can\n")
 
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """Inside, signals are noted; in a thread other than the main one nothing is."""
+    """Inside, signals are noted; outside the main thread nothing changes."""
     global _received
     _received = 0
     if threading.current_thread() is not threading.main_thread():
@@ -58,17 +58,17 @@ def listening() -> Iterator[None]:
 
 
 def received() -> int:
-    """The number of the signal that came while :func:`listening`, or 0."""
+    """The number of the signal that arrived while :func:`listening`, or 0."""
     return _received
 
 
 def check(place: str) -> None:
-    """Raise :class:`Interrupted` if a signal has come: inside long work of one rank."""
+    """Raise :class:`Interrupted` if a signal has arrived; for long work of one rank."""
     if _received:
         raise Interrupted(_received, place)
 
 
 def leave_to_parent(_: int = 0) -> None:
-    """Ignore the signals: a loader's worker gets them too, and its parent decides."""
+    """Ignore the signals in a loader's worker: its parent process handles them."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
