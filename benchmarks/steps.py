@@ -68,7 +68,9 @@ def crosspoint_step(
             z1, z2, z_image = model(*own)
             losses = crosspoint_loss(z1, z2, z_image, criterion)
         adam.zero_grad(set_to_none=True)
-        precision.backward_and_step(losses[0], adam)
+        precision.scaler.scale(losses[0]).backward()
+        precision.scaler.step(adam)
+        precision.scaler.update()
 
     return run
 
@@ -163,7 +165,9 @@ def pictures_step(
             with precision.autocast():
                 loss = model(images).square().mean()
             update.zero_grad(set_to_none=True)
-            precision.backward_and_step(loss, update)
+            precision.scaler.scale(loss).backward()
+            precision.scaler.step(update)
+            precision.scaler.update()
 
         return run
 

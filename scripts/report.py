@@ -20,7 +20,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from datasets import labelled_clouds
-from datasets.files import DataError
 from datasets.labelled import LabelledClouds
 from models import point_encoder
 from scripts.pipeline_table import SETS
@@ -343,4 +342,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, DataError, checkpoint.CheckpointError)
+    cli.run(main)

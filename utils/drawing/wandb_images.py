@@ -34,7 +34,8 @@ class Logger(Protocol):
 class Shapes(Protocol):
     """What is used of the pre-training data set."""
 
-    shapes: Sequence[str]
+    @property
+    def shapes(self) -> Sequence[str]: ...
 
     def __len__(self) -> int: ...
 
