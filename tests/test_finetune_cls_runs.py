@@ -46,8 +46,7 @@ def starting_state(folder: Path, data: Path, *words: str) -> dict[str, torch.Ten
     """The weights on this rank before the first step, taken out of DDP."""
     found = {}
 
-    def capture(run) -> None:
-        model = run.model
+    def capture(model, *_) -> None:
         assert isinstance(model, DistributedDataParallel) == (
             distributed.world_size() > 1
         )
@@ -92,7 +91,7 @@ def test_fine_tuning_starts_from_what_pretraining_saved(
         assert set(encoder) == {n for n in saved if not n.startswith("inv_head.")}
         assert all(torch.equal(v, saved[n]) for n, v in encoder.items())
     log = (tmp_path / "checkpoints" / "run" / "run.log").read_text()
-    assert f"{len(encoder)} entries loaded; left out of the file: inv_head.0" in log
+    assert f"{len(encoder)} entries loaded; not used from the file: inv_head.0" in log
     assert "still at their initial values: linear1, bn6, linear2, bn7, linear3" in log
 
 
@@ -114,7 +113,7 @@ def test_files_of_the_paper_s_code(
     words = ("--model_path", str(tmp_path / "tuned.pth"), "--overwrite")
     run = finetune(tmp_path, uneven_root, "--eval", *words)
     assert judged(run)["test_accuracy"] == metrics(tuned)[1][-1]["best_test_accuracy"]
-    assert "left out of the file: inv_head.0" in (run / "run.log").read_text()
+    assert "not used from the file: inv_head.0" in (run / "run.log").read_text()
 
 
 def test_outputs(tuned: Path) -> None:
@@ -197,8 +196,8 @@ def test_bad_requests_stop_before_anything_is_written(
     path = str(tuned / "models" / "best_model.pth")
     refused("--model_path FILE.*or --from_scratch")
     refused("--model_path FILE.*or --from_scratch", scratch, "--model_path", path)
-    refused("--eval judges .*--model_path", "--eval")
-    refused("--eval judges", "--eval", scratch, "--model_path", path)
+    refused("--eval evaluates .*--model_path", "--eval")
+    refused("--eval evaluates", "--eval", scratch, "--model_path", path)
     refused(
         "--eval has nothing to --resume", "--eval", "--resume", "--model_path", path
     )
@@ -222,7 +221,7 @@ def test_bad_requests_stop_before_anything_is_written(
     checkpoint.save_weights(DGCNN(5, 16), encoder)
     checkpoint.save_weights(ImageEncoder("resnet18"), picture)
     refused(
-        "--eval needs the weights of a whole .*linear1",
+        "--eval needs the weights of a complete .*linear1",
         "--eval",
         "--model_path",
         encoder,

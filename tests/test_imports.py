@@ -17,7 +17,7 @@ PROJECT = {*PACKAGES, *SCRIPTS, "scripts", "benchmarks", "tests"}
 # What each package may import from the project.
 ALLOWED = {
     "models": ("models", "utils.parallel"),
-    "datasets": ("datasets", "utils.parallel.seed"),
+    "datasets": ("datasets", "utils.parallel.seed", "utils.errors"),
     "utils": ("utils", "datasets.PARTS_PER_CATEGORY"),
 }
 

@@ -159,12 +159,12 @@ def test_a_signal_at_the_end_of_an_epoch(
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().fit(*data)
 
-    def finish_step(epoch: training.Epoch, values: torch.Tensor) -> None:
-        if epoch.run.state.step == 5:
+    def count_step(run: training.Run, **values: torch.Tensor) -> None:
+        if run.state.step == 5:
             os.kill(os.getpid(), signal.SIGTERM)
-        step(epoch, values)
+        step(run, **values)
 
-    step = training.Epoch.finish_step
+    step = training.Run.step
     stop_at = 0
     with monkeypatch.context() as patch:
         patch.setattr(svm, "SVC", Fit)
@@ -176,7 +176,7 @@ def test_a_signal_at_the_end_of_an_epoch(
         if place == "fit":
             patch.setattr(svm, "SVC", Fit)
         else:
-            patch.setattr(training.Epoch, "finish_step", finish_step)
+            patch.setattr(training.Run, "step", count_step)
         pretrain(tmp_path / "parts", synthetic_root, *words)
     said = {"fit": "in the fit of the SVM", "last step": "after step 5"}[place]
     assert str(ended.value) == f"SIGTERM: stopped {said}"
@@ -242,7 +242,7 @@ def survive(
         wait_for(lambda after=after: steps_done(folders[1]) >= after)
         wait_for(lambda: len(ranks(process)) == 2)
         os.kill(ranks(process)[rank], signal.SIGKILL)
-        wait_for(lambda n=number: log(folders[1]).count("going on from its") > n)
+        wait_for(lambda n=number: log(folders[1]).count("resuming from its") > n)
         print(f"rank {rank} killed after {after} steps: goes on", flush=True)
     code, text = finish(process, 300)
     assert code == 0, text
@@ -318,7 +318,7 @@ def test_a_disk_that_is_full_leaves_the_checkpoint_before(
         start(tmp_path, synthetic_root, *words, "--resume", limit=limit)
     )
     assert code == 2, text
-    assert "could not be written" in text and "the one before it is whole" in text
+    assert "could not be written" in text and "the previous one is intact" in text
     assert (run / "models" / "checkpoint_last.pth").read_bytes() == before
     assert not list(run.glob("models/.*"))
     code, text = finish(start(tmp_path, synthetic_root, *words, "--resume"))
@@ -368,4 +368,4 @@ def test_folders_and_files_without_permission_are_named(
     assert code == 2 and "Traceback" not in text, text
     assert f"error: {cloud}: " in text and "ermission" in text
     after = torch.load(models / "checkpoint_last.pth", weights_only=True)
-    assert after["progress"] == state["progress"]
+    assert after["progress"]["step"] == state["progress"]["step"]

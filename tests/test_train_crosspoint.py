@@ -152,7 +152,7 @@ def test_what_the_probe_has_chosen_is_not_replaced_without_it(
     bare.mkdir()
     for name in ("ShapeNet", "ShapeNetRendering"):
         (bare / name).symlink_to(synthetic_root / name)
-    with pytest.raises(cli.UsageError, match="modelnet40_ply_hdf5_2048 is missing, wh"):
+    with pytest.raises(cli.UsageError, match="modelnet40_ply_hdf5_2048 is missing, and has chosen"):
         pretrain(tmp_path, bare, *words, "--resume")
     assert len(metrics(run)[1]) == 1
     # A run that never had a probe needs none.
@@ -282,7 +282,7 @@ def test_damage_in_one_rank_s_share_ends_all_ranks_with_its_message(
         file["data"][-1, 5, 2] = np.nan  # rank 1 alone reads this row
     first, second = two_ranks.run(damaged_share, tmp_path, data)
     assert first.startswith("FailedElsewhere")
-    assert second.startswith("UsageError")
+    assert second.startswith("DataError")
     assert "ply_data_test0.h5" in second
     assert "non-finite" in second
 

@@ -103,11 +103,11 @@ def test_the_first_step_is_that_of_the_definition(
     batches, models = [], []
     train = train_partseg.train_one_epoch
 
-    def look(run) -> dict[str, float]:
-        run.loader.batch_sampler.set_epoch(0)
-        batches.extend(run.loader)
-        models.append(copy.deepcopy(run.model))
-        return train(run)
+    def look(model, loader, *others) -> dict[str, float]:
+        loader.batch_sampler.set_epoch(0)
+        batches.extend(loader)
+        models.append(copy.deepcopy(model))
+        return train(model, loader, *others)
 
     monkeypatch.setattr(train_partseg, "train_one_epoch", look)
     words = ("--from_scratch", "--epochs", "1", "--dropout", "0", "--precision", "fp64")
@@ -247,4 +247,5 @@ def test_a_test_loss_that_is_not_finite_stops_the_run(
     monkeypatch.setattr(train_partseg, "evaluate", broken)
     with pytest.raises(DivergenceError, match="the test loss is not finite"):
         segment(tmp_path, part_root, *SCRATCH)
-    assert not list((tmp_path / "checkpoints" / "run" / "models").iterdir())
+    models = tmp_path / "checkpoints" / "run" / "models"
+    assert [path.name for path in models.iterdir()] == ["checkpoint_last.pth"]

@@ -12,10 +12,10 @@ import torch
 from plyfile import PlyData
 
 import train_partseg
+from datasets.files import SHAPENETPART
 from datasets.shapenet_part import (
     CATEGORIES,
     FIRST_PART,
-    FOLDER,
     NUM_PARTS,
     ShapeNetPart,
 )
@@ -88,9 +88,9 @@ def start_of(
     """What the wrapped model holds before the first step, by its inner names."""
     found = {}
 
-    def look(run) -> dict[str, float]:
-        inner = distributed.unwrap(run.model)
-        assert (inner is run.model) == (distributed.world_size() == 1)
+    def look(model, *_) -> dict[str, float]:
+        inner = distributed.unwrap(model)
+        assert (inner is model) == (distributed.world_size() == 1)
         found.update({n: v.clone() for n, v in inner.state_dict().items()})
         raise Captured
 
@@ -130,7 +130,7 @@ def test_training_starts_from_the_file(
         assert torch.equal(found["conv11.weight"], starts[0]["conv11.weight"])
     log = (tmp_path / "checkpoints" / "run" / "run.log").read_text()
     assert f"{len(wanted)} entries loaded" in log
-    assert "left out of the file: inv_head.0" in log and "bn10 (" in log
+    assert "not used from the file: inv_head.0" in log and "bn10 (" in log
     assert "still at their initial values: conv7.0" in log
 
 
@@ -166,7 +166,7 @@ def test_resuming_inside_an_epoch_gives_the_uninterrupted_run(
         *("--save_predictions", str(tmp_path / "pictures")),
     )
     log = (run / "run.log").read_text()
-    assert "going on from" in log and log.count("random weights") == 1
+    assert "resuming from" in log and log.count("random weights") == 1
     same_records(whole, run)
     theirs = weights(run)
     assert all(torch.equal(v, theirs[n]) for n, v in weights(whole).items())
@@ -278,14 +278,14 @@ def test_bad_requests_stop_before_anything_is_written(
     for text, *words in (
         (r"either --model_path FILE .* or --from_scratch",),
         (r"either --model_path FILE .*", *SCRATCH, "--model_path", path),
-        ("--eval judges the weights of --model_path", "--eval"),
-        ("--eval judges the weights of --model_path", *SCRATCH, "--eval"),
+        ("--eval evaluates the weights of --model_path", "--eval"),
+        ("--eval evaluates the weights of --model_path", *SCRATCH, "--eval"),
         ("--eval has nothing to", "--eval", "--model_path", path, "--resume"),
         (r"w\.pth: no such file", "--model_path", path),
         ("--batch_size 1 leaves BatchNorm", *SCRATCH, "--batch_size", "1"),
         ("--k 40 is more than --num_points 32", *SCRATCH, "--k", "40"),
         ("--dropout 1 must be below 1", *SCRATCH, "--dropout", "1"),
-        (FOLDER, *SCRATCH, "--data_root", str(tmp_path)),
+        (SHAPENETPART, *SCRATCH, "--data_root", str(tmp_path)),
         ("fewer than the 4096 asked for", *SCRATCH, "--num_points", "4096"),
         ("exp_name", *SCRATCH, "--exp_name", "../other"),
     ):

@@ -36,7 +36,7 @@ class DivergenceError(UsageError):
     def __init__(self, step: int, what: str, args: argparse.Namespace) -> None:
         super().__init__(
             f"{what} is not finite at step {step}, or since the last check (every "
-            f"{args.print_freq} steps). Nothing was written since. Look at "
+            f"{args.print_freq} steps). best_model.pth was not changed since. Look at "
             f"metrics.jsonl, then try a lower --lr (now {args.lr:g})"
             + ("" if args.precision in ("fp32", "fp64") else " or --precision fp32")
         )
