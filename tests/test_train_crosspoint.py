@@ -152,7 +152,7 @@ def test_what_the_probe_has_chosen_is_not_replaced_without_it(
     bare.mkdir()
     for name in ("ShapeNet", "ShapeNetRendering"):
         (bare / name).symlink_to(synthetic_root / name)
-    with pytest.raises(cli.UsageError, match="modelnet40_ply_hdf5_2048 is missing, and has chosen"):
+    with pytest.raises(cli.UsageError, match="hdf5_2048 is missing, and has chosen"):
         pretrain(tmp_path, bare, *words, "--resume")
     assert len(metrics(run)[1]) == 1
     # A run that never had a probe needs none.

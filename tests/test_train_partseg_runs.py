@@ -131,7 +131,7 @@ def test_training_starts_from_the_file(
     log = (tmp_path / "checkpoints" / "run" / "run.log").read_text()
     assert f"{len(wanted)} entries loaded" in log
     assert "not used from the file: inv_head.0" in log and "bn10 (" in log
-    assert "still at their initial values: conv7.0" in log
+    assert "not in the file, left at random: conv7.0" in log
 
 
 def test_a_file_of_which_nothing_fits_or_a_head_is_missing_stops_the_run(

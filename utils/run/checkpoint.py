@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -119,7 +120,8 @@ def save_atomically(value: Any, path: str | Path, previous: str = "") -> None:
             "disk's free space and the folder's permissions"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a folder that is not writable
+            temporary.unlink(missing_ok=True)
 
 
 def _keep(path: Path, previous: Path) -> None:
