@@ -66,6 +66,23 @@ def test_two_processes_train_a_linear_probe_as_one_does(
                 assert torch.equal(value, given[name]), name
 
 
+def test_a_linear_probe_encodes_each_cloud_once(
+    tmp_path: Path, uneven_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = []
+
+    def features(self: DGCNN, points: torch.Tensor) -> torch.Tensor:
+        encoded.append(len(points))
+        return encode(self, points)
+
+    encode = DGCNN.features
+    monkeypatch.setattr(DGCNN, "features", features)
+    checkpoint.save_weights(DGCNN(k=5, emb_dims=16), tmp_path / "w.pth")
+    words = ("--model_path", str(tmp_path / "w.pth"), "--freeze_encoder")
+    finetune(tmp_path, uneven_root, *words, "--epochs", "3")
+    assert sum(encoded) == 21 + 13  # the training and the test clouds
+
+
 def test_the_test_metrics_against_a_loop(tuned: Path, uneven_root: Path) -> None:
     folder = uneven_root / "modelnet40_ply_hdf5_2048"
     with h5py.File(folder / "ply_data_test0.h5") as file:
