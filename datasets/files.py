@@ -101,11 +101,18 @@ def points_all_equal(points: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def open_file(path: str | os.PathLike, archive: str | None) -> Iterator[BinaryIO]:
-    """A file open for reading, known to exist and to hold something."""
+def open_file(
+    path: str | os.PathLike, archive: str | None, limit: int | None = None
+) -> Iterator[BinaryIO]:
+    """A file open for reading, which exists and is not empty.
+
+    Raises:
+        DataError: if it is missing, empty, no regular file, or larger than `limit`
+            bytes.
+    """
     try:
         status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait forever
             fail(path, "cannot be read (not a regular file)", archive)
         stream = open(path, "rb")
     except FileNotFoundError:
@@ -115,17 +122,6 @@ def open_file(path: str | os.PathLike, archive: str | None) -> Iterator[BinaryIO
     with stream:
         if status.st_size == 0:
             fail(path, "the file is empty", archive)
+        if limit is not None and status.st_size > limit:
+            fail(path, f"has {status.st_size} bytes, more than {limit}", archive)
         yield stream
-
-
-def read_bytes(path: str | os.PathLike, archive: str | None, limit: int) -> bytes:
-    """The content of a file of at most `limit` bytes.
-
-    Raises:
-        DataError: if the file is missing, empty or larger.
-    """
-    with open_file(path, archive) as stream:
-        size = os.fstat(stream.fileno()).st_size
-        if size > limit:
-            fail(path, f"has {size} bytes, more than {limit}", archive)
-        return stream.read()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from datasets.files import DataError, fail, how_to_get, points_all_equal
+from datasets.hdf5 import Field, read_hdf5
 from datasets.ply import read_ply
 from datasets.png import read_picture
 from tests.datasets.refusals import refused
@@ -29,13 +30,24 @@ def test_an_error_keeps_what_it_is_about():
     assert DataError("only a text").problem == "only a text"  # as a loader process does
 
 
-@pytest.mark.parametrize("read", [read_ply, read_picture])
-def test_what_is_no_file(tmp_path, read):
+def read_hdf5_labels(path, archive):
+    return read_hdf5([path], {"label": Field("label")}, archive=archive)
+
+
+READERS = [read_ply, read_picture, read_hdf5_labels]
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_what_is_missing_empty_or_no_file(tmp_path, read):
     os.mkfifo(tmp_path / "pipe")  # opening it would wait for a writer
-    os.symlink(tmp_path / "pipe", tmp_path / "link")
-    for name in ("pipe", "link"):
-        refused(read, tmp_path / name, "not a regular file", archive="shapenet")
-    refused(read, tmp_path, "not a regular file", archive="shapenet")
+    (tmp_path / "empty").touch()
+    for name, problem in (
+        ("absent", "file not found"),
+        ("empty", "the file is empty"),
+        ("pipe", "not a regular file"),
+        ("", "not a regular file"),
+    ):
+        refused(read, tmp_path / name, problem, archive="shapenet")
 
 
 @pytest.mark.parametrize("read", [read_ply, read_picture])

@@ -267,7 +267,7 @@ def test_damaged_files_are_named_when_they_are_read(root):
     picture.unlink()
     refused(lambda: data[4], f"{picture}: file not found")
     cloud.write_bytes(cloud.read_bytes()[:-1])
-    refused(lambda: data[4], f"{cloud}: not a readable PLY", "truncated")
+    refused(lambda: data[4], f"{cloud}: not a readable PLY", "early end-of-file")
     cloud.unlink()
     refused(lambda: data[4], f"{cloud}: file not found")
 

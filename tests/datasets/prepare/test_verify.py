@@ -76,14 +76,14 @@ def damage(root: Path) -> dict[Path, str]:
 
     header = b"ply\nformat ascii 1.0\nelement vertex %d\nproperty float x\n"
     header += b"property float y\nproperty float z\nend_header\n"
-    rewrite(clouds[0], clouds[0].read_bytes()[:-2000], "truncated")
+    rewrite(clouds[0], clouds[0].read_bytes()[:-2000], "early end-of-file")
     rewrite(clouds[1], b"", "the file is empty")
     rewrite(clouds[2], header % 2 + b"1 2 3\n1 nan 3\n", "vertex 1 has a non-finite")
     rewrite(clouds[3], header % 2 + b"1 2 3\n1 2 3\n", "all of its 2 points are equal")
     rewrite(clouds[4], header % 10**12 + b"1 2 3\n", "the header claims at least")
     rewrite(clouds[5], header % 2 + b"1 2 3\n-inf 2 3\n", "vertex 1 has a non-finite")
     rewrite(clouds[6], header % 2 + b"1 2 3\n1 2 4\n", "stores 2 points a shape, fewer")
-    rewrite(pictures[0], pictures[0].read_bytes()[:-300], "truncated")
+    rewrite(pictures[0], pictures[0].read_bytes()[:-300], "not a readable picture")
     rewrite(pictures[1], b"", "the file is empty")
     content = bytearray(pictures[2].read_bytes())
     content[len(content) // 2] ^= 1
@@ -95,7 +95,7 @@ def damage(root: Path) -> dict[Path, str]:
     change(path, "data", 3, np.inf)
     change(path, "data", 5, 1.0)
     change(path, "label", 7, 99)
-    said[path] = "key `label`, row 7 has a value that is no whole number of 0 .. 15"
+    said[path] = "key `label`, row 7 has a value that is not an integer in 0 .. 15"
     path = root / MODELNET / "ply_data_test0.h5"
     rewrite(path, path.read_bytes()[:5000], "not a readable HDF5 file")
     path = root / PART / "ply_data_test0.h5"
@@ -241,7 +241,7 @@ def test_labels_out_of_range_without_names(run, root):
     change(root / MODELNET / "ply_data_train0.h5", "label", 2, 200)
     status, text = run(root)
     assert status == 1
-    assert "key `label`, row 2 has a value that is no whole number of 0 .. 39" in text
+    assert "key `label`, row 2 has a value that is not an integer in 0 .. 39" in text
     with pytest.raises(DataError, match="label 200"):
         ModelNet40(root, "test")
     forget_scan_names(root)
