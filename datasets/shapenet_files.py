@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 
@@ -79,6 +80,14 @@ class ShapeFiles:
         listed = (list_views(self.root, shape) for shape in self.shapes)
         self._names = [shared.setdefault(names, names) for names in listed]
         self.views = np.array([len(names) for names in self._names])
+
+    def select(self, rows: range) -> ShapeFiles:
+        """Some of the shapes, numbered from 0."""
+        chosen = copy.copy(self)
+        some = slice(rows.start, rows.stop)
+        chosen.shapes, chosen._names = self.shapes[some], self._names[some]
+        chosen.views = self.views[some]
+        return chosen
 
     def check_views(self) -> None:
         """Raise a `DataError` that names shapes without images."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from datasets.prepare.expected import FOLDERS
+from datasets.files import MODELNET40, SCANOBJECTNN, SHAPENETPART
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def _modelnet(url: str) -> Source:
     return Source(
         f"{url}/{name}",
         name,
-        FOLDERS["modelnet40"],
+        MODELNET40,
         435_212_151,
         "07670e237db72ece0f723b9abb571534c9ad655a6456b389646587dc72bb8bae",
     )
@@ -99,12 +99,12 @@ ITEMS = (
     ),
     Item(
         "modelnet40",
-        FOLDERS["modelnet40"],
+        MODELNET40,
         (
             _drive(
                 "15lmtRaHvVIPLOp_o7rms8e6VQp_en8WF",
                 "modelnet40.tar.gz",
-                FOLDERS["modelnet40"],
+                MODELNET40,
             ),
             # Copies named in charlesq34/pointnet#318 and ma-xu/pointMLP-pytorch#98.
             _modelnet("https://huggingface.co/datasets/Msun/modelnet40/resolve/main"),
@@ -117,24 +117,24 @@ ITEMS = (
     ),
     Item(
         "scanobjectnn",
-        FOLDERS["scanobjectnn"],
+        SCANOBJECTNN,
         (
             _drive(
                 "1r3nJ6gEu6cL59h7cIfMrBeY5p1P_JiIV",
                 "scanobjectnn.tar.gz",
-                FOLDERS["scanobjectnn"],
+                SCANOBJECTNN,
             ),
         ),
         SCANOBJECTNN_BY_HAND,
     ),
     Item(
         "shapenetpart",
-        FOLDERS["shapenetpart"],
+        SHAPENETPART,
         (
             _drive(
                 "1-Yhqgi7KH6guIej_4X8pciiybQB4pBWQ",
                 "shapenet_part.tar.gz",
-                FOLDERS["shapenetpart"],
+                SHAPENETPART,
             ),
             Source(
                 f"{STANFORD}/shapenet_part_seg_hdf5_data.zip",

@@ -4,10 +4,10 @@
     python -m datasets.verify --data_root data --dataset modelnet40 shapenetpart
     python -m datasets.verify --data_root data --quick
 
-Every cloud and every picture is read by the functions that training reads them with.
+Every cloud and every image is read by the functions that training reads them with.
 Sizes are compared with the published ones and with those in the manifest that
 `datasets.synthetic` writes. A data set that is absent is wrong only where --dataset
-names it, or where no other is there. Exit status: 0 if everything is in order, 1 if
+names it, or where no other exists. Exit status: 0 if everything is in order, 1 if
 not, 2 for wrong arguments.
 """
 
@@ -28,46 +28,44 @@ from pathlib import Path
 from tqdm import tqdm
 
 from datasets.files import GENERATE, download
-from datasets.prepare.checks import Problem
-from datasets.prepare.expected import MANIFEST
-from datasets.prepare.inventory import TITLES, Inventory, Job, Line
+from datasets.prepare.inventory import MANIFEST, TITLES, Inventory, Job, Line
 
 
-def do_jobs(jobs: Sequence[Job], workers: int) -> list[Problem]:
-    """Do every job and show a bar; what they found, in the order of the jobs."""
-    found = []
+def do_jobs(jobs: Sequence[Job], workers: int) -> None:
+    """Run every job with a progress bar, and add what it found to its lines."""
     total = sum(job.items for job in jobs)
-    # disable=None: no bar where there is no terminal
+    # disable=None: no bar without a terminal
     with (
         tqdm(total=total, unit="item", disable=None, dynamic_ncols=True) as bar,
         _mapper(min(workers, len(jobs))) as run,
     ):
-        for job, problems in zip(jobs, run(jobs), strict=True):
-            found += problems
+        work = [(job.function, job.arguments) for job in jobs]
+        for job, found in zip(jobs, run(work), strict=True):
+            for line, problems in zip(job.lines, found, strict=True):
+                line.problems += problems
             bar.update(job.items)
-    return found
 
 
-def _do(job: Job) -> list[Problem]:
-    return job.function(*job.arguments)
+def _do(work: tuple[Callable, tuple]) -> list:
+    function, arguments = work
+    return function(*arguments)
 
 
 @contextlib.contextmanager
 def _mapper(workers: int) -> Iterator[Callable]:
     if workers <= 1:
-        yield lambda jobs: map(_do, jobs)
+        yield lambda work: map(_do, work)
         return
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _ignore_interrupt
-    )
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _ignore_interrupt)
     try:
-        yield lambda jobs: pool.map(_do, jobs)
+        yield lambda work: pool.map(_do, work)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _ignore_interrupt() -> None:
-    """Ctrl-C reaches every process of the terminal; the parent alone deals with it."""
+    """Ctrl-C reaches every process of the terminal; only the parent handles it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -82,8 +80,8 @@ def table(lines: Sequence[Line]) -> str:
         fits = fits[:1] or line.expected
         expected = " or ".join(f"{size:,} {who}" for size, who in fits)
         bad = len(line.problems)
-        state = "size differs" if line.differs else "" if bad else "ok"
-        state = "damaged" + (", " + state if state else "") if bad else state
+        states = ["damaged"] * bool(bad) + ["size differs"] * line.differs
+        state = ", ".join(states) or "ok"
         rows.append((line.title, f"{line.found:,}", expected or "-", f"{bad:,}", state))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     return "\n".join(
@@ -100,7 +98,7 @@ def details(lines: Sequence[Line], show: int, any_size: bool) -> list[str]:
         if line.problems:
             shown = line.problems[:show] if show else line.problems
             text = [f"{line.title}: {len(line.problems)} damaged"]
-            text += [f"  {found.path}: {found.reason}" for found in shown]
+            text += [f"  {path}: {problem}" for path, problem in shown]
             if len(shown) < len(line.problems):
                 text.append(f"  ... {len(line.problems) - len(shown)} more: --show 0")
             texts.append("\n".join(text))
@@ -127,7 +125,7 @@ def verify(
 
     Args:
         data_root: the folder.
-        names: data sets that must be there; none: whichever are there.
+        names: data sets that must exist; none: whichever exist.
         workers: processes that read; what is printed does not depend on it.
         num_points: how many points every cloud must have at least; None for any number.
         quick: see `Inventory`.
@@ -140,23 +138,20 @@ def verify(
     inventory = Inventory(data_root, num_points, quick)
     for name in names or TITLES:
         inventory.add(name)
-    for found in do_jobs(inventory.jobs, workers):
-        inventory.lines[found.line].problems.append(found)
-    lines = list(inventory.lines.values())
+    do_jobs(inventory.jobs, workers)
+    lines = inventory.lines
     nothing = len(inventory.absent) == len(TITLES)
     missing = inventory.absent if names or nothing else []
     print(f"{data_root}:\n{table(lines)}")
     for text in details(lines, show, any_size):
         print(f"\n{text}")
     wrong = [line for line in lines if line.problems or (line.differs and not any_size)]
-    if asked := [
-        name
-        for name in TITLES
-        if name in inventory.absent or any(line.archive == name for line in wrong)
-    ]:
+    to_get = {*inventory.absent, *(line.archive for line in wrong)}
+    if to_get - {""}:
         print("\nhow to get what is absent, damaged or missing:")
-        for name in asked:
-            print(f"  {TITLES[name]}: {download(name)}")
+        for name in TITLES:
+            if name in to_get:
+                print(f"  {TITLES[name]}: {download(name)}")
         again = " --overwrite" if (Path(data_root) / MANIFEST).is_file() else ""
         print(f"  synthetic data: {GENERATE}{again}")
     good = not wrong and not missing

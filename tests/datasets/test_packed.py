@@ -141,6 +141,43 @@ def test_damage_is_found(root: Path) -> None:
         ShapeNetRender(root, None)
 
 
+def test_a_pack_of_other_shapes_is_refused(root: Path) -> None:
+    pack(root, progress=False)
+    shapes = ShapeNetRender(root, None).shapes
+    cloud = root / "ShapeNet" / f"{shapes[2]}.ply"
+    views = root / "ShapeNetRendering" / shapes[5] / "rendering"
+
+    def refused(*texts: str) -> None:
+        with pytest.raises(DataError) as error:
+            ShapeNetRender(root, None)
+        message = str(error.value)
+        again = f"python -m datasets.packed --data_root {root} --overwrite"
+        for text in (str(root / FOLDER), again, "--no-packed", *texts):
+            assert text in message, message
+
+    new = cloud.rename(cloud.with_name("renamed.ply"))
+    refused(f"1 added ({shapes[2][:9]}renamed)", f"1 removed ({shapes[2]})")
+    new.rename(cloud)
+    ShapeNetRender(root, None)
+    (views / "00.png").rename(views / "99.png.part")
+    refused(f"1 with another number of images ({shapes[5]})")
+    assert not ShapeNetRender(root, None, packed=False).packed
+    pack(root, overwrite=True, progress=False)
+    ShapeNetRender(root, None)
+    # Single files may be deleted to save space.
+    shutil.rmtree(root / "ShapeNetRendering")
+    ShapeNetRender(root, None)
+    shutil.rmtree(root / "ShapeNet")
+    assert ShapeNetRender(root, None).shapes == shapes
+
+
+def test_a_run_on_single_files_is_told_about_packing(root: Path) -> None:
+    command = f"python -m datasets.packed --data_root {root}"
+    assert command in ShapeNetRender(root, None).hint
+    pack(root, progress=False)
+    assert ShapeNetRender(root, None).hint == ""
+
+
 def test_a_damaged_raw_file_stops_packing_with_its_name(root: Path) -> None:
     (path,) = list(root.glob("ShapeNetRendering/*/*/rendering/*.png"))[:1]
     path.write_bytes(path.read_bytes()[:40])
