@@ -74,21 +74,17 @@ from utils.judging.metrics import confusion_matrix, mean_class_accuracy
 from utils.parallel import distributed
 from utils.parallel.batchnorm import synchronise_batchnorm
 from utils.parallel.seed import seed_torch
+from utils.run.bookkeeping import BEST, DivergenceError, Run, is_resumed, shown
 from utils.run.checkpoint import LoadReport, load_pretrained, run_name
 from utils.run.logger import RunLogger, progress
 from utils.run.run_folder import open_run_folder
 from utils.run.training import (
-    BEST,
     DEFAULT_LR,
-    DivergenceError,
     Precision,
-    Run,
     TimedLoader,
     build_optimizer,
     cosine,
     data_loader,
-    is_resumed,
-    shown,
     to_device,
 )
 
@@ -181,10 +177,10 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
             figures, matrix = evaluate(trained, samples[1], precision, args)
             if not math.isfinite(figures["test_loss"]):
                 raise DivergenceError(run.state.step - 1, "the test loss", args)
-            is_best, due = run.improves(figures["test_accuracy"]), run.due
+            is_best = run.improves(figures["test_accuracy"])
             values |= figures | {"best_test_accuracy": run.state.best}
             run.end_epoch(values, {BEST.name: model} if is_best else {}, model)
-            show_confusion(run.logger, epoch, due, matrix, test.class_names)
+            show_confusion(run.logger, epoch, run.due(epoch), matrix, test.class_names)
             last = f"last epoch: test accuracy {figures['test_accuracy']:.2%}; "
         run.logger.info(f"{last}best, chosen on the test split: {run.state.best:.2%}")
         run.logger.info(f"done; weights in {run.folder / BEST}")

@@ -108,17 +108,15 @@ from utils.judging.svm import fit_linear_svm
 from utils.parallel import distributed
 from utils.parallel.batchnorm import synchronise_batchnorm
 from utils.parallel.seed import seed_torch
+from utils.run.bookkeeping import BEST, Run, is_resumed
 from utils.run.checkpoint import load_pretrained
 from utils.run.training import (
-    BEST,
     DEFAULT_LR,
     Precision,
-    Run,
     TimedLoader,
     build_optimizer,
     cosine,
     data_loader,
-    is_resumed,
     to_device,
 )
 
@@ -220,9 +218,8 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
                 BEST.name: model.point_encoder,
                 "img_model_best.pth": model.image_encoder,
             }
-            due = run.due
             run.end_epoch(values, weights if is_best else {}, model.point_encoder)
-            show_pretraining(run.logger, epoch, due, dataset, probed)
+            show_pretraining(run.logger, epoch, run.due(epoch), dataset, probed)
         run.logger.info(f"done; weights in {run.folder / BEST}")
 
 

@@ -83,21 +83,17 @@ from utils.judging.metrics import part_figures, shape_iou
 from utils.parallel import distributed
 from utils.parallel.batchnorm import synchronise_batchnorm
 from utils.parallel.seed import seed_torch
+from utils.run.bookkeeping import BEST, DivergenceError, Run, is_resumed, shown
 from utils.run.checkpoint import load_pretrained, run_name
 from utils.run.logger import RunLogger, progress
 from utils.run.run_folder import open_run_folder
 from utils.run.training import (
-    BEST,
     DEFAULT_LR,
-    DivergenceError,
     Precision,
-    Run,
     TimedLoader,
     build_optimizer,
     data_loader,
-    is_resumed,
     scheduled,
-    shown,
     to_device,
 )
 

@@ -28,7 +28,8 @@ from tests.runs import (
 )
 from utils.parallel import distributed
 from utils.run import checkpoint, cli
-from utils.run.training import DivergenceError, cosine
+from utils.run.bookkeeping import DivergenceError
+from utils.run.training import cosine
 
 HEAD = ("linear1", "bn6", "linear2", "bn7", "linear3")
 STEP_KEYS = {"step", "epoch", "loss", "lr", "samples_per_second", "data_wait"}

@@ -21,7 +21,7 @@ import torch
 
 from tests.runs import metrics, pretrain, same_records, weights
 from utils.judging import svm
-from utils.run import run_folder, training
+from utils.run import bookkeeping, run_folder
 from utils.run.cli import UsageError
 from utils.run.signals import Interrupted
 
@@ -159,12 +159,12 @@ def test_a_signal_at_the_end_of_an_epoch(
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().fit(*data)
 
-    def count_step(run: training.Run, **values: torch.Tensor) -> None:
+    def count_step(run: bookkeeping.Run, **values: torch.Tensor) -> None:
         if run.state.step == 5:
             os.kill(os.getpid(), signal.SIGTERM)
         step(run, **values)
 
-    step = training.Run.step
+    step = bookkeeping.Run.step
     stop_at = 0
     with monkeypatch.context() as patch:
         patch.setattr(svm, "SVC", Fit)
@@ -176,7 +176,7 @@ def test_a_signal_at_the_end_of_an_epoch(
         if place == "fit":
             patch.setattr(svm, "SVC", Fit)
         else:
-            patch.setattr(training.Run, "step", count_step)
+            patch.setattr(bookkeeping.Run, "step", count_step)
         pretrain(tmp_path / "parts", synthetic_root, *words)
     said = {"fit": "in the fit of the SVM", "last step": "after step 5"}[place]
     assert str(ended.value) == f"SIGTERM: stopped {said}"

@@ -19,7 +19,8 @@ from models.image import ImageEncoder
 from models.partseg import DGCNNPartSeg
 from tests.runs import interrupted, metrics, pretrain, same_records, weights
 from utils.run import cli
-from utils.run.training import DivergenceError, cosine
+from utils.run.bookkeeping import DivergenceError
+from utils.run.training import cosine
 
 STEP_KEYS = {
     *("step", "epoch", "loss", "imid_loss", "cmid_loss", "lr"),

@@ -22,8 +22,9 @@ from tests.ddp_helpers import Pool
 from tests.runs import judged, metrics, segment, weights
 from utils.judging.metrics import shape_iou
 from utils.run import cli
+from utils.run.bookkeeping import DivergenceError
 from utils.run.checkpoint import save_weights
-from utils.run.training import DivergenceError, scheduled
+from utils.run.training import scheduled
 
 SCRATCH = ("--from_scratch", "--epochs", "2")
 TEST_KEYS = {

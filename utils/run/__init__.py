@@ -1,7 +1,7 @@
 """A run: from the command line to the files that it leaves.
 
-``training``: what the training loops use, and :class:`~utils.run.training.Run`, which
-keeps their books. ``cli``, ``flags``: command line, errors, exit status.
-``run_folder``, ``checkpoint``, ``logger``, ``wandb_run``: the files. ``signals``:
-Ctrl-C and SIGTERM. Imports ``utils.parallel``.
+``cli``, ``flags``: command line, errors, exit status. ``training``: what a training
+loop is made of. ``bookkeeping``: its records and checkpoints. ``run_folder``,
+``checkpoint``, ``logger``, ``wandb_run``: the files. ``signals``: Ctrl-C and SIGTERM.
+Imports ``utils.parallel``.
 """

@@ -1,41 +1,15 @@
-"""The optimisers, and the books of a run: records, sums, checkpoints, divergence."""
+"""The optimisers."""
 
 from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from datasets.sampler import GlobalBatchSampler
-from utils.parallel import distributed
-from utils.run import cli, flags, training
-from utils.run.run_folder import read_metrics
-from utils.run.training import (
-    LAST,
-    DivergenceError,
-    Run,
-    TimedLoader,
-    all_finite,
-    build_optimizer,
-    data_loader,
-)
-
-CPU = torch.device("cpu")
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-def test_one_number_that_is_not_finite_is_found(bad: float) -> None:
-    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
-    assert all_finite(model.parameters())
-    with torch.no_grad():
-        model[1].bias[1] = bad
-    assert not all_finite(model.parameters())
+from utils.run.training import build_optimizer
 
 
 def updates(
@@ -89,147 +63,3 @@ def test_updates_are_those_of_the_plain_optimiser(kind: str) -> None:
             model(x).square().sum().backward()
             optimizer.step()
     torch.testing.assert_close(ours.weight, plain.weight, rtol=1e-12, atol=1e-12)
-
-
-class Numbers(torch.utils.data.Dataset):
-    def __getitem__(self, key: tuple[int, int]) -> Tensor:
-        return torch.tensor(float(key[1]))
-
-
-def loader() -> TimedLoader:
-    """Four steps of two of the numbers 0 to 7."""
-    return data_loader(Numbers(), GlobalBatchSampler(8, 2, seed=1), 0, CPU)
-
-
-def open_run(*words: str, device: torch.device = CPU) -> Run:
-    parser = cli.Parser("A script.")
-    flags.add_run_flags(parser, "run", resumable=True)
-    flags.add_training_flags(parser, batch_size=2, epochs=3, weight_decay=0.0)
-    defaults = ["--lr", "0.1", "--wandb", "disabled"]
-    args = parser.parse_args([*defaults, *words])
-    model = nn.Linear(1, 1)
-    optimizer = build_optimizer(model.parameters(), args)
-    process = distributed.Process(0, 1, 0, device, "none")
-    state: dict[str, Any] = {"model": model, "optimizer": optimizer}
-    return Run(args, process, args.resume, {}, **state)
-
-
-def train(
-    run: Run, stop: int | None = None, value: Callable[[Tensor], Tensor] = torch.sum
-) -> list[float]:
-    """Train to the end, or until so many steps are done; the values of the steps."""
-    seen = []
-    with run:
-        batches = loader()
-        for epoch in range(run.epoch, run.args.epochs):
-            run.start_epoch(batches, lr=0.1 / (epoch + 1))
-            for batch in batches:
-                if run.state.step == stop:
-                    return seen
-                seen.append(value(batch).item())
-                run.step(loss=value(batch), sums=torch.tensor([1.0, epoch]))
-            run.end_epoch(
-                {"x": run.sums[0]},
-                {"best_model.pth": run.parts["model"]},
-                run.parts["model"],
-            )
-    return seen
-
-
-@pytest.fixture
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.mark.usefixtures("in_a_folder_of_its_own")
-class TestRun:
-    def test_records_and_sums(self) -> None:
-        run = open_run("--print_freq", "2", "--save_freq", "2")
-        seen = train(run)
-        lines = read_metrics(run.folder)
-        steps = [line for line in lines if "step" in line]
-        ends = [line for line in lines if "epoch_end" in line]
-        assert [line["step"] for line in steps] == [0, 2, 4, 6, 8, 10]
-        assert [line["epoch"] for line in steps] == [0, 0, 1, 1, 2, 2]
-        assert [line["loss"] for line in steps] == seen[::2]
-        assert [line["lr"] for line in steps] == [0.1] * 2 + [0.05] * 2 + [0.1 / 3] * 2
-        assert [line["x"] for line in ends] == [28.0] * 3  # 0 + 1 + ... + 7
-        assert run.sums == () and run.epoch == 3
-        names = sorted(p.name for p in (run.folder / "models").iterdir())
-        assert names == [
-            *("best_model.pth", "checkpoint_last.pth", "checkpoint_previous.pth"),
-            "ckpt_epoch_2.pth",
-        ]
-
-    def test_an_epoch_is_safe_before_it_is_judged(self) -> None:
-        run = open_run()
-        with run:
-            run.start_epoch(loader(), 0.1)
-            for batch in loader():
-                run.step(loss=batch.sum(), sums=torch.ones(2))
-        state = torch.load(run.folder / LAST, weights_only=True)
-        assert state["progress"]["step_in_epoch"] == 4
-        assert state["progress"]["epoch"] == 0
-        again = open_run("--resume")
-        with again:
-            batches = loader()
-            again.start_epoch(batches, 0.1)
-            assert list(batches) == []  # nothing is left but the judging
-            assert again.sums == (28.0, 4.0, 4.0)
-
-    @pytest.mark.parametrize("stop", [1, 4, 6])
-    def test_a_resumed_run_repeats_no_step_and_misses_none(self, stop: int) -> None:
-        words = ("--checkpoint_steps", "1", "--print_freq", "1")
-        whole = train(open_run(*words, "--exp_name", "whole"))
-        first = train(open_run(*words), stop)
-        run = open_run(*words, "--resume")
-        assert first + train(run) == whole
-        other = read_metrics(run.folder.with_name("whole"))
-        for mine, theirs in zip(read_metrics(run.folder), other, strict=True):
-            for name in ("step", "epoch", "loss", "lr", "x"):
-                assert mine.get(name) == theirs.get(name)
-
-    @pytest.mark.parametrize("bad", ["loss", "weight"])
-    def test_divergence_is_seen_before_anything_is_written(self, bad: str) -> None:
-        run = open_run("--print_freq", "100")
-        if bad == "weight":
-            nn.init.constant_(run.parts["model"].weight, float("nan"))
-
-        def value(batch: Tensor) -> Tensor:
-            return batch.sum() / (0.0 if bad == "loss" else 1.0)
-
-        with pytest.raises(DivergenceError, match=rf"(the loss|a {bad}) is not finite"):
-            train(run, value=value)
-        assert not list(run.folder.glob("models/*.pth"))
-
-    def test_a_gpu_s_peak_memory_is_that_since_the_last_record(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        device = torch.device("cuda", 1)
-        peaks = {device: 1536 * 2**20}
-        monkeypatch.setattr(
-            torch.cuda, "max_memory_allocated", lambda of: peaks.get(of, 0)
-        )
-        monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", peaks.pop)
-        run = open_run("--epochs", "1", "--print_freq", "4", device=device)
-        train(run)
-        assert read_metrics(run.folder)[0]["gpu_memory_mib"] == 1536
-        assert peaks == {}
-
-    def test_speed_and_waiting(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        clock = [0.0]
-        monkeypatch.setattr(training.time, "perf_counter", lambda: clock[0])
-
-        def item(_: Numbers, key: tuple[int, int]) -> Tensor:
-            clock[0] += 1.5  # a batch of two: 3 seconds
-            return torch.zeros(())
-
-        def work(batch: Tensor) -> Tensor:
-            clock[0] += 0.5  # called twice a step
-            return batch.sum()
-
-        monkeypatch.setattr(Numbers, "__getitem__", item)
-        run = open_run("--epochs", "1", "--print_freq", "1")
-        train(run, value=work)
-        record = read_metrics(run.folder)[1]
-        assert record["samples_per_second"] == 0.5 and record["data_wait"] == 0.75

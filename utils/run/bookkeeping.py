@@ -1,0 +1,302 @@
+"""The books of a training run: records, sums, checkpoints, divergence, signals."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from utils.errors import UsageError
+from utils.parallel import distributed
+from utils.run import checkpoint, signals
+from utils.run.checkpoint import Progress
+from utils.run.logger import RunLogger, progress
+from utils.run.run_folder import continues, open_run_folder, run_folder
+from utils.run.training import TimedLoader
+
+LAST = Path("models", "checkpoint_last.pth")
+BEST = Path("models", "best_model.pth")
+
+
+class DivergenceError(UsageError):
+    """A loss or a weight is no longer finite."""
+
+    def __init__(self, step: int, what: str, args: argparse.Namespace) -> None:
+        super().__init__(
+            f"{what} is not finite at step {step}, or since the last check (every "
+            f"{args.print_freq} steps). best_model.pth was not changed since. Look at "
+            f"metrics.jsonl, then try a lower --lr (now {args.lr:g})"
+            + ("" if args.precision in ("fp32", "fp64") else " or --precision fp32")
+        )
+
+
+def all_finite(parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether every number of the parameters is finite."""
+    return bool(torch.stack([p.detach().isfinite().all() for p in parameters]).all())
+
+
+def is_resumed(args: argparse.Namespace) -> bool:
+    """Whether the run continues from a checkpoint: rank 0 decides for all ranks."""
+    return distributed.run_on_main(
+        lambda: continues(args.resume) and (run_folder(args.exp_name) / LAST).is_file()
+    )
+
+
+class Run:
+    """The books of a training run; the script owns the loop.
+
+        with Run(args, process, resumed, defaults, model=..., optimizer=...) as run:
+            for epoch in range(run.epoch, args.epochs):
+                run.start_epoch(loader, lr)
+                for batch in loader:                  # steps left after a resume
+                    ...                               # forward, loss, backward, update
+                    run.step(loss=loss)
+                run.end_epoch(figures, best={...}, regular=model)
+
+    A checkpoint is written when an epoch's last step is done and again when the epoch
+    has been judged, so that a crash while judging costs the judging alone.
+
+    Args:
+        args: of the script.
+        process: this one.
+        resumed: see :func:`is_resumed`; then ``parts`` are restored.
+        defaults: of all flags; a checkpoint from before a flag existed has its default.
+        inputs: files that the run reads; empty names are ignored.
+        parts: model, optimizer, ...: anything with a ``state_dict``.
+
+    Raises:
+        UsageError: if the folder holds another run, or a checkpoint that is damaged or
+            has other arguments, or if the disk has no room for its checkpoints.
+    """
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        process: distributed.Process,
+        resumed: bool,
+        defaults: Mapping[str, Any],
+        inputs: Sequence[str] = (),
+        **parts: Any,
+    ) -> None:
+        self.args, self.process, self.resumed, self.parts = (
+            args,
+            process,
+            resumed,
+            parts,
+        )
+        self.folder = open_run_folder(
+            args.exp_name,
+            args.overwrite,
+            args.resume,
+            [path for path in inputs if path],
+            _bytes_of_checkpoints(parts["model"]),
+        )
+        self.state = Progress()
+        if resumed:
+            with distributed.fail_together():
+                self.state = checkpoint.load_training_state(
+                    self.folder / LAST, vars(args), defaults, **parts
+                )
+
+    def __enter__(self) -> Run:
+        before = (self.state.epoch, self.state.step) if self.resumed else None
+        with ExitStack() as stack:
+            stack.enter_context(signals.listening())
+            self.logger = RunLogger(self.folder, vars(self.args), before)
+            stack.enter_context(self.logger)
+            self._close = stack.pop_all().__exit__
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._close(*error)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch being trained or judged, from 0."""
+        return self.state.epoch
+
+    def due(self, epoch: int) -> bool:
+        """Whether an epoch logs images: every ``--save_freq`` epochs, and the last."""
+        done = epoch + 1
+        return done % self.args.save_freq == 0 or done == self.args.epochs
+
+    def improves(self, value: float) -> bool:
+        """Whether a figure of merit beats those of earlier epochs; remembers it."""
+        better = value > self.state.best
+        self.state.best = max(value, self.state.best)
+        return better
+
+    def introduce(self, rows: Mapping[str, str], steps: int) -> None:
+        """Log what is about to run; ``steps`` an epoch."""
+        args, world = self.args, self.process.world_size
+        self.logger.introduce(
+            {
+                **rows,
+                "batch": f"{args.batch_size} global, {args.batch_size // world} a rank "
+                f"on {world} {'process' if world == 1 else 'processes'}",
+                "steps": f"{steps} an epoch, {args.epochs} "
+                f"epoch{'s' * (args.epochs > 1)}",
+                "device": f"{self.process.device.type}, backend "
+                f"{self.process.backend}, {args.precision}",
+            }
+        )
+        if self.resumed:
+            self.logger.info(f"resuming from its checkpoint at step {self.state.step}")
+
+    def start_epoch(self, loader: TimedLoader, lr: float) -> None:
+        """Set the sampler to the steps that are left, and the learning rate."""
+        sampler: Any = loader.batch_sampler  # a GlobalBatchSampler
+        sampler.set_epoch(self.epoch, self.state.step_in_epoch)
+        for group in self.parts["optimizer"].param_groups:
+            group["lr"] = lr
+        self._lr, self._steps, self._loader = lr, len(sampler), loader
+        # This rank's sums since the last checkpoint. Totals over ranks are added up at
+        # checkpoints alone, so that a resumed run adds the same numbers in this order.
+        self._own: Tensor | None = None
+        self._since, self._waited, self._counted = time.perf_counter(), loader.waited, 0
+        self._bar = progress(
+            total=self._steps,
+            initial=self.state.step_in_epoch,
+            desc=f"epoch {self.epoch + 1}/{self.args.epochs}",
+            unit="step",
+        )
+
+    def step(self, sums: Tensor | None = None, **means: Tensor) -> None:
+        """Count a step; record it and write a checkpoint where due.
+
+        A signal to any rank ends the run on all ranks, after a checkpoint.
+
+        Args:
+            sums: (n,) numbers of this rank that are added over the ranks and steps.
+            means: over this rank's samples, ``loss`` first: their mean over the ranks
+                is that of the global batch, and goes into the step's record.
+
+        Raises:
+            DivergenceError: if a loss is not finite, looked at every ``--print_freq``
+                steps and before every checkpoint, or a weight, before every checkpoint.
+            Interrupted: if a signal has arrived.
+        """
+        state, args = self.state, self.args
+        values = torch.stack([x.detach().double() for x in means.values()])
+        values /= self.process.world_size
+        numbers = (
+            values if sums is None else torch.cat([values, sums.detach().double()])
+        )
+        self._own = numbers if self._own is None else self._own + numbers
+        self._counted += 1
+        if state.step % args.print_freq == 0:
+            self._record(dict(zip(means, values, strict=True)))
+        state.step += 1
+        state.step_in_epoch += 1
+        self._bar.update()
+        at_end = state.step_in_epoch == self._steps
+        due = args.checkpoint_steps and state.step % args.checkpoint_steps == 0
+        signal = distributed.highest(signals.received())
+        if at_end or due or signal:
+            self._add_up()
+            self.save()
+        if at_end:
+            self._bar.close()
+        if signal:
+            raise signals.Interrupted(signal, f"after step {state.step - 1}")
+
+    def _record(self, values: dict[str, Tensor]) -> None:
+        assert self._own is not None
+        both = torch.stack([*values.values(), self._own[0]])
+        *means, loss_since = distributed.all_reduce_sum(both).tolist()
+        if not math.isfinite(means[0] + loss_since):
+            raise DivergenceError(self.state.step, "the loss", self.args)
+        now = time.perf_counter()
+        seconds = max(now - self._since, 1e-9)
+        speed = self._counted * self.args.batch_size / seconds
+        waited = (self._loader.waited - self._waited) / seconds
+        record: dict[str, Any] = {"step": self.state.step, "epoch": self.epoch}
+        record |= dict(zip(values, means, strict=True))
+        record |= {
+            "lr": self._lr,
+            "samples_per_second": round(speed, 2),
+            "data_wait": round(waited, 3),
+        }
+        device = self.process.device
+        if device.type == "cuda":  # the allocator's own count: no wait for the GPU
+            peak = torch.cuda.max_memory_allocated(device)
+            record["gpu_memory_mib"] = round(peak / 2**20, 1)
+            torch.cuda.reset_peak_memory_stats(device)
+        self.logger.record(record)
+        self._bar.set_postfix_str(
+            f"loss {means[0]:.3f}, {speed:.1f}/s, wait {waited:.0%}"
+        )
+        self._since, self._waited, self._counted = now, self._loader.waited, 0
+
+    def _add_up(self) -> None:
+        """Add all ranks' sums since the last checkpoint to those of the epoch."""
+        assert self._own is not None
+        new = distributed.all_reduce_sum(self._own).tolist()
+        self._own = None
+        before = self.state.sums or (0.0,) * len(new)
+        self.state.sums = tuple(a + b for a, b in zip(before, new, strict=True))
+        if not math.isfinite(self.state.sums[0]):
+            raise DivergenceError(self.state.step - 1, "the loss", self.args)
+        if not all_finite(self.parts["model"].parameters()):
+            raise DivergenceError(self.state.step - 1, "a weight", self.args)
+
+    @property
+    def sums(self) -> tuple[float, ...]:
+        """Sums of the epoch over steps and ranks, in the order of ``step``'s numbers:
+        the means first. Complete after the last step, and after a resume there."""
+        return self.state.sums
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return self._steps
+
+    def save(self) -> None:
+        """Write ``checkpoint_last.pth``."""
+        path = self.folder / LAST
+        checkpoint.save_training_state(path, vars(self.args), self.state, **self.parts)
+
+    def end_epoch(
+        self,
+        values: Mapping[str, float],
+        best: Mapping[str, nn.Module],
+        regular: nn.Module,
+    ) -> None:
+        """Write the epoch's record and weights, and a checkpoint at the next epoch.
+
+        Args:
+            values: of the epoch, as ``metrics.jsonl`` names them.
+            best: file in ``models/`` -> whose weights to write; empty if the epoch is
+                not the best so far.
+            regular: weights kept every ``--save_freq`` epochs.
+        """
+        done = self.epoch + 1
+        self.logger.record({"epoch": self.epoch, "epoch_end": True, **values})
+        self.logger.info(f"epoch {done}/{self.args.epochs}: {shown(values)}")
+        if distributed.rank() == 0:
+            models = self.folder / "models"
+            for name, part in best.items():
+                checkpoint.save_weights(part, models / name)
+            if done % self.args.save_freq == 0:
+                checkpoint.save_weights(regular, models / f"ckpt_epoch_{done}.pth")
+        self.state.next_epoch()
+        self.save()
+
+
+def _bytes_of_checkpoints(model: nn.Module) -> int:
+    weights = sum(v.numel() * v.element_size() for v in model.state_dict().values())
+    # Adam keeps two numbers a weight. Two complete files and one being written, and the
+    # weights of the best epoch twice.
+    return (3 * 3 + 2) * weights
+
+
+def shown(values: Mapping[str, float]) -> str:
+    """Named figures as a line of the log."""
+    return ", ".join(f"{name} {value:.4f}" for name, value in values.items())
