@@ -23,8 +23,8 @@ from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
 from tests.runs import interrupted, judged, metrics, same_records, segment, weights
 from tests.test_train_partseg import EPOCH_KEYS, SCRATCH, TEST_KEYS
-from utils.drawing import part_pictures
-from utils.drawing.part_pictures import FOREIGN, PALETTE
+from utils.drawing import parts
+from utils.drawing.parts import FOREIGN, PALETTE
 from utils.parallel import distributed
 from utils.run import cli
 from utils.run.checkpoint import save_weights
@@ -238,9 +238,7 @@ def test_training_writes_the_predictions_of_the_best_weights(
     tmp_path: Path, part_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = []
-    monkeypatch.setattr(
-        part_pictures, "save_part_predictions", lambda *a: written.append(a)
-    )
+    monkeypatch.setattr(parts, "save_part_predictions", lambda *a: written.append(a))
     judge = train_partseg.evaluate
     scores = iter([0.5, 0.9, 0.1, 0.0])  # the second epoch is the best
 

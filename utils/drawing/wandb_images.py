@@ -120,9 +120,8 @@ def augmented_shapes(dataset: Shapes, epoch: int) -> dict[str, Any]:
 
 def feature_map(probed: Probed) -> dict[str, Any]:
     """A t-SNE map of the test split's features, coloured by class."""
-    # scikit-learn's manifolds and matplotlib take a while to import.
-    from utils.drawing.feature_space import plane_map, spread_rows
-    from utils.drawing.figures import map_figure
+    # matplotlib takes a while to import.
+    from utils.drawing.maps import map_figure, plane_map, spread_rows
 
     rows = spread_rows(probed.labels, MAPPED, _MAP_SEED)
     maps = {f"t-SNE, {len(rows)} clouds": plane_map(probed.features[rows], _MAP_SEED)}
@@ -135,7 +134,7 @@ def confusion(
     name: str, matrix: np.ndarray, class_names: Sequence[str]
 ) -> dict[str, Any]:
     """A confusion matrix (C, C) as an image."""
-    from utils.drawing.figures import confusion_figure
+    from utils.drawing.confusion import confusion_figure
 
     accuracy = np.trace(matrix) / matrix.sum()
     figure = confusion_figure(matrix, class_names, f"accuracy {accuracy:.2%}")
@@ -145,6 +144,6 @@ def confusion(
 def _rendered(name: str, figure: Any) -> dict[str, Any]:
     import wandb
 
-    from utils.drawing.plot import png_bytes
+    from utils.drawing.page import png_bytes
 
     return {name: wandb.Image(Image.open(io.BytesIO(png_bytes(figure))))}

@@ -1,14 +1,12 @@
-"""Curves of runs, from their metrics.jsonl: of finished, resumed and running ones.
+"""Curves of training runs, from their metrics.jsonl.
 
-  python -m utils.drawing.plot checkpoints/NAME [checkpoints/OTHER ...] [--out FILE.png]
-
-Losses against steps, of pre-training with their two terms; accuracies and mIoU against
-epochs: the SVM probe's of pre-training, the training and test splits' of fine-tuning.
+Losses are drawn against steps, for pre-training with both terms. Accuracies and mIoU
+are drawn against epochs: the SVM probe's for pre-training, those of the training and
+test splits for fine-tuning. A run may be finished, resumed or still running.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +18,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from utils.drawing.figures import class_colours
-from utils.run import cli
-from utils.run.run_folder import read_metrics, replace_file
+from utils.drawing.maps import class_colours
+from utils.run.cli import UsageError
+from utils.run.run_folder import read_metrics
 
 Records = list[dict[str, Any]]
 
 _PANEL = (4.8, 3.3)  # inches
-_SMOOTH = 40  # from twice as many records of steps on, means over this part of them
-_FEW = {"step": 2, "epoch": 30}  # up to so many points are marked one by one
+_SMOOTH = 40  # with twice as many steps or more: running means over 1/40 of them
+_FEW = 30  # up to so many points get markers
 _TRAIN, _TEST = "--", "-"
 
 
@@ -38,11 +36,11 @@ class Panel:
 
     Attributes:
         title: above it.
-        key: of metrics.jsonl; runs without it are not in the panel.
-        unit: of the other axis, ``step`` or ``epoch``: which records are drawn.
-        label: of the values' axis.
-        train: key of the same for the training split, dashed, if there is one.
-        percent: whether the values are shares.
+        key: in metrics.jsonl; runs without it are not in the panel.
+        unit: of the horizontal axis, ``step`` or ``epoch``: which records are drawn.
+        label: of the vertical axis.
+        train: key of the training split's value, drawn dashed, if there is one.
+        percent: whether values are shares, to be shown in percent.
     """
 
     title: str
@@ -56,10 +54,10 @@ class Panel:
 PANELS = (
     Panel("Loss of a batch", "loss", "step", "loss"),
     Panel("Intra-modal term: cloud and cloud", "imid_loss", "step", "IMID loss"),
-    Panel("Cross-modal term: cloud and picture", "cmid_loss", "step", "CMID loss"),
+    Panel("Cross-modal term: cloud and image", "cmid_loss", "step", "CMID loss"),
     Panel(
-        *("Linear SVM on ModelNet40's test split", "svm_accuracy", "epoch"),
-        *("probe accuracy, %", "", True),
+        "Linear SVM on ModelNet40's test split",
+        *("svm_accuracy", "epoch", "probe accuracy, %", "", True),
     ),
     Panel("Loss of an epoch", "test_loss", "epoch", "loss", "train_loss"),
     Panel(
@@ -72,7 +70,7 @@ PANELS = (
 def read_runs(folders: Sequence[str | Path]) -> dict[str, Records]:
     """The records of training runs by the name of their folder.
 
-    Folders of one name are called by their paths.
+    Folders with the same name are called by their paths.
 
     Raises:
         UsageError: naming the folder that has no records of a training run.
@@ -82,48 +80,47 @@ def read_runs(folders: Sequence[str | Path]) -> dict[str, Records]:
     for folder, name in zip(folders, names, strict=True):
         path = Path(folder, "metrics.jsonl")
         if not path.is_file():
-            raise cli.UsageError(
+            raise UsageError(
                 f"{folder} has no metrics.jsonl: name the folder of a training run, "
                 "such as checkpoints/crosspoint_cls"
             )
         try:
             records = read_metrics(folder)
         except ValueError as error:
-            raise cli.UsageError(f"{path} is damaged: {error}") from error
+            raise UsageError(f"{path} is damaged: {error}") from error
         if not any("step" in r or "epoch_end" in r for r in records):
-            kind = "of training " if records else "yet"
-            raise cli.UsageError(
-                f"{path} has no records {kind}".rstrip() + ": name the folder of a "
-                "training run whose first step is done"
+            kind = "of training" if records else "yet"
+            raise UsageError(
+                f"{path} has no records {kind}: name the folder of a training run "
+                "that has finished its first step"
             )
         runs[name if names.count(name) == 1 else str(folder)] = records
     return runs
 
 
 def values_of(records: Records, key: str, unit: str) -> np.ndarray:
-    """Places and values (R, 2) of ``key`` in records of steps, or of epochs.
+    """(R, 2): where each value of ``key`` is drawn, and the value.
 
-    Steps are counted from 0, as in the file; an epoch's value stands at the number of
-    epochs that are done.
+    Steps are counted from 0, as in the file. An epoch's value is drawn at the number of
+    epochs done.
     """
     if unit == "step":
         found = [(r["step"], r[key]) for r in records if "step" in r and key in r]
     else:
-        found = [
-            (r["epoch"] + 1, r[key]) for r in records if "epoch_end" in r and key in r
-        ]
+        ends = [r for r in records if "epoch_end" in r and key in r]
+        found = [(r["epoch"] + 1, r[key]) for r in ends]
     return np.array(found, float).reshape(-1, 2)
 
 
 def running_mean(values: np.ndarray, width: int) -> np.ndarray:
-    """Means (R,) of the up to ``width`` values around each of (R,), ends included."""
+    """Means (R,) of the up to ``width`` values around each of (R,)."""
     ones = np.ones(min(width, len(values)))
     sums = np.convolve(values, ones, "same")
     return sums / np.convolve(np.ones(len(values)), ones, "same")
 
 
 def curves_figure(runs: Mapping[str, Records]) -> Figure:
-    """A panel for everything that a run has a record of, a colour for every run.
+    """A panel for every value that some run has recorded, and a colour for every run.
 
     Args:
         runs: records of metrics.jsonl by the name of the run, see :func:`read_runs`.
@@ -141,6 +138,7 @@ def curves_figure(runs: Mapping[str, Records]) -> Figure:
     columns = {1: 1, 2: 2, 4: 2}.get(len(panels), 3)
     rows = -(-len(panels) // columns)
     colours = [tuple(0.85 * colour) for colour in class_colours(len(runs))]
+    # Names of runs beside each other in the legend, as many as fit.
     across = max(1, int(columns * _PANEL[0] / (0.075 * max(map(len, runs)) + 0.6)))
     lines = -(-len(runs) // across)
     size = (columns * _PANEL[0], rows * _PANEL[1] + 0.22 * lines + 0.2)
@@ -154,26 +152,25 @@ def curves_figure(runs: Mapping[str, Records]) -> Figure:
     for axes in grid[len(panels) :]:
         axes.remove()
     handles = [Line2D([], [], color=colour, linewidth=2.5) for colour in colours]
-    figure.legend(
-        *(handles, list(runs)),
-        **{"loc": "outside upper center", "ncols": across},
-        **{"fontsize": 9.5, "frameon": False},
+    legend = figure.legend(
+        handles, list(runs), loc="outside upper center", ncols=across
     )
+    legend.set_frame_on(False)
     return figure
 
 
 def _draw(
     axes: Axes, panel: Panel, records: Records, colour: tuple[float, ...]
 ) -> None:
-    """One run's lines: many steps pale and their running mean dark, all else as is."""
+    """One run's lines; many steps are drawn pale, with their running mean above."""
     if not any(panel.key in record for record in records):
-        return  # a run in progress, or of another kind
+        return  # still running, or another kind of run
     kinds = [(panel.key, _TEST)] + ([(panel.train, _TRAIN)] if panel.train else [])
     for key, style in kinds:
         places, values = values_of(records, key, panel.unit).T
         values = 100 * values if panel.percent else values
         line = {"color": colour, "linestyle": style, "linewidth": 1.6}
-        if len(values) <= _FEW[panel.unit]:
+        if len(values) <= _FEW:
             line |= {"marker": "o", "markersize": 3}
         if panel.unit == "step" and len(values) >= 2 * _SMOOTH:
             axes.plot(places, values, color=colour, linewidth=0.7, alpha=0.3)
@@ -187,7 +184,7 @@ def _dress(axes: Axes, panel: Panel) -> None:
     done = {"step": "training steps", "epoch": "epochs done"}[panel.unit]
     axes.set_xlabel(axes.get_xlabel() or done, color="0.35")
     axes.set_ylabel(panel.label, color="0.35")
-    if panel.percent:  # no room for what cannot be, but for a marker's half
+    if panel.percent:  # nothing below 0 or above 100, but for half a marker
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -1), min(high, 101))
     axes.tick_params(labelsize=9, colors="0.35")
@@ -199,31 +196,3 @@ def _dress(axes: Axes, panel: Panel) -> None:
     if panel.train:
         lines = [Line2D([], [], color="0.4", linestyle=s) for s in (_TEST, _TRAIN)]
         axes.legend(lines, ["test", "training"], fontsize=9, frameon=False)
-
-
-def png_bytes(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=figure.dpi)
-    return file.getvalue()
-
-
-def main() -> None:
-    parser = cli.Parser(__doc__)
-    parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="folders of runs")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE.png",
-        help="where the picture goes (default: curves.png in the first RUN_DIR)",
-    )
-    args = parser.parse_args()
-    out = args.out or Path(args.runs[0], "curves.png")
-    if out.suffix.lower() != ".png":
-        parser.error(f"--out {out}: a PNG is written, name it FILE.png")
-    replace_file(out, png_bytes(curves_figure(read_runs(args.runs))))
-    print(out)
-
-
-if __name__ == "__main__":
-    cli.run(main)

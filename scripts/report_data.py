@@ -1,0 +1,233 @@
+"""What the report shows: runs that belong together, features, training shapes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+import train_crosspoint
+from datasets import labelled_clouds
+from datasets.labelled import LabelledClouds
+from datasets.shapenet_render import ShapeNetRender
+from datasets.synthetic.shapes import CATEGORIES, SYNSETS
+from models import point_encoder
+from scripts.pipeline_table import SETS
+from utils.drawing.clouds import training_figure
+from utils.drawing.curves import Records
+from utils.drawing.maps import spread_rows
+from utils.judging.features import extract_features
+from utils.parallel import distributed
+from utils.parallel.seed import seed_torch
+from utils.run import checkpoint, cli
+from utils.run.run_folder import read_metrics
+
+
+@dataclass(frozen=True)
+class Run:
+    """The content of a run's config.json and metrics.jsonl."""
+
+    folder: Path
+    args: Namespace
+    config: dict[str, Any]
+    records: Records
+
+
+UNTRAINED, TRAINED = "untrained", "pre-trained"
+SHAPES, RENDERINGS = 5, 4  # training shapes, and rendered images of each
+
+# A script, and an argument that only its runs have.
+PRETRAINING, JUDGEMENT = ("train_crosspoint.py", "image_size"), ("eval_svm.py", "C")
+
+
+def read_run(folder: str | Path, kind: tuple[str, str]) -> Run:
+    """A run of ``PRETRAINING`` or ``JUDGEMENT``.
+
+    Raises:
+        UsageError: naming the file that is missing or damaged.
+    """
+    path = Path(folder, "config.json")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        args = Namespace(**config["arguments"])
+        if kind[1] not in config["arguments"] or "environment" not in config:
+            raise KeyError(kind[1])
+        records = read_metrics(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise cli.UsageError(
+            f"{path} is missing or damaged: {folder} should be a run of {kind[0]}"
+        ) from error
+    return Run(Path(folder), args, config, records)
+
+
+def read_judged(folder: str | Path, trained: Run | None) -> Run:
+    """A run of eval_svm.py on the weights of a pre-training run, or on none.
+
+    Raises:
+        UsageError: if it judged other weights, or has no results.
+    """
+    run = read_run(folder, JUDGEMENT)
+    found = getattr(run.args, "model_path", "")
+    wanted, fits = cli.UNTRAINED, found == cli.UNTRAINED
+    if trained is not None:
+        wanted = str(trained.folder / "models" / "best_model.pth")
+        fits = trained.folder.resolve() in Path(found).resolve().parents
+    problem = "" if fits else f"has judged {found or 'nothing'}"
+    if not any("dataset" in record for record in run.records):
+        problem = problem or "has no results"
+    if problem:
+        raise cli.UsageError(
+            f"{folder} {problem}: expected a run of "
+            f"eval_svm.py --dataset modelnet40 scanobjectnn --model_path {wanted}"
+        )
+    return run
+
+
+def command(run: Run) -> list[str]:
+    """train_crosspoint.py and every flag that is not at its default, with its value.
+
+    Without --overwrite and --resume, which do not change what was trained, and as for
+    one node, however many there were.
+    """
+    processes = run.config["world_size"]
+    many = f"torchrun --nproc_per_node={processes}"
+    words = [f"{many if processes > 1 else 'python'} train_crosspoint.py"]
+    defaults = vars(train_crosspoint.get_args_parser().parse_args([]))
+    for name, value in vars(run.args).items():
+        if name in ("overwrite", "resume") or value == defaults.get(name):
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            words.append(f"--{name} {shlex.quote(str(value))}")
+    return words
+
+
+def compared(judged: dict[str, Run], same_root: bool) -> list[str]:
+    """The data sets that both encoders were judged on.
+
+    Raises:
+        UsageError: if there is none, or the encoders got different clouds.
+    """
+    both = [{r["dataset"]: None for r in run.records} for run in judged.values()]
+    names = [name for name in both[0] if name in both[1]]
+    folders = " and ".join(str(run.folder) for run in judged.values())
+    if not names:
+        raise cli.UsageError(
+            f"{folders} have judged no data set in common: run eval_svm.py with the "
+            "same --dataset for both"
+        )
+    own, other = (run.args for run in judged.values())
+    for name in ("num_points", "variant", *(["data_root"] if same_root else [])):
+        if getattr(own, name) != getattr(other, name):
+            raise cli.UsageError(
+                f"{folders} differ in --{name}: run eval_svm.py on the same clouds for "
+                "both"
+            )
+    return names
+
+
+def read_confusion(path: Path) -> tuple[np.ndarray, list[str]]:
+    """The counts (C, C) and the C names in a table of eval_svm.py.
+
+    Raises:
+        UsageError: if the file is missing or damaged.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            (_, *names), *rows = csv.reader(file)
+        matrix = np.array([row[1:] for row in rows], np.int64)
+        return matrix.reshape(len(names), len(names)), names
+    except (OSError, ValueError) as error:
+        raise cli.UsageError(f"{path} is missing or damaged: {error}") from error
+
+
+def is_synthetic(root: str | Path) -> bool:
+    """Whether the folder was written by :mod:`datasets.synthetic`."""
+    return Path(root, "manifest.json").is_file()
+
+
+def set_name(dataset: str, root: str) -> str:
+    """A data set's name on the page."""
+    return SETS[dataset] + ("-like" if is_synthetic(root) else "")
+
+
+@dataclass(frozen=True)
+class Described:
+    """A labelled data set and the features of both encoders."""
+
+    label: str
+    train: LabelledClouds
+    test: LabelledClouds
+    features: dict[tuple[str, str], np.ndarray]  # by encoder and split
+
+
+def describe(dataset: str, root: str, judged: dict[str, Run]) -> Described:
+    """Read a data set and compute its features as eval_svm.py did.
+
+    Args:
+        dataset: its name on command lines.
+        root: the folder of the data sets.
+        judged: the run of eval_svm.py by encoder.
+    """
+    args = judged[TRAINED].args
+    device = distributed.start().device
+    clouds = {
+        split: labelled_clouds(
+            dataset, root, split, args.num_points, variant=args.variant
+        )
+        for split in ("train", "test")
+    }
+    features = {}
+    for name, run in judged.items():
+        own = run.args
+        seed_torch(own.seed)
+        encoder = point_encoder(own.model, own.k, own.emb_dims, own.edgeconv).to(device)
+        checkpoint.load_frozen(encoder, own.model_path, own.seed)
+        for split, part in clouds.items():
+            features[name, split] = extract_features(
+                encoder, part.points, own.test_batch_size, device, f"{dataset} {split}"
+            )
+    label = set_name(dataset, root)
+    return Described(label, clouds["train"], clouds["test"], features)
+
+
+def draw_shapes(args: Namespace, root: str) -> Figure:
+    """Shapes of different categories, as stored and as the first epoch got them.
+
+    Args:
+        args: arguments of train_crosspoint.py.
+        root: the folder of the data sets.
+
+    Raises:
+        DataError: if the shapes are missing or damaged.
+    """
+    options = {"num_points": args.num_points, "packed": args.packed, "seed": args.seed}
+    trained = ShapeNetRender(root, image_size=args.image_size, **options)
+    plain = ShapeNetRender(
+        root,
+        point_transform=lambda points, _: points,
+        image_transform=lambda image, *_: torch.from_numpy(np.array(image)),
+        **options,
+    )
+    synsets = [shape.split("/")[0] for shape in trained.shapes]
+    numbers = np.unique(synsets, return_inverse=True)[1]
+    rows = spread_rows(numbers, SHAPES, args.seed).tolist()
+    names = dict(zip(SYNSETS, CATEGORIES, strict=True))
+    items = [trained.example((0, row)) for row in rows]
+    return training_figure(
+        [names.get(synsets[row], synsets[row]) for row in rows],
+        [plain[0, row][0].numpy().T for row in rows],
+        [(view1, view2) for view1, view2, _ in items],
+        [image for *_, image in items],
+        # The seed, which both share, chooses an epoch's rendered image.
+        [[np.asarray(plain[e, row][2]) for e in range(RENDERINGS)] for row in rows],
+    )
