@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import train_crosspoint
-from scripts import report, report_runs
+from datasets.shapenet_render import ShapeNetRender
+from scripts import report, report_data
 from scripts.report import TRAINED, UNTRAINED, describe, write_report
 from tests.runs import pretrain
 from tests.test_eval_svm import judge
-from tests.utils.drawing.test_html_page import Page, assert_self_contained
+from tests.utils.drawing.test_page import Page, assert_self_contained
+from utils.parallel.seed import PICTURE, generator
 from utils.run.cli import UsageError
 from utils.run.run_folder import read_metrics
 
@@ -117,7 +122,7 @@ def test_numbers_and_origin_are_those_of_the_files(
     config["world_size"] = 3
     path.write_text(json.dumps(config))
     # The pictures are another test's.
-    monkeypatch.setattr(report, "shown", lambda *args: report.element("p"))
+    monkeypatch.setattr(report, "picture", lambda *args: report.element("p"))
     found = copied.write(tmp_path / "report.html")
     cells = found.texts["td"]
     for who, row in (
@@ -133,7 +138,7 @@ def test_numbers_and_origin_are_those_of_the_files(
     assert "an <abacus> & a slate" in cells
     assert any("c0ffee" in text for text in found.texts["code"])
     assert "2 of 2" in cells
-    assert any("say nothing of the real data" in cell for cell in cells)
+    assert any("say nothing about the real data" in cell for cell in cells)
     own = json.loads(path.read_text())["arguments"]
     assert "torchrun --nproc_per_node=3 train_crosspoint.py" in found.texts["span"]
     flags = [text for text in found.texts["span"] if text.startswith("--")]
@@ -148,7 +153,7 @@ def test_several_runs_are_averaged(
     more = shutil.copytree(copied.untrained, tmp_path / "more")
     change_results(copied.untrained, accuracy=0.40)
     change_results(more, accuracy=0.50)
-    monkeypatch.setattr(report, "shown", lambda *args: report.element("p"))
+    monkeypatch.setattr(report, "picture", lambda *args: report.element("p"))
     out = tmp_path / "report.html"
     trained, pretrained = str(copied.trained), str(copied.pretrained)
     before = [str(copied.untrained), str(more)]
@@ -160,8 +165,8 @@ def test_several_runs_are_averaged(
 
 def test_features_are_those_that_were_judged(runs: Runs) -> None:
     judged = {
-        UNTRAINED: report_runs.read_run(runs.untrained, report_runs.JUDGEMENT),
-        TRAINED: report_runs.read_run(runs.pretrained, report_runs.JUDGEMENT),
+        UNTRAINED: report_data.read_run(runs.untrained, report_data.JUDGEMENT),
+        TRAINED: report_data.read_run(runs.pretrained, report_data.JUDGEMENT),
     }
     found = describe("modelnet40", str(runs.data), judged)
     with np.load(runs.features) as saved:
@@ -187,18 +192,18 @@ def test_the_share_of_neighbours_is_counted_over_all(runs: Runs, made: Page) -> 
 
 def test_the_confusion_is_that_of_the_file(runs: Runs, tmp_path: Path) -> None:
     path = runs.pretrained / "confusion_modelnet40.csv"
-    matrix, names = report_runs.read_confusion(path)
+    matrix, names = report_data.read_confusion(path)
     accuracy = read_metrics(runs.pretrained)[0]["accuracy"]
     assert np.trace(matrix) / matrix.sum() == pytest.approx(accuracy)
     assert matrix.shape == (len(names), len(names))
     (tmp_path / "c.csv").write_text("x,a,b\na,3,1\nb,0,2\n")
-    matrix, names = report_runs.read_confusion(tmp_path / "c.csv")
+    matrix, names = report_data.read_confusion(tmp_path / "c.csv")
     assert names == ["a", "b"]
     assert matrix.tolist() == [[3, 1], [0, 2]]
     for text in ("x,a,b\na,3,1\n", "x,a\na,three\n", ""):
         (tmp_path / "c.csv").write_text(text)
         with pytest.raises(UsageError, match=r"c\.csv is missing or damaged"):
-            report_runs.read_confusion(tmp_path / "c.csv")
+            report_data.read_confusion(tmp_path / "c.csv")
 
 
 def test_data_of_training_and_of_judgement_are_both_named(
@@ -207,14 +212,49 @@ def test_data_of_training_and_of_judgement_are_both_named(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.symlink_to(copied.data)
     change(copied.trained, data_root=str(elsewhere))
-    monkeypatch.setattr(report, "shown", lambda *args: report.element("p"))
+    monkeypatch.setattr(report, "picture", lambda *args: report.element("p"))
     seen = []
-    monkeypatch.setattr(report, "shapes_figure", lambda run, root: seen.append(root))
+    monkeypatch.setattr(report, "draw_shapes", lambda run, root: seen.append(root))
     folders = ([str(copied.trained)], [str(copied.untrained)], [str(copied.pretrained)])
     write_report(*folders, None, tmp_path / "page.html")
     cells = Page((tmp_path / "page.html").read_bytes()).texts["td"]
     assert any(c.startswith(f"{elsewhere}, judged on {copied.data}") for c in cells)
     assert seen == [str(elsewhere)]
+
+
+def test_training_shapes_are_those_of_the_first_epoch(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, Any] = {}
+
+    def figure(names, stored, views, images, renderings) -> None:
+        drawn.update(names=names, stored=stored, views=views)
+        drawn.update(images=images, renderings=renderings)
+
+    monkeypatch.setattr(report_data, "training_figure", figure)
+    args = Namespace(num_points=64, image_size=32, seed=3, packed=False)
+    report_data.draw_shapes(args, str(runs.data))
+    assert len(set(drawn["names"])) == report_data.SHAPES  # different categories
+    assert not any(name.isdigit() for name in drawn["names"])
+    data = ShapeNetRender(runs.data, 64, 32, seed=3, packed=False)
+    items = [data.example((0, i)) for i in range(len(data))]
+    for views, image, stored, rendered in zip(
+        *(drawn["views"], drawn["images"], drawn["stored"], drawn["renderings"]),
+        strict=True,
+    ):
+        (index,) = (
+            i for i, item in enumerate(items) if np.array_equal(item[0], views[0])
+        )
+        assert np.array_equal(views[1], items[index][1])
+        assert np.array_equal(image, items[index][2])
+        folder = runs.data / "ShapeNetRendering" / data.shapes[index] / "rendering"
+        files = sorted(folder.glob("*.png"))
+        for epoch, pixels in enumerate(rendered):  # as the data set chooses it
+            chosen = generator(PICTURE, 3, epoch, index).integers(len(files))
+            own = Image.open(files[chosen]).convert("RGB")
+            assert np.array_equal(pixels, np.asarray(own))
+        assert len(rendered) == report_data.RENDERINGS
+        assert len(np.unique(stored, axis=0)) == 64  # not augmented
 
 
 def test_runs_that_do_not_belong_together_are_refused(copied: Runs) -> None:

@@ -59,10 +59,19 @@ def draw_cloud(
     axes.spines[:].set(visible=frame is not None, color=frame, linewidth=1.8)
 
 
-def grid(rows: int, columns: int, title: str = "") -> tuple[Figure, np.ndarray]:
-    """A figure of cells for clouds, and its axes (rows, columns)."""
-    size = (CELL * columns, CELL * 1.2 * rows + 0.5)
+def grid(
+    rows: int, columns: int, title: str = "", pitch: float = 1.15
+) -> tuple[Figure, np.ndarray]:
+    """A figure of cells for clouds, and its axes (rows, columns).
+
+    Args:
+        rows, columns: of cells.
+        title: above the figure.
+        pitch: height of a row with its texts, in cells.
+    """
+    size = (CELL * columns, CELL * pitch * rows + 0.5)
     figure = Figure(size, dpi=DPI, facecolor="white", layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.05)
     figure.suptitle(title, fontsize=11)
     axes = figure.subplots(rows, columns, squeeze=False)
     return figure, axes

@@ -75,7 +75,7 @@ def neighbour_figure(
         title: above the figure.
     """
     queries, found = found_labels.shape
-    figure, cells = grid(queries, found + 1, title)
+    figure, cells = grid(queries, found + 1, title, pitch=1.3)
     for q, (first, *others) in enumerate(cells):
         draw_cloud(first, query_points[q])
         first.set_title(class_names[query_labels[q]], fontsize=8.5, weight="bold")

@@ -22,6 +22,7 @@ section { overflow-x: auto; }
 table { border-collapse: collapse; margin: .6rem 0; }
 th, td { padding: .3rem 1.1rem .3rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid #8886; }
+th { white-space: nowrap; }
 code { overflow-wrap: anywhere; }
 .word { display: inline-block; }
 .lead, figcaption, thead, tbody th, summary { opacity: .75; }

@@ -17,7 +17,7 @@ import train_crosspoint
 from datasets.shapenet_render import ShapeNetRender
 from tests.runs import finetune, metrics, pretrain, same_records, weights
 from tests.wandb_file import config, history
-from utils.drawing import feature_space, wandb_images
+from utils.drawing import maps, wandb_images
 from utils.judging.metrics import confusion_matrix
 from utils.judging.probe import Probed
 
@@ -201,7 +201,7 @@ def test_a_map_has_few_clouds_of_every_class(monkeypatch: pytest.MonkeyPatch) ->
         mapped.append(features[:, 0].astype(int))
         return np.stack([features[:, 0], features[:, 0] % 7], axis=1)
 
-    monkeypatch.setattr(feature_space, "plane_map", places)
+    monkeypatch.setattr(maps, "plane_map", places)
     labels = np.repeat([0, 1, 2], [2400, 60, 8])
     features = np.arange(2468, dtype=np.float32)[:, None]
     wandb_images.feature_map(Probed(features, labels, labels, ["a", "b", "c"]))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +10,11 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from PIL import Image
 
-from tests.utils.drawing.test_figures import covered, drawn
-from utils.drawing import plot
+from tests.utils.drawing.overlaps import assert_readable
+from utils.drawing import curves
 from utils.run.cli import UsageError
 from utils.run.logger import RunLogger
-
-ROOT = Path(__file__).parents[3]
 
 
 def write(folder: Path, *records: dict, tail: str = "") -> Path:
@@ -56,7 +51,7 @@ def test_pretraining_has_its_terms_and_its_probe(tmp_path: Path) -> None:
         epoch(1, train_loss=6.5, svm_accuracy=0.75),
     )
     two = write(tmp_path / "two", step(0, 3.0, imid_loss=1.0, cmid_loss=2.0))
-    figure = plot.curves_figure(plot.read_runs([one, two]))
+    figure = curves.curves_figure(curves.read_runs([one, two]))
     shown = panels(figure)
     loss, imid, cmid, probe = shown.values()
     assert points(loss) == [[(0, 9), (10, 7), (20, 6)], [(0, 3)]]
@@ -83,7 +78,7 @@ def test_fine_tuning_has_both_splits(tmp_path: Path, kind: str, title: str) -> N
     values = {f"train_{kind}": 0.5, f"test_{kind}": 0.25, "train_loss": 2.0}
     run = write(tmp_path / "run", step(0, 3.0), epoch(0, test_loss=2.5, **values))
     older = write(tmp_path / "older", step(0, 9.0), epoch(0, train_loss=1.0))
-    shown = panels(plot.curves_figure(plot.read_runs([older, run])))
+    shown = panels(curves.curves_figure(curves.read_runs([older, run])))
     assert list(shown) == ["Loss of a batch", "Loss of an epoch", title]
     assert points(shown["Loss of an epoch"]) == [[(1, 2.5)], [(1, 2)]]
     assert points(shown[title]) == [[(1, 25)], [(1, 50)]]
@@ -104,7 +99,7 @@ def test_an_axis_has_no_room_for_what_cannot_be(
 ) -> None:
     epochs = [epoch(n, svm_accuracy=share) for n, share in enumerate(shares)]
     folder = write(tmp_path / "a", step(0, 1.0), *epochs)
-    *_, axes = panels(plot.curves_figure(plot.read_runs([folder]))).values()
+    *_, axes = panels(curves.curves_figure(curves.read_runs([folder]))).values()
     low, high = axes.get_ylim()
     assert -1 <= low <= 100 * min(shares) and 100 * max(shares) <= high <= 101
 
@@ -123,7 +118,7 @@ def test_a_run_in_progress_and_a_resumed_one(
         with RunLogger(folder, arguments, resumed_at) as logger:
             for place, value in enumerate(values, start=(resumed_at or (0, 0))[1]):
                 logger.record({"step": place, "epoch": 0, "loss": value})
-    figure = plot.curves_figure(plot.read_runs([running, folder]))
+    figure = curves.curves_figure(curves.read_runs([running, folder]))
     (loss,) = panels(figure).values()
     assert points(loss) == [
         [(0, 9), (10, 8)],
@@ -135,7 +130,7 @@ def test_many_steps_have_a_running_mean(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     values = random.normal(size=200).tolist()
     run = write(tmp_path / "r", *(step(10 * i, v) for i, v in enumerate(values)))
-    (loss,) = panels(plot.curves_figure(plot.read_runs([run]))).values()
+    (loss,) = panels(curves.curves_figure(curves.read_runs([run]))).values()
     pale, dark = loss.lines
     assert pale.get_ydata().tolist() == values
     assert pale.get_alpha() < 0.5
@@ -147,7 +142,7 @@ def test_many_steps_have_a_running_mean(tmp_path: Path) -> None:
 
 def test_folders_of_one_name_are_called_by_their_paths(tmp_path: Path) -> None:
     folders = [write(tmp_path / n / "run", step(0, 1.0)) for n in "ab"]
-    runs = plot.read_runs([*folders, write(tmp_path / "other", step(0, 1.0))])
+    runs = curves.read_runs([*folders, write(tmp_path / "other", step(0, 1.0))])
     assert list(runs) == [str(folders[0]), str(folders[1]), "other"]
 
 
@@ -156,8 +151,7 @@ def test_long_names_of_many_runs_do_not_cover_each_other(tmp_path: Path) -> None
     names = [f"a_run_with_a_long_name_of_{i}_letters_or_so" for i in range(9)]
     terms = {"imid_loss": 1.0, "cmid_loss": 2.0}
     runs = {name: [step(0, 1.0, **terms), epoch(0, **values)] for name in names}
-    figure = plot.curves_figure(runs)
-    canvas = drawn(figure)
+    figure = curves.curves_figure(runs)
     (legend,) = figure.legends
     titles = [
         text
@@ -167,10 +161,7 @@ def test_long_names_of_many_runs_do_not_cover_each_other(tmp_path: Path) -> None
     ]
     texts = [*legend.get_texts(), *titles]
     assert len(texts) == 9 + 6
-    assert covered(texts, canvas) == []
-    right = figure.bbox.x1
-    boxes = [text.get_window_extent(canvas.get_renderer()) for text in texts]
-    assert all(0 <= box.x0 < box.x1 <= right for box in boxes)
+    assert_readable(figure, texts)
 
 
 def test_what_is_no_training_run_is_named(tmp_path: Path) -> None:
@@ -185,39 +176,4 @@ def test_what_is_no_training_run_is_named(tmp_path: Path) -> None:
     }
     for folder, said in cases.items():
         with pytest.raises(UsageError, match=said):
-            plot.read_runs([good, folder])
-
-
-def test_the_command_writes_a_png(tmp_path: Path) -> None:
-    run = write(tmp_path / "run", step(0, 1.0), step(10, 0.5))
-
-    def start(*words: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [sys.executable, "-m", "utils.drawing.plot", *words],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-
-    done = start(str(run))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(run / "curves.png")]
-    with Image.open(run / "curves.png") as picture:
-        assert picture.format == "PNG"
-        assert min(picture.size) > 300
-    done = start(str(run), str(tmp_path / "no"), "--out", str(tmp_path / "b.png"))
-    assert done.returncode == 2
-    assert f"error: {tmp_path / 'no'} has no metrics.jsonl" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "b.png").exists()
-
-
-def test_only_a_png_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    run = write(tmp_path / "run", step(0, 1.0))
-    monkeypatch.setattr(sys, "argv", ["plot", str(run), "--out", "curves.pdf"])
-    with pytest.raises(SystemExit):
-        plot.main()
-    assert "--out curves.pdf: a PNG is written" in capsys.readouterr().err
+            curves.read_runs([good, folder])

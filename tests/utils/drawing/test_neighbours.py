@@ -1,0 +1,89 @@
+"""Nearest neighbours, against a loop from their definition, and their figure."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from tests.utils.drawing.overlaps import assert_readable
+from utils.drawing.clouds import project
+from utils.drawing.neighbours import (
+    OTHER,
+    SAME,
+    nearest,
+    neighbour_figure,
+    same_class_share,
+)
+
+
+def test_neighbours_are_those_of_a_naive_loop() -> None:
+    random = np.random.default_rng(0)
+    features = random.normal(size=(40, 6)).astype(np.float32)
+    features[7] = 3 * features[2]  # the same direction: the lower row comes first
+    queries = random.normal(size=(9, 6)).astype(np.float32)
+    queries[0] = 0.1 * features[2]
+    rows, cosine = nearest(queries, features, 5)
+    assert rows[0, :2].tolist() == [2, 7]
+    for q, query in enumerate(queries.astype(float)):
+        found = []
+        for i, feature in enumerate(features.astype(float)):
+            dot = sum(a * b for a, b in zip(query, feature, strict=True))
+            found.append((dot / math.hypot(*query) / math.hypot(*feature), i))
+        found.sort(key=lambda pair: -round(pair[0], 9))
+        assert rows[q].tolist() == [i for _, i in found[:5]]
+        assert np.allclose(cosine[q], [value for value, _ in found[:5]], atol=1e-9)
+
+
+def test_the_lower_of_equal_rows_is_nearer() -> None:
+    rows, _ = nearest(np.ones((2, 4)), np.ones((300, 4)), 6)
+    assert (rows == np.arange(6)).all()
+
+
+def test_a_row_of_zeros_is_allowed_and_too_few_rows_are_not() -> None:
+    features = np.eye(3)
+    zero = nearest(np.zeros((1, 3)), features, 3)
+    assert (zero[1] == 0).all()  # no warning, no nan
+    for count in (0, 4):
+        with pytest.raises(ValueError, match=f"{count} neighbours requested from 3"):
+            nearest(features, features, count)
+
+
+def test_the_share_counts_every_neighbour_of_every_query() -> None:
+    rows = np.array([[0, 1], [0, 2], [3, 2]])
+    share = same_class_share(np.array([0, 1, 0]), np.array([0, 0, 1, 2]), rows)
+    assert share == 3 / 6
+
+
+def test_neighbours_are_framed_and_named_by_their_class() -> None:
+    random = np.random.default_rng(0)
+    query, found = random.normal(size=(2, 30, 3)), random.normal(size=(2, 3, 30, 3))
+    labels = np.array([[0, 1, 0], [2, 0, 1]])
+    cosine = np.array([[0.9, 0.8, 0.7], [0.6, 0.5, 0.4]])
+    names = ["ant", "bee", "cat"]
+    figure = neighbour_figure(
+        query, np.array([0, 1]), found, labels, cosine, names, "a title"
+    )
+    assert figure.get_suptitle() == "a title"
+    cells = np.array(figure.axes).reshape(2, 4)
+    assert [[axes.get_title() for axes in row] for row in cells] == [
+        ["ant", "ant", "bee", "ant"],
+        ["bee", "cat", "ant", "bee"],
+    ]
+    right = [[True, False, True], [False, False, True]]
+    for q, row in enumerate(cells):
+        assert (
+            row[0].get_xlabel() == "query" and not row[0].spines["left"].get_visible()
+        )
+        for n, axes in enumerate(row):
+            points = found[q, n - 1] if n else query[q]
+            (cloud,) = axes.collections
+            assert np.allclose(cloud.get_offsets(), project(points)[0])
+        for n, axes in enumerate(row[1:]):
+            frame = to_rgb(axes.spines["left"].get_edgecolor()[:3])
+            assert axes.spines["left"].get_visible()
+            assert np.allclose(frame, SAME if right[q][n] else OTHER)
+            assert axes.get_xlabel() == f"cosine {cosine[q, n]:.3f}"
+    assert_readable(figure, [t for a in figure.axes for t in (a.title, a.xaxis.label)])
