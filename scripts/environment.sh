@@ -20,35 +20,28 @@ else
   if [ -e "$_stamp" ] || [ -e "$_full" ]; then
     echo "environment: .venv (reused)"
   else
-    echo "environment: .venv, installing $_wanted (some GB, minutes) ..."
+    echo "environment: .venv, installing $_wanted (some GB, takes minutes)"
     [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
-    .venv/bin/python -m pip install --quiet -r "$_wanted"
+    .venv/bin/python -m pip install -r "$_wanted"
     touch "$_stamp"
   fi
   # shellcheck disable=SC1091  # made by the line above
   . .venv/bin/activate
 fi
-if ! _missing=$(python - "$_wanted" <<'PYTHON'
-import importlib.metadata, re, sys
-names = set()
-def read(path):
-    for line in open(path):
-        if line.startswith("-r "):
-            read(line.split()[1])
-        elif re.match(r"[A-Za-z]", line):
-            names.add(re.match(r"[A-Za-z0-9_.-]+", line)[0])
-def installed(name):
-    try:
-        return bool(importlib.metadata.version(name))
-    except importlib.metadata.PackageNotFoundError:
-        return False
-read(sys.argv[1])
-print(*sorted(n for n in names if not installed(n)))
-sys.exit(not all(map(installed, names)))
+# Both files, because requirements-dev.txt begins with "-r requirements.txt".
+_names=$(sed -nE 's/^([A-Za-z][A-Za-z0-9_.-]*).*/\1/p' requirements.txt "$_wanted" | sort -u)
+# shellcheck disable=SC2086  # one word a package
+_missing=$(python - $_names <<'PYTHON'
+import re, sys
+from importlib.metadata import distributions
+plain = lambda name: re.sub(r"[-_.]+", "-", name).lower()
+found = {plain(package.metadata["Name"] or "") for package in distributions()}
+print(*[name for name in sys.argv[1:] if plain(name) not in found])
 PYTHON
-); then
+)
+if [ -n "$_missing" ]; then
   echo "error: the active environment lacks: $_missing" >&2
-  echo "       pip install -r $_wanted, or deactivate it and .venv is made" >&2
+  echo "       run 'pip install -r $_wanted', or deactivate it to have .venv made" >&2
   exit 1
 fi
-unset _wanted _stamp _full _missing
+unset _wanted _stamp _full _names _missing

@@ -3,9 +3,9 @@
 #
 #   launch LABEL BATCH SCRIPT DEFAULTS... -- "$@"
 #
-# LABEL names the task in the queue, BATCH is the script's default global batch (`any` where
-# no number of processes has to divide it), DEFAULTS are the protocol's flags; what follows
-# `--` is the user's and comes later, so it wins. Paths are relative to the repository.
+# LABEL names the task in the queue. BATCH is the script's default global batch, or `any` if
+# the number of processes need not divide it. DEFAULTS are the protocol's flags; the user's
+# follow `--` and come later, so they win. Paths are relative to the repository.
 #   NGPU=n         use n GPUs instead of all (0: one process on the CPU)
 #   QUEUE=pueue    enqueue with pueue instead of running; PUEUE_GROUP (default: default),
 #                  PUEUE_AFTER="ID ..." to wait for other tasks, PUEUE_LABEL for another
@@ -37,11 +37,11 @@ launch() {
     pueue)
       if ! command -v pueue >/dev/null; then
         echo "error: QUEUE=pueue: no pueue is installed (https://github.com/Nukesor/pueue);" >&2
-        echo "       leave QUEUE out to run at once" >&2
+        echo "       unset QUEUE to run it now" >&2
         return 2
       fi
       ;;
-    *) echo "error: QUEUE=$QUEUE is not known; QUEUE=pueue, or leave it out to run" >&2; return 2 ;;
+    *) echo "error: QUEUE=$QUEUE is not known; set QUEUE=pueue, or unset it to run now" >&2; return 2 ;;
   esac
   local gpus=${NGPU:-} processes word previous=''
   for word in "$@"; do
@@ -66,7 +66,7 @@ launch() {
     echo "$label: $processes of $gpus GPUs, the most that divide a batch of $batch" >&2
   fi
   local device=()
-  [ "${NGPU:-}" != 0 ] || device=(env CUDA_VISIBLE_DEVICES=) # GPUs that are not wanted
+  [ "${NGPU:-}" != 0 ] || device=(env CUDA_VISIBLE_DEVICES=) # hide the GPUs
   local command=(${device[@]+"${device[@]}"} torchrun --standalone "--nproc_per_node=$processes"
     "$script" ${defaults[@]+"${defaults[@]}"} "$@")
   if [ -z "${QUEUE:-}" ]; then

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole study: two pre-trainings, linear SVM, few-shot, three fine-tunings, one table.
+# The complete study: two pre-trainings, linear SVM, few-shot, three fine-tunings, a table.
 #
 #   scripts/pipeline.sh [--name NAME] [FLAGS]   of every script: --data_root, --seed, --wandb,
 #                                       --wb_url, --dist_timeout, --num_points, --k, --emb_dims,
@@ -8,14 +8,14 @@
 #   QUEUE=pueue scripts/pipeline.sh     enqueue all of it, each task after those it needs,
 #                                       the first after those of PUEUE_AFTER
 #
-# Runs are checkpoints/NAME_* (default: study). Called again, it goes on where it was:
-# trainings resume, evaluations are repeated. A run that fails stops only those that need
-# it. NGPU, PUEUE_GROUP: see scripts/launch.sh
+# Runs are checkpoints/NAME_* (default: study). Started again, it resumes the trainings and
+# repeats the evaluations. If a run fails, only those that need it are left out.
+# NGPU, PUEUE_GROUP: see scripts/launch.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/launch.sh
 
-trap 'exit 130' INT TERM # torchrun ends with an ordinary error, which would go on
+trap 'exit 130' INT TERM # torchrun itself ends with an ordinary error
 
 name='' smoke='' flags=()
 while [ $# -gt 0 ]; do

@@ -1,4 +1,4 @@
-"""The table that ends scripts/pipeline.sh, read from the files its runs wrote.
+"""The table that scripts/pipeline.sh prints at its end, from the files of its runs.
 
 python -m scripts.pipeline_table NAME      of the runs checkpoints/NAME_*
 """
@@ -25,7 +25,7 @@ PART_MIOU = 85.5
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table; numbers in %, None where there is none."""
+    """A row of the table; numbers in %, None if missing."""
 
     task: str
     published: float | None
@@ -52,7 +52,7 @@ def _number(value: float | None) -> str:
 
 
 def svm_rows(name: str) -> list[Row]:
-    """One row a data set."""
+    """One row for each data set."""
     found = {r["dataset"]: r for r in read_metrics(CHECKPOINTS / f"{name}_svm")}
     rows = []
     for key, label in SETS.items():
@@ -64,7 +64,7 @@ def svm_rows(name: str) -> list[Row]:
 
 
 def few_shot_rows(name: str) -> list[Row]:
-    """Four rows a data set."""
+    """Four rows for each data set."""
     rows = []
     records = read_metrics(CHECKPOINTS / f"{name}_fewshot")
     for key, label in SETS.items():
@@ -83,7 +83,7 @@ def few_shot_rows(name: str) -> list[Row]:
 
 
 def tuned_row(task: str, run: str, metric: str, published: float | None) -> Row:
-    """A fine-tuning's last epoch; the best, chosen on test data, is in the note."""
+    """The last epoch of a fine-tuning; the note has the best, chosen on test data."""
     folder = CHECKPOINTS / run
     epochs = [r for r in read_metrics(folder) if "epoch_end" in r]
     if not epochs:
@@ -98,7 +98,7 @@ def tuned_row(task: str, run: str, metric: str, published: float | None) -> Row:
 
 
 def table(name: str) -> str:
-    """The whole text."""
+    """The complete text."""
     rows = [*svm_rows(name), *few_shot_rows(name)]
     for run, label in zip(("ft-mn", "ft-so"), SETS.values(), strict=True):
         task = f"fine-tuning, {label}, accuracy"
@@ -118,7 +118,7 @@ def table(name: str) -> str:
 
 
 def _origin(name: str) -> list[str]:
-    """Where the numbers come from: data, commit, machine, seed."""
+    """The origin of the numbers: data, commit, machine, seed."""
     path = CHECKPOINTS / f"{name}_svm" / "config.json"
     if not path.is_file():
         return []
@@ -130,7 +130,9 @@ def _origin(name: str) -> list[str]:
         f"{found['machine']}"
     ]
     if (Path(root) / "manifest.json").is_file():
-        lines.append("synthetic data: the differences to published numbers say nothing")
+        lines.append(
+            "synthetic data: the differences from published numbers mean nothing"
+        )
     return lines
 
 

@@ -4,8 +4,8 @@
 #   scripts/quickstart.sh               one run, minutes on 2 CPU cores
 #   scripts/quickstart.sh --seeds 3     three runs: mean and deviation
 #
-# Writes data/synthetic and checkpoints/quickstart*. A second run uses the environment
-# and the data again.
+# Writes data/synthetic and checkpoints/quickstart*. A second run reuses the environment
+# and the data.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -39,7 +39,7 @@ runs=checkpoints/quickstart
 mkdir -p "$runs"
 times=$runs/stages.tsv
 : >"$times"
-stage() { # stage NAME COMMAND...: run it, and note the seconds that it took
+stage() { # stage NAME COMMAND...: run it, and record its seconds
   local name=$1 start=$SECONDS
   shift
   printf '\n== %s\n   %s\n' "$name" "$*"
@@ -47,14 +47,14 @@ stage() { # stage NAME COMMAND...: run it, and note the seconds that it took
   printf '%s\t%s\n' "$name" "$((SECONDS - start))" >>"$times"
 }
 
-# Small enough for two cores: 256 points, 10 neighbours, ResNet-18 on 64x64 pictures.
+# Small enough for two cores: 256 points, 10 neighbours, ResNet-18 on 64x64 images.
 encoder=(--num_points 256 --k 10 --emb_dims 256)
 common=(--data_root data/synthetic --overwrite)
 
 stage "synthetic data" python -m datasets.synthetic \
   --out data/synthetic --shapes 480 --seed 0
 
-judge() { # judge NAME WEIGHTS SEED: the linear SVM on both evaluation sets
+judge() { # judge NAME WEIGHTS SEED: a linear SVM on both evaluation sets
   torchrun --standalone --nproc_per_node="$processes" \
     eval_svm.py "${common[@]}" "${encoder[@]}" \
     --dataset modelnet40 scanobjectnn --C 0.01 0.1 1 10 100 --wandb disabled \

@@ -1,4 +1,4 @@
-"""The table that ends scripts/quickstart.sh, read from the files its stages wrote.
+"""The table that scripts/quickstart.sh prints at its end, from the files of its runs.
 
 python -m scripts.quickstart_table SEEDS      of the seeds 1 to SEEDS
 """
@@ -9,14 +9,15 @@ import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
+from scripts.pipeline_table import SETS
 from utils.run import cli
 from utils.run.run_folder import CHECKPOINTS, read_metrics
 
-NAMES = {"modelnet40": "ModelNet40-like", "scanobjectnn": "ScanObjectNN-like"}
+NAMES = {name: f"{label}-like" for name, label in SETS.items()}
 
 
 def spread(values: list[float]) -> str:
-    """``91.2 ± 0.4`` in percent; the sample deviation, where there are two or more."""
+    """``91.2 ± 0.4`` in percent, with the sample deviation of two or more values."""
     mean = f"{100 * statistics.fmean(values):.1f}"
     if len(values) == 1:
         return mean
@@ -24,7 +25,7 @@ def spread(values: list[float]) -> str:
 
 
 def accuracies(folders: Iterable[Path]) -> dict[str, list[dict]]:
-    """Results of runs of eval_svm.py by data set, one a run."""
+    """Results of runs of eval_svm.py, a list for each data set."""
     found: dict[str, list[dict]] = {}
     for folder in folders:
         for result in read_metrics(folder):
@@ -33,7 +34,7 @@ def accuracies(folders: Iterable[Path]) -> dict[str, list[dict]]:
 
 
 def table(seeds: range) -> str:
-    """The whole text: accuracies, losses, times, files."""
+    """The complete text: accuracies, losses, times, files."""
     untrained, trained = (
         accuracies(CHECKPOINTS / f"quickstart_{kind}_seed{seed}" for seed in seeds)
         for kind in ("untrained", "pretrained")

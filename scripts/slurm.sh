@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# One script of the repository on a Slurm cluster, on one node or several: submit it from
-# the repository's folder, which all nodes must share.
+# Runs one script of the repository on a Slurm cluster, on one node or several. Submit it
+# from the repository's folder, which all nodes must share.
 #
 #   sbatch --nodes=2 --gpus-per-node=4 --cpus-per-task=32 --time=24:00:00 \
 #       scripts/slurm.sh train_crosspoint.py --batch_size 24 [FLAGS]
 #
-# A training that meets the time limit, or is preempted, writes a checkpoint, goes back
-# into the queue under its number and continues there: --resume is always passed.
+# A training that reaches the time limit, or is preempted, writes a checkpoint and returns to
+# the queue with the same job number; it continues because --resume is always passed.
 #   NGPU=n    use n GPUs of a node instead of all (0: one process a node, on the CPU)
 #
 #SBATCH --job-name=crosspoint
@@ -39,7 +39,7 @@ if [ ! -f "$script" ]; then
   echo "error: no $script in $PWD: submit from the repository's folder" >&2
   exit 2
 fi
-for word in "$@"; do # a judgement writes no checkpoint to go on from
+for word in "$@"; do # an evaluation writes no checkpoint to resume from
   [ "$word" != --eval ] || resume=()
 done
 for word in "$@"; do
@@ -60,10 +60,10 @@ case $gpus in '' | *[!0-9]*)
   exit 2
   ;;
 esac
-# Where there are GPUs that are not wanted.
+# Hides GPUs that are not wanted.
 [ "${NGPU:-}" != 0 ] || export CUDA_VISIBLE_DEVICES=
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-# Two jobs may meet on a node: each has a port of its own.
+# Two jobs may share a node: each has a port of its own.
 endpoint=${nodes[0]}:$((20000 + SLURM_JOB_ID % 10000))
 words=("--nnodes=${#nodes[@]}" "--nproc_per_node=$((gpus > 1 ? gpus : 1))"
   --rdzv_backend=c10d "--rdzv_endpoint=$endpoint" "--rdzv_id=$SLURM_JOB_ID"
@@ -74,9 +74,9 @@ export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-120}
 # srun does not take over the batch job's number of CPUs.
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 
-# On each node. The first one has the rendezvous, and nodes are called as Slurm calls them.
-# torchrun, which gets the signal too, ends with an ordinary error: that it was the signal
-# is said by 143, which srun passes on as the highest of the nodes' codes.
+# Runs on each node. The first one hosts the rendezvous; nodes have the names that Slurm
+# uses. torchrun gets the signal too, but ends with an ordinary error: this shell turns that
+# into 143, which srun passes on as the highest of the nodes' exit codes.
 # shellcheck disable=SC2016  # expanded on the node
 on_node='trap "stopped=yes" TERM
 torchrun "--rdzv_conf=is_host=$((SLURM_NODEID == 0))" "--local_addr=$SLURMD_NODENAME" "$@" &
@@ -88,7 +88,7 @@ exit 143'
 printf '%q ' torchrun "${words[@]}"
 printf 'on %s\n' "${nodes[*]}"
 status=0
-# A node that is done early must not end the one that still writes.
+# A node that finishes early must not end one that is still writing.
 srun --kill-on-bad-exit=0 bash -c "$on_node" torchrun "${words[@]}" || status=$?
 if [ "$status" -eq 143 ] && [ ${#resume[@]} -gt 0 ]; then
   echo "stopped by a signal: back into the queue"

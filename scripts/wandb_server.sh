@@ -3,10 +3,10 @@
 #
 #   scripts/wandb_server.sh [--port N] [--address A]
 #                                     start it on http://localhost:28282, or port N
-#   scripts/wandb_server.sh --stop    stop it; its runs stay, in the volume crosspoint-wandb
+#   scripts/wandb_server.sh --stop    stop it; its runs are kept, in the volume crosspoint-wandb
 #
-# It comes back when the machine starts again, unless it was stopped. Only this machine
-# reaches it: --address 0.0.0.0 lets others, of whom the first to come makes the account.
+# It is started again when the machine boots, unless it was stopped. Only this machine can
+# reach it; with --address 0.0.0.0 others can too, and the first visitor creates the account.
 set -euo pipefail
 
 name=crosspoint-wandb usual=28282
@@ -30,25 +30,25 @@ fi
 
 if ! command -v docker >/dev/null; then
   echo "error: docker is not installed (https://docs.docker.com/engine/install);" \
-    "without a server, --wandb offline records all the same" >&2
+    "without a server, use --wandb offline" >&2
   exit 1
 fi
 if ! trouble=$(docker info 2>&1 >/dev/null); then
   echo "error: docker does not work: $(tail -n 1 <<<"$trouble")" >&2
-  echo "Does its daemon run, and are you in the group docker?" >&2
+  echo "Is its daemon running, and are you in the group docker?" >&2
   exit 1
 fi
 
 state=$(docker container inspect --format '{{.State.Status}}' "$name" 2>/dev/null || true)
 if [ "$state" = running ] && [ -z "$stop" ]; then
-  echo "the server runs already, on $(docker port "$name" 8080 | head -n 1)"
+  echo "the server is already running, on $(docker port "$name" 8080 | head -n 1)"
   exit 0
 fi
-# Removed in any case: what has to stay is in the volume, and the next start has a port
-# and an image of its own.
+# Removed in any case: the runs are in the volume, and a new container may have another
+# port and image.
 [ -z "$state" ] || docker rm --force "$name" >/dev/null
 if [ -n "$stop" ]; then
-  echo "the server is stopped; its runs stay, in the volume $name"
+  echo "the server is stopped; its runs are kept, in the volume $name"
   exit 0
 fi
 docker run --detach --name "$name" --restart unless-stopped \

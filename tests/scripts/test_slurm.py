@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
@@ -13,18 +12,14 @@ from pathlib import Path
 import pytest
 
 import train_crosspoint
+from tests.scripts.conftest import ROOT, Shell
 
-ROOT = Path(__file__).parents[2]
 JOB = ROOT / "scripts" / "slurm.sh"
 NODES = ("node-a", "node-b")
-STAND_INS = {
-    "scontrol": r"""
-printf '%s\n' "$*" >>"$LOGS/scontrol"
-if [ "$1" = show ]; then printf 'node-a\nnode-b\n'; fi
-""",
-    # The step on both nodes, one after the other; its highest code, as srun has it.
-    "srun": r"""
-printf '%s\n' "$@" >"$LOGS/srun"
+PROGRAMS = {
+    "scontrol": """if [ "$1" = show ]; then printf 'node-a\\nnode-b\\n'; fi""",
+    # The step on both nodes, one after the other; the highest code, as with srun.
+    "srun": """
 env >"$LOGS/environment"
 shift
 highest=0
@@ -36,8 +31,7 @@ for id in 0 1; do
 done
 exit "$highest"
 """,
-    "torchrun": r"""
-printf '%s\n' "$@" >"$LOGS/torchrun.$SLURM_NODEID"
+    "torchrun": """
 if [ -n "${SIGNAL:-}" ] && [ "$SLURM_NODEID" = 0 ]; then
   kill -TERM "$PPID"
   sleep 0.3
@@ -48,51 +42,31 @@ exit "${CODE:-0}"
 }
 
 
-@pytest.fixture
-def logs(tmp_path: Path) -> Path:
-    """What the stand-ins were given."""
-    (tmp_path / "logs").mkdir()
-    return tmp_path / "logs"
-
-
-@pytest.fixture
-def submit(tmp_path: Path, logs: Path):
-    """Run the job as Slurm does: a copy of the script, in another folder."""
-    for name, body in STAND_INS.items():
-        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{body}")
-        (tmp_path / name).chmod(0o755)
-    copy = tmp_path / "slurm_script"
-    shutil.copy(JOB, copy)
-
-    def run(*words: str, **variables: str) -> subprocess.CompletedProcess:
+class Slurm(Shell):
+    def submit(self, *words: str, **variables: str) -> subprocess.CompletedProcess:
+        """Run the job as Slurm does: a copy of the script, in another folder."""
+        copy = shutil.copy(JOB, self.folder / "slurm_script")
         job = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NODELIST": "node-[a-b]"}
-        job["SLURM_SUBMIT_DIR"] = str(ROOT)
-        path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-        variables = {**os.environ, **job, "PATH": path, **variables}
-        return subprocess.run(
-            ["bash", str(copy), *words],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env={**variables, "LOGS": str(logs), "VIRTUAL_ENV": sys.prefix},
-            timeout=60,
-        )
-
-    return run
+        job |= {"SLURM_SUBMIT_DIR": str(ROOT), "LOGS": str(self.folder)}
+        return self.run(copy, *words, **job | {"VIRTUAL_ENV": sys.prefix} | variables)
 
 
-def lines(path: Path) -> list[str]:
-    return path.read_text().splitlines()
+@pytest.fixture
+def slurm(tmp_path: Path) -> Slurm:
+    slurm = Slurm(tmp_path)
+    for name, body in PROGRAMS.items():
+        slurm.program(name, body)
+    return slurm
 
 
-def test_one_torchrun_a_node_meets_on_the_first(submit, logs: Path) -> None:
-    words = ("--batch_size", "24", "--exp_name", "a b")
-    done = submit("train_crosspoint.py", *words, SLURM_GPUS_ON_NODE="4")
+def test_one_torchrun_a_node_meets_on_the_first(slurm: Slurm) -> None:
+    words = ["--batch_size", "24", "--exp_name", "a b", "--resume"]
+    gpus = {"SLURM_GPUS_ON_NODE": "4", "SLURM_CPUS_PER_TASK": "12"}
+    done = slurm.submit("train_crosspoint.py", *words[:-1], **gpus)
     assert done.returncode == 0, done.stderr
-    for node, name in enumerate(NODES):
-        *options, a, b, c, d, resume = lines(logs / f"torchrun.{node}")
-        assert (a, b, c, d) == words and resume == "--resume"
-        assert options == [
+    calls = slurm.calls("torchrun")
+    for node, (name, call) in enumerate(zip(NODES, calls, strict=True)):
+        assert call == [
             f"--rdzv_conf=is_host={int(node == 0)}",
             f"--local_addr={name}",
             "--nnodes=2",
@@ -101,19 +75,19 @@ def test_one_torchrun_a_node_meets_on_the_first(submit, logs: Path) -> None:
             "--rdzv_endpoint=node-a:24711",
             "--rdzv_id=4711",
             "train_crosspoint.py",
+            *words,
         ]
-    assert lines(logs / "srun")[0] == "--kill-on-bad-exit=0"
-    assert lines(logs / "scontrol") == ["show hostnames node-[a-b]"]
+    assert slurm.calls("srun")[0][0] == "--kill-on-bad-exit=0"
+    assert slurm.calls("scontrol") == [["show", "hostnames", "node-[a-b]"]]
+    found = (slurm.folder / "environment").read_text().splitlines()
+    assert "SRUN_CPUS_PER_TASK=12" in found  # srun does not take it from the job
+    assert "TORCH_ELASTIC_SHUTDOWN_TIMEOUT=120" in found
 
-
-def test_torchrun_and_the_script_know_what_they_are_given(submit, logs: Path) -> None:
     from torch.distributed.run import get_args_parser
 
-    submit("train_crosspoint.py", "--seed", "2", SLURM_GPUS_ON_NODE="2")
-    args = get_args_parser().parse_args(lines(logs / "torchrun.1"))
-    assert (args.nnodes, args.nproc_per_node, args.rdzv_id) == ("2", "2", "4711")
-    parser = train_crosspoint.get_args_parser()
-    assert parser.parse_args(args.training_script_args).resume
+    args = get_args_parser().parse_args(calls[1])
+    assert (args.nnodes, args.nproc_per_node, args.rdzv_id) == ("2", "4", "4711")
+    train_crosspoint.get_args_parser().parse_args(args.training_script_args)
 
 
 @pytest.mark.parametrize(
@@ -125,25 +99,19 @@ def test_torchrun_and_the_script_know_what_they_are_given(submit, logs: Path) ->
         ({"SLURM_GPUS_ON_NODE": "8", "NGPU": "0"}, 1),
     ],
 )
-def test_processes_of_a_node(variables, processes, submit, logs: Path) -> None:
-    submit("train_partseg.py", CUDA_VISIBLE_DEVICES="0,1", **variables)
-    assert f"--nproc_per_node={processes}" in lines(logs / "torchrun.0")
+def test_processes_of_a_node(variables, processes, slurm: Slurm) -> None:
+    slurm.submit("train_partseg.py", CUDA_VISIBLE_DEVICES="0,1", **variables)
+    assert f"--nproc_per_node={processes}" in slurm.calls("torchrun")[0]
     visible = "" if variables.get("NGPU") == "0" else "0,1"
-    assert f"CUDA_VISIBLE_DEVICES={visible}" in lines(logs / "environment")
+    found = (slurm.folder / "environment").read_text().splitlines()
+    assert f"CUDA_VISIBLE_DEVICES={visible}" in found
 
 
-def test_what_slurm_does_not_hand_on(submit, logs: Path) -> None:
-    submit("finetune_cls.py", SLURM_CPUS_PER_TASK="12")
-    found = lines(logs / "environment")
-    assert "SRUN_CPUS_PER_TASK=12" in found
-    assert "TORCH_ELASTIC_SHUTDOWN_TIMEOUT=120" in found
-
-
-def test_a_signal_waits_for_the_checkpoint_and_requeues(submit, logs: Path) -> None:
-    done = submit("train_crosspoint.py", SIGNAL="yes", CODE="1")
+def test_a_signal_waits_for_the_checkpoint_and_requeues(slurm: Slurm) -> None:
+    done = slurm.submit("train_crosspoint.py", SIGNAL="yes", CODE="1")
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
-    assert (logs / "checkpoint").is_file()
-    assert lines(logs / "scontrol")[1:] == ["requeue 4711"]
+    assert (slurm.folder / "checkpoint").is_file()
+    assert slurm.calls("scontrol")[1:] == [["requeue", "4711"]]
 
 
 @pytest.mark.parametrize(
@@ -151,23 +119,23 @@ def test_a_signal_waits_for_the_checkpoint_and_requeues(submit, logs: Path) -> N
     [
         ("train_crosspoint.py", {"CODE": "1"}, 1),  # an error
         ("train_crosspoint.py", {"CODE": "2"}, 2),
-        ("train_crosspoint.py", {"SIGNAL": "yes", "CODE": "0"}, 0),  # it was done
-        ("eval_svm.py", {"SIGNAL": "yes", "CODE": "1"}, 143),  # would start anew
+        ("train_crosspoint.py", {"SIGNAL": "yes", "CODE": "0"}, 0),  # it had finished
+        ("eval_svm.py", {"SIGNAL": "yes", "CODE": "1"}, 143),  # would start again
     ],
 )
-def test_nothing_else_requeues(script, variables, code, submit, logs: Path) -> None:
-    done = submit(script, **variables)
+def test_nothing_else_requeues(script, variables, code, slurm: Slurm) -> None:
+    done = slurm.submit(script, **variables)
     assert done.returncode == code, done.stderr
-    assert len(lines(logs / "scontrol")) == 1
+    assert len(slurm.calls("scontrol")) == 1
 
 
-def test_an_evaluation_has_nothing_to_resume(submit, logs: Path) -> None:
-    submit("eval_svm.py", "--model_path", "none", "--overwrite")
-    end = ["--model_path", "none", "--overwrite"]
-    assert lines(logs / "torchrun.0")[-4:] == ["eval_svm.py", *end]
-    submit("finetune_cls.py", "--model_path", "w", "--overwrite", "--eval")
-    end = ["--model_path", "w", "--overwrite", "--eval"]
-    assert lines(logs / "torchrun.0")[-5:] == ["finetune_cls.py", *end]
+@pytest.mark.parametrize(
+    ("script", "words"), [("eval_svm.py", []), ("finetune_cls.py", ["--eval"])]
+)
+def test_an_evaluation_has_nothing_to_resume(script, words, slurm: Slurm) -> None:
+    words = [script, "--model_path", "w", "--overwrite", *words]
+    slurm.submit(*words)
+    assert slurm.calls("torchrun")[0][-len(words) :] == words
 
 
 @pytest.mark.parametrize(
@@ -181,13 +149,11 @@ def test_an_evaluation_has_nothing_to_resume(submit, logs: Path) -> None:
         (("train_partseg.py", "--overwrite"), {}, "--overwrite would delete the run"),
     ],
 )
-def test_what_cannot_be_is_refused(
-    words, variables, message, submit, logs: Path
-) -> None:
-    done = submit(*words, **variables)
+def test_a_wrong_job_is_refused(words, variables, message, slurm: Slurm) -> None:
+    done = slurm.submit(*words, **variables)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and message in done.stderr
-    assert not (logs / "srun").exists()
+    assert slurm.calls("srun") == []
 
 
 def test_the_signal_goes_to_the_steps_and_leaves_time_for_a_checkpoint() -> None:
@@ -200,8 +166,7 @@ def test_the_signal_goes_to_the_steps_and_leaves_time_for_a_checkpoint() -> None
     assert "requeue" in found and found["ntasks-per-node"] == "1"
 
 
-def test_help_needs_no_job() -> None:
-    script = Path(__file__).parents[2] / "scripts" / "slurm.sh"
-    done = subprocess.run(["bash", script, "--help"], capture_output=True, text=True)
+def test_help_needs_no_job(slurm: Slurm) -> None:
+    done = slurm.run("slurm.sh", "--help")
     assert done.returncode == 0, done.stderr
     assert "sbatch --nodes=2" in done.stdout and "#" not in done.stdout

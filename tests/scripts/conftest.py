@@ -1,0 +1,57 @@
+"""Shell scripts run with stand-ins for the programs that they call."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Shell:
+    """Runs scripts with programs of ``folder`` before all others on PATH.
+
+    Attributes:
+        variables: of the environment; one that is "" is not set.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        path = f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self.variables = {**os.environ, "PATH": path}
+
+    def program(self, name: str, body: str = "") -> None:
+        """A program that records its arguments and runs ``body``."""
+        path = self.folder / name
+        record = f'printf "%s\\n" "$@" END >>{self.folder}/{name}.calls'
+        path.write_text(f"#!/bin/bash\n{record}\n{body}\n")
+        path.chmod(0o755)
+
+    def calls(self, name: str) -> list[list[str]]:
+        """The arguments of every call of a program."""
+        log = self.folder / f"{name}.calls"
+        text = log.read_text() if log.exists() else ""
+        return [call.split("\n")[:-1] for call in text.split("END\n")[:-1]]
+
+    def run(
+        self, script: str | Path, *words: str, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a script of ``scripts/``."""
+        variables = {**self.variables, **variables}
+        return subprocess.run(
+            ["/bin/bash", str(ROOT / "scripts" / script), *words],
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            env={name: value for name, value in variables.items() if value},
+            timeout=120,
+        )
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
