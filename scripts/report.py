@@ -41,7 +41,8 @@ from utils.drawing.curves import curves_figure, read_runs
 from utils.drawing.maps import map_figure, plane_map, spread_rows
 from utils.drawing.neighbours import nearest, neighbour_figure, same_class_share
 from utils.drawing.page import element, page, picture, table
-from utils.run import checkpoint, cli
+from utils.errors import UsageError
+from utils.run import cli
 from utils.run.run_folder import replace_file
 
 MAP_CLOUDS, QUERIES, NEIGHBOURS = 1000, 4, 5
@@ -172,7 +173,7 @@ def write_report(
         UsageError, DataError, CheckpointError: naming the folder or file.
     """
     if not len(folders) == len(untrained) == len(pretrained):
-        raise cli.UsageError(
+        raise UsageError(
             f"{len(folders)} runs, {len(untrained)} --untrained and {len(pretrained)} "
             "--pretrained: name as many of each, in the same order"
         )

@@ -24,6 +24,7 @@ from scripts.pipeline_table import SETS
 from utils.drawing.clouds import training_figure
 from utils.drawing.curves import Records
 from utils.drawing.maps import spread_rows
+from utils.errors import UsageError
 from utils.judging.features import extract_features
 from utils.parallel import distributed
 from utils.parallel.seed import seed_torch
@@ -62,7 +63,7 @@ def read_run(folder: str | Path, kind: tuple[str, str]) -> Run:
             raise KeyError(kind[1])
         records = read_metrics(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise cli.UsageError(
+        raise UsageError(
             f"{path} is missing or damaged: {folder} should be a run of {kind[0]}"
         ) from error
     return Run(Path(folder), args, config, records)
@@ -84,7 +85,7 @@ def read_judged(folder: str | Path, trained: Run | None) -> Run:
     if not any("dataset" in record for record in run.records):
         problem = problem or "has no results"
     if problem:
-        raise cli.UsageError(
+        raise UsageError(
             f"{folder} {problem}: expected a run of "
             f"eval_svm.py --dataset modelnet40 scanobjectnn --model_path {wanted}"
         )
@@ -121,14 +122,14 @@ def compared(judged: dict[str, Run], same_root: bool) -> list[str]:
     names = [name for name in both[0] if name in both[1]]
     folders = " and ".join(str(run.folder) for run in judged.values())
     if not names:
-        raise cli.UsageError(
+        raise UsageError(
             f"{folders} have judged no data set in common: run eval_svm.py with the "
             "same --dataset for both"
         )
     own, other = (run.args for run in judged.values())
     for name in ("num_points", "variant", *(["data_root"] if same_root else [])):
         if getattr(own, name) != getattr(other, name):
-            raise cli.UsageError(
+            raise UsageError(
                 f"{folders} differ in --{name}: run eval_svm.py on the same clouds for "
                 "both"
             )
@@ -147,7 +148,7 @@ def read_confusion(path: Path) -> tuple[np.ndarray, list[str]]:
         matrix = np.array([row[1:] for row in rows], np.int64)
         return matrix.reshape(len(names), len(names)), names
     except (OSError, ValueError) as error:
-        raise cli.UsageError(f"{path} is missing or damaged: {error}") from error
+        raise UsageError(f"{path} is missing or damaged: {error}") from error
 
 
 def is_synthetic(root: str | Path) -> bool:

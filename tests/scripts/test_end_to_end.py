@@ -89,7 +89,7 @@ def test_classification_from_pretrained_weights(
     script = [str(ROOT / "finetune_cls.py"), "--data_root", str(even_root), *TINY]
     done = start(tmp_path, *script, *weights_of(pretrained), *few)
     assert done.returncode == 0, done.stderr
-    assert "entries loaded; left out of the file: inv_head.0" in done.stdout
+    assert "entries loaded; not used from the file: inv_head.0" in done.stdout
     run = tmp_path / "checkpoints" / "finetune_modelnet40"
     (epoch,) = metrics(run)[1]
     assert set(TEST_KEYS) < set(epoch)
@@ -133,7 +133,7 @@ def test_part_segmentation_from_pretrained_weights_under_torchrun(
     done = start(tmp_path, *TORCHRUN, script, *data, *few, *weights, *pictures)
     assert done.returncode == 0, done.stderr
     assert "16 global, 8 a rank on 2 processes" in done.stdout
-    assert "left out of the file: inv_head" in done.stdout
+    assert "not used from the file: inv_head" in done.stdout
     assert done.stdout.count("best epoch: test_miou") == 1  # by rank 0 alone
     assert (tmp_path / "pictures" / "contact_sheet.png").is_file()
 

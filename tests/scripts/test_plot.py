@@ -9,7 +9,7 @@ from PIL import Image
 
 from scripts import plot
 from tests.utils.drawing.test_curves import step, write
-from utils.run.cli import UsageError
+from utils.errors import UsageError
 
 
 def test_it_writes_a_png_or_nothing(

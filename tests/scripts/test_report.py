@@ -20,8 +20,8 @@ from scripts.report import TRAINED, UNTRAINED, describe, write_report
 from tests.runs import pretrain
 from tests.test_eval_svm import judge
 from tests.utils.drawing.test_page import Page, assert_self_contained
+from utils.errors import UsageError
 from utils.parallel.seed import PICTURE, generator
-from utils.run.cli import UsageError
 from utils.run.run_folder import read_metrics
 
 SETS = ("modelnet40", "scanobjectnn")

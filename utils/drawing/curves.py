@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from utils.drawing.maps import class_colours
-from utils.run.cli import UsageError
+from utils.errors import UsageError
 from utils.run.run_folder import read_metrics
 
 Records = list[dict[str, Any]]

@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 from tests.utils.drawing.overlaps import assert_readable
 from utils.drawing import curves
-from utils.run.cli import UsageError
+from utils.errors import UsageError
 from utils.run.logger import RunLogger
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import wandb
 from PIL import Image
 
 from datasets.shapenet_render import ShapeNetRender
@@ -50,7 +51,7 @@ def logger() -> Iterator[Logger]:
     logger.wandb = wandb_run.start(Path("run"), arguments, {}, False, logger.info)
     assert logger.wandb is not None
     yield logger
-    logger.wandb.finish(exit_code=0)
+    wandb.finish()
 
 
 @pytest.fixture
@@ -58,6 +59,14 @@ def probed() -> Probed:
     features = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
     labels = np.arange(20) % 4
     return Probed(features, labels, np.minimum(labels, 2), ["a", "b", "c", "d"])
+
+
+def finished(logger: Logger) -> tuple[dict[str, Any], Path]:
+    """The only row that was logged, and the folder of its files."""
+    assert logger.wandb is not None
+    logger.wandb.finish(exit_code=0)
+    (row,), files = recorded(Path("run"), 1)
+    return row, files
 
 
 def recorded(run: Path, count: int) -> tuple[list[dict[str, Any]], Path]:
@@ -84,7 +93,7 @@ def test_shapes_map_and_confusion_are_recorded(
     show_pretraining(logger, 1, True, data, probed)
     assert random_states() == before
     assert logger.said == []
-    (shown,), files = recorded(Path("run"), 1)
+    shown, files = finished(logger)
     assert set(shown) == {"epoch", *DRAWN}
     assert shown["epoch"] == 1
     pictures = shown["Augmented/Picture"]
@@ -129,7 +138,7 @@ def test_a_failed_drawing_is_one_line_and_the_rest_is_recorded(
     data = ShapeNetRender(synthetic_root, 64, 32)
     show_pretraining(logger, 0, True, data, probed)
     assert logger.said == ["no t-SNE of epoch 1 for W&B: no map"]
-    (shown,), _ = recorded(Path("run"), 1)
+    shown, _ = finished(logger)
     assert set(shown) == {"epoch", *DRAWN} - {"Probe t-SNE"}
 
 
@@ -168,8 +177,14 @@ def test_a_map_has_at_most_500_clouds_of_every_class(
 
 @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_pretraining_with_images_has_the_numbers_of_one_without(
-    ranks: int, tmp_path: Path, synthetic_root: Path, two_ranks
+    ranks: int,
+    tmp_path: Path,
+    synthetic_root: Path,
+    two_ranks,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir("/")  # the two ranks outlive this test's folder
+
     def trained(mode: str) -> Path:
         words = "--epochs 3 --save_freq 2 --svm_every 1 --wandb".split()
         call = tmp_path / mode, synthetic_root, *words, mode
