@@ -146,4 +146,4 @@ def test_part_segmentation_from_pretrained_weights_under_torchrun(
 
     neither = start(tmp_path, *TORCHRUN, script, *data)
     assert neither.returncode != 0
-    assert neither.stderr.count("error: say where to start from") == 1
+    assert neither.stderr.count("error: choose where to start") == 1
