@@ -199,12 +199,12 @@ def train_one_epoch(
         The epoch's mean loss, and accuracies over the samples as they were predicted
         while training.
     """
-    args, device = run.args, run.process.device
+    args, device, dtype = run.args, run.process.device, precision.dtype
     classes = loader.dataset.num_classes  # type: ignore[attr-defined]
     model.train()
     run.start_epoch(loader, cosine(args.lr, run.epoch, args.epochs))
     for points, labels in loader:  # (b, 3, N), (b,)
-        points, labels = to_device((points, labels), device, precision.dtype)
+        points, labels = to_device((points, labels), device, dtype)
         set_dropout_step(model, args.seed, run.state.step)
         with precision.autocast():
             logits = model(points)  # (b, classes)

@@ -235,14 +235,12 @@ def train_one_epoch(
     Returns:
         The epoch's mean losses over the global batches.
     """
-    args, device = run.args, run.process.device
+    args, device, dtype = run.args, run.process.device, precision.dtype
     criterion = NTXentLoss(args.temperature)
     model.train()
     run.start_epoch(loader, cosine(args.lr, run.epoch, args.epochs))
     for view1, view2, images in loader:  # (b, 3, N), (b, 3, N), raw images
-        view1, view2, images = to_device(
-            (view1, view2, images), device, precision.dtype
-        )
+        view1, view2, images = to_device((view1, view2, images), device, dtype)
         images = jitter_images(images)  # (b, 3, H, W)
         with precision.autocast():
             z1, z2, z_image = model(view1, view2, images)  # (b, 256) each

@@ -212,13 +212,11 @@ def train_one_epoch(
         Loss, instance mIoU and accuracy: means over the global batches, as they were
         predicted while training.
     """
-    args, device = run.args, run.process.device
+    args, device, dtype = run.args, run.process.device, precision.dtype
     model.train()
     run.start_epoch(loader, scheduled(args.scheduler, args.lr, run.epoch, args.epochs))
     for points, category, target in loader:  # (b, 3, N), (b,), (b, N)
-        points, category, target = to_device(
-            (points, category, target), device, precision.dtype
-        )
+        points, category, target = to_device((points, category, target), device, dtype)
         set_dropout_step(model, args.seed, run.state.step)
         with precision.autocast():
             logits = model(points, F.one_hot(category, NUM_CATEGORIES))  # (b, 50, N)

@@ -85,12 +85,8 @@ class Run:
         inputs: Sequence[str] = (),
         **parts: Any,
     ) -> None:
-        self.args, self.process, self.resumed, self.parts = (
-            args,
-            process,
-            resumed,
-            parts,
-        )
+        self.args, self.process = args, process
+        self.resumed, self.parts = resumed, parts
         self.folder = open_run_folder(
             args.exp_name,
             args.overwrite,
