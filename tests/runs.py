@@ -95,6 +95,13 @@ def same_records(one: Path, two: Path) -> None:
                 assert line[name] == other[name], name
 
 
+def same_weights(one: Path, two: Path) -> None:
+    """The best weights of two pre-trainings are equal, bit for bit."""
+    for name in ("best_model.pth", "img_model_best.pth"):
+        theirs = weights(two, name)
+        assert all(torch.equal(v, theirs[n]) for n, v in weights(one, name).items())
+
+
 class _Interrupted(Exception):
     pass
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from datasets.synthetic import generate
+from tests.ddp_helpers import Pool
 from tests.test_interruptions import survive
 
 
@@ -26,10 +27,12 @@ def main() -> None:
     places = sorted(chance.sample(range(1, epochs - 1), args.kills))
     kills = [(chance.randrange(2), 3 * place + chance.randrange(3)) for place in places]
     start = time.monotonic()
+    pool = Pool(2)
     with tempfile.TemporaryDirectory(prefix="soak_") as folder:
         data = Path(folder, "data")
         generate(data, shapes=24, seed=0, workers=1, progress=False)
-        survive(Path(folder), data, epochs, kills)
+        survive(pool, Path(folder), data, epochs, kills)
+    pool.close()
     print(
         f"{args.kills} kills in {3 * epochs} steps on 2 processes: every record once, "
         "records and final weights bit for bit those of the undisturbed run, "

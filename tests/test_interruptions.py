@@ -1,4 +1,4 @@
-"""Runs that are stopped, killed or hang, as processes: nothing is lost."""
+"""Runs that are stopped, killed or hang, or cannot write: nothing is lost."""
 
 from __future__ import annotations
 
@@ -8,73 +8,60 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from tests.runs import metrics, pretrain, same_records, weights
+from datasets.files import DataError
+from tests.ddp_helpers import Pool
+from tests.runs import (
+    PRETRAIN,
+    interrupted,
+    metrics,
+    pretrain,
+    same_records,
+    same_weights,
+)
 from utils.judging import svm
-from utils.run import bookkeeping, run_folder
+from utils.run import checkpoint, run_folder
+from utils.run.checkpoint import CheckpointError
 from utils.run.cli import UsageError
-from utils.run.signals import Interrupted
 
 ROOT = Path(__file__).resolve().parents[1]
-WORDS = (
-    "--num_points 64 --k 5 --emb_dims 16 --image_encoder resnet18 --image_size 32 "
-    "--batch_size 8 --wandb disabled --print_freq 1 --svm_every 0 --exp_name run"
-).split()
-NAMES = ("best_model.pth", "img_model_best.pth")
+TORCHRUN = ("-m", "torch.distributed.run")
+SCRIPT = ("-m", "tests.small_resnet", str(ROOT / "train_crosspoint.py"))
+LONG = ("--epochs", "20")  # of three steps each: time enough to come between
 
 
-def start(
-    folder: Path,
-    data: Path,
-    *words: str,
-    processes: int = 1,
-    torchrun: Sequence[str] = (),
-    limit: int | None = None,
-) -> subprocess.Popen:
-    """Pre-training in a process group of its own, without root's right to every file.
-
-    ``limit``: bytes of a file.
-    """
+def start(folder: Path, data: Path, *words: str, launcher: Sequence[str] = ()) -> Any:
+    """Pre-training as a process, or as torchrun's, in a process group of its own."""
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, str(ROOT / "train_crosspoint.py")]
-    if processes > 1 or torchrun:
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        launcher += [f"--nproc_per_node={processes}", *torchrun]
-        command = [*launcher, command[1]]
-
-    def restrict() -> None:
-        if limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        if os.geteuid() == 0:
-            for capability in (_DAC_OVERRIDE, _DAC_READ_SEARCH):
-                _C.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
-
     output = tempfile.TemporaryFile("w+", encoding="utf-8")
+    flags = ("--data_root", str(data), "--exp_name", "run", *PRETRAIN, *words)
     process = subprocess.Popen(
-        [*command, "--data_root", str(data), *WORDS, *words],
+        [sys.executable, *launcher, *SCRIPT, *flags],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ
+        | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+        | ({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}),
         stdout=output,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=restrict,
     )
     _outputs[process.pid] = output
     return process
 
 
-_C = ctypes.CDLL(None)
-_PR_CAPBSET_DROP, _DAC_OVERRIDE, _DAC_READ_SEARCH = 24, 1, 2  # linux/capability.h
 _outputs: dict[int, TextIO] = {}
 
 
@@ -102,32 +89,31 @@ def wait_for(happened: Callable[[], bool], seconds: float = 90) -> None:
         time.sleep(0.02)
 
 
+def run_in(folder: Path) -> Path:
+    return folder / "checkpoints" / "run"
+
+
 def steps_done(folder: Path) -> int:
-    path = folder / "checkpoints" / "run" / "metrics.jsonl"
+    path = run_in(folder) / "metrics.jsonl"
     return path.read_text().count('"step"') if path.is_file() else 0
 
 
-def same_weights(one: Path, two: Path) -> None:
-    for name in NAMES:
-        theirs = weights(two, name)
-        assert all(torch.equal(v, theirs[n]) for n, v in weights(one, name).items())
+def progress_in(run: Path) -> dict[str, Any]:
+    path = run / "models" / "checkpoint_last.pth"
+    return torch.load(path, weights_only=True)["progress"]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, synthetic_root: Path) -> Path:
-    """The run folder of ten epochs of three steps, undisturbed."""
-    folder = tmp_path_factory.mktemp("whole")
-    code, text = finish(start(folder, synthetic_root, "--epochs", "10"))
-    assert code == 0, text
-    return folder / "checkpoints" / "run"
+    """The run folder of an undisturbed run on one process."""
+    return pretrain(tmp_path_factory.mktemp("whole"), synthetic_root, *LONG)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_step_and_resuming_gives_the_undisturbed_run(
     number: int, whole: Path, tmp_path: Path, synthetic_root: Path
 ) -> None:
-    words = ("--epochs", "10", "--num_workers", "2")
-    process = start(tmp_path, synthetic_root, *words)
+    process = start(tmp_path, synthetic_root, *LONG, "--num_workers", "2")
     wait_for(lambda: steps_done(tmp_path) >= 4)
     os.killpg(process.pid, number)  # the loader's workers get it too, as by Ctrl-C
     code, text = finish(process)
@@ -135,82 +121,53 @@ def test_a_signal_ends_the_step_and_resuming_gives_the_undisturbed_run(
     name = signal.Signals(number).name
     said = re.search(rf"{name}: stopped after step (\d+); .*--resume", text)
     assert said and "Traceback" not in text, text
-    run = tmp_path / "checkpoints" / "run"
+    run = run_in(tmp_path)
     assert f"ended by Interrupted: {name}" in (run / "run.log").read_text()
-    state = torch.load(run / "models" / "checkpoint_last.pth", weights_only=True)
-    assert state["progress"]["step"] == int(said[1]) + 1 == steps_done(tmp_path)
-    code, text = finish(start(tmp_path, synthetic_root, *words, "--resume"))
-    assert code == 0, text
+    assert progress_in(run)["step"] == int(said[1]) + 1 == steps_done(tmp_path)
+    pretrain(tmp_path, synthetic_root, *LONG, "--resume")
     same_records(whole, run)
     same_weights(whole, run)
 
 
-@pytest.mark.parametrize("place", ["fit", "last step"])
+@pytest.mark.parametrize("place", ["in the fit of the SVM", "after step 5"])
 def test_a_signal_at_the_end_of_an_epoch(
     place: str, tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("--epochs", "3", "--svm_every", "1")
-    fits = []
+    seen = {"fits": 0, "updates": 0}
+
+    def count(what: str) -> None:
+        seen[what] += 1
+        if seen == stop_at or (what == "updates" and seen[what] == stop_at):
+            os.kill(os.getpid(), signal.SIGTERM)
 
     class Fit(svm.SVC):
         def fit(self, *data: Any) -> Any:
-            fits.append(self)
-            if len(fits) == stop_at:
-                os.kill(os.getpid(), signal.SIGTERM)
+            count("fits")
             return super().fit(*data)
 
-    def count_step(run: bookkeeping.Run, **values: torch.Tensor) -> None:
-        if run.state.step == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-        step(run, **values)
-
-    step = bookkeeping.Run.step
-    stop_at = 0
-    with monkeypatch.context() as patch:
-        patch.setattr(svm, "SVC", Fit)
+    stop_at: Any = None
+    monkeypatch.setattr(svm, "SVC", Fit)
+    hook = register_optimizer_step_pre_hook(lambda *_: count("updates"))
+    try:
         undisturbed = pretrain(tmp_path / "whole", synthetic_root, *words)
-    # A fit for each pair of classes: the second pair of the second epoch's probe.
-    stop_at = len(fits) // 3 + 2
-    fits.clear()
-    with monkeypatch.context() as patch, pytest.raises(Interrupted) as ended:
-        if place == "fit":
-            patch.setattr(svm, "SVC", Fit)
-        else:
-            patch.setattr(bookkeeping.Run, "step", count_step)
-        pretrain(tmp_path / "parts", synthetic_root, *words)
-    said = {"fit": "in the fit of the SVM", "last step": "after step 5"}[place]
-    assert str(ended.value) == f"SIGTERM: stopped {said}"
-    run = tmp_path / "parts" / "checkpoints" / "run"
-    state = torch.load(run / "models" / "checkpoint_last.pth", weights_only=True)
-    assert (state["progress"]["step"], state["progress"]["epoch"]) == (6, 1)
+        assert seen["updates"] == 9
+        # Inside the second epoch's probe, which fits every pair of classes once; or in
+        # the sixth step, the last of that epoch.
+        inside = {"fits": seen["fits"] // 3 + 2, "updates": 6}
+        stop_at = inside if "SVM" in place else 6
+        seen.update(fits=0, updates=0)
+        with pytest.raises(Exception, match=f"^SIGTERM: stopped {place}$"):
+            pretrain(tmp_path / "parts", synthetic_root, *words)
+    finally:
+        hook.remove()
+    run = run_in(tmp_path / "parts")
+    progress = progress_in(run)
+    assert (progress["step"], progress["epoch"]) == (6, 1)
     assert len(metrics(run)[1]) == 1  # the second epoch is not judged yet
     pretrain(tmp_path / "parts", synthetic_root, *words, "--resume")
     same_records(undisturbed, run)
     same_weights(undisturbed, run)
-
-
-@pytest.mark.slow
-def test_torchrun_passes_the_signal_on_to_all_ranks(
-    tmp_path: Path, synthetic_root: Path
-) -> None:
-    words = ("--epochs", "10")
-    runs = []
-    for name in ("whole", "parts"):
-        process = start(tmp_path / name, synthetic_root, *words, processes=2)
-        if name == "parts":
-            wait_for(lambda: steps_done(tmp_path / "parts") >= 4)
-            process.terminate()
-        code, text = finish(process)
-        assert (code == 0) == (name == "whole"), text
-        runs.append(tmp_path / name / "checkpoints" / "run")
-    assert text.count("SIGTERM: stopped after step") == 1, text
-    last = process = start(
-        tmp_path / "parts", synthetic_root, *words, "--resume", processes=2
-    )
-    code, text = finish(last)
-    assert code == 0, text
-    same_records(*runs)
-    same_weights(*runs)
 
 
 def ranks(process: subprocess.Popen) -> list[int]:
@@ -222,107 +179,161 @@ def ranks(process: subprocess.Popen) -> list[int]:
 
 
 def survive(
-    folder: Path, data: Path, epochs: int, kills: Sequence[tuple[int, int]]
+    pool: Pool, folder: Path, data: Path, epochs: int, kills: Sequence[tuple[int, int]]
 ) -> None:
-    """Two runs on two ranks: undisturbed, and with ranks killed; they must be equal.
+    """A run under torchrun with ranks killed must equal an undisturbed one.
 
     Args:
+        pool: two ranks, for the undisturbed run.
         folder: gets both.
         data: a ``--data_root``.
         epochs: of three steps.
-        kills: (rank, steps that are done when it is killed), by the steps.
+        kills: (rank, steps that are done when it is killed), by the steps; a few
+            checkpoints, which are written every second step, apart.
     """
     words = ("--epochs", str(epochs), "--checkpoint_steps", "2")
-    folders = (folder / "whole", folder / "killed")
-    code, text = finish(start(folders[0], data, *words, processes=2), 1000)
-    assert code == 0, text
+    whole = pool.run(pretrain, folder / "whole", data, *words)[0]
+    killed = folder / "killed"
     options = (f"--max-restarts={len(kills)}", "--monitor-interval=0.1")
-    process = start(folders[1], data, *words, processes=2, torchrun=options)
-    for number, (rank, after) in enumerate(kills):
-        wait_for(lambda after=after: steps_done(folders[1]) >= after)
-        wait_for(lambda: len(ranks(process)) == 2)
-        os.kill(ranks(process)[rank], signal.SIGKILL)
-        wait_for(lambda n=number: log(folders[1]).count("resuming from its") > n)
-        print(f"rank {rank} killed after {after} steps: goes on", flush=True)
+    launcher = (*TORCHRUN, "--standalone", "--nproc_per_node=2", *options)
+    process = start(killed, data, *words, launcher=launcher)
+    before: list[int] = []
+    for rank, after in kills:
+        # All ranks are new after a restart.
+        wait_for(lambda: len({*ranks(process)} - {*before}) == 2)  # noqa: B023
+        wait_for(lambda: steps_done(killed) >= after)  # noqa: B023
+        before = ranks(process)
+        os.kill(before[rank], signal.SIGKILL)
+        print(f"rank {rank} killed after {after} steps", flush=True)
     code, text = finish(process, 300)
     assert code == 0, text
-    runs = [folder / "checkpoints" / "run" for folder in folders]
-    assert [line["step"] for line in metrics(runs[1])[0]] == list(range(3 * epochs))
-    same_records(*runs)
-    same_weights(*runs)
+    run = run_in(killed)
+    assert (run / "run.log").read_text().count("M parameters") == 2 * (1 + len(kills))
+    assert [line["step"] for line in metrics(run)[0]] == list(range(3 * epochs))
+    same_records(whole, run)
+    same_weights(whole, run)
 
 
 @pytest.mark.slow
 def test_killed_ranks_and_restarts_by_torchrun(
-    tmp_path: Path, synthetic_root: Path
+    tmp_path: Path, synthetic_root: Path, two_ranks: Pool
 ) -> None:
-    survive(tmp_path, synthetic_root, 10, [(1, 5), (0, 16)])
-
-
-def log(folder: Path) -> str:
-    path = folder / "checkpoints" / "run" / "run.log"
-    return path.read_text() if path.is_file() else ""
+    survive(two_ranks, tmp_path, synthetic_root, 20, [(1, 5), (0, 30)])
 
 
 @pytest.mark.slow
 def test_a_rank_that_hangs_is_reported(tmp_path: Path, synthetic_root: Path) -> None:
-    words = ("--epochs", "1000", "--dist_timeout", "6")
-    process = start(tmp_path, synthetic_root, *words, processes=2)
+    words = ("--epochs", "10000", "--dist_timeout", "6")
+    launcher = (*TORCHRUN, "--standalone", "--nproc_per_node=2")
+    process = start(tmp_path, synthetic_root, *words, launcher=launcher)
     wait_for(lambda: steps_done(tmp_path) >= 3)
     hanging = ranks(process)[1]
     os.kill(hanging, signal.SIGSTOP)
-    stopped = time.monotonic()
     try:
         wait_for(lambda: "another process of the run has" in said_by(process), 40)
-        assert time.monotonic() - stopped < 40
     finally:
         os.kill(hanging, signal.SIGKILL)
         code, _ = finish(process)
     assert code != 0
 
 
+def nodes(folder: Path, data: Path, *words: str) -> list[subprocess.Popen]:
+    """Two torchrun agents of one process each, that meet on the loopback interface."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    place = f"--nnodes=2 --nproc_per_node=1 --rdzv_backend=c10d --rdzv_id={port}"
+    place += f" --rdzv_endpoint=127.0.0.1:{port} --local_addr=127.0.0.1"
+    return [
+        start(
+            *(folder, data, *words),
+            launcher=(*TORCHRUN, *place.split(), f"--rdzv_conf=is_host={host}"),
+        )
+        for host in (1, 0)
+    ]
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_second_of_two_nodes_stops_both_and_both_resume(
+    tmp_path: Path, synthetic_root: Path, two_ranks: Pool
+) -> None:
+    agents = nodes(tmp_path, synthetic_root, *LONG, "--resume")
+    wait_for(lambda: steps_done(tmp_path) >= 4)
+    agents[1].terminate()
+    ends = [finish(agent) for agent in agents]
+    assert all(code for code, _ in ends), ends
+    said = "".join(text for _, text in ends)
+    assert said.count("8 global, 4 a rank on 2 processes") == 1  # rank 0 alone speaks
+    assert said.count("SIGTERM: stopped after step") == 1, said
+    assert steps_done(tmp_path) < 60
+    ends = [finish(a) for a in nodes(tmp_path, synthetic_root, *LONG, "--resume")]
+    assert [code for code, _ in ends] == [0, 0], ends
+    one_node = two_ranks.run(pretrain, tmp_path / "one", synthetic_root, *LONG)[0]
+    same_records(one_node, run_in(tmp_path))
+    same_weights(one_node, run_in(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_mistake_is_said_once_and_ends_both_nodes(
+    tmp_path: Path, synthetic_root: Path
+) -> None:
+    agents = nodes(tmp_path, synthetic_root, "--num_points", "9999")
+    ends = [finish(agent) for agent in agents]
+    assert all(code for code, _ in ends), ends
+    said = "".join(text for _, text in ends)
+    assert said.count("stores 2048 points") == 1, said
+    assert "Timed out" not in said
+
+
 def test_a_second_run_of_the_same_name_is_refused(
     tmp_path: Path, synthetic_root: Path
 ) -> None:
-    first = start(tmp_path, synthetic_root, "--epochs", "1000")
-    wait_for(lambda: steps_done(tmp_path) >= 1)
-    for flag in ("--resume", "--overwrite"):
-        code, text = finish(start(tmp_path, synthetic_root, "--epochs", "1", flag))
-        assert code == 2
-        assert f"checkpoints/run is in use by process {first.pid} on " in text
-    first.kill()  # whatever ends it, the name is free again
-    finish(first)
-    words = ("--epochs", "1", "--overwrite")
-    code, text = finish(start(tmp_path, synthetic_root, *words))
-    assert code == 0, text
+    first = start(tmp_path, synthetic_root, "--epochs", "10000")
+    try:
+        wait_for(lambda: steps_done(tmp_path) >= 1)
+        for flag in ("--resume", "--overwrite"):
+            said = f"checkpoints/run is in use by process {first.pid} on "
+            with pytest.raises(UsageError, match=said):
+                pretrain(tmp_path, synthetic_root, "--epochs", "1", flag)
+    finally:
+        first.kill()  # whatever ends it, the name is free again
+        finish(first)
+    pretrain(tmp_path, synthetic_root, "--epochs", "1", "--overwrite")
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """As a full disk: no file may grow beyond ``size`` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_disk_that_is_full_leaves_the_checkpoint_before(
     whole: Path, tmp_path: Path, synthetic_root: Path
 ) -> None:
-    # Workers would pass their batches on in files of their own.
-    words = ("--epochs", "10", "--num_workers", "0")
-    code, text = finish(start(tmp_path, synthetic_root, *words, limit=4096))
-    run = tmp_path / "checkpoints" / "run"
-    assert code == 2, text
-    assert ".pth could not be written" in text and "there is none yet" in text
-    assert "Traceback" not in text
-    process = start(tmp_path, synthetic_root, *words, "--overwrite")
-    wait_for(lambda: (run / "models" / "checkpoint_last.pth").is_file())
-    process.terminate()
-    finish(process)
+    said = r"\.pth could not be written"
+    with (
+        largest_file(2**16),
+        pytest.raises(CheckpointError, match=f"(?s){said}.*there is none yet"),
+    ):
+        pretrain(tmp_path, synthetic_root, *LONG)
+    run = run_in(tmp_path)
+    words = (*LONG, "--overwrite", "--checkpoint_steps", "0")
+    interrupted(6, pretrain, tmp_path, synthetic_root, *words)
     before = (run / "models" / "checkpoint_last.pth").read_bytes()
     # Enough for the log and the weights, not for another checkpoint.
-    limit = len(before) - 10_000
-    code, text = finish(
-        start(tmp_path, synthetic_root, *words, "--resume", limit=limit)
-    )
-    assert code == 2, text
-    assert "could not be written" in text and "the previous one is intact" in text
+    with (
+        largest_file(len(before) - 10_000),
+        pytest.raises(CheckpointError, match=f"(?s){said}.*the one before it is whole"),
+    ):
+        pretrain(tmp_path, synthetic_root, *LONG, "--resume")
     assert (run / "models" / "checkpoint_last.pth").read_bytes() == before
     assert not list(run.glob("models/.*"))
-    code, text = finish(start(tmp_path, synthetic_root, *words, "--resume"))
-    assert code == 0, text
+    pretrain(tmp_path, synthetic_root, *LONG, "--resume")
     same_records(whole, run)
     same_weights(whole, run)
 
@@ -340,32 +351,58 @@ def test_a_training_without_room_is_refused_and_deletes_nothing(
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 
 
+@contextmanager
+def bound_by_permissions() -> Iterator[None]:
+    """This thread gives up root's right to every file for a while (capset(2))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # the third version; this thread
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; then high bits
+    assert libc.capget(header, sets) == 0
+    effective = sets[0]
+    sets[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    assert libc.capset(header, sets) == 0
+    try:
+        yield
+    finally:
+        sets[0] = effective
+        assert libc.capset(header, sets) == 0
+
+
 def test_folders_and_files_without_permission_are_named(
-    tmp_path: Path, synthetic_root: Path
+    tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "checkpoints"
     folder.mkdir(mode=0o500)
-    words = ("--epochs", "1000", "--num_workers", "0")
-    code, text = finish(start(tmp_path, synthetic_root, *words))
-    assert code == 2 and "Traceback" not in text, text
-    assert "checkpoints/run cannot be written: [Errno 13] Permission denied" in text
+    with (
+        bound_by_permissions(),
+        pytest.raises(UsageError, match=r"checkpoints/run cannot be written: .*Permis"),
+    ):
+        pretrain(tmp_path, synthetic_root, *LONG)
     folder.chmod(0o700)
-    process = start(tmp_path, synthetic_root, *words)
     models = folder / "run" / "models"
-    wait_for(lambda: (models / "checkpoint_last.pth").is_file())
-    models.chmod(0o500)  # while it runs
-    code, text = finish(process)
-    assert code == 2 and "Traceback" not in text, text
-    assert ".pth could not be written" in text and "Permission denied" in text
-    state = torch.load(models / "checkpoint_last.pth", weights_only=True)
+    save = checkpoint.save_training_state
+
+    def save_then_lock(*args: Any, **parts: Any) -> None:
+        save(*args, **parts)
+        models.chmod(0o500)
+
+    words = (*LONG, "--checkpoint_steps", "1")
+    with (
+        monkeypatch.context() as patch,
+        bound_by_permissions(),
+        pytest.raises(CheckpointError, match=r"\.pth could not be written.*Permission"),
+    ):
+        patch.setattr(checkpoint, "save_training_state", save_then_lock)
+        pretrain(tmp_path, synthetic_root, *words)
     models.chmod(0o700)
+    assert progress_in(folder / "run")["step"] == 1
     data = tmp_path / "data"
     shutil.copytree(synthetic_root, data)
     cloud = next(data.glob("ShapeNet/*/*.ply"))
     cloud.chmod(0)
-    words = ("--resume", "--num_workers", "0", "--epochs", "1000")
-    code, text = finish(start(tmp_path, data, *words))
-    assert code == 2 and "Traceback" not in text, text
-    assert f"error: {cloud}: " in text and "ermission" in text
-    after = torch.load(models / "checkpoint_last.pth", weights_only=True)
-    assert after["progress"]["step"] == state["progress"]["step"]
+    with (
+        bound_by_permissions(),
+        pytest.raises(DataError, match=rf"{re.escape(str(cloud))}: .*ermission"),
+    ):
+        pretrain(tmp_path, data, *words, "--resume")
+    assert progress_in(folder / "run")["step"] >= 1  # it reads the file
