@@ -328,7 +328,7 @@ def test_a_disk_that_is_full_leaves_the_checkpoint_before(
     # Enough for the log and the weights, not for another checkpoint.
     with (
         largest_file(len(before) - 10_000),
-        pytest.raises(CheckpointError, match=f"(?s){said}.*the one before it is whole"),
+        pytest.raises(CheckpointError, match=f"(?s){said}.*the previous one is intact"),
     ):
         pretrain(tmp_path, synthetic_root, *LONG, "--resume")
     assert (run / "models" / "checkpoint_last.pth").read_bytes() == before

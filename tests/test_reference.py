@@ -1,0 +1,136 @@
+"""Training gives the numbers that are kept in tests/reference, step by step.
+
+``curves.json`` has the records of 20 steps of each script in float64. A change of the
+loss, the augmentation, the order of the samples or the optimiser shows here. If it is
+meant, write the file anew and say why in the commit:
+
+    python -m tests.test_reference --write
+
+The folders hold weights and checkpoints that commit 9b60650 wrote in the middle of a
+run, and what that commit recorded when it resumed from them. They cannot be made anew:
+files of that age have to load. All tensors of a file are views of a few short rows of
+numbers, which keeps names, shapes and dtypes in a fraction of the size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import finetune_cls
+import train_crosspoint
+import train_partseg
+from models import point_encoder
+from models.image import ImageEncoder
+from tests.runs import SPEED, run_body
+from tests.small_data import write_small_data
+from utils.run.checkpoint import load_pretrained
+from utils.run.run_folder import read_metrics
+
+REFERENCE = Path(__file__).with_name("reference")
+COMMON = (
+    "--num_points 64 --k 5 --emb_dims 16 --batch_size 8 --num_workers 0 "
+    "--wandb disabled --print_freq 1 --precision fp64 "
+)
+IMAGES = "--image_encoder resnet18 --image_size 32 "
+RUNS = {
+    "train_crosspoint": (train_crosspoint, train_crosspoint.pretrain, IMAGES),
+    "train_crosspoint_seg": (
+        *(train_crosspoint, train_crosspoint.pretrain),
+        IMAGES + "--model dgcnn_seg ",
+    ),
+    "finetune_cls": (finetune_cls, finetune_cls.finetune, "--from_scratch --lr 0.001 "),
+    "train_partseg": (train_partseg, train_partseg.segment, "--from_scratch "),
+}
+OLD = ("train_crosspoint", "finetune_cls", "train_partseg")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_data(tmp_path_factory.mktemp("small"))
+
+
+def records(case: str, folder: Path, data: Path, words: str) -> list[dict[str, Any]]:
+    """What the run writes to metrics.jsonl, without its speed."""
+    script, body, more = RUNS[case]
+    run = run_body(script, body, folder, data, (COMMON + more + words).split())
+    return [
+        {name: value for name, value in line.items() if name not in SPEED}
+        for line in read_metrics(run)
+    ]
+
+
+def curve(case: str, folder: Path, data: Path) -> list[dict[str, Any]]:
+    return records(case, folder, data, "--epochs 10")
+
+
+def same(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
+    """Equal to 1e-6, relative: rounding in float64 grows to about 1e-9 in 20 steps, and
+    another processor or version may draw the initial float32 weights 1e-7 apart."""
+    for line, expected in zip(found, wanted, strict=True):
+        assert line == pytest.approx(expected, rel=1e-6), expected
+
+
+@pytest.mark.parametrize("case", RUNS)
+def test_twenty_steps(case: str, tmp_path: Path, data: Path) -> None:
+    wanted = json.loads((REFERENCE / "curves.json").read_text())[case]
+    assert sum("step" in line for line in wanted) == 20
+    same(curve(case, tmp_path, data), wanted)
+
+
+@pytest.mark.parametrize("case", OLD)
+def test_an_old_checkpoint_resumes(case: str, tmp_path: Path, data: Path) -> None:
+    models = tmp_path / "checkpoints" / "run" / "models"
+    models.mkdir(parents=True)
+    shutil.copy(REFERENCE / case / "checkpoint_last.pth", models)
+    words = "--epochs 6 --checkpoint_steps 1 --resume"
+    wanted = json.loads((REFERENCE / case / "following.json").read_text())
+    assert [line["step"] for line in wanted if "step" in line] == [7, 8, 9, 10, 11]
+    same(records(case, tmp_path, data, words), wanted)
+
+
+@pytest.mark.parametrize(
+    ("file", "build"),
+    [
+        ("train_crosspoint/best_model.pth", lambda: point_encoder("dgcnn", 5, 16)),
+        ("train_crosspoint/img_model_best.pth", lambda: ImageEncoder("resnet18")),
+        (
+            "train_crosspoint_seg/best_model.pth",
+            lambda: point_encoder("dgcnn_seg", 5, 16),
+        ),
+    ],
+)
+def test_old_weights_load(file: str, build: Any) -> None:
+    model: nn.Module = build()
+    report = str(load_pretrained(model, REFERENCE / file))
+    saved = torch.load(REFERENCE / file, weights_only=True)
+    loaded = model.state_dict()
+    assert f"{len(loaded)} entries loaded" in report
+    for name, value in loaded.items():
+        assert torch.equal(value, saved[name].to(value.dtype)), name
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", required=True)
+    parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        data = write_small_data(Path(folder, "data"))
+        found = {case: curve(case, Path(folder, case), data) for case in RUNS}
+    cases = (
+        f'"{case}": [\n' + ",\n".join(map(json.dumps, lines)) + "\n]"
+        for case, lines in found.items()
+    )
+    (REFERENCE / "curves.json").write_text("{\n" + ",\n".join(cases) + "\n}\n")
+
+
+if __name__ == "__main__":
+    main()
