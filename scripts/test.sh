@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lint, types and all tests, two at a time (-n 0: one, which --pdb and -s need). `--fast`
-# leaves out those marked slow; other arguments go to pytest:
+# Lint, types and all tests, two files at a time (-n 0: one, which --pdb and -s need).
+# `--fast` leaves out tests marked slow; other arguments go to pytest:
 #   scripts/test.sh [--fast] [PYTEST ARGUMENTS]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,6 +14,7 @@ fi
 ruff check .
 ruff format --check .
 mypy
-# One thread a process: the tests are small, and some start two processes themselves.
+# One thread a process: tests are small, and some start up to four processes.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec python -m pytest -n 2 ${select[@]+"${select[@]}"} "$@"
+# loadfile: runs that the tests of a file share are made once.
+exec python -m pytest -n 2 --dist loadfile ${select[@]+"${select[@]}"} "$@"

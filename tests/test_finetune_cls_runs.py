@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +11,14 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 import finetune_cls
-import train_crosspoint
 from models.dgcnn import DGCNN
 from models.image import ImageEncoder
 from tests.runs import (
-    FINETUNE,
     finetune,
     interrupted,
     judged,
     metrics,
+    pretrain,
     same_records,
     weights,
 )
@@ -65,24 +61,10 @@ def starting_state(folder: Path, data: Path, *words: str) -> dict[str, torch.Ten
 
 
 def test_fine_tuning_starts_from_what_pretraining_saved(
-    tmp_path: Path, synthetic_root: Path, two_ranks, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, synthetic_root: Path, two_ranks
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    args = train_crosspoint.get_args_parser().parse_args(
-        [
-            *(
-                "--data_root",
-                str(synthetic_root),
-                "--exp_name",
-                "pretrained",
-                *FINETUNE,
-            ),
-            *("--image_encoder", "resnet18", "--image_size", "32"),
-            *("--epochs", "1", "--svm_every", "0"),
-        ]
-    )
-    train_crosspoint.pretrain(args, distributed.start())
-    path = tmp_path / "checkpoints" / "pretrained" / "models" / "best_model.pth"
+    pretrained = pretrain(tmp_path / "pretrained", synthetic_root, "--epochs", "1")
+    path = pretrained / "models" / "best_model.pth"
     saved = torch.load(path, weights_only=True)
     words = ("--dataset", "scanobjectnn", "--model_path", str(path))
     runs = two_ranks.run(starting_state, tmp_path, synthetic_root, *words)
@@ -268,35 +250,3 @@ def test_the_defaults_are_the_published_protocol() -> None:
     )
     assert (args.optimizer, args.weight_decay, args.dropout) == ("adam", 1e-6, 0.5)
     assert (args.dataset, args.label_fraction, args.emb_dims) == ("modelnet40", 1, 1024)
-
-
-@pytest.mark.slow
-def test_started_from_a_shell(tmp_path: Path, uneven_root: Path) -> None:
-    checkpoint.save_weights(DGCNN(5, 16), tmp_path / "w.pth")
-    script = str(Path(finetune_cls.__file__))
-
-    def start(*words: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [sys.executable, *words, "--data_root", str(uneven_root), *FINETUNE],
-            cwd=tmp_path,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-
-    done = start(script)
-    assert done.returncode == 2
-    assert done.stderr.startswith("\nerror: say where to start from")
-    torchrun = "-m torch.distributed.run --standalone --nproc_per_node=2".split()
-    done = start(*torchrun, script, "--model_path", "w.pth", "--epochs", "1")
-    assert done.returncode == 0, done.stderr
-    assert "8 global, 4 a rank on 2 processes" in done.stdout
-    assert done.stdout.count("last epoch: test accuracy") == 1  # by rank 0 alone
-    run = tmp_path / "checkpoints" / "finetune_modelnet40"
-    path = str(run / "models" / "best_model.pth")
-    done = start(script, "--eval", "--model_path", path)
-    assert done.returncode == 0, done.stderr
-    name = "eval_modelnet40_finetune_modelnet40_best_model"
-    found = judged(tmp_path / "checkpoints" / name)
-    assert found["test_accuracy"] == metrics(run)[1][0]["test_accuracy"]
