@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,18 @@ PACKAGES = ("models", "datasets", "utils")
 SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py"))
 PROJECT = {*PACKAGES, *SCRIPTS, "scripts", "benchmarks", "tests"}
 
-# What each package may import from the project.
+# What each folder may import from the project beside itself.
+SHARED = ("utils.parallel", "utils.errors")
 ALLOWED = {
-    "models": ("models", "utils.parallel"),
-    "datasets": ("datasets", "utils.parallel.seed", "utils.errors"),
-    "utils": ("utils", "datasets.PARTS_PER_CATEGORY"),
+    "models": ("utils.parallel",),
+    "datasets": SHARED,
+    "utils/errors.py": (),
+    "utils/parallel": ("utils.errors",),
+    "utils/run": SHARED,
+    "utils/judging": (*SHARED, "utils.run", "datasets.PARTS_PER_CATEGORY"),
+    "utils/drawing": (*SHARED, "utils.run", "utils.judging"),
 }
+COMMAND_LINE = ("utils.run.cli", "utils.run.flags")  # of the scripts alone
 
 
 def modules_in(source: str, package: str = "") -> set[str]:
@@ -49,20 +56,54 @@ def within(name: str, allowed: tuple[str, ...]) -> bool:
     return any(name == a or name.startswith(f"{a}.") for a in allowed)
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_packages_import_in_one_direction(package):
-    paths = sorted((ROOT / package).rglob("*.py"))
-    assert len(paths) > 2
+def files_in(*folders: str) -> list[Path]:
+    """Modules of the project's folders, or a file itself."""
+    places = [ROOT / folder for folder in folders]
+    found = [
+        p for place in places for p in (place, *place.rglob("*.py")) if p.is_file()
+    ]
+    assert found
+    return sorted(found)
+
+
+@pytest.mark.parametrize("place", ALLOWED)
+def test_packages_import_in_one_direction(place):
+    allowed = (place.replace("/", ".").removesuffix(".py"), *ALLOWED[place])
     wrong = {
         str(path.relative_to(ROOT)): outside
-        for path in paths
-        if (
-            outside := sorted(
-                n for n in modules_of(path) if not within(n, ALLOWED[package])
-            )
-        )
+        for path in files_in(place)
+        if (outside := sorted(n for n in modules_of(path) if not within(n, allowed)))
     }
-    assert not wrong, f"{package} may import {ALLOWED[package]} alone"
+    assert not wrong, f"{place} may import {allowed} alone"
+
+
+def test_every_folder_of_utils_has_a_direction():
+    places = {p.parent if p.parent != ROOT / "utils" else p for p in files_in("utils")}
+    known = {ROOT / place for place in ALLOWED}
+    assert places - {ROOT / "utils" / "__init__.py"} <= known
+
+
+def test_scripts_alone_know_the_command_line():
+    for path in files_in(*(place for place in ALLOWED if place != "utils/run")):
+        assert not [n for n in modules_of(path) if within(n, COMMAND_LINE)], path
+
+
+def graph_of(sources: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Which module imports which, from the dotted names that each one imports."""
+    graph: dict[str, set[str]] = {}
+    for module, names in sources.items():
+        graph[module] = set()
+        for name in names:
+            while name and name not in sources:
+                name = name.rpartition(".")[0]
+            graph[module] |= {name} - {"", module}
+    return graph
+
+
+def test_a_circle_is_seen():
+    sources = {"a": {"b.c.name"}, "b.c": {"b.d"}, "b.d": {"a.other"}, "b": set()}
+    with pytest.raises(CycleError):
+        TopologicalSorter(graph_of(sources)).prepare()
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
