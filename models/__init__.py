@@ -1,10 +1,17 @@
-"""The networks; :func:`point_encoder` builds one by the name used on command lines."""
+"""The networks and their losses.
+
+Read ``crosspoint.py`` (both encoders as one module), ``dgcnn.py`` or ``partseg.py``
+(point encoders), ``image.py`` and ``losses.py``. ``edgeconv.py`` and ``knn.py`` define
+the layer of the point encoders; ``fused/`` computes the same faster. ``dropout.py`` has
+masks that do not depend on the number of processes. This package may import
+``utils.parallel`` and nothing else of the project.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # names for command lines come without loading PyTorch
+if TYPE_CHECKING:  # command lines read the names below without loading PyTorch
     from torch import nn
 
 ENCODERS = ("dgcnn", "dgcnn_seg")
@@ -18,10 +25,10 @@ def point_encoder(
 
     Args:
         name: ``dgcnn`` (classification) or ``dgcnn_seg`` (part segmentation).
-        k: neighbours a point in the kNN graph.
+        k: neighbours of each point in the kNN graph.
         emb_dims: width of the embedding.
         edgeconv: form of the point operations, ``auto``, ``fused`` or ``plain``.
-        distinct: compute copies of a cloud's first point once, in the fused form.
+        distinct: merge duplicate points, in the fused form.
 
     Returns:
         A module with ``forward(points (B, 3, N)) -> (projection, feature)``,

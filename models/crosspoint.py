@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class CrossPoint(nn.Module):
-    """CrossPoint (Afham et al., CVPR 2022, figure 2): two views and one picture.
+    """CrossPoint (Afham et al., CVPR 2022, figure 2): two views and one image.
 
     Args:
         point_encoder: (2B, 3, N) -> (projection (2B, D), feature).

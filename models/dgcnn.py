@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.dropout import GlobalBatchDropout
-from models.edgeconv import SLOPE, edge_layer, open_clouds
+from models.edgeconv import SLOPE, cloud_batch, edge_layer
 
 PROJECTION_DIM = 256
 
@@ -51,7 +51,7 @@ class DGCNN(nn.Module):
     BatchNorms inside ``conv1`` to ``conv5``.
 
     Args:
-        k: neighbours a point in every kNN graph.
+        k: neighbours of each point in every kNN graph.
         emb_dims: E, width of the embedding before pooling.
         num_classes: None for pre-training (projection head), otherwise the number of
             outputs of the classification head.
@@ -59,7 +59,7 @@ class DGCNN(nn.Module):
             linear probe.
         dropout: probability in the classification head.
         edgeconv: form of the point operations, ``auto``, ``fused`` or ``plain``.
-        distinct: compute copies of a cloud's first point once, in the fused form.
+        distinct: merge duplicate points, in the fused form.
 
     Forward:
         points (B, 3, N), N >= k -> (projection (B, 256), feature (B, 2E)), or logits
@@ -104,15 +104,15 @@ class DGCNN(nn.Module):
             self.dropout = GlobalBatchDropout(dropout)
 
     def features(self, points: Tensor) -> Tensor:
-        """(B, 3, N) -> (B, 2E), what the SVM and few-shot evaluation judge."""
+        """(B, 3, N) -> (B, 2E), the input of the SVM and few-shot evaluation."""
         check_points(points, self.k)
-        clouds = open_clouds(points, self.k, self.edgeconv, self.distinct)
+        clouds = cloud_batch(points, self.k, self.edgeconv, self.distinct)
         x1 = clouds.edge_conv(clouds.points, self.conv1)  # 64 channels
         x2 = clouds.edge_conv(x1, self.conv2)  # 64
         x3 = clouds.edge_conv(x2, self.conv3)  # 128
         x4 = clouds.edge_conv(x3, self.conv4)  # 256
-        greatest, mean = clouds.pool(clouds.join(x1, x2, x3, x4), self.conv5)
-        return torch.cat([greatest, mean], dim=1)
+        maximum, mean = clouds.pool(clouds.join(x1, x2, x3, x4), self.conv5)
+        return torch.cat([maximum, mean], dim=1)
 
     def forward(self, points: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         feature = self.features(points)

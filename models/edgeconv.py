@@ -1,24 +1,48 @@
 """EdgeConv, the layer of DGCNN (Wang et al., TOG 2019, equations 7 and 8).
 
-The encoders see their batch through :func:`open_clouds`, in one of two forms that give
-the same numbers: the plain one here is the definition, the one in :mod:`models.fused`
-is what runs where it can.
+Encoders work on a batch through the interface :class:`Clouds`, made by
+:func:`cloud_batch`. It has two forms with equal results: :class:`PlainClouds` here is
+the definition, :class:`models.fused.clouds.FusedClouds` the fast form, used where it
+can run.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from models.fused.rows import obstacle
+from models.fused.batch import missing_kernels
+from models.fused.clouds import FusedClouds
 from models.knn import knn
 
-if TYPE_CHECKING:
-    from models.fused.clouds import FusedClouds
-
 SLOPE = 0.2  # of every LeakyReLU
+
+
+class Clouds(Protocol):
+    """A batch of point clouds and the operations of the encoders on it.
+
+    Features of points are (B, C, N) in the plain form and (R, C) in the fused form;
+    only these methods need to know.
+    """
+
+    points: Tensor
+
+    def transform(self, matrices: Tensor) -> Tensor:
+        """The points, as row vectors, times the matrix (B, 3, 3) of their cloud."""
+
+    def edge_conv(self, x: Tensor, *layers: nn.Sequential) -> Tensor:
+        """Features of points -> features of points, see :func:`edge_conv`."""
+
+    def join(self, *features: Tensor) -> Tensor:
+        """Concatenate channels."""
+
+    def per_point(self, x: Tensor) -> Tensor:
+        """Features of points as (B, C, N); duplicate points must not be merged."""
+
+    def pool(self, x: Tensor, layer: nn.Sequential) -> tuple[Tensor, Tensor]:
+        """A point layer, then maximum and mean over the points: (B, C') each."""
 
 
 def edge_features(x: Tensor, idx: Tensor) -> Tensor:
@@ -32,9 +56,9 @@ def edge_features(x: Tensor, idx: Tensor) -> Tensor:
         (B, 2C, N, K)
     """
     batch, channels, points = x.shape
-    first = torch.arange(batch, device=x.device).view(-1, 1, 1) * points
+    offsets = torch.arange(batch, device=x.device).view(-1, 1, 1) * points
     rows = x.transpose(1, 2).reshape(batch * points, channels)
-    neighbours = rows.index_select(0, (idx + first).flatten())
+    neighbours = rows.index_select(0, (idx + offsets).flatten())
     neighbours = neighbours.view(*idx.shape, channels).permute(0, 3, 1, 2)
     centre = x.unsqueeze(3).expand_as(neighbours)  # (B, C, N, K)
     return torch.cat([neighbours - centre, centre], dim=1)
@@ -52,11 +76,11 @@ def edge_layer(in_channels: int, out_channels: int) -> nn.Sequential:
 def edge_conv(x: Tensor, k: int, *layers: nn.Sequential) -> Tensor:
     """EdgeConv: the layers on every edge, then the maximum over the K neighbours.
 
-    The graph is built from ``x`` itself, so it is dynamic when layers are stacked.
+    The graph is built from ``x`` itself, so each layer of a network has its own.
 
     Args:
         x: (B, C, N) features.
-        k: neighbours a point in the kNN graph.
+        k: neighbours of each point in the kNN graph.
         layers: one or more :func:`edge_layer`, the first with 2C input channels.
 
     Returns:
@@ -72,43 +96,33 @@ def edge_conv(x: Tensor, k: int, *layers: nn.Sequential) -> Tensor:
 
 
 class PlainClouds:
-    """A batch of clouds (B, C, N), each operation as it is defined.
-
-    Args:
-        points: (B, 3, N).
-        k: neighbours a point in every kNN graph.
-    """
+    """:class:`Clouds` by definition, on features (B, C, N)."""
 
     def __init__(self, points: Tensor, k: int) -> None:
         self.points, self.k = points, k
 
     def transform(self, matrices: Tensor) -> Tensor:
-        """Points as rows times their cloud's matrix (B, 3, 3) -> (B, 3, N)."""
         return (self.points.transpose(1, 2) @ matrices).transpose(1, 2)
 
     def edge_conv(self, x: Tensor, *layers: nn.Sequential) -> Tensor:
-        """(B, C, N) -> (B, C', N), see :func:`edge_conv`."""
         return edge_conv(x, self.k, *layers)
 
     def join(self, *features: Tensor) -> Tensor:
-        """Features beside each other."""
         return torch.cat(features, dim=1)
 
-    def of_points(self, x: Tensor) -> Tensor:
-        """(B, C, N), as it is."""
+    def per_point(self, x: Tensor) -> Tensor:
         return x
 
     def pool(self, x: Tensor, layer: nn.Sequential) -> tuple[Tensor, Tensor]:
-        """A point layer, then maximum and mean over the points: (B, C') each."""
         x = layer(x)
         return x.amax(dim=2), x.mean(dim=2)
 
 
 def chosen_form(form: str, device: torch.device) -> tuple[str, str]:
-    """Which form ``--edgeconv`` means on a device, and why, for the log.
+    """The form that ``--edgeconv`` selects on a device, and why, for the log.
 
     Args:
-        form: ``fused``, ``plain``, or ``auto``: the fused one where it can run.
+        form: ``fused``, ``plain``, or ``auto``: the fused form where it can run.
         device: of the points.
 
     Raises:
@@ -116,29 +130,27 @@ def chosen_form(form: str, device: torch.device) -> tuple[str, str]:
     """
     if form == "plain":
         return "plain", "as asked for"
-    why_not = obstacle(device)
-    if not why_not:
-        makers = {"cpu": "Numba", "cuda": "Triton"}
-        return "fused", f"kernels by {makers[device.type]}, compiled on first use"
+    problem = missing_kernels(device)
+    if not problem:
+        compiler = {"cpu": "Numba", "cuda": "Triton"}[device.type]
+        return "fused", f"kernels by {compiler}, compiled on first use"
     if form == "fused":
-        raise ValueError(f"--edgeconv fused: {why_not}; use --edgeconv auto")
-    return "plain", why_not
+        raise ValueError(f"--edgeconv fused: {problem}; use --edgeconv auto")
+    return "plain", problem
 
 
-def open_clouds(
+def cloud_batch(
     points: Tensor, k: int, form: str = "auto", distinct: bool = True
-) -> PlainClouds | FusedClouds:
-    """The batch, ready for the layers.
+) -> Clouds:
+    """The batch in the chosen form.
 
     Args:
         points: (B, 3, N).
-        k: neighbours a point in every kNN graph.
+        k: neighbours of each point in every kNN graph.
         form: as of :func:`chosen_form`.
-        distinct: whether the fused form may compute copies of a cloud's first point
-            once: not where results of single points are wanted.
+        distinct: whether the fused form may merge duplicate points; False where every
+            point needs an output of its own.
     """
     if chosen_form(form, points.device)[0] == "plain":
         return PlainClouds(points, k)
-    from models.fused.clouds import FusedClouds
-
     return FusedClouds(points, k, distinct)

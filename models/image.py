@@ -1,4 +1,4 @@
-"""The picture encoder: a torchvision ResNet and a projection head."""
+"""The image encoder: a torchvision ResNet and a projection head."""
 
 from __future__ import annotations
 

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-# Distances held at a time: on the CPU what a cache nearly holds, on a GPU 1 GiB.
+# Distances computed at a time: about a cache's size on the CPU, 1 GiB on a GPU.
 _BLOCK = {"cpu": 2**22, "cuda": 2**28}
 
 
+@contextlib.contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Switch off autocast and TF32, for numbers that nearly cancel."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@torch.no_grad()
 def knn(x: Tensor, k: int) -> Tensor:
     """Indices of the k nearest neighbours of every point, the point itself included.
 
     Squared Euclidean distances in feature space (DGCNN section 3.1), in float32 or
-    float64 whatever autocast and TF32 say: in fewer digits neighbours would be decided
-    by rounding. Of equally far points the one with the smaller index is nearer.
+    float64 also under autocast and TF32, whose rounding would decide between
+    neighbours. Of equally far points the one with the smaller index is nearer.
 
     Args:
         x: (B, C, N) features.
-        k: neighbours a point, 1 <= k <= N.
+        k: neighbours of each point, 1 <= k <= N.
 
     Returns:
         (B, N, k) int64, nearest first.
@@ -35,25 +51,19 @@ def knn(x: Tensor, k: int) -> Tensor:
             f"N = {points} points (--k, --num_points)"
         )
     limit = _BLOCK.get(x.device.type, _BLOCK["cuda"])
-    precision = torch.get_float32_matmul_precision()
-    try:
-        torch.set_float32_matmul_precision("highest")  # no TF32
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            x = x.detach()
-            if x.dtype != torch.float64:
-                x = x.float()
-            found = [
-                nearest(distances(rows, clouds), k)
-                for clouds in x.split(max(1, limit // points**2))
-                for rows in clouds.split(max(1, limit // points), dim=2)
-            ]
-    finally:
-        torch.set_float32_matmul_precision(precision)
+    if x.dtype != torch.float64:
+        x = x.float()
+    with full_precision(x.device):
+        found = [
+            nearest(distances(rows, clouds), k)
+            for clouds in x.split(max(1, limit // points**2))
+            for rows in clouds.split(max(1, limit // points), dim=2)
+        ]
     return torch.cat([block.flatten(0, 1) for block in found]).view(batch, points, k)
 
 
 def distances(rows: Tensor, clouds: Tensor) -> Tensor:
-    """|x_i - x_j|^2 - |x_i|^2, of which the last is the same for every j.
+    """|x_i - x_j|² - |x_i|²: the last term is the same for all neighbours of a point.
 
     Args:
         rows: (B, C, M) points i.
@@ -67,18 +77,18 @@ def distances(rows: Tensor, clouds: Tensor) -> Tensor:
 
 
 def nearest(distance: Tensor, k: int) -> Tensor:
-    """(B, M, N) -> (B, M, k) columns of the least, of equal ones the first."""
+    """(B, M, N) -> (B, M, k) columns of the smallest, the first of equal ones."""
     points = distance.shape[2]
     values, idx = distance.topk(min(k + 1, points), dim=2, largest=False)
     if points > k:
-        # Which of several equally far ones is taken last, topk leaves open.
+        # topk does not say which of several equal distances it keeps at the end.
         tied = values[..., k] == values[..., k - 1]
         values, idx = values[..., :k], idx[..., :k]
         if tied.any():
             own, last = distance[tied], values[tied][:, -1:]
-            nearer, level = own < last, own == last
+            nearer, equal = own < last, own == last
             room = k - nearer.sum(1, keepdim=True)
-            chosen = nearer | (level & (level.cumsum(1) <= room))
+            chosen = nearer | (equal & (equal.cumsum(1) <= room))
             of_tied = chosen.nonzero()[:, 1].view(-1, k)
             idx[tied], values[tied] = of_tied, own.gather(1, of_tied)
     # By distance, then by index: two stable sorts, the second key first.

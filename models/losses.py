@@ -48,10 +48,9 @@ class NTXentLoss(nn.Module):
                 f"{tuple(z0.shape)} and {tuple(z1.shape)}"
             )
         with torch.autocast(z0.device.type, enabled=False):
-            pairs = torch.stack([z0, z1], dim=1)  # (b, 2, D)
-            if pairs.dtype != torch.float64:
-                pairs = pairs.float()
-            pairs = F.normalize(pairs, dim=2)
+            precision = torch.promote_types(z0.dtype, torch.float32)
+            pairs = torch.stack([z0.to(precision), z1.to(precision)], dim=1)
+            pairs = F.normalize(pairs, dim=2)  # (b, 2, D)
             everyone, first = pairs, 0
             if self.gather:
                 everyone = distributed.gather_rows(pairs)  # (B, 2, D)
@@ -76,15 +75,16 @@ def crosspoint_loss(
 
     Args:
         z1, z2: (B, D) projections of the two views.
-        z_image: (B, D) projections of the pictures.
+        z_image: (B, D) projections of the images.
         criterion: :class:`NTXentLoss`.
 
     Returns:
         total, IMID, CMID: scalars, total = IMID + CMID. The mean of the two views is
-        taken before normalisation.
+        taken before normalisation, in float32 or float64 also under autocast.
     """
     imid = criterion(z1, z2)
-    cmid = criterion((z1 + z2) / 2, z_image)
+    precision = torch.promote_types(z1.dtype, torch.float32)
+    cmid = criterion((z1.to(precision) + z2.to(precision)) / 2, z_image)
     return imid + cmid, imid, cmid
 
 

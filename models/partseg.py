@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
 from models.dgcnn import check_points, point_layer, projection_head
 from models.dropout import GlobalBatchDropout
-from models.edgeconv import SLOPE, edge_layer, open_clouds
-
-if TYPE_CHECKING:
-    from models.edgeconv import PlainClouds
-    from models.fused.clouds import FusedClouds
+from models.edgeconv import SLOPE, Clouds, cloud_batch, edge_layer
 
 NUM_CATEGORIES = 16
 
@@ -40,7 +34,7 @@ class SpatialTransformer(nn.Module):
         with torch.no_grad():
             self.transform.bias.copy_(torch.eye(3).flatten())
 
-    def forward(self, clouds: PlainClouds | FusedClouds) -> Tensor:
+    def forward(self, clouds: Clouds) -> Tensor:
         x = clouds.edge_conv(clouds.points, self.conv1, self.conv2)  # 128 channels
         x, _ = clouds.pool(x, self.conv3)  # (B, 1024)
         x = self.act(self.bn3(self.linear1(x)))
@@ -49,20 +43,19 @@ class SpatialTransformer(nn.Module):
 
 
 class DGCNNPartSeg(nn.Module):
-    """Spatial transformer, three EdgeConv blocks, and a head for every point.
+    """Spatial transformer, three EdgeConv blocks, projection or per-point head.
 
     Modules carry the published code's names; ``bn{n}`` is a second name of the
     BatchNorm inside ``conv{n}``.
 
     Args:
-        k: neighbours a point in every kNN graph.
+        k: neighbours of each point in every kNN graph.
         emb_dims: E, width of the global feature.
         num_parts: None for pre-training (projection head), otherwise the number of
             part labels over all categories.
         dropout: probability in the segmentation head.
         edgeconv: form of the point operations, ``auto``, ``fused`` or ``plain``.
-        distinct: in pre-training, compute copies of a cloud's first point once, in the
-            fused form.
+        distinct: merge duplicate points in pre-training, in the fused form.
 
     Forward:
         points (B, 3, N) -> (projection (B, 256), feature (B, E)); with ``num_parts``
@@ -106,24 +99,23 @@ class DGCNNPartSeg(nn.Module):
             self.conv11 = nn.Conv1d(128, num_parts, 1, bias=False)
             self.dropout = GlobalBatchDropout(dropout)
 
-    def _encode(self, points: Tensor) -> tuple[Tensor | None, Tensor]:
-        """(B, 3, N) -> local features (B, 192, N) for the segmentation head, and the
-        global feature (B, E)."""
+    def _encode(self, points: Tensor) -> tuple[Clouds, Tensor, Tensor]:
+        """(B, 3, N) -> the batch, its local features (192 channels) and the global
+        feature (B, E)."""
         check_points(points, self.k)
-        every_point = self.num_parts is not None
-        distinct = self.distinct and not every_point
-        clouds = open_clouds(points, self.k, self.edgeconv, distinct)
+        distinct = self.distinct and self.num_parts is None
+        clouds = cloud_batch(points, self.k, self.edgeconv, distinct)
         aligned = clouds.transform(self.transform_net(clouds))
         x1 = clouds.edge_conv(aligned, self.conv1, self.conv2)  # 64 channels
         x2 = clouds.edge_conv(x1, self.conv3, self.conv4)  # 64
         x3 = clouds.edge_conv(x2, self.conv5)  # 64
         local = clouds.join(x1, x2, x3)
         feature, _ = clouds.pool(local, self.conv6)
-        return (clouds.of_points(local) if every_point else None), feature
+        return clouds, local, feature
 
     def features(self, points: Tensor) -> Tensor:
-        """(B, 3, N) -> (B, E), what the SVM and few-shot evaluation judge."""
-        return self._encode(points)[1]
+        """(B, 3, N) -> (B, E), the input of the SVM and few-shot evaluation."""
+        return self._encode(points)[2]
 
     def forward(
         self, points: Tensor, category: Tensor | None = None
@@ -136,12 +128,12 @@ class DGCNNPartSeg(nn.Module):
             raise ValueError(
                 f"category must be one-hot ({len(points)}, {NUM_CATEGORIES}), got {got}"
             )
-        local, feature = self._encode(points)
-        assert local is not None  # as there is a head
+        clouds, local, feature = self._encode(points)
         label = self.conv7(category.to(points.dtype).unsqueeze(2))  # (B, 64, 1)
-        whole = torch.cat([feature.unsqueeze(2), label], dim=1)  # (B, E + 64, 1)
-        whole = whole.expand(-1, -1, points.shape[2])
-        x = self.conv8(torch.cat([whole, local], dim=1))  # (B, 256, N)
+        shared = torch.cat([feature.unsqueeze(2), label], dim=1)  # (B, E + 64, 1)
+        shared = shared.expand(-1, -1, points.shape[2])
+        local = clouds.per_point(local)  # (B, 192, N)
+        x = self.conv8(torch.cat([shared, local], dim=1))  # (B, 256, N)
         x = self.conv9(self.dropout(x))
         x = self.conv10(self.dropout(x))
         return self.conv11(x)

@@ -1,4 +1,4 @@
-"""Both packages of kernels, on tensors of the CPU."""
+"""The forms of the point operations: plain, or fused with a package of kernels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.fused.rows import Graph, Rows
+from models.edgeconv import PlainClouds
+from models.fused.batch import Graph, RaggedBatch
+from models.fused.clouds import FusedClouds
+
+Kernels = ModuleType | SimpleNamespace
 
 
 def _moved(x: Any, device: str) -> Any:
@@ -19,41 +23,49 @@ def _moved(x: Any, device: str) -> Any:
         return x.to(device)
     if isinstance(x, tuple):
         return tuple(_moved(one, device) for one in x)
-    if isinstance(x, Graph | Rows):
+    if isinstance(x, Graph | RaggedBatch):
         return type(x)(*(_moved(one, device) for one in vars(x).values()))
     return x
 
 
-def _on_gpu(package: ModuleType) -> SimpleNamespace:
-    """The compiled kernels for tensors of the CPU: copied there and back."""
+def load_kernels(name: str) -> Kernels:
+    """``numba``, or ``triton``: by its interpreter, or on the GPU where there is one,
+    with tensors copied there and back."""
+    pytest.importorskip(name)
+    package = importlib.import_module(f"models.fused.{name}")
+    if name == "numba" or not torch.cuda.is_available():
+        return package
 
-    def run(name: str, *given: Any) -> Any:
-        there = _moved(given, "cuda")
-        result = getattr(package, name)(*there)
-        if name == "add_statistics":  # changes its first two arguments
-            for old, new in zip(given[:2], there[:2], strict=True):
-                old.copy_(new)
-        return _moved(result, "cpu")
+    def run(operation: str, *given: Any) -> Any:
+        return _moved(getattr(package, operation)(*_moved(given, "cuda")), "cpu")
 
     operations = {name: functools.partial(run, name) for name in package.__all__}
-    return SimpleNamespace(__name__=package.__name__, **operations)
+    return SimpleNamespace(**operations)
 
 
-def triton_kernels() -> ModuleType | SimpleNamespace:
-    """The Triton kernels: compiled where there is a GPU, else by its interpreter."""
-    pytest.importorskip("triton")
-    package = importlib.import_module("models.fused.triton")
-    return _on_gpu(package) if torch.cuda.is_available() else package
+def use_kernels(name: str, monkeypatch: pytest.MonkeyPatch) -> Kernels:
+    """Let the fused form use a package of kernels, in tasks that are small."""
+    package = load_kernels(name)
+    monkeypatch.setattr("models.fused.clouds.kernels_for", lambda device: package)
+    limits = [("two_layers", "EDGES", 50)]
+    if name == "numba":
+        limits += [("edges", "ROWS", 36), ("edges", "LONG", 36), ("pool", "LONG", 36)]
+    for module, limit, value in limits:  # several tasks also for small clouds
+        kernels = importlib.import_module(f"models.fused.{name}.{module}")
+        monkeypatch.setattr(kernels, limit, value)
+    return package
 
 
 @pytest.fixture(params=["numba", "triton"])
-def kernels(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> ModuleType | SimpleNamespace:
-    """A package of kernels, which the fused form uses as well."""
-    if request.param == "numba":
-        package = importlib.import_module("models.fused.numba")
-    else:
-        package = triton_kernels()
-    monkeypatch.setattr("models.fused.clouds.operations", lambda device: package)
-    return package
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kernels:
+    """Each package of kernels; the fused form uses it as well."""
+    return use_kernels(request.param, monkeypatch)
+
+
+@pytest.fixture(params=["plain", "numba", "triton"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type:
+    """Each form of the point operations, the fused one with each package."""
+    if request.param == "plain":
+        return PlainClouds
+    use_kernels(request.param, monkeypatch)
+    return FusedClouds

@@ -12,10 +12,8 @@ from torch import Tensor, nn
 
 from models import ENCODERS, point_encoder
 from models.crosspoint import CrossPoint
-from models.dgcnn import DGCNN
 from models.image import ImageEncoder
 from models.losses import NTXentLoss, crosspoint_loss
-from models.partseg import DGCNNPartSeg
 from tests.models.reference import random_clouds, randomise, relative_error
 from utils.parallel import distributed
 from utils.parallel.batchnorm import synchronise_batchnorm
@@ -151,12 +149,3 @@ def test_unequal_inputs_are_refused():
         model(view1, view2[:-1], images)
     with pytest.raises(ValueError, match="two views of one shape and as many images"):
         model(view1, view2, images[:-1])
-
-
-def test_an_encoder_is_built_by_name():
-    assert isinstance(point_encoder("dgcnn", k=5, emb_dims=32), DGCNN)
-    encoder = point_encoder("dgcnn_seg", k=6, emb_dims=48)
-    assert isinstance(encoder, DGCNNPartSeg)
-    assert (encoder.k, encoder.feature_dim) == (6, 48)
-    with pytest.raises(ValueError, match=r"--model 'pointnet' is not one of dgcnn"):
-        point_encoder("pointnet", k=5, emb_dims=32)

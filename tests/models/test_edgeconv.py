@@ -1,41 +1,87 @@
-"""EdgeConv against a loop over every edge."""
+"""EdgeConv and pooling in every form, against a loop over every edge."""
 
 from __future__ import annotations
 
+import copy
+import importlib.util
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.edgeconv import edge_conv, edge_features, edge_layer
+from models.dgcnn import DGCNN, point_layer
+from models.edgeconv import (
+    PlainClouds,
+    chosen_form,
+    cloud_batch,
+    edge_conv,
+    edge_features,
+    edge_layer,
+)
+from models.fused.clouds import FusedClouds
+from models.fused.functions import NormActivation, Pool
+from models.partseg import DGCNNPartSeg
 from tests.models import reference
+from tests.models.conftest import load_kernels
 from tests.models.reference import random_clouds, randomise, weights_of
 
-K = 5
+# Batch, points, k: every point a neighbour, and more than a task or tile of points.
+SIZES = [(1, 9, 9), (3, 45, 4)]
 
 
-def layers(*widths: int, seed: int = 1) -> nn.Sequential:
-    """Edge layers of these widths at random: weights of both signs, and one zero."""
+def layers(*widths: int) -> nn.Sequential:
+    """Edge layers at random, with BatchNorm weights of both signs and zero."""
     pairs = zip([2 * widths[0], *widths[1:-1]], widths[1:], strict=True)
-    module = randomise(nn.Sequential(*[edge_layer(a, b) for a, b in pairs]), seed)
+    module = randomise(nn.Sequential(*[edge_layer(a, b) for a, b in pairs]), seed=1)
     for layer in module:
         layer[1].weight.data[2] = 0.0
         assert (layer[1].weight > 0).any() and (layer[1].weight < 0).any()
     return module
 
 
-def both(module: nn.Sequential, x: torch.Tensor, training: bool):
-    """Outputs, input gradients and reference weights of the code and the loop."""
-    module.train(training)
-    weights = weights_of(module)  # before the forward pass changes the statistics
-    x = x.clone().requires_grad_()
-    y = edge_conv(x, K, *module)
-    x_ref = x.detach().clone().requires_grad_()
-    names = [str(i) for i in range(len(module))]
-    y_ref = reference.edge_conv(x_ref, K, weights, names, training)
-    upstream = random_clouds(*y.shape[::2], seed=9, channels=y.shape[1])
-    (y * upstream).sum().backward()
-    (y_ref * upstream).sum().backward()
-    return (y, x.grad), (y_ref, x_ref.grad), weights
+def with_duplicates(x: Tensor) -> Tensor:
+    """Each cloud but the last with a different share of points that copy its first."""
+    x = x.clone()
+    for number, cloud in enumerate(x[:-1]):
+        generator = torch.Generator().manual_seed(number)
+        chosen = torch.rand(cloud.shape[1], generator=generator) < 0.3 + 0.4 * number
+        cloud[:, chosen] = cloud[:, :1]
+    return x
+
+
+class Rows:
+    """The features (B, C, N) of a batch in the form of its clouds, and back."""
+
+    def __init__(self, clouds: PlainClouds | FusedClouds, x: Tensor) -> None:
+        self.plain = isinstance(clouds, PlainClouds)
+        self.merged = not self.plain and clouds.batch.merged
+        points = x.transpose(1, 2).flatten(0, 1)  # (B N, C)
+        kept = (x != x[:, :, :1]).any(dim=1)
+        kept[:, 0] = True
+        self.first = kept.flatten().nonzero()[:, 0]  # the point of each row
+        every = torch.arange(len(points))
+        of_point = torch.where(kept.flatten(), every, every // x.shape[2] * x.shape[2])
+        self.row = torch.searchsorted(self.first, of_point)  # of each point
+        given = x if self.plain else points[self.first] if self.merged else points
+        self.x = given.clone().requires_grad_()
+
+    def of_points(self, features: Tensor) -> Tensor:
+        """(B N, C) for features in either form."""
+        if self.plain:
+            return features.transpose(1, 2).flatten(0, 1)
+        return features[self.row] if self.merged else features
+
+    def add_duplicates(self, gradient: Tensor) -> Tensor:
+        """(B, C, N) or (B N, C) -> the sum over the points of each merged row, which
+        alone is defined where equal points tie."""
+        if gradient.dim() == 3:
+            gradient = gradient.transpose(1, 2).flatten(0, 1)
+        rows = gradient.new_zeros(len(self.first), gradient.shape[1])
+        return rows.index_add_(0, self.row, gradient)
+
+    def gradient(self) -> Tensor:
+        return self.x.grad if self.merged else self.add_duplicates(self.x.grad)
 
 
 def test_edge_features_are_the_difference_then_the_centre():
@@ -47,64 +93,239 @@ def test_edge_features_are_the_difference_then_the_centre():
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("widths", [(3, 8), (6, 8), (3, 8, 7)])
-def test_edge_conv_is_the_loop_with_gradients_and_statistics(widths, training):
-    module = layers(*widths)
-    x = random_clouds(2, 14, seed=3, channels=widths[0])
-    (y, grad), (y_ref, grad_ref), weights = both(module, x, training)
-    assert y.shape == (2, widths[-1], 14)
-    torch.testing.assert_close(y, y_ref, rtol=1e-9, atol=1e-11)
-    torch.testing.assert_close(grad, grad_ref, rtol=1e-8, atol=1e-9)
+@pytest.mark.parametrize("duplicates", [True, False])
+@pytest.mark.parametrize(
+    ("widths", "size"),
+    [((3, 8), SIZES[0]), ((6, 70), SIZES[1]), ((3, 8, 7), SIZES[1])],
+)
+def test_edge_conv_is_the_loop_with_gradients_and_statistics(
+    widths, size, duplicates, training, form
+):
+    (batch, points, k), module = size, layers(*widths).train(training)
+    weights = weights_of(module)  # before the forward pass changes the statistics
+    x = random_clouds(batch, points, seed=3, channels=widths[0])
+    x = with_duplicates(x) if duplicates else x
+    clouds = form(x[:, :3], k)
+    rows = Rows(clouds, x)
+    y = clouds.edge_conv(rows.x, *module)
+    x_ref = x.clone().requires_grad_()
+    names = [str(i) for i in range(len(module))]
+    y_ref = reference.edge_conv(x_ref, k, weights, names, training)
+    upstream = random_clouds(batch, points, seed=9, channels=widths[-1])
+    (rows.of_points(y) * upstream.transpose(1, 2).flatten(0, 1)).sum().backward()
+    (y_ref * upstream).sum().backward()
+    expected = y_ref.transpose(1, 2).flatten(0, 1)
+    torch.testing.assert_close(rows.of_points(y), expected, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(
+        rows.gradient(), rows.add_duplicates(x_ref.grad), rtol=1e-8, atol=1e-9
+    )
     reference.check_gradients(module, reference.gradients(weights))
     reference.check_running_statistics(module, weights)
+    assert {int(layer[1].num_batches_tracked) for layer in module} == {int(training)}
+    if not training:
+        with torch.no_grad():  # the fused form has a kernel for this alone
+            again = rows.of_points(clouds.edge_conv(rows.x, *module))
+        torch.testing.assert_close(again, expected, rtol=1e-9, atol=1e-11)
 
 
-def test_running_variance_is_unbiased_over_all_edges():
-    module = layers(3, 8)
-    before = module[0][1].running_var.clone()
-    x = random_clouds(2, 6)
-    module.train()
-    edge_conv(x, K, *module)
-    edges = reference.edges(x, reference.neighbours(x, K)).reshape(-1, 6)
-    y = edges @ module[0][0].weight.flatten(1).T
-    assert len(y) == 2 * 6 * K
-    expected = 0.9 * before + 0.1 * y.var(0, correction=1)
-    torch.testing.assert_close(module[0][1].running_var, expected.detach())
-    assert module[0][1].num_batches_tracked == 1
-
-
-def test_eval_mode_leaves_the_statistics_alone():
-    module = layers(3, 8).eval()
-    before = {name: value.clone() for name, value in module.state_dict().items()}
-    edge_conv(random_clouds(2, 10), K, *module)
-    after = module.state_dict()
-    assert all(torch.equal(after[name], value) for name, value in before.items())
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_edge_conv_without_gradients_with_any_number_of_neighbours(k):
+    """The kernel takes neighbours three at a time, and then those that are left."""
+    module, x = layers(3, 8).eval(), random_clouds(2, 20, seed=3)
+    clouds = FusedClouds(x, k)
+    with torch.no_grad():
+        found = clouds.per_point(clouds.edge_conv(clouds.points, *module))
+        expected = edge_conv(x, k, *module)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_copies_of_a_point_share_output_and_gradient(training):
-    """Copies tie in every comparison, so only the sum of their gradients is defined."""
-    module = layers(3, 8)
-    x = random_clouds(2, 14, seed=4)
-    copies = [0, 2, 5, 6, 9, 11, 13]
-    x[:, :, copies] = x[:, :, :1]
-    (y, grad), (y_ref, grad_ref), weights = both(module, x, training)
-    torch.testing.assert_close(y, y_ref, rtol=1e-9, atol=1e-11)
-    reference.check_gradients(module, reference.gradients(weights))
-    reference.check_running_statistics(module, weights)
-    others = [i for i in range(14) if i not in copies]
-    for chosen in (grad, grad_ref):
-        chosen[:, :, 0] = chosen[:, :, copies].sum(2)
-    kept = [0, *others]
-    torch.testing.assert_close(
-        grad[:, :, kept], grad_ref[:, :, kept], rtol=1e-8, atol=1e-9
-    )
+def test_pooling_is_the_plain_one(training, kernels):
+    layer = randomise(point_layer(6, 70)).train(training)
+    layer[1].weight.data[2] = 0.0
+    twin = copy.deepcopy(layer)
+    x = with_duplicates(random_clouds(3, 45, seed=5, channels=6))
+    clouds = FusedClouds(x[:, :3], 4)
+    rows, y = Rows(clouds, x), x.clone().requires_grad_()
+    pairs = (clouds.pool(rows.x, layer), PlainClouds(x, 4).pool(y, twin))
+    for found, expected in zip(*pairs, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    for maximum, mean in pairs:
+        # Channel 2 is constant: all points tie for its maximum.
+        maximum = maximum[:, [c for c in range(70) if c != 2]]
+        ((maximum**2).sum() + (mean**3).sum()).backward()
+    torch.testing.assert_close(rows.gradient(), rows.add_duplicates(y.grad))
+    for one, two in zip(layer.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, two.grad, rtol=1e-9, atol=1e-11)
+    for one, two in zip(layer.buffers(), twin.buffers(), strict=True):
+        torch.testing.assert_close(one, two)
 
 
-def test_k_equal_n_and_k_above_n():
-    module = layers(3, 8).eval()
-    x = random_clouds(1, K)
-    expected = reference.edge_conv(x, K, weights_of(module), ["0"], False)
-    torch.testing.assert_close(edge_conv(x, K, *module), expected)
-    with pytest.raises(ValueError, match=f"{K + 1} neighbours"):
-        edge_conv(x, K + 1, *module)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_pooling_of_what_autocast_leaves_in_half_precision(dtype):
+    layer = randomise(point_layer(6, 70)).float().train()
+    twin = copy.deepcopy(layer)
+    y = random_clouds(3, 45, seed=5, channels=70).to(dtype)
+    clouds = FusedClouds(y[:, :3].float(), 4)
+    rows = Rows(clouds, y)
+    norm = NormActivation(layer)
+    given = (*norm.parameters, norm, clouds.batch, load_kernels("triton"))
+    maximum, mean = Pool.apply(rows.x, *given)
+    exact = y.float().requires_grad_()
+    z = twin[2](twin[1](exact))  # (B, 70, N), in float32 from the same numbers
+    wanted = (z.max(dim=2).values, z.mean(dim=2))
+    assert maximum.dtype == mean.dtype == torch.float32
+    torch.testing.assert_close((maximum, mean), wanted, rtol=1e-5, atol=1e-5)
+    for one, two in ((maximum, mean), wanted):
+        (one.square().sum() + (two * 30).square().sum()).backward()
+    assert rows.x.grad.dtype == dtype
+    error = (clouds.per_point(rows.x.grad).float() - exact.grad).abs()
+    # At a maximum two terms are rounded and added, as in the plain form.
+    at_maximum = z == z.amax(dim=2, keepdim=True)
+    size = torch.where(at_maximum, exact.grad.abs().max(), exact.grad.abs() + 1)
+    assert (error < 2 * torch.finfo(dtype).eps * size).all()
+    for one, two in zip(layer[1].parameters(), twin[1].parameters(), strict=True):
+        torch.testing.assert_close(one.grad, two.grad, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("network", [DGCNN, DGCNNPartSeg])
+def test_merging_duplicate_points_changes_no_number(network, training):
+    model = randomise(network(k=6, emb_dims=24)).train(training)
+    twin = copy.deepcopy(model)
+    twin.edgeconv = "plain"
+    points = with_duplicates(random_clouds(4, 50, seed=2))
+    points[0] = points[0, :, :1]  # a cloud of one point alone
+    merged, every = FusedClouds(points, 6), FusedClouds(points, 6, distinct=False)
+    assert len(merged.points) < 200 == len(every.points)
+    outputs, expected = model(points), twin(points)
+    torch.testing.assert_close(outputs, expected, rtol=1e-9, atol=1e-10)
+    for projection, feature in (outputs, expected):
+        (projection.sin().sum() + feature.sin().sum()).backward()
+    wanted = {n: p.grad for n, p in twin.named_parameters()}
+    reference.check_gradients(model, wanted, tolerance=1e-7)
+    reference.check_running_statistics(model, dict(twin.named_buffers()))
+
+
+def test_segmentation_keeps_every_point_of_a_cloud_with_duplicates():
+    model = randomise(DGCNNPartSeg(k=6, emb_dims=24, num_parts=5)).eval()
+    points, category = with_duplicates(random_clouds(3, 40)), torch.eye(16)[[0, 3, 5]]
+    found = model(points, category.double())
+    model.edgeconv = "plain"
+    torch.testing.assert_close(found, model(points, category.double()))
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("widths", [(64, 40), (6, 16, 16)])
+def test_in_float32_no_worse_than_the_plain_form(widths, autocast, kernels):
+    exact = layers(*widths).train()
+    x = random_clouds(2, 45, seed=6, channels=widths[0]).float()
+    if autocast:  # points that are near each other: a and b nearly cancel
+        x = 0.3 * x + random_clouds(1, 1, seed=7, channels=widths[0]).float()
+    results = []
+    for dtype, form in (
+        *((torch.float64, FusedClouds), (torch.float32, FusedClouds)),
+        (torch.float32, PlainClouds),
+    ):
+        module, given = copy.deepcopy(exact).to(dtype), x.to(dtype)
+        clouds = form(given[:, :3], 6)
+        rows, half = Rows(clouds, given), dtype == torch.float32 and autocast
+        with torch.autocast("cpu", dtype=half or None, enabled=bool(half)):
+            found = rows.of_points(clouds.edge_conv(rows.x, *module))
+        found.double().square().sum().backward()
+        values = (found, rows.gradient(), module[0][0].weight.grad)
+        results.append([t.detach().double() for t in values])
+    for wanted, fused, plain in zip(*results, strict=True):
+        error = reference.relative_error(fused, wanted)
+        assert error < 1e-3
+        assert error < 2 * reference.relative_error(plain, wanted) + 1e-6
+
+
+class Products(TorchDispatchMode):
+    """Records float32's precision at every matrix product, forward and backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, str]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name in ("mm", "bmm", "addmm", "baddbmm"):
+            self.seen.append((name, torch.get_float32_matmul_precision()))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("widths", [(6, 8), (6, 8, 7)])
+def test_tf32_is_off_where_numbers_nearly_cancel(widths, form):
+    module, x = layers(*widths).float().train(), random_clouds(2, 20, channels=6)
+    clouds = form(x[:, :3].float(), 4)
+    rows, before = Rows(clouds, x.float()), torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("high")
+        with Products() as products:
+            clouds.edge_conv(rows.x, *module).square().sum().backward()
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    # The graph's distances; a and b with their gradients, and the second layer.
+    assert len(products.seen) >= (1 if form is PlainClouds else 6)
+    assert {precision for _, precision in products.seen} == {"highest"}
+
+
+def test_the_number_of_threads_changes_no_bit():
+    points = random_clouds(3, 300, seed=6).float()
+    results, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            model = randomise(DGCNNPartSeg(k=6, emb_dims=24)).float()
+            clouds = FusedClouds(points, 6)
+            rows = Rows(clouds, points)
+            y = clouds.edge_conv(rows.x, model.conv1, model.conv2)
+            y.sin().sum().backward()
+            results.append([y, rows.x.grad, model.conv2[0].weight.grad])
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(results[0][0], results[1][0])
+    # PyTorch's own sums in the backward pass may depend on its threads.
+    torch.testing.assert_close(*results, rtol=1e-6, atol=1e-6)
+
+
+def test_autocast_leaves_the_point_operations_in_float32():
+    model, points = DGCNN(k=6, emb_dims=24).eval(), random_clouds(2, 50).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = model.features(points)
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, model.features(points))
+
+
+def test_a_cloud_with_nan_leaves_the_others_alone():
+    model, points = DGCNN(k=6, emb_dims=24).eval(), random_clouds(2, 50).float()
+    points[0, 1, 3] = float("nan")
+    found = model.features(points)
+    assert found[1].isfinite().all() and not found[0].isfinite().all()
+
+
+def test_which_form_runs(monkeypatch: pytest.MonkeyPatch):
+    points = random_clouds(2, 20)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert chosen_form("auto", cpu)[0] == chosen_form("fused", cpu)[0] == "fused"
+    assert isinstance(cloud_batch(points, 4), FusedClouds)
+    assert isinstance(cloud_batch(points, 4, "plain"), PlainClouds)
+    assert chosen_form("plain", cpu) == ("plain", "as asked for")
+    other = torch.device("mps")
+    assert chosen_form("auto", other) == ("plain", "there are no fused kernels for mps")
+    with pytest.raises(ValueError, match=r"--edgeconv fused: there are no .* for mps"):
+        chosen_form("fused", other)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert chosen_form("auto", gpu)[0] == "fused"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert chosen_form("auto", gpu)[0] == "plain"
+    with pytest.raises(ValueError, match=r"compute capability 8.0, this GPU has 7.5"):
+        chosen_form("fused", gpu)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert chosen_form("auto", cpu) == ("plain", "Numba is not installed")
+    assert chosen_form("auto", gpu) == ("plain", "Triton is not installed")
+    assert isinstance(cloud_batch(points, 4), PlainClouds)
+    with pytest.raises(ValueError, match="--edgeconv fused: Numba is not installed"):
+        chosen_form("fused", cpu)

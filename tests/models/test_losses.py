@@ -68,6 +68,16 @@ def test_autocast_does_not_lower_the_precision():
     assert torch.equal(halves, same)
 
 
+def test_the_mean_of_both_views_is_not_taken_in_half_precision():
+    z1, z2, z_image = (rows(seed).bfloat16() for seed in range(3))
+    exact = crosspoint_loss(z1.float(), z2.float(), z_image.float(), NTXentLoss())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(
+            torch.stack(crosspoint_loss(z1, z2, z_image, NTXentLoss())),
+            torch.stack(exact),
+        )
+
+
 @pytest.mark.parametrize("temperature", [0, -0.1])
 def test_a_temperature_that_is_not_positive_is_refused(temperature):
     with pytest.raises(ValueError, match="temperature must be positive"):

@@ -1,4 +1,4 @@
-"""BatchNorm over the global batch: statistics of all ranks' rows."""
+"""BatchNorm with the statistics of the global batch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from utils.parallel.distributed import world_size
 def synchronise_batchnorm(module: nn.Module, device: torch.device) -> nn.Module:
     """Replace every BatchNorm by one whose statistics are those of the global batch.
 
-    ``torch.nn.SyncBatchNorm`` on GPUs, :class:`GlobalBatchNorm` on the CPU, which
-    torch's refuses. Parameters and buffers stay the same tensors, and a BatchNorm
-    that is registered under two names stays one module.
+    ``torch.nn.SyncBatchNorm`` on GPUs; :class:`GlobalBatchNorm` on the CPU, where
+    PyTorch's does not run. Parameters and buffers remain the same tensors, and a
+    BatchNorm registered under two names remains one module.
     """
     kind = nn.SyncBatchNorm if device.type == "cuda" else GlobalBatchNorm
     twins: dict[_BatchNorm, nn.Module] = {}
@@ -43,7 +43,7 @@ def synchronise_batchnorm(module: nn.Module, device: torch.device) -> nn.Module:
 
 
 def is_synchronised(batchnorm: _BatchNorm) -> bool:
-    """Whether its training statistics are those of more than this rank's rows."""
+    """Whether its training statistics are all-reduced over several ranks."""
     kinds = (GlobalBatchNorm, nn.SyncBatchNorm)
     return isinstance(batchnorm, kinds) and world_size() > 1
 
@@ -51,18 +51,18 @@ def is_synchronised(batchnorm: _BatchNorm) -> bool:
 def combine_statistics(
     count: int, mean: Tensor, var: Tensor, over_ranks: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Count, mean and biased variance of all ranks' rows from those of the own.
+    """Count, mean and biased variance over all ranks from those of each rank.
 
     Args:
-        count: of this rank's rows; may be 0.
-        mean, var: (C,) of them.
-        over_ranks: False for the own alone.
+        count: values of each channel on this rank; may be 0.
+        mean, var: (C,) of this rank.
+        over_ranks: False to use this rank alone.
 
     Returns:
         float64 tensors, the count a scalar.
 
     Raises:
-        ValueError: if there is one row, of which no variance can be had.
+        ValueError: if there is one value, which has no variance.
     """
     own = torch.full((1,), count, device=mean.device)
     packed = torch.cat([own.double(), mean.double(), var.double()])
@@ -74,17 +74,17 @@ def combine_statistics(
         [1, len(mean), len(mean)], dim=1
     )
     total = counts.sum()
-    if count < 2 and total < 2:  # the second question makes the host wait for a GPU
+    if count < 2 and total < 2:  # reading the total makes the host wait for a GPU
         raise ValueError(
-            "BatchNorm needs more than one value a channel in training: "
+            "BatchNorm needs more than one value of each channel in training: "
             "the global batch has one; raise --batch_size"
         )
     mean = (counts * means).sum(0) / total
     return total, mean, (counts * (variances + (means - mean) ** 2)).sum(0) / total
 
 
-def kept_statistics(batchnorm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """Running mean and variance (C,), which eval mode uses."""
+def running_statistics(batchnorm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """Running mean and variance (C,), for eval mode."""
     mean, var = batchnorm.running_mean, batchnorm.running_var
     assert mean is not None and var is not None  # as all here have
     return mean, var
@@ -94,24 +94,27 @@ def kept_statistics(batchnorm: _BatchNorm) -> tuple[Tensor, Tensor]:
 def update_running_statistics(
     batchnorm: _BatchNorm, count: Tensor, mean: Tensor, var: Tensor
 ) -> None:
-    """What a BatchNorm keeps of a training batch; arguments as they are combined."""
+    """Update the running mean and variance as BatchNorm does in training.
+
+    Arguments are the results of :func:`combine_statistics`.
+    """
     batches, momentum = batchnorm.num_batches_tracked, batchnorm.momentum
     assert batches is not None and momentum is not None  # as all here have
     batches.add_(1)
     unbiased = var * (count / (count - 1))
-    for kept, new in zip(kept_statistics(batchnorm), (mean, unbiased), strict=True):
+    for kept, new in zip(running_statistics(batchnorm), (mean, unbiased), strict=True):
         kept.lerp_(new.to(kept.dtype), momentum)
 
 
 class GlobalBatchNorm(_BatchNorm):
-    """BatchNorm whose training statistics are those of the global batch (any device).
+    """BatchNorm with the statistics of the global batch, on any device.
 
-    Input (b, C, ...) on every rank, any b; output of the same shape. The same numbers
-    as ``nn.BatchNorm`` on the concatenation of all ranks' inputs, running statistics
-    (unbiased variance) included. With weight, bias and a momentum, as all here have.
+    Input (b, C, ...) on every rank, any b; output of the same shape. Equals
+    ``nn.BatchNorm`` of all ranks' inputs concatenated, also in its running statistics
+    (unbiased variance). Needs weight, bias and a momentum.
 
     Raises:
-        ValueError: in training, if the global batch has one value a channel.
+        ValueError: in training, if the global batch has one value of each channel.
     """
 
     def _check_input_dim(self, x: Tensor) -> None:
@@ -121,7 +124,7 @@ class GlobalBatchNorm(_BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         self._check_input_dim(x)
         if not self.training or world_size() == 1:
-            # With one process this is nn.BatchNorm itself, kept for its speed.
+            # nn.BatchNorm itself, which is faster.
             return super().forward(x)
         y, mean, var, count = _GlobalBatchNorm.apply(
             x, self.weight, self.bias, self.eps
@@ -131,16 +134,16 @@ class GlobalBatchNorm(_BatchNorm):
 
 
 class _GlobalBatchNorm(torch.autograd.Function):
-    """Statistics are combined in float64 from each rank's count, mean and variance."""
+    """The autograd function of :class:`GlobalBatchNorm`."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         kept = x if x.dtype == torch.float64 else x.float()
-        var = mean = kept.new_zeros(x.shape[1])  # without rows, where torch has NaN
+        var = mean = kept.new_zeros(x.shape[1])  # without rows PyTorch returns NaN
         if kept.numel() > 0:
-            # The biased variance; four times as fast as torch.var_mean on the CPU.
+            # Biased; four times as fast as torch.var_mean on the CPU.
             mean, var = torch.batch_norm_update_stats(kept, None, None, 0.0)
         count, mean, var = combine_statistics(x.numel() // x.shape[1], mean, var)
         mean_x, var_x = mean.to(kept.dtype), var.to(kept.dtype)
@@ -154,7 +157,7 @@ class _GlobalBatchNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         x, weight, mean, var, count = ctx.saved_tensors
         kept, grad = x.to(mean.dtype), grad.to(mean.dtype)
-        # As if the statistics were constants, in one pass over memory ...
+        # With the statistics held constant, in one pass over memory ...
         grad_x = grad
         grad_weight, grad_bias = torch.zeros_like(mean), torch.zeros_like(mean)
         if kept.numel() > 0:
@@ -162,7 +165,7 @@ class _GlobalBatchNorm(torch.autograd.Function):
                 *(grad, kept, weight, mean, var, None, None, False, ctx.eps),
                 [True, True, True],
             )
-        # ... then the terms through them, which depend on every rank's input:
+        # ... then through the statistics, which depend on every rank's input:
         # -w s (sum(g) + x_hat sum(g x_hat)) / n with x_hat = (x - mean) s.
         sums = torch.cat([grad_bias.double(), grad_weight.double()])
         dist.all_reduce(sums)

@@ -1,34 +1,29 @@
-"""kNN, EdgeConv and pooling on the CPU, compiled by Numba: no compiler is needed.
+"""The fused form's kernels on the CPU, compiled by Numba on first use.
 
-The plain form in :mod:`models.edgeconv` is what these kernels are tested against. Sums
-over tasks are added in the order of the tasks, so that the number of threads does not
-change a bit of them; products of matrices are a library's.
+``tasks.py`` says how kernels are compiled and run on threads, then ``graph.py``,
+``edges.py``, ``two_layers.py`` and ``pool.py`` follow a cloud through the encoder.
+Partial sums are added in the order of the tasks: the number of threads changes no bit.
 """
 
 from models.fused.numba.edges import (
-    add_statistics,
+    add_statistics_gradient,
     edge_extremes,
     edge_maximum,
-    edge_slopes,
-    to_extremes,
+    scatter_to_argmax,
 )
 from models.fused.numba.graph import knn
-from models.fused.numba.pool import column_sums, pool, pool_gradient, pool_sums
-from models.fused.numba.products import linear
+from models.fused.numba.pool import column_sums, pool, pool_gradient
 from models.fused.numba.two_layers import two_layer_extremes, two_layer_gradients
 
 __all__ = [
-    "add_statistics",
+    "add_statistics_gradient",
     "column_sums",
     "edge_extremes",
     "edge_maximum",
-    "edge_slopes",
     "knn",
-    "linear",
     "pool",
     "pool_gradient",
-    "pool_sums",
-    "to_extremes",
+    "scatter_to_argmax",
     "two_layer_extremes",
     "two_layer_gradients",
 ]

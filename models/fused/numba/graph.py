@@ -1,21 +1,21 @@
-"""The exact kNN graph, and the same graph read backwards."""
+"""The exact kNN graph, and its reverse adjacency."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
+from models.fused.batch import RaggedBatch
 from models.fused.numba.tasks import ROWS, kernel, row_tasks, run_tasks, scratch
-from models.fused.rows import Rows
 
-DISTANCES = 2**19  # of a task: a product of so many stays in the cache
-SHORT = 128  # candidates that are compared all with all
+DISTANCES = 2**19  # of a task: so many fit in the cache
+SHORT = 128  # candidates, at most, that are ranked by comparing all pairs
 
 
 @kernel
 def _kth_least(values, k, counts):
     """The k-th smallest value, infinity where there are fewer."""
-    # Comparing all with all is SIMD's; sorting would be a branch a value.
+    # Comparing all pairs is vectorised; sorting would branch at every value.
     counts[:] = 0
     for other in values:
         for i in range(len(values)):
@@ -29,7 +29,7 @@ def _kth_least(values, k, counts):
 
 @kernel
 def _lesser(values, others, least):
-    # Indices that are sums, which might be negative, would keep this from SIMD.
+    # Without index arithmetic, which might be negative, LLVM vectorises this.
     for i in range(len(least)):
         least[i] = values[i] if values[i] < others[i] else others[i]
 
@@ -43,7 +43,10 @@ def _measure(product, square, distance):
 
 @kernel
 def _least_of_groups(distance, least):
-    """The least of every n-th distance, in one row of ``least`` (2, n): which one."""
+    """The smallest distance of each of n groups; group g has every n-th from g.
+
+    ``least`` (2, n) is a double buffer; returns the row with the result.
+    """
     count, groups, now = len(distance), least.shape[1], 0
     least[now] = np.inf
     for start in range(0, count, groups):
@@ -66,7 +69,7 @@ def _measure_point(point, axes, square, distance):
 
 @kernel
 def _order(values, near, origin, names, ranks):
-    """The nearest of a few candidates, each at the place that its rank says."""
+    """The nearest of a few candidates, by the rank of each."""
     ranks[:] = 0
     for other in range(len(values)):
         d, j = values[other], near[other]
@@ -80,7 +83,7 @@ def _order(values, near, origin, names, ranks):
 
 @kernel
 def _insert(values, near, origin, names):
-    """The same of many candidates, most of which are not among the nearest."""
+    """The nearest of many candidates, by insertion: most are not among them."""
     kept, k = 0, len(names)
     sorted_ = np.empty(k, values.dtype)
     for c in range(len(values)):
@@ -105,12 +108,12 @@ def _insert(values, near, origin, names):
 
 @kernel
 def _select(product, axes, square, origin, k, coarse, who):
-    """The k nearest of every row, from products x_i . x_j (m, n) and |x_j|^2 (n,).
+    """The k nearest of every row, from products x_i . x_j (m, n) and |x_j|² (n,).
 
-    Or from points (m, 3) in their place, where ``axes`` (3, n) has the candidates.
-    Distances are squared and less |x_i|^2, which is the same for a row's candidates.
-    These are dealt to groups; the k-th of the groups' least distances is at least the
-    k-th distance, and all but a few candidates are beyond it.
+    With three channels ``product`` is the points (m, 3) instead, and ``axes`` (3, n)
+    the candidates'. Distances are squared and lack |x_i|², which is the same for all
+    candidates of a row. Candidates are split into groups: the k-th smallest of the
+    groups' minima is an upper bound of the k-th distance that few candidates pass.
     """
     count, fine = len(square), 8 * coarse
     distance, values = np.empty(count, product.dtype), np.empty(count, product.dtype)
@@ -126,8 +129,8 @@ def _select(product, axes, square, origin, k, coarse, who):
         of_group = least[_least_of_groups(distance, least)]
         of_coarse = coarser[_least_of_groups(of_group, coarser)]
         bound = _kth_least(of_coarse, k, counts[:coarse])
-        # What passes is written at the end of a list that grows by 0 or 1: branches
-        # that nobody can predict would cost more.
+        # Without branches, which would be mispredicted: everything is written to the
+        # end of a list, whose length grows by 0 or 1.
         found = 0
         for group in range(fine):
             groups[found] = group
@@ -150,20 +153,19 @@ def _select(product, axes, square, origin, k, coarse, who):
             _insert(values[:candidates], near[:candidates], origin, names)
 
 
-def knn(x: torch.Tensor, rows: Rows, k: int) -> torch.Tensor:
+def knn(x: torch.Tensor, batch: RaggedBatch, k: int) -> torch.Tensor:
     """(R, C) -> (R, k) int32 rows of the k nearest, nearest first, of equal the first.
 
-    A row that stands for several points fills as many of the k places, as long as there
-    are any.
+    A row that stands for several points takes as many of the k places.
     """
     result = np.empty((len(x), k), np.int32)
-    first, squares = rows.first.numpy(), (x * x).sum(1).numpy()
+    offsets, squares = batch.offsets.numpy(), (x * x).sum(1).numpy()
 
     def task(cloud: int, start: int, end: int) -> None:
-        origin, stop = first[cloud], first[cloud + 1]
-        width = min(k, stop - origin)  # copies fill the other places
+        origin, stop = offsets[cloud], offsets[cloud + 1]
+        width = min(k, stop - origin)  # duplicates fill the other places
         axes, product = x.new_empty(3, 0), x[start:end]
-        if x.shape[1] == 3:  # too few for BLAS to do it well
+        if x.shape[1] == 3:  # too few for BLAS to be fast
             axes = x[origin:stop].T.contiguous()
         else:
             product = scratch(x.dtype, end - start, stop - origin)
@@ -174,49 +176,49 @@ def knn(x: torch.Tensor, rows: Rows, k: int) -> torch.Tensor:
         given = (product.numpy(), axes.numpy(), square)
         _select(*given, origin, width, coarse, result[start:end])
 
-    at_once = min(max(ROWS, DISTANCES // rows.points), 4 * ROWS)
-    run_tasks(task, row_tasks(first, at_once))
-    if rows.repeated:
-        _repeat_copies(result, rows.weight.numpy(), first)
+    rows = min(max(ROWS, DISTANCES // batch.cloud_size), 4 * ROWS)
+    run_tasks(task, row_tasks(offsets, rows))
+    if batch.merged:
+        _repeat_duplicates(result, batch.counts.numpy(), offsets)
     return torch.from_numpy(result)
 
 
 @kernel
-def _repeat_copies(names, weight, first):
+def _repeat_duplicates(names, counts, offsets):
     k = names.shape[1]
     old = np.empty(k, names.dtype)
-    for cloud in range(len(first) - 1):
-        width = min(k, first[cloud + 1] - first[cloud])
-        for i in range(first[cloud], first[cloud + 1]):
+    for cloud in range(len(offsets) - 1):
+        width = min(k, offsets[cloud + 1] - offsets[cloud])
+        for i in range(offsets[cloud], offsets[cloud + 1]):
             old[:width] = names[i, :width]
             place = 0
             for slot in range(width):
-                for _ in range(int(weight[old[slot]])):
+                for _ in range(int(counts[old[slot]])):
                     if place < k:
                         names[i, place] = old[slot]
                         place += 1
 
 
 @kernel
-def reverse_edges(idx, weight):
-    """Edges by the row that they end at.
+def reverse_adjacency(idx, counts):
+    """Edges by the row at which they end.
 
     Returns:
-        degree (R,): edges that end at each row, an edge counting as its row's copies;
+        degree (R,): edges that end at each row, weighted by the counts of their rows;
         begin (R + 1,) and source (R K,): rows whose edges end at j are
         ``source[begin[j] : begin[j + 1]]``, in ascending order.
     """
-    rows, count = idx.shape
-    degree, begin = np.zeros(rows, weight.dtype), np.zeros(rows + 1, np.int64)
+    rows, neighbours = idx.shape
+    degree, begin = np.zeros(rows, counts.dtype), np.zeros(rows + 1, np.int64)
     for i in range(rows):
-        for k in range(count):
-            degree[idx[i, k]] += weight[i]
+        for k in range(neighbours):
+            degree[idx[i, k]] += counts[i]
             begin[idx[i, k] + 1] += 1
     for j in range(rows):
         begin[j + 1] += begin[j]
-    place, source = begin[:-1].copy(), np.empty(rows * count, np.int32)
+    place, source = begin[:-1].copy(), np.empty(rows * neighbours, np.int32)
     for i in range(rows):
-        for k in range(count):
+        for k in range(neighbours):
             j = idx[i, k]
             source[place[j]] = i
             place[j] += 1

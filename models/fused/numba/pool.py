@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from models.fused.batch import RaggedBatch
 from models.fused.numba.tasks import (
     FLUSH,
     LONG,
@@ -11,16 +12,16 @@ from models.fused.numba.tasks import (
     operation,
     row_tasks,
     run_tasks,
+    sum_over_rows,
 )
-from models.fused.rows import Rows
 
 
 @kernel
-def _column_sums(y, shift, weight, sums, start, end):
+def _column_sums(y, shift, counts, sums, start, end):
     channels = y.shape[1]
     part = np.zeros((2, channels), y.dtype)
     for i in range(start, end):
-        w = weight[i]
+        w = counts[i]
         for c in range(channels):
             d = y[i, c] - shift[c]
             part[0, c] += w * d
@@ -33,144 +34,92 @@ def _column_sums(y, shift, weight, sums, start, end):
 
 
 @operation
-def column_sums(y: np.ndarray, shift: np.ndarray, rows: Rows) -> np.ndarray:
+def column_sums(y: np.ndarray, shift: np.ndarray, batch: RaggedBatch) -> np.ndarray:
     """Sums of y - shift and of its square over the points: (2, C) float64."""
-    tasks = row_tasks(rows.first, LONG)
-    sums = np.zeros((len(tasks), 2, y.shape[1]))
-    arrays = (y, shift, rows.weight)
-    run_tasks(
-        _column_sums,
-        [(*arrays, sums[n], start, end) for n, (_, start, end) in enumerate(tasks)],
-    )
-    return sums.sum(axis=0)
+    arrays = (y, shift, batch.counts)
+    return sum_over_rows(_column_sums, arrays, batch.offsets, LONG, y.shape[1])
 
 
 @kernel
-def _pool(y, scale, offset, sign, weight, slope, best, who, total, start, end):
+def _pool(
+    y, scale, offset, mean, sign, counts, slope, best, argmax, slopes, start, end
+):
     channels = y.shape[1]
     near, name = np.empty((2, channels), y.dtype), np.empty((2, channels), np.int32)
-    act, part = np.empty(channels, y.dtype), np.zeros(channels, y.dtype)
+    act, part = np.empty(channels, y.dtype), np.zeros((2, channels), y.dtype)
     near[start % 2] = -np.inf
     name[start % 2] = start
     for i in range(start, end):
-        w, row, old, new = weight[i], np.int32(i), i % 2, (i + 1) % 2
+        w, row, old, new = counts[i], np.int32(i), i % 2, (i + 1) % 2
         for c in range(channels):
-            z = y[i, c] * scale[c] + offset[c]
-            act[c] = z if z > 0 else z * slope
+            act[c] = w if y[i, c] * scale[c] + offset[c] > 0 else w * slope
         for c in range(channels):
-            part[c] += w * act[c]
+            part[0, c] += act[c]
+            part[1, c] += act[c] * (y[i, c] - mean[c])
         for c in range(channels):
             u, m, before = y[i, c] * sign[c], near[old, c], name[old, c]
             near[new, c] = u if u > m else m
             name[new, c] = row if u > m else before
         if (i - start) % FLUSH == FLUSH - 1 or i == end - 1:
             for c in range(channels):
-                total[c] += part[c]
+                slopes[0, c] += part[0, c]
+                slopes[1, c] += part[1, c]
             part[:] = 0
     best[:] = near[end % 2]
-    who[:] = name[end % 2]
+    argmax[:] = name[end % 2]
 
 
 @operation
 def pool(
     y: np.ndarray,
-    scale: np.ndarray,
-    offset: np.ndarray,
+    affine: tuple[np.ndarray, np.ndarray, np.ndarray],
     sign: np.ndarray,
     slope: float,
-    rows: Rows,
+    batch: RaggedBatch,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The row of the maximum, and the mean, of LeakyReLU(y scale + offset) in a cloud.
+    """Pooling over each cloud's points of LeakyReLU(y scale + offset).
 
     Args:
         y: (R, C).
-        scale, offset, sign: (C,), the last that of the scale.
+        affine: scale, offset and mean (C,) of the BatchNorm.
+        sign: (C,) of the scale.
         slope: of the LeakyReLU.
-        rows: of all clouds.
+        batch: its counts weight the sums.
 
     Returns:
-        (B, C) each, the first int64; of equal rows the first, where sign is 0 as well.
+        the row of the maximum (B, C) int64, of equal ones the first; the sums of the
+        LeakyReLU's slope at each point, and of slope (y - mean), (2, B, C) float64.
     """
-    first, channels, tasks = rows.first, y.shape[1], row_tasks(rows.first, LONG)
+    channels, tasks = y.shape[1], row_tasks(batch.offsets, LONG)
     best = np.empty((len(tasks), channels), y.dtype)
     who = np.empty((len(tasks), channels), np.int32)
-    total = np.zeros((len(tasks), channels))
-    arrays = (y, scale, offset, sign, rows.weight, y.dtype.type(slope))
+    part = np.zeros((len(tasks), 2, channels))
+    arrays = (y, *affine, sign, batch.counts, y.dtype.type(slope))
     run_tasks(
         _pool,
         [
-            (*arrays, best[n], who[n], total[n], start, end)
+            (*arrays, best[n], who[n], part[n], start, end)
             for n, (_, start, end) in enumerate(tasks)
         ],
     )
-    clouds = len(first) - 1
-    arg = np.empty((clouds, channels), np.int64)
-    mean = np.empty((clouds, channels), y.dtype)
+    clouds = len(batch.offsets) - 1
+    argmax = np.empty((clouds, channels), np.int64)
+    slopes = np.empty((2, clouds, channels))
     of_task = np.array([cloud for cloud, _, _ in tasks])
     for cloud in range(clouds):
         own = np.flatnonzero(of_task == cloud)
         winner = own[best[own].argmax(axis=0)]  # of equal ones the first
-        arg[cloud] = who[winner, np.arange(channels)]
-        mean[cloud] = total[own].sum(axis=0) / rows.points
-    return arg, mean
-
-
-@kernel
-def _pool_sums(share, y, scale, offset, mean, weight, slope, sums, start, end):
-    channels = y.shape[1]
-    act, part = np.empty(channels, y.dtype), np.zeros((2, channels), y.dtype)
-    for i in range(start, end):
-        w = weight[i]
-        for c in range(channels):
-            g = w * share[c]
-            act[c] = g if y[i, c] * scale[c] + offset[c] > 0 else g * slope
-        for c in range(channels):
-            part[0, c] += act[c]
-            part[1, c] += act[c] * (y[i, c] - mean[c])
-        if (i - start) % FLUSH == FLUSH - 1 or i == end - 1:
-            for c in range(channels):
-                sums[0, c] += part[0, c]
-                sums[1, c] += part[1, c]
-            part[:] = 0
-
-
-@operation
-def pool_sums(
-    share: np.ndarray,
-    y: np.ndarray,
-    affine: tuple[np.ndarray, np.ndarray, np.ndarray],
-    slope: float,
-    rows: Rows,
-) -> np.ndarray:
-    """Sums over the points of dz and dz (y - mean), of the mean's gradient alone.
-
-    Args:
-        share: (B, C) gradient of one point's activation, the same for all of a cloud.
-        affine: scale, offset and mean (C,) of the BatchNorm.
-        y, slope, rows: :func:`pool`'s.
-
-    Returns:
-        (2, C) float64.
-    """
-    tasks = row_tasks(rows.first, LONG)
-    sums = np.zeros((len(tasks), 2, y.shape[1]))
-    arrays = (y, *affine, rows.weight, y.dtype.type(slope))
-    run_tasks(
-        _pool_sums,
-        [
-            (share[cloud], *arrays, sums[n], start, end)
-            for n, (cloud, start, end) in enumerate(tasks)
-        ],
-    )
-    return sums.sum(axis=0)
+        argmax[cloud] = who[winner, np.arange(channels)]
+        slopes[:, cloud] = part[own].sum(axis=0)
+    return argmax, slopes
 
 
 @kernel
 def _pool_gradient(
-    share, y, scale, offset, weight, slope, alpha, beta, out, start, end
+    share, y, scale, offset, alpha, beta, slope, counts, out, start, end
 ):
     for i in range(start, end):
-        w = weight[i]
+        w = counts[i]
         for c in range(y.shape[1]):
             v = y[i, c]
             g = share[c] * scale[c]
@@ -182,17 +131,22 @@ def _pool_gradient(
 def pool_gradient(
     share: np.ndarray,
     y: np.ndarray,
-    affine: tuple[np.ndarray, np.ndarray],
-    terms: tuple[np.ndarray, np.ndarray],
+    scale: np.ndarray,
+    offset: np.ndarray,
+    alpha: np.ndarray,
+    beta: np.ndarray,
     slope: float,
-    rows: Rows,
+    batch: RaggedBatch,
 ) -> np.ndarray:
-    """The gradient of y (R, C) from the mean, and alpha y + beta from the statistics.
+    """The gradient of y (R, C) through the mean, and alpha y + beta for the statistics.
 
-    Arguments as of :func:`pool_sums`; ``terms`` are alpha and beta (C,).
+    Args:
+        share: (B, C) gradient of the activation of each of a cloud's points.
+        y, scale, offset, slope, batch: as of :func:`pool`.
+        alpha, beta: (C,).
     """
     out = np.empty_like(y)
-    arrays = (y, *affine[:2], rows.weight, y.dtype.type(slope), *terms, out)
-    tasks = row_tasks(rows.first, LONG)
+    arrays = (y, scale, offset, alpha, beta, y.dtype.type(slope), batch.counts, out)
+    tasks = row_tasks(batch.offsets, LONG)
     run_tasks(_pool_gradient, [(share[b], *arrays, s, e) for b, s, e in tasks])
     return out

@@ -1,4 +1,12 @@
-"""What all kernels share: how they are compiled, and cut into tasks for threads."""
+"""How kernels are compiled and run: in tasks, on as many threads as PyTorch uses.
+
+Compiled kernels are cached on disk, in ``__pycache__`` beside the source or in
+``NUMBA_CACHE_DIR``.
+
+Kernels double-buffer a running maximum: they read one row and write the other. Updating
+one row in place leaves most entries as they are, which LLVM compiles to masked stores,
+and those are slow on AMD's processors.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +23,20 @@ import numba
 import numpy as np
 import torch
 
-from models.fused.rows import Graph, Rows
+from models.fused.batch import Graph, RaggedBatch
 
-# Multiply and add may be fused, which is more exact; nothing else may be reordered but
-# sums over channels that stand beside each other.
-#
-# Kernels keep the extreme so far in two rows, `old` and `new`, and go from one to the
-# other. In one row it would stay as it is in most places, which compilers turn into
-# writing under a mask, and that takes AMD's processors several times as long.
-_FAST = {"contract", "nsz"}
+# Fused multiply-add is allowed, since it rounds once less; reordering sums is not.
 kernel: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(
-    nogil=True, cache=True, fastmath=_FAST, error_model="numpy"
+    nogil=True, cache=True, fastmath={"contract", "nsz"}, error_model="numpy"
 )
 
-ROWS = 128  # of a forward task
+ROWS = 128  # of a task in the forward pass
 LONG = 512  # rows of a task that does little with each
-EDGES = 4096  # of a task of two layers, at most
-FLUSH = 32  # rows that are summed in their own precision before going to float64
-CHANNELS = 64  # of a backward task: a cloud's slice of so many stays in the cache
+FLUSH = 32  # rows summed in the data's precision before the sum is added in float64
+CHANNELS = 64  # of a backward task: a cloud's slice of so many fits in the cache
 
 _workers: ThreadPoolExecutor | None = None
+_own = threading.local()
 
 
 def _arrays(x: Any) -> Any:
@@ -42,7 +44,7 @@ def _arrays(x: Any) -> Any:
         return x.detach().contiguous().numpy()
     if isinstance(x, tuple):
         return tuple(map(_arrays, x))
-    if isinstance(x, Graph | Rows):
+    if isinstance(x, Graph | RaggedBatch):
         fields = dataclasses.fields(x)
         return type(x)(*(_arrays(getattr(x, field.name)) for field in fields))
     return x
@@ -55,7 +57,7 @@ def _tensors(x: Any) -> Any:
 
 
 def operation(function: Callable) -> Callable:
-    """The function sees arrays, its callers tensors of the same memory."""
+    """Decorate a function of arrays, to be called with tensors that share memory."""
 
     @functools.wraps(function)
     def called(*args: Any) -> Any:
@@ -64,32 +66,32 @@ def operation(function: Callable) -> Callable:
     return called
 
 
-def _forget_pool() -> None:
+def _forget_workers() -> None:
     global _workers
-    _workers = None  # a forked process has none of its parent's threads
+    _workers = None  # threads do not survive a fork
 
 
-os.register_at_fork(after_in_child=_forget_pool)
+os.register_at_fork(after_in_child=_forget_workers)
 
 
-def _start_pool(threads: int) -> ThreadPoolExecutor:
-    """A pool whose threads leave PyTorch's own threads alone: one task, one thread."""
-    together = threading.Barrier(threads)
-    pool = ThreadPoolExecutor(threads)
+def _start_workers(threads: int) -> ThreadPoolExecutor:
+    """Threads in each of which PyTorch's operations use that one thread alone."""
+    everyone = threading.Barrier(threads)
+    workers = ThreadPoolExecutor(threads)
 
     def prepare() -> None:
-        torch.get_num_threads()  # else a later call takes that of the process again
-        torch.set_num_threads(1)  # of this thread, and of those started later
-        together.wait()
+        torch.get_num_threads()  # initialises this thread, which resets the number
+        torch.set_num_threads(1)
+        everyone.wait()
 
-    for done in [pool.submit(prepare) for _ in range(threads)]:
+    for done in [workers.submit(prepare) for _ in range(threads)]:
         done.result()
     torch.set_num_threads(threads)
-    return pool
+    return workers
 
 
 def run_tasks(task: Callable, arguments: Iterable[tuple]) -> None:
-    """Call ``task(*a)`` for all, on as many threads as PyTorch uses."""
+    """Call ``task(*a)`` for every ``a``, on as many threads as PyTorch uses."""
     global _workers
     arguments = list(arguments)
     threads = torch.get_num_threads()
@@ -98,51 +100,50 @@ def run_tasks(task: Callable, arguments: Iterable[tuple]) -> None:
             task(*one)
         return
     if _workers is None or _workers._max_workers != threads:
-        _workers = _start_pool(threads)
-    waiting = iter(arguments)
+        _workers = _start_workers(threads)
+    queue = iter(arguments)
 
     def work() -> None:
-        for one in waiting:  # shared: each takes the next that nobody has taken
+        for one in queue:
             task(*one)
 
-    # One future a thread: one a task would cost as much as the smaller tasks.
+    # A future for each task would cost as much as a small task itself.
     for done in [_workers.submit(work) for _ in range(threads)]:
         done.result()
 
 
-_own = threading.local()
-
-
-def scratch(dtype: torch.dtype, rows: int, columns: int) -> torch.Tensor:
-    """An uninitialised (rows, columns) of this thread, until its next call.
-
-    Kept from call to call: the system would hand out new pages every time.
-    """
-    size = rows * columns
-    if getattr(_own, "buffer", None) is None or _own.buffer.dtype != dtype:
-        _own.buffer = torch.empty(size, dtype=dtype)
-    if _own.buffer.numel() < size:
-        _own.buffer = torch.empty(size, dtype=dtype)
-    return _own.buffer[:size].view(rows, columns)
-
-
 def row_tasks(
-    first: np.ndarray | torch.Tensor, rows: int = ROWS
+    offsets: np.ndarray | torch.Tensor, rows: int = ROWS
 ) -> list[tuple[int, int, int]]:
-    """(cloud, start, end) of at most ``rows`` rows each; ``first`` as of `Rows`."""
+    """(cloud, start, end) of at most ``rows`` rows each."""
     return [
         (cloud, start, min(start + rows, end))
-        for cloud, (begin, end) in enumerate(pairwise(first.tolist()))
+        for cloud, (begin, end) in enumerate(pairwise(offsets.tolist()))
         for start in range(begin, end, rows)
     ]
 
 
-def channel_tasks(
-    first: np.ndarray | torch.Tensor, channels: int
-) -> list[tuple[int, int, int, int]]:
-    """(start, end, first channel, last channel + 1) of whole clouds."""
-    return [
-        (start, end, c, min(c + CHANNELS, channels))
-        for start, end in pairwise(first.tolist())
-        for c in range(0, channels, CHANNELS)
-    ]
+def sum_over_rows(
+    kernel: Callable,
+    arrays: tuple,
+    offsets: np.ndarray | torch.Tensor,
+    rows: int,
+    channels: int,
+) -> np.ndarray:
+    """Run ``kernel(*arrays, sums, start, end)`` on all rows; the total sums (2, C)."""
+    tasks = row_tasks(offsets, rows)
+    sums = np.zeros((len(tasks), 2, channels))
+    given = [(*arrays, own, *task[1:]) for own, task in zip(sums, tasks, strict=True)]
+    run_tasks(kernel, given)
+    return sums.sum(axis=0)
+
+
+def scratch(dtype: torch.dtype, rows: int, columns: int) -> torch.Tensor:
+    """An uninitialised (rows, columns), valid until this thread's next call.
+
+    One buffer is reused: new memory would be cleared by the system each time.
+    """
+    size, buffer = rows * columns, getattr(_own, "buffer", None)
+    if buffer is None or buffer.dtype != dtype or buffer.numel() < size:
+        buffer = _own.buffer = torch.empty(size, dtype=dtype)
+    return buffer[:size].view(rows, columns)

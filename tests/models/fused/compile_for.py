@@ -4,7 +4,8 @@
 
 The wrappers are called on tensors of the CPU with a driver that launches nothing, so
 that the kernels meet the types and constants of real launches. Prints a line for each:
-registers of a thread and bytes that spilled out of them.
+registers of a thread, bytes spilled out of them, and uses of float32 in Triton's
+intermediate representation.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
 
 from models.fused import triton as cuda
-from models.fused.rows import Graph, Rows
+from models.fused.batch import Graph, RaggedBatch
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 ROWS, CHANNELS, POINTS = 273, 64, 150
@@ -66,9 +67,10 @@ def compile_instead_of_launching() -> None:
         needs = resources(kernel.asm["cubin"])
         dtypes = {a.dtype for a in args if isinstance(a, torch.Tensor)}
         floats = sorted(str(d)[6:] for d in dtypes if d.is_floating_point)
+        single = len(re.findall(r"\bf32\b", kernel.asm["ttir"]))
         print(
             f"{self.__name__} {' '.join(floats)}: {needs['REG']} registers, "
-            f"{needs['LOCAL'] + needs['STACK']} bytes spilled",
+            f"{needs['LOCAL'] + needs['STACK']} bytes spilled, {single} times f32",
             flush=True,
         )
         return kernel
@@ -78,26 +80,22 @@ def compile_instead_of_launching() -> None:
 
 def launch_all(dtype: torch.dtype, half: torch.dtype) -> None:
     """Every operation once; ``half`` is what autocast leaves before pooling."""
-    first = torch.tensor([0, 150, 183, ROWS])
-    rows = Rows(first, torch.ones(ROWS, dtype=dtype), POINTS, False)
+    offsets = torch.tensor([0, 150, 183, ROWS])
+    batch = RaggedBatch(offsets, torch.ones(ROWS, dtype=dtype), POINTS, False)
     a, channel = torch.zeros(ROWS, CHANNELS, dtype=dtype), torch.zeros(CHANNELS)
     channel = channel.to(dtype)
-    affine, terms = (channel,) * 3, (channel,) * 2
     if dtype == torch.float32:
-        for width, k in ((3, 15), (64, 15), (64, 20), (64, 40)):
-            cuda.knn(a[:, :width].contiguous(), rows, k)
-    graph = Graph(torch.zeros(ROWS, 15, dtype=torch.int32), rows)
+        for width, k in ((3, 15), (64, 20), (64, 40)):
+            cuda.knn(a[:, :width].contiguous(), batch, k)
+    graph = Graph(torch.zeros(ROWS, 15, dtype=torch.int32), batch)
     for stats in (True, False):
         cuda.edge_extremes(a, a, graph, channel, channel, stats)
-    cuda.edge_slopes(a, a, affine, 0.2, rows)
-    cuda.to_extremes(a, torch.zeros_like(a, dtype=torch.int32), rows)
-    cuda.add_statistics(a, a, a, a, graph, a, terms)
+    cuda.add_statistics_gradient(a, a, a, a, graph, a, channel, channel)
     for kind in {dtype, half}:
         y, share = a.to(kind), torch.zeros(3, CHANNELS, dtype=dtype)
-        cuda.column_sums(y, channel, rows)
-        cuda.pool(y, channel, channel, channel, 0.2, rows)
-        cuda.pool_sums(share, y, affine, 0.2, rows)
-        cuda.pool_gradient(share, y, affine, terms, 0.2, rows)
+        cuda.column_sums(y, channel, batch)
+        cuda.pool(y, (channel,) * 3, channel, 0.2, batch)
+        cuda.pool_gradient(share, y, *(channel,) * 4, 0.2, batch)
 
 
 if __name__ == "__main__":

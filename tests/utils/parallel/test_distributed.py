@@ -1,4 +1,4 @@
-"""Two ranks against one process: gathering, rank 0's work, BatchNorm, the wrap."""
+"""Two ranks against one process: gathering, rank 0's work, the wrap."""
 
 from __future__ import annotations
 
@@ -26,9 +26,6 @@ CPU = torch.device("cpu")
 def normal(*shape: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-
-# Sums, gathering, rank 0's work
 
 
 def place() -> tuple[int, int]:
@@ -151,119 +148,6 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
         distributed.start()
 
 
-# BatchNorm over the global batch
-
-
-def random_norm(kind: type, channels: int) -> nn.Module:
-    """A BatchNorm with weights of both signs and statistics that are not 0 and 1."""
-    norm = kind(channels).double()
-    with torch.no_grad():
-        norm.weight.copy_(normal(channels, seed=11))
-        norm.bias.copy_(normal(channels, seed=12))
-        norm.running_mean.copy_(normal(channels, seed=13))
-        norm.running_var.copy_(normal(channels, seed=14) ** 2 + 0.1)
-    return norm
-
-
-def norm_on_rank(x: Tensor, counts: list[int], training: bool):
-    """Two steps of GlobalBatchNorm on this rank's rows of ``x``."""
-    first = sum(counts[: distributed.rank()])
-    rows = slice(first, first + counts[distributed.rank()])
-    return two_steps(random_norm(GlobalBatchNorm, x.shape[1]).train(training), x, rows)
-
-
-def two_steps(norm: nn.Module, x: Tensor, rows: slice):
-    upstream = normal(*x.shape, seed=20)
-    for scale in (1.0, -2.0):
-        own = (scale * x[rows]).detach().requires_grad_()
-        y = norm(own)
-        (y * upstream[rows]).sum().backward()
-    grads = [own.grad, norm.weight.grad, norm.bias.grad]
-    return y.detach(), *grads, {n: b.clone() for n, b in norm.named_buffers()}
-
-
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("counts", [(3, 3), (2, 5), (1, 1)])
-@pytest.mark.parametrize(
-    "kind, tail",
-    [(nn.BatchNorm1d, ()), (nn.BatchNorm1d, (7,)), (nn.BatchNorm2d, (4, 3))],
-)
-def test_global_batch_norm_is_batch_norm_of_all_rows(
-    two_ranks, kind, tail, counts, training
-):
-    x = 3 * normal(sum(counts), 6, *tail) + 5
-    norm = random_norm(kind, 6).train(training)
-    expected = two_steps(norm, x, slice(None))
-    results = two_ranks.run(norm_on_rank, x, list(counts), training)
-    ys, x_grads, weight_grads, bias_grads, buffers = zip(*results, strict=True)
-    close = {"rtol": 1e-9, "atol": 1e-10}
-    torch.testing.assert_close(torch.cat(ys), expected[0], **close)
-    torch.testing.assert_close(torch.cat(x_grads), expected[1], **close)
-    # Each rank has its own rows' share; data-parallel training adds them up.
-    torch.testing.assert_close(sum(weight_grads), expected[2], **close)
-    torch.testing.assert_close(sum(bias_grads), expected[3], **close)
-    for of_rank in buffers:
-        torch.testing.assert_close(of_rank, expected[4], **close)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_global_batch_norm_keeps_the_dtype_and_float32_precision(two_ranks, dtype):
-    x = (normal(8, 4, 5) + 1000).to(dtype)  # a mean that would drown the variance
-    norm = nn.BatchNorm1d(4).double().train()
-    expected = norm(x.double())
-    for rank, (y, var) in enumerate(two_ranks.run(norm_of_dtype_on_rank, x)):
-        assert y.dtype == dtype and var.dtype == torch.float32
-        tolerance = 1e-3 if dtype == torch.float32 else 2e-2
-        rows = expected[4 * rank : 4 * rank + 4].detach()
-        torch.testing.assert_close(y.double(), rows, rtol=tolerance, atol=tolerance)
-        torch.testing.assert_close(var.double(), norm.running_var, rtol=1e-4, atol=0)
-
-
-def norm_of_dtype_on_rank(x: Tensor) -> tuple[Tensor, Tensor]:
-    first = 4 * distributed.rank()
-    norm = GlobalBatchNorm(4).train()
-    return norm(x[first : first + 4]).detach(), norm.running_var
-
-
-def one_value_a_channel_on_rank() -> str:
-    # Rank 1 has no row: the global batch has one.
-    x = normal(1 - distributed.rank(), 4)
-    try:
-        GlobalBatchNorm(4).double().train()(x)
-    except ValueError as error:
-        return str(error)
-    return "no error"
-
-
-def test_one_value_a_channel_in_the_global_batch_is_refused(two_ranks):
-    for text in two_ranks.run(one_value_a_channel_on_rank):
-        assert "the global batch has one; raise --batch_size" in text
-
-
-def test_a_rank_without_rows_takes_part(two_ranks):
-    x = normal(4, 6, 7)
-    norm = random_norm(nn.BatchNorm1d, 6).train()
-    expected = two_steps(norm, x, slice(None))
-    first, second = two_ranks.run(norm_on_rank, x, [4, 0], True)
-    torch.testing.assert_close(first[0], expected[0])
-    torch.testing.assert_close(first[1], expected[1])
-    assert second[0].shape == (0, 6, 7)
-    for result in (first, second):
-        torch.testing.assert_close(result[4], expected[4])
-
-
-def test_global_batch_norm_of_one_process_is_batch_norm():
-    x = normal(5, 6, 7)
-    found = two_steps(random_norm(GlobalBatchNorm, 6).train(), x, slice(None))
-    expected = two_steps(random_norm(nn.BatchNorm1d, 6).train(), x, slice(None))
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
-    with pytest.raises(ValueError, match="at least 2 dimensions"):
-        GlobalBatchNorm(6)(torch.zeros(6))
-
-
-# Replacing BatchNorm in a network
-
-
 class TwoNames(nn.Module):
     """A BatchNorm under two names, as the networks have it, and one of its own."""
 
@@ -275,34 +159,6 @@ class TwoNames(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.inner["norm"](self.conv1(x))
-
-
-def test_synchronise_keeps_names_tensors_and_settings():
-    model = TwoNames()
-    model.inner["norm"].eval()
-    before = model.state_dict(keep_vars=True)
-    parameters = [id(p) for p in model.parameters()]
-    after = synchronise_batchnorm(model, CPU)
-    assert after is model
-    assert type(model.bn1) is GlobalBatchNorm and model.conv1[1] is model.bn1
-    state = model.state_dict(keep_vars=True)
-    assert list(state) == list(before)
-    assert all(state[name] is before[name] for name in before)
-    assert [id(p) for p in model.parameters()] == parameters
-    norm = model.inner["norm"]
-    assert (norm.eps, norm.momentum, norm.training) == (1e-3, 0.3, False)
-    assert model.bn1.training
-
-
-def test_synchronise_takes_a_batch_norm_itself():
-    norm = nn.BatchNorm2d(3)
-    replaced = synchronise_batchnorm(norm, CPU)
-    assert type(replaced) is GlobalBatchNorm and replaced.weight is norm.weight
-
-
-def test_synchronise_uses_torchs_own_on_gpus():
-    model = synchronise_batchnorm(TwoNames(), torch.device("cuda", 0))
-    assert type(model.bn1) is nn.SyncBatchNorm and model.conv1[1] is model.bn1
 
 
 def wrapped_on_rank(x: Tensor):

@@ -1,0 +1,67 @@
+"""Ragged batches and their graphs, and the kernels that work on them."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RaggedBatch:
+    """Ragged batch: concatenated points (R, C) and the offset of each cloud.
+
+    Attributes:
+        offsets: (B + 1,) int64, the first row of each cloud, and R.
+        counts: (R,) how many equal points a row stands for, in the features' dtype.
+        cloud_size: N, points of each cloud: the sum of its counts.
+        merged: whether any row stands for more than one point.
+    """
+
+    offsets: Tensor
+    counts: Tensor
+    cloud_size: int
+    merged: bool
+
+    @property
+    def points(self) -> int:
+        """B N, number of points with duplicates."""
+        return (len(self.offsets) - 1) * self.cloud_size
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A kNN graph: ``idx`` (R, K) int32, rows of the same cloud."""
+
+    idx: Tensor
+    batch: RaggedBatch
+
+    @property
+    def edges(self) -> int:
+        """B N K, number of edges with those of duplicates."""
+        return self.batch.points * self.idx.shape[1]
+
+
+def missing_kernels(device: torch.device) -> str:
+    """Why there are no fused kernels for a device; empty if there are."""
+    needed = {"cpu": ("numba", "Numba"), "cuda": ("triton", "Triton")}
+    if device.type not in needed:
+        return f"there are no fused kernels for {device.type}"
+    module, name = needed[device.type]
+    if importlib.util.find_spec(module) is None:
+        return f"{name} is not installed"
+    if device.type == "cuda" and torch.version.hip is None:
+        major, minor = torch.cuda.get_device_capability(device)
+        if major < 8:  # the oldest that Triton compiles for
+            return f"Triton needs compute capability 8.0, this GPU has {major}.{minor}"
+    return ""
+
+
+def kernels_for(device: torch.device) -> ModuleType:
+    """The package of kernels for a device, imported late: Triton is optional."""
+    packages = {"cpu": "numba", "cuda": "triton"}
+    return importlib.import_module(f"models.fused.{packages[device.type]}")

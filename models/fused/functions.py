@@ -1,0 +1,262 @@
+"""The autograd functions of the fused form; the algebra is in :mod:`models.fused`."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from models.fused.batch import Graph, RaggedBatch
+from models.knn import full_precision
+from utils.parallel import distributed
+from utils.parallel.batchnorm import (
+    combine_statistics,
+    is_synchronised,
+    running_statistics,
+    update_running_statistics,
+)
+
+
+class FullPrecisionLinear(torch.autograd.Function):
+    """x (R, C), weight (C', C) -> (R, C'), without TF32 forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        with full_precision(x.device):
+            return x @ weight.T
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor]:
+        x, weight = ctx.saved_tensors
+        with full_precision(x.device):
+            grad_x = grad @ weight if ctx.needs_input_grad[0] else None
+            return grad_x, grad.T @ x
+
+
+class NormActivation:
+    """BatchNorm and LeakyReLU of a layer, act(scale y + offset), in one pass.
+
+    :meth:`set_statistics` comes first and sets scale, offset, mean and inverse standard
+    deviation, (C,) each.
+    """
+
+    def __init__(self, layer: nn.Sequential) -> None:
+        self._norm = cast(_BatchNorm, layer[1])
+        self.slope = cast(nn.LeakyReLU, layer[2]).negative_slope
+        self.training = self._norm.training
+        self.parameters = (self._norm.weight, self._norm.bias)
+
+    def set_statistics(
+        self, sums: Tensor | None = None, shift: Tensor | None = None, count: int = 0
+    ) -> None:
+        """Use the batch's statistics in training, the running ones otherwise.
+
+        Args:
+            sums: (2, C) float64 of y - shift and its square over this rank's values.
+            shift: (C,) near the mean of y.
+            count: this rank's values of each channel.
+        """
+        norm = self._norm
+        mean, var = running_statistics(norm)
+        if self.training:
+            assert sums is not None and shift is not None
+            first, second = sums / count
+            self._count, mean, var = combine_statistics(
+                *(count, shift.double() + first, second - first * first),
+                over_ranks=is_synchronised(norm),
+            )
+            update_running_statistics(norm, self._count, mean, var)
+        inverse = (var.double() + norm.eps).rsqrt()
+        scale = norm.weight.double() * inverse
+        offset = norm.bias.double() - mean.double() * scale
+        self.scale, self.offset, self.mean, self.inverse = (
+            x.to(norm.weight.dtype) for x in (scale, offset, mean, inverse)
+        )
+
+    @property
+    def affine(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Scale, offset and mean."""
+        return self.scale, self.offset, self.mean
+
+    def activate(self, y: Tensor) -> Tensor:
+        """act(scale y + offset) of (R, C)."""
+        return F.leaky_relu_(torch.addcmul(self.offset, y, self.scale), self.slope)
+
+    def activation_gradient(self, grad: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Back through :meth:`activate`, with the statistics held constant.
+
+        Returns:
+            the gradient of y (R, C); the sums over the rows of dz and dz (y - mean)
+            that :meth:`statistics_gradient` takes, z being scale y + offset.
+        """
+        z = torch.addcmul(self.offset, y, self.scale)
+        dz = torch.ops.aten.leaky_relu_backward(grad.contiguous(), z, self.slope, False)
+        sums = torch.stack([dz.sum(dim=0), (y - self.mean).mul_(dz).sum(dim=0)])
+        return dz.mul_(self.scale), sums.double()
+
+    def statistics_gradient(self, sums: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of weight and bias, and of y through mean and variance.
+
+        With y' = (y - mean) / deviation, each of the n values y of a channel gets
+        -scale (sum(dz) + y' sum(dz y')) / n = alpha y + beta.
+
+        Args:
+            sums: (2, C) float64 of dz and of dz (y - mean) over this rank's values.
+
+        Returns:
+            the gradients of weight and bias, alpha, beta, (C,) each.
+        """
+        scale, inverse = self.scale.double(), self.inverse.double()
+        bias, weight = sums[0], sums[1] * inverse
+        alpha = beta = torch.zeros_like(scale)
+        if self.training:
+            if is_synchronised(self._norm):
+                sums = distributed.all_reduce_sum(sums.clone())
+            alpha = -scale * inverse**2 * sums[1] / self._count
+            beta = -scale * sums[0] / self._count - alpha * self.mean.double()
+        return tuple(x.to(self.scale.dtype) for x in (weight, bias, alpha, beta))
+
+
+class EdgeConv(torch.autograd.Function):
+    """a, b (R, C) -> max over each row's edges of act(BN(a_j + b_i)), (R, C)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        a: Tensor,
+        b: Tensor,
+        weight: Tensor,
+        _bias: Tensor,
+        norm: NormActivation,
+        graph: Graph,
+        kernels: ModuleType,
+    ) -> Tensor:
+        ctx.norm, ctx.graph, ctx.kernels = norm, graph, kernels
+        shift = a.mean(dim=0) + b.mean(dim=0)
+        y, argmax, total, sums = kernels.edge_extremes(
+            a, b, graph, weight.sign(), shift, norm.training
+        )
+        norm.set_statistics(sums, shift, graph.edges)
+        ctx.save_for_backward(a, b, y, argmax, total)
+        return norm.activate(y)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        a, b, y, argmax, total = ctx.saved_tensors
+        grad_b, sums = ctx.norm.activation_gradient(grad, y)
+        weight, bias, *terms = ctx.norm.statistics_gradient(sums)
+        grad_a = ctx.kernels.scatter_to_argmax(grad_b, argmax, ctx.graph.batch)
+        if ctx.norm.training:
+            grad_a, grad_b = ctx.kernels.add_statistics_gradient(
+                grad_a, grad_b, a, b, ctx.graph, total, *terms
+            )
+        return grad_a, grad_b, weight, bias, None, None, None
+
+
+class TwoLayerEdgeConv(torch.autograd.Function):
+    """a, b (R, C) -> max over each row's edges of act(BN(W act(BN(a_j + b_i))))."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        a: Tensor,
+        b: Tensor,
+        weight1: Tensor,
+        _bias1: Tensor,
+        matrix: Tensor,
+        weight2: Tensor,
+        _bias2: Tensor,
+        norm1: NormActivation,
+        norm2: NormActivation,
+        graph: Graph,
+        kernels: ModuleType,
+    ) -> Tensor:
+        ctx.norms, ctx.graph, ctx.kernels = (norm1, norm2), graph, kernels
+        total, sums, shift = a[:0], None, None
+        if norm1.training:
+            shift = a.mean(dim=0) + b.mean(dim=0)
+            # Only the sums of the first layer are needed, not its extremes.
+            _, _, total, sums = kernels.edge_extremes(
+                a, b, graph, weight1.sign(), shift, True
+            )
+        norm1.set_statistics(sums, shift, graph.edges)
+        matrix = matrix.contiguous()
+        # Near the mean of the second layer's edges: its value at the first one's mean.
+        shift = (norm1.activate(norm1.mean[None]) @ matrix.T)[0]
+        y, argmax, sums = kernels.two_layer_extremes(
+            *(a, b, graph, norm1.affine, norm1.slope, matrix),
+            *(weight2.sign(), shift, norm2.training),
+        )
+        norm2.set_statistics(sums, shift, graph.edges)
+        ctx.save_for_backward(a, b, total, matrix, y, argmax)
+        return norm2.activate(y)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        a, b, total, matrix, y, argmax = ctx.saved_tensors
+        (norm1, norm2), graph, kernels = ctx.norms, ctx.graph, ctx.kernels
+        with full_precision(a.device):
+            grad_y, sums = norm2.activation_gradient(grad, y)
+            weight2, bias2, *terms = norm2.statistics_gradient(sums)
+            grad_a, grad_b, of_matrix, sums = kernels.two_layer_gradients(
+                *(grad_y, argmax, a, b, graph, norm1.affine, norm1.slope, matrix),
+                *terms,
+            )
+            weight1, bias1, *terms = norm1.statistics_gradient(sums)
+            if norm1.training:
+                grad_a, grad_b = kernels.add_statistics_gradient(
+                    grad_a, grad_b, a, b, graph, total, *terms
+                )
+        of_norms = (weight1, bias1, of_matrix, weight2, bias2)
+        return grad_a, grad_b, *of_norms, None, None, None, None
+
+
+class Pool(torch.autograd.Function):
+    """y (R, C) -> maximum and mean over each cloud's points of act(BN(y)), (B, C)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        y: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        norm: NormActivation,
+        batch: RaggedBatch,
+        kernels: ModuleType,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.norm, ctx.batch, ctx.kernels = norm, batch, kernels
+        sums, shift = None, y[0].to(weight.dtype)
+        if norm.training:
+            sums = kernels.column_sums(y, shift, batch)
+        norm.set_statistics(sums, shift, batch.points)
+        argmax, slopes = kernels.pool(y, norm.affine, weight.sign(), norm.slope, batch)
+        # The activation is slope z with z = scale (y - mean) + bias.
+        mean = bias.double() * slopes[0] + norm.scale.double() * slopes[1]
+        extreme = y.gather(0, argmax).to(weight.dtype)  # (B, C)
+        ctx.save_for_backward(y, argmax, extreme, slopes)
+        return norm.activate(extreme), (mean / batch.cloud_size).to(weight.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, of_maximum: Tensor, of_mean: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        y, argmax, extreme, slopes = ctx.saved_tensors
+        share = (of_mean / ctx.batch.cloud_size).contiguous()  # (B, C), of each point
+        at_argmax, sums = ctx.norm.activation_gradient(of_maximum, extreme)
+        sums += (share * slopes).sum(dim=1)
+        weight, bias, *terms = ctx.norm.statistics_gradient(sums)
+        grad = ctx.kernels.pool_gradient(
+            share, y, *ctx.norm.affine[:2], *terms, ctx.norm.slope, ctx.batch
+        )
+        grad.scatter_add_(0, argmax, at_argmax.to(grad.dtype))
+        return grad, weight, bias, None, None, None

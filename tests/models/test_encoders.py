@@ -1,0 +1,155 @@
+"""Both point encoders against literal float64 re-implementations; shapes and errors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models import ENCODERS, point_encoder
+from models.dgcnn import DGCNN
+from models.edgeconv import cloud_batch
+from models.partseg import DGCNNPartSeg, SpatialTransformer
+from tests.models import reference
+from tests.models.reference import random_clouds, randomise, weights_of
+
+K, E, B, N = 5, 32, 3, 24
+SHUFFLED = torch.randperm(N, generator=torch.Generator().manual_seed(1))
+
+
+def pretrained(name: str) -> nn.Module:
+    return randomise(point_encoder(name, K, E))
+
+
+def classifier(**options) -> DGCNN:
+    return randomise(DGCNN(k=K, emb_dims=E, num_classes=7, **options))
+
+
+def segmenter(**options) -> DGCNNPartSeg:
+    return randomise(DGCNNPartSeg(k=K, emb_dims=E, num_parts=11, **options))
+
+
+def categories(*numbers: int) -> Tensor:
+    return F.one_hot(torch.tensor(numbers), 16)
+
+
+def inputs(network: str) -> tuple[Tensor, ...]:
+    points = random_clouds(B, N)
+    return (points, categories(4, 0, 15)) if network == "segmenter" else (points,)
+
+
+def build(network: str, **options) -> nn.Module:
+    if network in ENCODERS:
+        return pretrained(network)
+    return (classifier if network == "classifier" else segmenter)(**options)
+
+
+NETWORKS = (*ENCODERS, "classifier", "segmenter")
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_loop_with_gradients_and_statistics(network, training):
+    model = build(network, dropout=0.0).train(training)
+    weights = weights_of(model)
+    points, *category = inputs(network)
+    outputs = model(points, *category)
+    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    loop = reference.dgcnn if isinstance(model, DGCNN) else reference.partseg
+    expected = loop(points, K, weights, training, *category)
+    torch.testing.assert_close(outputs, expected, rtol=1e-8, atol=1e-9)
+    for values in (outputs, expected):
+        sum((v * v).sum() + v.sum() for v in values).backward()
+    reference.check_gradients(model, reference.gradients(weights))
+    reference.check_running_statistics(model, weights)
+    counted = {n: b for n, b in model.named_buffers() if n.endswith("tracked")}
+    assert {int(b) for b in counted.values()} == {int(training)}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_an_encoder_is_built_by_name(name):
+    model, points = pretrained(name).eval(), random_clouds(2, N)
+    projection, feature = model(points)
+    assert model.feature_dim == (2 * E if name == "dgcnn" else E)
+    assert projection.shape == (2, 256) and feature.shape == (2, model.feature_dim)
+    assert torch.equal(model.features(points), feature)
+    with pytest.raises(ValueError, match=r"--model 'pointnet' is not one of dgcnn"):
+        point_encoder("pointnet", K, E)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_one_cloud_alone_gives_its_row_of_the_batch(network):
+    model, given = build(network).eval(), inputs(network)
+    every, alone = model(*given), model(*(x[1:2] for x in given))
+    if isinstance(every, Tensor):
+        every, alone = (every,), (alone,)
+    torch.testing.assert_close(alone, tuple(x[1:2] for x in every))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("network", ["dgcnn", "segmenter"])
+def test_the_order_of_the_points_moves_labels_and_nothing_else(network, training):
+    points, *category = inputs(network)
+    model, twin = (build(network, dropout=0.0).train(training) for _ in range(2))
+    found, expected = model(points[:, :, SHUFFLED], *category), twin(points, *category)
+    if network == "segmenter":
+        expected = expected[:, :, SHUFFLED]
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("network", "widths"), [("classifier", [512, 256]), ("segmenter", [256, 256])]
+)
+def test_dropout_acts_in_training_alone_after_the_hidden_layers(network, widths):
+    given = inputs(network)
+    dropping, keeping = build(network, dropout=0.5), build(network, dropout=0.0)
+    seen = reference.dropout_widths(dropping)
+    dropped = dropping.train()(*given)
+    assert seen == widths
+    assert not torch.equal(dropped, keeping.train()(*given))
+    dropping.load_state_dict(keeping.state_dict())
+    assert torch.equal(dropping.eval()(*given), keeping.eval()(*given))
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_as_many_points_as_neighbours_and_no_fewer(name):
+    model = pretrained(name).eval()
+    points = random_clouds(2, K)
+    loop = reference.dgcnn if name == "dgcnn" else reference.partseg
+    expected = loop(points, K, weights_of(model), False)
+    torch.testing.assert_close(model(points)[1], expected[1])
+    with pytest.raises(ValueError, match=rf"k = {K} .* {K} points, got N = {K - 1}"):
+        model(points[:, :, 1:])
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("shape", [(2, N, 3), (3, N), (2, 4, N)])
+def test_points_of_another_shape_are_refused(shape, name):
+    with pytest.raises(ValueError, match=r"points must be \(B, 3, N\), got shape"):
+        pretrained(name)(torch.zeros(shape, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_transformer_starts_at_the_identity_and_learns(training):
+    transformer = SpatialTransformer().double().train(training)
+    matrix = transformer(cloud_batch(random_clouds(B, N), K))
+    torch.testing.assert_close(matrix, torch.eye(3).double().expand(B, 3, 3))
+    matrix.sin().sum().backward()
+    assert transformer.transform.weight.grad.abs().sum() > 0
+
+
+def test_the_category_matters_and_is_checked():
+    model, points = segmenter().eval(), random_clouds(1, N)
+    first, second = (model(points, categories(number)) for number in (0, 1))
+    assert not torch.allclose(first, second)
+    for category in (None, categories(1, 2), torch.zeros(1, 15)):
+        with pytest.raises(ValueError, match=r"must be one-hot \(1, 16\), got"):
+            model(points, category)
+
+
+def test_a_linear_head_is_one_layer():
+    model = classifier(linear_head=True).eval()
+    points = random_clouds(2, N)
+    weight, bias = model.linear.weight, model.linear.bias
+    torch.testing.assert_close(model(points), model.features(points) @ weight.T + bias)

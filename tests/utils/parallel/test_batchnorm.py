@@ -1,0 +1,145 @@
+"""BatchNorm over the global batch: two ranks against BatchNorm of all rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from utils.parallel import distributed
+from utils.parallel.batchnorm import GlobalBatchNorm, synchronise_batchnorm
+
+CPU = torch.device("cpu")
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def random_norm(kind: type, channels: int) -> nn.Module:
+    """A BatchNorm with weights of both signs and statistics that are not 0 and 1."""
+    norm = kind(channels).double()
+    with torch.no_grad():
+        norm.weight.copy_(normal(channels, seed=11))
+        norm.bias.copy_(normal(channels, seed=12))
+        norm.running_mean.copy_(normal(channels, seed=13))
+        norm.running_var.copy_(normal(channels, seed=14) ** 2 + 0.1)
+    return norm
+
+
+def two_steps(norm: nn.Module, x: Tensor, rows: slice):
+    upstream = normal(*x.shape, seed=20)
+    for scale in (1.0, -2.0):
+        own = (scale * x[rows]).detach().requires_grad_()
+        y = norm(own)
+        (y * upstream[rows]).sum().backward()
+    gradients = [own.grad, norm.weight.grad, norm.bias.grad]
+    return y.detach(), *gradients, {n: b.clone() for n, b in norm.named_buffers()}
+
+
+def two_steps_on_rank(x: Tensor, counts: tuple[int, int], training: bool):
+    """Two steps of GlobalBatchNorm on this rank's rows of ``x``."""
+    first = sum(counts[: distributed.rank()])
+    rows = slice(first, first + counts[distributed.rank()])
+    return two_steps(random_norm(GlobalBatchNorm, x.shape[1]).train(training), x, rows)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "tail", "counts"),
+    [
+        (nn.BatchNorm1d, (), (1, 1)),
+        (nn.BatchNorm1d, (7,), (2, 5)),
+        (nn.BatchNorm1d, (7,), (4, 0)),  # a rank without rows takes part
+        (nn.BatchNorm2d, (4, 3), (3, 3)),
+    ],
+)
+def test_two_ranks_compute_batch_norm_of_all_rows(
+    two_ranks, kind, tail, counts, training
+):
+    x = 3 * normal(sum(counts), 6, *tail) + 5
+    norm = random_norm(kind, 6).train(training)
+    expected = two_steps(norm, x, slice(None))
+    results = two_ranks.run(two_steps_on_rank, x, counts, training)
+    ys, x_grads, weight_grads, bias_grads, buffers = zip(*results, strict=True)
+    # Each rank has its own rows' share; data-parallel training adds them up.
+    found = (torch.cat(ys), torch.cat(x_grads), sum(weight_grads), sum(bias_grads))
+    torch.testing.assert_close(found, expected[:4], rtol=1e-9, atol=1e-10)
+    for of_rank in buffers:
+        torch.testing.assert_close(of_rank, expected[4], rtol=1e-9, atol=1e-10)
+
+
+def low_precision_on_rank(x: Tensor) -> tuple[Tensor, Tensor]:
+    norm = GlobalBatchNorm(4).train()
+    own = x.chunk(2)[distributed.rank()]
+    return norm(own).detach(), norm.running_var
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_dtype_is_kept_and_statistics_are_exact(two_ranks, dtype):
+    x = (normal(8, 4, 5) + 1000).to(dtype)  # the variance is small beside the mean
+    norm = nn.BatchNorm1d(4).double().train()
+    expected = norm(x.double()).detach()
+    tolerance = 1e-3 if dtype == torch.float32 else 2e-2
+    results = two_ranks.run(low_precision_on_rank, x)
+    for rows, (y, var) in zip(expected.chunk(2), results, strict=True):
+        assert y.dtype == dtype and var.dtype == torch.float32
+        torch.testing.assert_close(y.double(), rows, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(var.double(), norm.running_var, rtol=1e-4, atol=0)
+
+
+def one_value_on_rank() -> str:
+    x = normal(1 - distributed.rank(), 4)  # rank 1 has none
+    with pytest.raises(ValueError) as error:
+        GlobalBatchNorm(4).double().train()(x)
+    return str(error.value)
+
+
+def test_one_value_of_each_channel_in_the_global_batch_is_refused(two_ranks):
+    for text in two_ranks.run(one_value_on_rank):
+        assert "the global batch has one; raise --batch_size" in text
+
+
+def test_one_process_computes_batch_norm():
+    x = normal(5, 6, 7)
+    found = two_steps(random_norm(GlobalBatchNorm, 6).train(), x, slice(None))
+    expected = two_steps(random_norm(nn.BatchNorm1d, 6).train(), x, slice(None))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    with pytest.raises(ValueError, match="at least 2 dimensions"):
+        GlobalBatchNorm(6)(torch.zeros(6))
+
+
+class TwoNames(nn.Module):
+    """A BatchNorm under two names, as the networks have it, and one under one name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Sequential(nn.Conv1d(3, 4, 1, bias=False), nn.BatchNorm1d(4))
+        self.bn1 = self.conv1[1]
+        self.inner = nn.ModuleDict({"norm": nn.BatchNorm1d(4, eps=1e-3, momentum=0.3)})
+
+
+@pytest.mark.parametrize(
+    ("device", "kind"), [("cpu", GlobalBatchNorm), ("cuda:0", nn.SyncBatchNorm)]
+)
+def test_synchronise_keeps_names_tensors_and_settings(device, kind):
+    model = TwoNames()
+    model.inner["norm"].eval()
+    before = model.state_dict(keep_vars=True)
+    parameters = [id(p) for p in model.parameters()]
+    assert synchronise_batchnorm(model, torch.device(device)) is model
+    assert type(model.bn1) is kind and model.conv1[1] is model.bn1
+    state = model.state_dict(keep_vars=True)
+    assert list(state) == list(before)
+    assert all(state[name] is before[name] for name in before)
+    assert [id(p) for p in model.parameters()] == parameters
+    norm = model.inner["norm"]
+    assert (norm.eps, norm.momentum, norm.training) == (1e-3, 0.3, False)
+    assert model.bn1.training
+
+
+def test_synchronise_takes_a_batch_norm_itself():
+    norm = nn.BatchNorm2d(3)
+    replaced = synchronise_batchnorm(norm, CPU)
+    assert type(replaced) is GlobalBatchNorm and replaced.weight is norm.weight
