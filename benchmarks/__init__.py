@@ -1,4 +1,4 @@
-"""What was measured, and the programs that measure it, set up as the scripts are."""
+"""Measurements, and the programs that make them, set up like the scripts."""
 
 from utils.run.cli import wait_asleep
 

@@ -1,7 +1,6 @@
-"""What the machine needs at least for a case: products of matrices, and traffic.
+"""The least work of a case: matrix products and memory traffic.
 
-Counted on the same input that is measured, with whatever its forms compute twice or
-for nothing left out.
+Counted on the measured input, without what a form computes twice or in vain.
 """
 
 from __future__ import annotations
@@ -22,6 +21,8 @@ from models.partseg import DGCNNPartSeg
 from utils.judging.fewshot import PUBLISHED_SETTINGS
 from utils.parallel.seed import POINTS, generator
 
+Sizes = tuple[str, int, int, int, bool]  # network, k, batch, points, augmented
+
 
 def clouds(batch: int, points: int, augmented: bool = False) -> Tensor:
     """(B, 3, N): standard normal, or as pre-training would see them."""
@@ -36,12 +37,12 @@ def clouds(batch: int, points: int, augmented: bool = False) -> Tensor:
 
 
 def distinct_points(x: Tensor) -> list[int]:
-    """Of each cloud (B, 3, N), the points that are no copies of its first."""
+    """Of each cloud (B, 3, N), the number of points without duplicates."""
     return (1 + (x != x[:, :, :1]).any(dim=1).sum(dim=1)).tolist()
 
 
 class _CountedClouds(PlainClouds):
-    """Keeps the number of distinct edges of every block of two layers."""
+    """Counts the distinct edges of every EdgeConv of two layers."""
 
     def __init__(self, points: Tensor, k: int) -> None:
         super().__init__(points, k)
@@ -62,8 +63,8 @@ class _CountedClouds(PlainClouds):
 
 @torch.no_grad()
 def distinct_edges(points: Tensor, k: int) -> list[int]:
-    """Of clouds (B, 3, N), the edges that the second layers of the part-segmentation
-    network, untrained, have to see: one for all copies of a point, at either end."""
+    """Of clouds (B, 3, N), the edges in each EdgeConv of two layers of an untrained
+    part-segmentation network, duplicate points merged at either end."""
     torch.manual_seed(0)
     model = DGCNNPartSeg(k=k).train()
     counted = _CountedClouds(points, k)
@@ -76,20 +77,20 @@ def distinct_edges(points: Tensor, k: int) -> list[int]:
 def encoder_work(
     network: str, rows: Sequence[int], edges: Sequence[int], passes: int
 ) -> Work:
-    """Products and traffic of an encoder's features, fused as far as they can be.
+    """Products and traffic of an encoder's features in the fused form.
 
-    Convolutions on N points instead of N K edges but for second layers on edges, one
-    product for the distances of every graph, and each layer's output written and read
-    once, all of it twice more backwards.
+    Convolutions on N points instead of N K edges, except second layers on edges; one
+    product for the distances of every graph; each layer's output written and read once.
+    The backward pass doubles the products.
 
     Args:
         network: ``dgcnn`` or ``dgcnn_seg``.
-        rows: points of each cloud, copies not counted.
-        edges: of all clouds in each block of two layers, copies not counted.
+        rows: points of each cloud without duplicates.
+        edges: of all clouds in each EdgeConv of two layers, without duplicates.
         passes: 3 for a training step, 1 for features alone.
     """
-    # Of each point: (in, out) of convolutions on points, twice for the two halves of
-    # one on edges; (in, out) of those on edges; channels of the graphs.
+    # (in, out) of first layers on edges, which are two products on points, of layers on
+    # points and of second layers on edges; channels of the graphs.
     second: list[tuple[int, int]] = []
     if network == "dgcnn":
         split = [(3, 64), (64, 64), (64, 128), (128, 256)]
@@ -109,10 +110,9 @@ def encoder_work(
     return Work(products * passes + distances, sum(rows) * traffic)
 
 
-def cloud_work(
-    network: str, k: int, batch: int, points: int, augmented: bool, passes: int = 3
-) -> Work:
-    """:func:`encoder_work` of what :func:`clouds` makes."""
+def cloud_work(sizes: Sizes, passes: int = 3) -> Work:
+    """:func:`encoder_work` for the clouds of :func:`clouds`."""
+    network, k, batch, points, augmented = sizes
     x = clouds(batch, points, augmented)
     edges: list[int] = []
     if network == "dgcnn_seg":
@@ -121,11 +121,11 @@ def cloud_work(
 
 
 def few_shot_work(episodes: int, features: int = 2048, queries: int = 20) -> Work:
-    """The products of the support's rows, and of those with the query's, in float64.
+    """Products of the support with itself and with the queries, in float64.
 
     Args:
-        episodes: of each of the published settings.
-        features: numbers a cloud.
+        episodes: of each published setting.
+        features: of a cloud.
         queries: of each class.
     """
     operations = 0.0
@@ -136,37 +136,37 @@ def few_shot_work(episodes: int, features: int = 2048, queries: int = 20) -> Wor
 
 
 def loader_work(shapes: int, points: int, size: int) -> Work:
-    """A cloud read and written once for each view, a picture read and written."""
+    """A cloud read, and written for each view; an image read and written."""
     return Work(moved=shapes * (3 * 4 * points * 3 + 2 * 3 * size * size))
 
 
 def svm_work(train: int, test: int, classes: int) -> Work:
-    """All products of the training rows once, and the test rows' decisions."""
+    """The training set's Gram matrix, and the decisions for the test set."""
     pairs = classes * (classes - 1) // 2
     return Work(2048.0 * train * train + 2.0 * test * 2048 * pairs, double=True)
 
 
-def pictures_work(pictures: int, backbone: str = "resnet50", size: int = 224) -> Work:
-    """Products of a step of the picture encoder, and the traffic of its update.
+def image_work(images: int, backbone: str = "resnet50", size: int = 224) -> Work:
+    """Products of a step of the image encoder, and the traffic of its update.
 
-    Counted on shapes alone, without computing: each convolution's output is written
-    and read once in both directions, and Adam reads four numbers a parameter (itself,
-    gradient, two moments) and writes three.
+    Counted on the meta device: each convolution's output is written and read once
+    forward and backward; Adam reads four numbers of each parameter (value, gradient,
+    two moments) and writes three.
     """
     with torch.device("meta"):
-        model, images = ImageEncoder(backbone), torch.zeros(pictures, 3, size, size)
+        model, batch = ImageEncoder(backbone), torch.zeros(images, 3, size, size)
     outputs = []
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(lambda *a: outputs.append(a[2].numel()))
     with FlopCounterMode(display=False) as counted:
-        model(images).sum().backward()
+        model(batch).sum().backward()
     parameters = sum(p.numel() for p in model.parameters())
     moved = 4 * (4 * sum(outputs) + 7 * parameters)
     return Work(counted.get_total_flops(), moved)
 
 
 def pretraining_work(pairs: int, points: int = 2048, k: int = 15) -> Work:
-    """Both encoders' work, that of the clouds without copies of points."""
+    """Both encoders' work, duplicate points merged."""
     rows = distinct_points(clouds(2 * pairs, points, augmented=True))
-    return encoder_work("dgcnn", rows, (), 3) + pictures_work(pairs)
+    return encoder_work("dgcnn", rows, (), 3) + image_work(pairs)

@@ -1,7 +1,7 @@
 """How the benchmarks measure: turns, memory, the machine's rates, rows of the table.
 
-A case gives up to two forms of one piece of work, the plain reference and what is used
-here. They take turns, so that whatever else the machine does meets both.
+A case gives up to two forms of the same work, the plain reference and what is used
+here. They take turns, so that other work on the machine slows both down.
 """
 
 from __future__ import annotations
@@ -21,14 +21,12 @@ from utils.parallel.memory import keep_freed_memory
 from utils.run.training import Precision
 
 FORMS = ("reference", "ours")
-BOTH_KEEP = "; the reference keeps freed memory too"
 Forms = Mapping[str, Callable[[], object]]
-GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and in which precision a case runs; sent to other processes as it is."""
+    """Device and precision of a case; pickled for other processes."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: str = "fp32"
@@ -40,12 +38,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class Work:
-    """What a case cannot do without, however it is written.
+    """The least work of a case, however it is written.
 
-    Args:
-        operations: floating-point operations of its products of matrices.
+    Attributes:
+        operations: floating-point operations of its matrix products.
         moved: bytes read from memory and written to it.
-        double: whether the products are of float64.
+        double: whether the products are in float64.
     """
 
     operations: float = 0.0
@@ -53,7 +51,7 @@ class Work:
     double: bool = False
 
     def __add__(self, other: Work) -> Work:
-        assert self.double == other.double  # there is one rate for all products
+        assert self.double == other.double  # products have one rate
         both = self.operations + other.operations, self.moved + other.moved
         return Work(*both, self.double)
 
@@ -62,11 +60,10 @@ class Work:
 class Rates:
     """What the machine does in a second.
 
-    Args:
-        product: floating-point operations of a large product, in the precision that
-            is asked for.
+    Attributes:
+        product: floating-point operations of a large product in the chosen precision.
         double: the same in float64.
-        copied: bytes read and written by a copy that no cache holds.
+        copied: bytes read and written by a copy larger than the caches.
     """
 
     product: float
@@ -74,7 +71,7 @@ class Rates:
     copied: float
 
     def of(self, devices: int) -> Rates:
-        """What so many of the device do together."""
+        """The rates of several devices together."""
         return Rates(*(devices * rate for rate in astuple(self)))
 
 
@@ -82,23 +79,22 @@ class Rates:
 class Case:
     """A row of the table.
 
-    Args:
-        name: what ``--only`` looks for.
-        make: Setting -> the forms; a partial of a function of a module where
-            ``processes`` is not 0.
-        work: of one call of a form; None where no count makes sense.
-        samples: clouds or pairs of one call.
-        processes: run in so many processes of their own, 0 for this one.
+    Attributes:
+        name: what ``--only`` searches.
+        make: Setting -> the forms; picklable where ``processes`` is not 0.
+        work: of one call of a form.
+        samples: clouds, pairs or shapes of one call.
+        processes: number of processes started for the case, 0 for this process.
         threads: of each of them; 0 for as many as here.
-        slow: the reference takes minutes: one call of it, without one before.
-        gib: of free memory needed.
-        devices: kinds that it runs on.
+        slow: the reference takes minutes: it is called once, without a warm-up.
+        gib: free memory needed.
+        devices: kinds of device that it runs on.
         keeps: forms that keep freed memory on the CPU, as the scripts do.
     """
 
     name: str
     make: Callable[[Setting], Forms]
-    work: Callable[[], Work] | None = None
+    work: Callable[[], Work]
     samples: int | None = None
     processes: int = 0
     threads: int = 0
@@ -110,7 +106,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of every call by form, and the most MiB above what there was before."""
+    """Seconds of every call by form, and the MiB above those before the first one."""
 
     seconds: dict[str, list[float]]
     extra: dict[str, float | None]
@@ -118,38 +114,34 @@ class Measured:
 
 @dataclass(frozen=True)
 class Result:
-    """A row's values; ``ratios`` are of the calls that took turns."""
+    """A row's values."""
 
     name: str
     reference: float | None = None  # median seconds
     ours: float | None = None
     ratio: float | None = None  # of the medians
-    ratios: tuple[float, float] | None = None  # lowest and highest
-    spread: float | None = None  # (slowest - fastest) / median of the used form
+    ratios: tuple[float, float] | None = None  # of single turns, lowest and highest
+    spread: float | None = None  # (slowest - fastest) / median of ours
     reference_extra: float | None = None  # MiB
     ours_extra: float | None = None
-    floor: float | None = None  # share of the used form's time
+    floor: float | None = None  # share of our time
     per_second: float | None = None  # samples
     note: str = ""
     seconds: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
-# What follows is all that differs between devices.
+# The only functions that know devices.
 
 
 def find_device(name: str) -> torch.device:
-    """The device that ``--device`` names.
-
-    Raises:
-        ValueError: naming the flag, if there is none.
-    """
+    """The device of ``--device``; a ValueError that names the flag if there is none."""
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: PyTorch sees no GPU here; use --device cpu")
     return torch.device(name)
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait for all work so far, on the device and on the other processes."""
+    """Wait for the device, and for the other processes."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     if dist.is_initialized():
@@ -157,8 +149,8 @@ def synchronise(device: torch.device) -> None:
 
 
 def extra_memory(device: torch.device, run: Callable[[], object]) -> float | None:
-    """MiB above what there was before, at the highest during ``run``: allocated on a
-    GPU, resident on a CPU; None where the system does not say."""
+    """MiB at the peak of ``run`` above those before: allocated on a GPU, resident on a
+    CPU; None where the system does not say."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -168,32 +160,29 @@ def extra_memory(device: torch.device, run: Callable[[], object]) -> float | Non
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
-        trim(0)  # what the allocator keeps of earlier calls would hide this one's
+        trim(0)  # memory kept from earlier calls would hide this one's
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # forget the highest so far
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     except OSError:
-        run()  # other processes may wait for this one in it
+        run()  # even so: other processes may wait for this one
         return None
-    resident = status("VmRSS")
+    resident = proc_mib("VmRSS")
     run()
-    return max(0.0, status("VmHWM") - resident)
+    return max(0.0, proc_mib("VmHWM") - resident)
 
 
 def free_memory(device: torch.device) -> float | None:
     """GiB that can be allocated, None where the system does not say."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] / GIB
+        return torch.cuda.mem_get_info(device)[0] / 2**30
     path = Path("/proc/meminfo")
-    return status("MemAvailable", path) / 1024 if path.is_file() else None
+    return proc_mib("MemAvailable", path) / 1024 if path.is_file() else None
 
 
-def status(name: str, path: Path = Path("/proc/self/status")) -> float:
-    """A line of a file of ``/proc`` that is in kB, in MiB."""
+def proc_mib(name: str, path: Path = Path("/proc/self/status")) -> float:
+    """A line in kB of a file of ``/proc``, in MiB."""
     lines = dict(line.split(":", 1) for line in path.read_text().splitlines())
     return int(lines[name].split()[0]) / 1024
-
-
-# The same on every device from here on.
 
 
 def timed(run: Callable[[], object], device: torch.device) -> float:
@@ -210,8 +199,8 @@ def measure_rates(setting: Setting, size: int = 2048, floats: int = 2**25) -> Ra
 
     Args:
         setting: device and precision.
-        size: of the square matrices, made large enough on a GPU to fill it.
-        floats: numbers of 4 bytes that are copied.
+        size: of the square matrices; four times as large on a GPU, to fill it.
+        floats: numbers of 4 bytes to copy.
     """
     device = setting.device
     size *= 4 if device.type == "cuda" else 1
@@ -226,11 +215,11 @@ def measure_rates(setting: Setting, size: int = 2048, floats: int = 2**25) -> Ra
 
     half = setting.precision == "bf16"
     source = torch.ones(floats, device=device)
-    there = torch.empty_like(source)
+    target = torch.empty_like(source)
     return Rates(
         product(torch.bfloat16 if half else torch.float32),
         product(torch.float64),
-        rate(2 * 4 * floats, lambda: there.copy_(source)),
+        rate(2 * 4 * floats, lambda: target.copy_(source)),
     )
 
 
@@ -243,15 +232,7 @@ def floor(work: Work, rates: Rates) -> float:
 def take_turns(
     forms: Forms, repeats: int, device: torch.device, case: Case
 ) -> Measured:
-    """The forms in turn; the first three calls of each are not counted.
-
-    Args:
-        forms: by their names.
-        repeats: calls of each that are counted.
-        device: to wait for.
-        case: whose ``slow`` reference is called once in all; its memory is that of
-            this call.
-    """
+    """Measure memory and then time, the forms in turn, after calls to warm up."""
     seconds: dict[str, list[float]] = {form: [] for form in forms}
     extra: dict[str, float | None] = {}
     for form, run in forms.items():
@@ -263,7 +244,7 @@ def take_turns(
             continue
         run()  # compiles, fills caches
         extra[form] = extra_memory(device, run)
-        run()  # has its memory again
+        run()  # allocates what that has trimmed
     for _ in range(repeats):
         for form, run in forms.items():
             keep_freed_memory(form in case.keeps)
@@ -273,7 +254,7 @@ def take_turns(
 
 
 def result(case: Case, measured: Measured, rates: Rates) -> Result:
-    """What the table says of a case."""
+    """The values of a case's row."""
     medians = {form: statistics.median(s) for form, s in measured.seconds.items()}
     reference, ours = (medians.get(form) for form in FORMS)
     used = "ours" if ours is not None else "reference"
@@ -289,7 +270,7 @@ def result(case: Case, measured: Measured, rates: Rates) -> Result:
         spread=(max(own) - min(own)) / median,
         reference_extra=measured.extra.get("reference"),
         ours_extra=measured.extra.get("ours"),
-        floor=None if case.work is None else floor(case.work(), rates) / median,
+        floor=floor(case.work(), rates) / median,
         per_second=None if case.samples is None else case.samples / median,
         seconds=measured.seconds,
     )
@@ -308,20 +289,14 @@ def heading() -> str:
 
 def row(of: Result) -> str:
     """A line of the Markdown table."""
-
-    def number(value: float | None, form: str) -> str:
-        return "-" if value is None else format(value, form)
-
-    cells = (
-        f"{of.name}{f' ({of.note})' if of.note else ''}",
-        number(of.reference, ".3f"),
-        number(of.ours, ".3f"),
-        number(of.ratio, ".2f"),
-        "-" if of.ratios is None else "{:.2f} - {:.2f}".format(*of.ratios),
-        number(of.spread, ".0%"),
-        number(of.reference_extra, ".0f"),
-        number(of.ours_extra, ".0f"),
-        number(of.floor, ".0%"),
-        number(of.per_second, ".1f"),
-    )
-    return f"| {' | '.join(cells)} |"
+    ratios = "-" if of.ratios is None else "{:.2f} - {:.2f}".format(*of.ratios)
+    numbers = [
+        "-" if value is None else format(value, form)
+        for value, form in (
+            *((of.reference, ".3f"), (of.ours, ".3f"), (of.ratio, ".2f")),
+            *((of.spread, ".0%"), (of.reference_extra, ".0f"), (of.ours_extra, ".0f")),
+            *((of.floor, ".0%"), (of.per_second, ".1f")),
+        )
+    ]
+    name = f"{of.name} ({of.note})" if of.note else of.name
+    return f"| {' | '.join([name, *numbers[:3], ratios, *numbers[3:]])} |"

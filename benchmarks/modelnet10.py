@@ -2,8 +2,8 @@
 
 For every seed: CrossPoint pre-training, then the linear SVM and few-shot episodes on an
 untrained and on the pre-trained encoder, then fine-tuning from scratch and from it with
-1 % and 10 % of the labels. A run that is complete is not repeated, so an interrupted
-study goes on where it was; its numbers are read from the runs' metrics.jsonl.
+1 % and 10 % of the labels. Complete runs are not repeated, so an interrupted study
+resumes; its numbers are read from the runs' metrics.jsonl.
 
     python -m benchmarks.modelnet10 --data_root ../shared/data --seeds 1 2 3
 """
@@ -20,7 +20,7 @@ import sys
 from utils.run.run_folder import CHECKPOINTS, read_metrics
 
 POINTS = "--num_points 256"
-# Flags that differ from the published protocol are those written here.
+# Flags given here differ from the published protocol.
 PRETRAIN = (
     f"train_crosspoint.py {POINTS} --epochs 6 --image_encoder resnet18 "
     "--image_size 112 --svm_every 0 --num_workers 1"
@@ -54,15 +54,12 @@ def commands(seed: int) -> dict[str, str]:
 
 
 def records(command: str) -> list[dict]:
-    """What the run has recorded."""
+    """The run's metrics."""
     return read_metrics(CHECKPOINTS / command.split()[-1])
 
 
 def complete(command: str, data_root: str) -> bool:
-    """Whether the run has ended: the last epoch, the one SVM, the four settings.
-
-    A run on other data is not this one.
-    """
+    """Whether the run on these data has all epochs, its SVM or its four settings."""
     words, found = command.split(), records(command)
     config = CHECKPOINTS / words[-1] / "config.json"
     if not found or not config.is_file():
@@ -76,12 +73,12 @@ def complete(command: str, data_root: str) -> bool:
 
 
 def epochs(found: list[dict]) -> list[dict]:
-    """The records of whole epochs."""
+    """The records at the ends of epochs."""
     return [record for record in found if "epoch_end" in record]
 
 
 def figures(name: str, command: str) -> dict[str, float]:
-    """What a run has to say, in percent, by row of the table."""
+    """A run's results in percent, by row of the table."""
     found = records(command)
     if name.startswith("svm"):
         return {"linear SVM": 100 * found[-1]["accuracy"]}

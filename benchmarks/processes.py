@@ -1,4 +1,4 @@
-"""Measuring in processes of their own: several ranks, or one that may be killed."""
+"""Measuring in new processes: several ranks, or one that may be killed."""
 
 from __future__ import annotations
 
@@ -14,21 +14,16 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from benchmarks.measure import Case, Measured, Setting, take_turns
+from benchmarks.measure import Case, Measured, Setting, Work, take_turns
 from utils.parallel import distributed
 
 
 class Killed(Exception):
-    """A process of a case ended without an answer."""
+    """A process of a case ended without a result."""
 
 
 def measure_apart(case: Case, setting: Setting, repeats: int) -> Measured:
-    """:func:`benchmarks.measure.take_turns` on every rank; what rank 0 measured.
-
-    Args:
-        case: with ``processes`` of at least 1; its ``make`` is pickled.
-        setting: the device's kind and the precision; each rank takes its own GPU.
-        repeats: calls of each form.
+    """:func:`benchmarks.measure.take_turns` on every rank; rank 0's result.
 
     Raises:
         Killed: if a process ended early; the message has its exit code or signal.
@@ -39,7 +34,7 @@ def measure_apart(case: Case, setting: Setting, repeats: int) -> Measured:
     threads = case.threads or torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder, "measured.json")
-        sent = replace(case, work=None)  # a count need not be picklable
+        sent = replace(case, work=Work)  # a count need not be picklable
         arguments = (sent, setting, repeats, port, threads, answer)
         try:
             torch.multiprocessing.spawn(_rank, arguments, case.processes)
@@ -79,8 +74,8 @@ def _rank(
 
 
 def join_alone(device: torch.device) -> None:
-    """A process group of this process, where there is none: DistributedDataParallel
-    wants one even so."""
+    """A process group of this process alone if there is none, for
+    DistributedDataParallel."""
     if not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)

@@ -2,18 +2,18 @@
 
     python -m benchmarks.run [--device cpu] [--only NAME] [--repeats 7] [--json FILE]
 
-Both forms take turns, so that whatever else the machine does meets both. Seconds are
-medians, the ratio is theirs; "lowest - highest" are the ratios of single turns, the
-spread is (slowest - fastest) / median of the form that is used here. "Floor" is a share
-of its time: what the machine needs at least, the larger of the operations of products
-of matrices at the rate measured for a large one, and of the bytes that cannot stay
-where they are at the rate measured for a copy. "Extra" is the memory during a step
-above that before it, resident on a CPU, allocated on a GPU. "A second" counts clouds or
-pairs. On a CPU ours keeps freed memory, as the scripts do, and the reference gives it
-back to the system as any PyTorch program does; in rows that say so both keep it.
+Both forms take turns, so that other work on the machine slows both down. Seconds are
+medians, and the ratio is the medians'; "lowest - highest" are the ratios of single
+turns; the spread is (slowest - fastest) / median of ours. "Floor" is the least time
+that the machine needs, as a share of ours: the matrix products at the rate measured for
+a large one, or the memory traffic at the rate measured for a copy, whichever is longer.
+"Extra" is the peak of memory above that before the step, resident on a CPU, allocated
+on a GPU. "A second" counts clouds, pairs or shapes. On a CPU ours keeps freed memory,
+as the scripts do, and the reference returns it to the system, as PyTorch programs do;
+in rows that say so both keep it.
 
-On a GPU there are only the rows that use it, and "ours" is missing where the fused form
-has no kernels for it.
+On a GPU there are only the rows that use it, and no "ours" where the fused form has no
+kernels.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.cases import other_cases, point_cases
+from benchmarks.cases import cases
+from benchmarks.forms import pretraining
 from benchmarks.measure import (
     Case,
     Rates,
@@ -42,19 +43,12 @@ from benchmarks.measure import (
     take_turns,
 )
 from benchmarks.processes import Killed, measure_apart
-from benchmarks.steps import option_cases, pretraining, step_cases
 from utils.run.flags import positive_int
 from utils.run.logger import describe_environment
 
 
-def cases(device: str) -> list[Case]:
-    """All rows for a kind of device, in the order of the table."""
-    found = [*step_cases(device), *point_cases(), *other_cases(), *option_cases()]
-    return [case for case in found if device in case.devices]
-
-
 def measure(case: Case, setting: Setting, repeats: int, rates: Rates) -> Result:
-    """A row; without values, and with a note that says why, where it cannot be had."""
+    """A row, or one without values and a note that says why."""
     free = free_memory(setting.device)
     if free is not None and free < case.gib:
         note = f"not run: {case.gib:.1f} GiB needed, {free:.1f} free"
@@ -70,7 +64,7 @@ def measure(case: Case, setting: Setting, repeats: int, rates: Rates) -> Result:
             measured = take_turns(forms, repeats, setting.device, case)
     except (Killed, torch.OutOfMemoryError) as error:
         return Result(case.name, note=str(error).splitlines()[0])
-    # Each process has a GPU of its own; on a CPU they share what was measured.
+    # Each process has a GPU of its own; processes on a CPU share it.
     own = setting.device.type == "cuda" and case.processes > 1
     return result(case, measured, rates.of(case.processes) if own else rates)
 
@@ -78,7 +72,7 @@ def measure(case: Case, setting: Setting, repeats: int, rates: Rates) -> Result:
 def write_profile(
     path: Path, run: Callable[[], object], device: torch.device, rows: int = 40
 ) -> None:
-    """The table of torch.profiler of one call, after two that are not looked at."""
+    """torch.profiler's table of one call, after two to warm up."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -93,7 +87,7 @@ def write_profile(
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """The command line of the program."""
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -148,12 +142,12 @@ def main() -> None:
     )
     results = []
     for case in chosen:
-        # Anew for every row: what else the machine does changes.
+        # For every row: the load of the machine changes.
         rates = measure_rates(setting)
         measured = measure(case, setting, args.repeats, rates)
         results.append({**asdict(measured), "rates": asdict(rates)})
         print(row(measured), flush=True)
-        if args.json:  # after every row: a later one may be interrupted
+        if args.json:  # after every row, in case a later one is interrupted
             content = {
                 "environment": environment,
                 "arguments": {"device": args.device, "precision": args.precision},

@@ -26,7 +26,7 @@ def test_work_is_counted_on_distinct_points() -> None:
 
 def test_work_of_pictures_is_that_of_the_published_network() -> None:
     # 4.09 G multiplications a picture, three times in a step but for the first layer's.
-    work = floors.pictures_work(2)
+    work = floors.image_work(2)
     assert math.isclose(work.operations, 2 * 3 * 2 * 4.09e9, rel_tol=0.02)
     parameters = sum(p.numel() for p in ImageEncoder().parameters())
     assert work.moved > 28 * parameters
@@ -54,8 +54,8 @@ def test_work_of_the_part_segmentation_network() -> None:
     distances = 2 * (3 + 3 + 64 + 64)
     work = floors.encoder_work("dgcnn_seg", [10], (5, 6, 7), 1)
     assert work.operations == 10 * convolutions + second + 100 * distances
-    random = floors.cloud_work("dgcnn_seg", 4, 2, 64, augmented=False)
-    augmented = floors.cloud_work("dgcnn_seg", 4, 2, 64, augmented=True)
+    random = floors.cloud_work(("dgcnn_seg", 4, 2, 64, False))
+    augmented = floors.cloud_work(("dgcnn_seg", 4, 2, 64, True))
     assert augmented.operations < random.operations
 
 

@@ -1,4 +1,4 @@
-"""The benchmark program: values of a row, floor, JSON, flags, cases at small sizes."""
+"""The benchmark program: values of a row, floor, JSON, flags, forms at small sizes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import cases, measure, run, steps
-from benchmarks.measure import Case, Measured, Rates, Setting, Work
-from models.dgcnn import DGCNN
+from benchmarks import cases, forms, measure, run
+from benchmarks.measure import Case, Measured, Rates, Result, Setting, Work
 from models.knn import knn
 
 CPU = Setting()
 RATES = Rates(product=100.0, double=50.0, copied=10.0)
 TINY_STEP = {"points": 32, "k": 4, "backbone": "resnet18", "size": 32}
+TINY_IMAGES = {"backbone": "resnet18", "size": 32}
 
 
 def constant_forms(_: Setting) -> dict:
@@ -51,93 +51,81 @@ def test_values_of_a_row() -> None:
     measured = Measured(seconds, {"reference": 300.0, "ours": None})
     case = Case("a name", constant_forms, lambda: Work(100.0), samples=4)
     found = measure.result(case, measured, RATES)
-    assert (found.reference, found.ours, found.ratio) == (8.0, 2.0, 4.0)
-    assert (found.ratios, found.spread) == ((2.0, 9.0), 1.0)
-    assert (found.floor, found.per_second) == (0.5, 2.0)
     cells = "a name | 8.000 | 2.000 | 4.00 | 2.00 - 9.00 | 100% | 300 | - | 50% | 2.0"
     assert measure.row(found) == f"| {cells} |"
     first, second = measure.heading().splitlines()
     assert first.count("|") == second.count("|") == measure.row(found).count("|")
 
 
-@pytest.mark.parametrize("form", measure.FORMS)
-def test_a_row_of_one_form(form: str) -> None:
-    case = Case("alone", constant_forms, samples=2)
-    found = measure.result(case, Measured({form: [2.0, 2.0]}, {form: 1.0}), RATES)
-    assert getattr(found, form) == 2.0
-    assert (found.ratio, found.ratios, found.floor) == (None, None, None)
-    assert found.per_second == 1.0
-    assert measure.row(found).count("| - ") >= 4
+def test_a_row_of_the_reference_alone() -> None:
+    case = Case("alone", constant_forms, Work, samples=2)
+    measured = Measured({"reference": [2.0, 2.0]}, {"reference": 1.0})
+    cells = "alone | 2.000 | - | - | - | 0% | 1 | - | 0% | 1.0"
+    assert measure.row(measure.result(case, measured, RATES)) == f"| {cells} |"
 
 
 def test_forms_take_turns_and_a_slow_one_is_called_once() -> None:
     calls: list[str] = []
-    forms = {form: partial(calls.append, form) for form in measure.FORMS}
-    case = Case("quick", constant_forms)
-    measured = measure.take_turns(forms, 3, CPU.device, case)
+    both = {form: partial(calls.append, form) for form in measure.FORMS}
+    quick, slow = (Case("", constant_forms, Work, slow=slow) for slow in (False, True))
+    measured = measure.take_turns(both, 3, CPU.device, quick)
     assert calls == ["reference"] * 3 + ["ours"] * 3 + ["reference", "ours"] * 3
-    assert [len(measured.seconds[form]) for form in forms] == [3, 3]
+    assert [len(measured.seconds[form]) for form in both] == [3, 3]
 
     calls.clear()
-    case = Case("slow", constant_forms, slow=True)
-    measured = measure.take_turns(forms, 3, CPU.device, case)
+    measured = measure.take_turns(both, 3, CPU.device, slow)
     assert calls == ["reference"] + ["ours"] * 6
-    found = measure.result(case, measured, RATES)
+    found = measure.result(slow, measured, RATES)
     assert len(measured.seconds["reference"]) == 1
     assert found.ratios[0] <= found.ratio <= found.ratios[1]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
-def test_memory_above_what_there_was() -> None:
+def test_memory_above_that_before() -> None:
     kept = []
     found = measure.extra_memory(CPU.device, lambda: kept.append(torch.ones(2**24)))
     assert 60 <= found < 160  # 64 MiB
     assert measure.free_memory(CPU.device) > 0
 
 
-def test_a_gpu_that_is_not_there_is_an_error_that_names_the_flag(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--device", "cuda"], ["--device cuda: PyTorch sees no GPU"]),
+        (
+            ["--only", "nothing like it"],
+            ["--only nothing like it", *(case.name for case in cases.cases("cpu"))],
+        ),
+    ],
+)
+def test_wrong_flags_are_answered(flags, said, monkeypatch, capsys) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert measure.find_device("cpu").type == "cpu"
-    monkeypatch.setattr(sys, "argv", ["run", "--device", "cuda"])
+    monkeypatch.setattr(sys, "argv", ["run", *flags])
     with pytest.raises(SystemExit):
         run.main()
-    assert "--device cuda: PyTorch sees no GPU" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert all(text in error for text in said)
 
 
-def test_an_unknown_name_is_answered_with_all_names(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["run", "--only", "nothing like it"])
-    with pytest.raises(SystemExit):
-        run.main()
-    said = capsys.readouterr().err
-    assert "--only nothing like it" in said
-    assert all(case.name in said for case in run.cases("cpu"))
-
-
-def test_every_training_step_has_clouds_enough_for_batchnorm() -> None:
-    steps = [case for case in cases.point_cases() if "seg step" in case.name]
-    assert len(steps) >= 9
-    assert all((case.samples or 0) >= 2 for case in steps)
-
-
-def test_names_differ_and_every_device_has_rows() -> None:
+def test_the_rows_of_each_device() -> None:
     for device, missing in (("cpu", ()), ("cuda", ("svm", "few-shot", "loader"))):
-        names = [case.name for case in run.cases(device)]
+        found = cases.cases(device)
+        names = [case.name for case in found]
         assert len(set(names)) == len(names) > 20
         assert not [name for name in names if name.startswith(missing or "-")]
+        steps = [case for case in found if "seg step" in case.name]
+        assert len(steps) >= 9
+        assert all(case.samples >= 2 for case in steps)  # enough for BatchNorm
     assert any("128 pairs" in name for name in names)
 
 
 def test_the_table_and_its_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    graph = partial(cases.graphs, channels=3, k=4, batch=2, points=50)
+    graph = partial(forms.graphs, channels=3, k=4, batch=2, points=50)
     found = [
         Case("graph", graph, lambda: Work(1.0), samples=2),
-        Case("too large", constant_forms, gib=1e9),
+        Case("too large", constant_forms, Work, gib=1e9),
     ]
     monkeypatch.setattr(run, "cases", lambda device: found)
     monkeypatch.setattr(run, "measure_rates", lambda setting: RATES)
@@ -156,13 +144,13 @@ def test_the_table_and_its_json(
     assert second["ours"] is None
 
 
-def test_rates_are_those_of_the_precision() -> None:
-    for precision in ("fp32", "bf16"):
-        found = measure.measure_rates(Setting(CPU.device, precision), 32, 2**10)
-        assert min(found.product, found.double, found.copied) > 0
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_rates_are_measured(precision: str) -> None:
+    found = measure.measure_rates(Setting(CPU.device, precision), 32, 2**10)
+    assert min(found.product, found.double, found.copied) > 0
 
 
-def test_gpus_of_several_processes_add_up() -> None:
+def test_sums_of_rates_and_work() -> None:
     assert RATES.of(2) == Rates(200.0, 100.0, 20.0)
     assert Work(1.0, 2.0) + Work(3.0, 4.0) == Work(4.0, 6.0)
     with pytest.raises(AssertionError):
@@ -171,70 +159,61 @@ def test_gpus_of_several_processes_add_up() -> None:
 
 def test_the_usual_graph_is_the_graph() -> None:
     x = torch.randn(2, 5, 40, dtype=torch.float64)
-    torch.testing.assert_close(cases.usual_knn(x, 6), knn(x, 6))
+    torch.testing.assert_close(forms.usual_knn(x, 6), knn(x, 6))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("network", cases.NETWORKS)
+@pytest.mark.parametrize("network", ["dgcnn", "dgcnn_seg"])
 def test_encoder_steps(network: str, precision: str) -> None:
     setting = Setting(CPU.device, precision)
-    for augmented in (False, True):
-        forms = cases.encoder_step(setting, network, 4, 2, 32, augmented)
-        for form in forms.values():
+    for augmented, training in ((False, True), (True, True), (False, False)):
+        sizes = (network, 4, 2, 32, augmented)
+        both = forms.encoder(setting, sizes, training)
+        assert list(both) == list(measure.FORMS)
+        for form in both.values():
             form()
-    for form in cases.extraction(setting, network, 4, 2, 32).values():
-        form()
 
 
 def test_whole_steps_and_their_profile(tmp_path: Path) -> None:
-    forms = steps.pretraining(CPU, 2, **TINY_STEP)
-    assert list(forms) == list(measure.FORMS)
-    forms["reference"]()
+    both = forms.pretraining(CPU, 2, **TINY_STEP)
+    assert list(both) == list(measure.FORMS)
+    both["reference"]()
     file = tmp_path / "profile.txt"
-    run.write_profile(file, forms["ours"], CPU.device)
+    run.write_profile(file, both["ours"], CPU.device)
     assert "convolution" in file.read_text()
 
 
-def test_forms_of_the_whole_step_differ_in_layout_alone() -> None:
-    ours, plain = (steps.crosspoint("resnet18", 4, kept) for kept in (True, False))
-    assert isinstance(ours.point_encoder, DGCNN)
-    assert plain.point_encoder.edgeconv == "plain"
+def test_forms_of_the_whole_step_have_equal_weights() -> None:
+    ours, plain = (forms.crosspoint("resnet18", 4, kept) for kept in (True, False))
+    assert plain.point_encoder.edgeconv == "plain" != ours.point_encoder.edgeconv
     weight = ours.image_encoder.resnet.conv1.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
     for mine, theirs in zip(ours.parameters(), plain.parameters(), strict=True):
         assert torch.equal(mine, theirs)
 
 
+def measured_apart(make: object, processes: int) -> Result:
+    case = Case("apart", make, Work, 4, processes=processes, threads=1)
+    return run.measure(case, CPU, 1, RATES)
+
+
 def test_processes_of_their_own() -> None:
-    step = partial(steps.scaling, pairs=4, **TINY_STEP)
-    case = Case("scaling", step, lambda: Work(), 4, processes=2, threads=1)
-    found = run.measure(case, CPU, 1, RATES)
-    assert found.ours > 0 and found.reference > 0 and not found.note
-    names = ("channels_last", "fused", "ddp", "gradient_as_bucket_view")
-    step = partial(
-        steps.pictures_step,
-        reference=("sgd", "ddp", "static_graph"),
-        ours=names,
-        backbone="resnet18",
-        size=32,
-    )
-    case = Case("options", step, processes=1, threads=1)
-    found = run.measure(case, CPU, 1, RATES)
-    assert found.ours > 0 and not found.note
+    scaling = partial(forms.scaling, pairs=4, **TINY_STEP)
+    reference = ("sgd", "ddp", "static_graph")
+    ours = ("channels_last", "fused", "ddp", "gradient_as_bucket_view")
+    options = partial(forms.image_step, reference=reference, ours=ours, **TINY_IMAGES)
+    for make, processes in ((scaling, 2), (options, 1)):
+        found = measured_apart(make, processes)
+        assert found.ours > 0 and found.reference > 0 and not found.note
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ended by a signal")
 def test_a_killed_process_is_a_row_that_says_so() -> None:
-    case = Case("too much", killed, processes=1, threads=1)
-    assert run.measure(case, CPU, 1, RATES).note == "ended early: SIGKILL"
+    assert measured_apart(killed, 1).note == "ended early: SIGKILL"
 
 
 def test_svm_and_episodes() -> None:
-    for form in cases.linear_svm(CPU, 60, 20, 4).values():
+    for form in forms.linear_svm(CPU, 60, 20, 4).values():
         assert form() > 0.3
-    reference, ours = cases.few_shot(CPU, 400, 10, episodes=2).values()
+    reference, ours = forms.few_shot(CPU, 400, 10, episodes=2).values()
     assert reference() == ours()
-
-
-def test_every_row_has_a_floor() -> None:
-    assert not [case.name for case in run.cases("cpu") if case.work is None]

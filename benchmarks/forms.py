@@ -1,0 +1,342 @@
+"""The two forms of each piece of work: the plain reference and what is used here.
+
+Functions take a setting and sizes, and return the forms by name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import inspect
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from plyfile import PlyData
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from benchmarks.floors import Sizes, clouds
+from benchmarks.measure import Forms, Setting
+from benchmarks.processes import join_alone
+from datasets.prepare.pack import pack
+from datasets.shapenet_render import ShapeNetRender
+from datasets.synthetic import generate
+from models import point_encoder
+from models.crosspoint import CrossPoint
+from models.dgcnn import DGCNN
+from models.edgeconv import chosen_form
+from models.fused.batch import RaggedBatch, kernels_for
+from models.image import ImageEncoder
+from models.knn import knn
+from models.losses import NTXentLoss, crosspoint_loss
+from utils.judging.fewshot import PUBLISHED_SETTINGS, draw_episode, evaluate_episodes
+from utils.judging.svm import fit_linear_svm
+from utils.parallel import distributed
+from utils.parallel.batchnorm import synchronise_batchnorm
+from utils.run.training import build_optimizer
+
+# Clouds
+
+
+def encoder(setting: Setting, sizes: Sizes, training: bool = True) -> Forms:
+    """Forward and backward of a point encoder, or features alone in eval mode."""
+    network, k, batch, points, augmented = sizes
+    x = clouds(batch, points, augmented).to(setting.device)
+    precision = setting.arithmetic()
+
+    def step(form: str) -> Callable[[], None]:
+        torch.manual_seed(0)
+        model: Any = point_encoder(network, k, 1024, form)
+        model.to(setting.device).train(training)
+
+        def run() -> None:
+            with precision.autocast(), torch.set_grad_enabled(training):
+                feature = model.features(x)
+                loss = feature.sum()
+            if training:
+                loss.backward()
+                model.zero_grad(set_to_none=True)
+
+        return run
+
+    fast, _ = chosen_form("auto", setting.device)
+    forms = {"reference": "plain"} | ({"ours": fast} if fast != "plain" else {})
+    return {name: step(form) for name, form in forms.items()}
+
+
+def usual_knn(x: Tensor, k: int) -> Tensor:
+    """(B, C, N) -> (B, N, k): all squared distances at once, then ``topk``."""
+    square = x.square().sum(dim=1)  # (B, N)
+    distance = -2 * torch.matmul(x.transpose(1, 2), x)
+    distance = distance + square[:, :, None] + square[:, None]  # (B, N, N)
+    return distance.topk(k, dim=2, largest=False).indices
+
+
+def graphs(setting: Setting, channels: int, k: int, batch: int, points: int) -> Forms:
+    """The kNN graph as it is usually written, and as it is computed here."""
+    torch.manual_seed(0)
+    x = torch.randn(batch, channels, points, device=setting.device)
+    ours: Callable[[], object] = partial(knn, x, k)
+    if chosen_form("auto", x.device)[0] == "fused":
+        offsets = torch.arange(0, batch * points + 1, points, device=x.device)
+        counts = torch.ones(batch * points, device=x.device)
+        ragged = RaggedBatch(offsets, counts, points, merged=False)
+        rows = x.transpose(1, 2).reshape(-1, channels).contiguous()
+        ours = partial(kernels_for(x.device).knn, rows, ragged, k)
+    return {"reference": partial(usual_knn, x, k), "ours": ours}
+
+
+# Judging and reading, on the CPU
+
+
+def features_of_classes(samples: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """(M, 2048) features of classes that overlap, and labels."""
+    random = np.random.default_rng(0)
+    labels = np.arange(samples) % classes
+    centres = random.normal(size=(classes, 2048))
+    noise = random.normal(size=(samples, 2048))
+    return (0.15 * centres[labels] + noise).astype(np.float32), labels
+
+
+def linear_svm(_: Setting, train: int, test: int, classes: int) -> Forms:
+    """Fit and score, against scikit-learn's own linear kernel."""
+    features, labels = features_of_classes(train + test, classes)
+    (fitted, judged), (known, wanted) = (
+        np.split(x, [train]) for x in (features, labels)
+    )
+    exact = fitted.astype(np.float64)
+
+    def reference() -> float:
+        svm = SVC(kernel="linear", C=0.1, cache_size=1000).fit(exact, known)
+        return svm.score(judged, wanted)
+
+    def ours() -> float:
+        return fit_linear_svm(fitted, known, 0.1).score(judged, wanted)
+
+    return {"reference": reference, "ours": ours}
+
+
+def few_shot(_: Setting, samples: int, classes: int, episodes: int = 50) -> Forms:
+    """The four published settings on given features, against scikit-learn's scaler and
+    linear kernel."""
+    features, labels = features_of_classes(samples, classes)
+
+    def usual(support: np.ndarray, query: np.ndarray) -> float:
+        svm = make_pipeline(StandardScaler(), SVC(kernel="linear", C=1.0))
+        svm.fit(features[support].astype(np.float64), labels[support])
+        return svm.score(features[query].astype(np.float64), labels[query])
+
+    def reference() -> list[float]:
+        return [
+            usual(*draw_episode(labels, ways, shots, 20, 1, run))
+            for ways, shots in PUBLISHED_SETTINGS
+            for run in range(episodes)
+        ]
+
+    def ours() -> list[float]:
+        settings = [
+            evaluate_episodes(features, labels, ways, shots, n_runs=episodes, seed=1)
+            for ways, shots in PUBLISHED_SETTINGS
+        ]
+        return [accuracy for found in settings for accuracy in found.accuracies]
+
+    return {"reference": reference, "ours": ours}
+
+
+def loader(_: Setting, shapes: int, pictures: str) -> Forms:
+    """Cloud and image of every shape: files, half of the PLY ASCII, and packed."""
+    folder = Path(tempfile.mkdtemp(prefix="packed_benchmark_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    generate(folder, shapes=shapes, seed=0, workers=1, progress=False)
+    for number, path in enumerate(sorted(folder.glob("ShapeNet/*/*.ply"))):
+        cloud = PlyData.read(path, mmap=False)
+        cloud.text = number % 2 == 1
+        cloud.write(path)
+    pack(folder, pictures, progress=False)
+
+    def points(cloud: np.ndarray, _: np.random.Generator) -> np.ndarray:
+        return cloud
+
+    def picture(image: Image.Image, *_: object) -> Tensor:
+        return torch.from_numpy(np.array(image))
+
+    def read(packed: bool) -> Callable[[], None]:
+        data = ShapeNetRender(folder, 2048, 224, 0, points, picture, packed=packed)
+
+        def run() -> None:
+            for index in range(len(data)):
+                _ = data[index]
+
+        return run
+
+    return {"reference": read(False), "ours": read(True)}
+
+
+# Whole training steps
+
+
+def optimiser(model: nn.Module, kind: str, fused: bool) -> torch.optim.Optimizer:
+    """The training scripts' own, or the one without options."""
+    args = argparse.Namespace(optimizer=kind, lr=1e-3, momentum=0.9, weight_decay=1e-6)
+    if fused:
+        return build_optimizer(model.parameters(), args)
+    if kind == "sgd":
+        return torch.optim.SGD(model.parameters(), 1e-3, 0.9, weight_decay=1e-6)
+    return torch.optim.Adam(model.parameters(), 1e-3, weight_decay=1e-6)
+
+
+def pretraining_inputs(
+    pairs: int, points: int, size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Two augmented views (B, 3, N) of clouds and random images (B, 3, H, W)."""
+    view1, view2 = clouds(2 * pairs, points, augmented=True).chunk(2)
+    torch.manual_seed(0)
+    return view1, view2, torch.randn(pairs, 3, size, size)
+
+
+def crosspoint(backbone: str, k: int, ours: bool) -> CrossPoint:
+    """Both encoders, with all options that are used here or with none."""
+    torch.manual_seed(0)
+    points = DGCNN(k=k, edgeconv="auto" if ours else "plain")
+    images = ImageEncoder(backbone)
+    if ours:
+        images.to(memory_format=torch.channels_last)
+    return CrossPoint(points, images).train()
+
+
+def crosspoint_step(
+    model: nn.Module,
+    inputs: Sequence[Tensor],
+    setting: Setting,
+    ours: bool = True,
+    gather: bool = True,
+) -> Callable[[], None]:
+    """Forward, loss, backward and Adam, as in ``train_crosspoint.py``."""
+    criterion, precision = NTXentLoss(gather=gather), setting.arithmetic()
+    adam = optimiser(model, "adam", ours)
+    own = [x.to(setting.device) for x in inputs]
+
+    def run() -> None:
+        with precision.autocast():
+            z1, z2, z_image = model(*own)
+            losses = crosspoint_loss(z1, z2, z_image, criterion)
+        adam.zero_grad(set_to_none=True)
+        precision.scaler.scale(losses[0]).backward()
+        precision.scaler.step(adam)
+        precision.scaler.update()
+
+    return run
+
+
+def pretraining(
+    setting: Setting,
+    pairs: int,
+    points: int = 2048,
+    k: int = 15,
+    backbone: str = "resnet50",
+    size: int = 224,
+) -> Forms:
+    """The whole step of pre-training."""
+    inputs = pretraining_inputs(pairs, points, size)
+
+    def step(ours: bool) -> Callable[[], None]:
+        model = crosspoint(backbone, k, ours).to(setting.device)
+        return crosspoint_step(model, inputs, setting, ours)
+
+    return {"reference": step(False), "ours": step(True)}
+
+
+def scaling(
+    setting: Setting,
+    pairs: int,
+    points: int = 2048,
+    k: int = 15,
+    backbone: str = "resnet50",
+    size: int = 224,
+) -> Forms:
+    """The global batch on one process, while the others wait, and on all of them."""
+    inputs = pretraining_inputs(pairs, points, size)
+    share, rank = pairs // distributed.world_size(), distributed.rank()
+    own = [x[rank * share :][:share] for x in inputs]
+    alone = crosspoint(backbone, k, True).to(setting.device)
+    one = crosspoint_step(alone, inputs, setting, gather=False)
+    together = synchronise_batchnorm(crosspoint(backbone, k, True), setting.device)
+    parallel = distributed.data_parallel(together, setting.device)
+    return {
+        "reference": one if rank == 0 else lambda: None,
+        "ours": crosspoint_step(parallel, own, setting),
+    }
+
+
+def image_step(
+    setting: Setting,
+    reference: tuple[str, ...],
+    ours: tuple[str, ...],
+    images: int = 4,
+    backbone: str = "resnet50",
+    size: int = 224,
+) -> Forms:
+    """Forward, backward and update of the image encoder with options.
+
+    Args:
+        setting: device and precision.
+        reference, ours: options of each form, of ``channels_last``, ``fused``, ``sgd``
+            instead of Adam, ``compile``, ``ddp``, and DistributedDataParallel's own.
+        images: the global batch.
+        backbone, size: of the encoder and the images.
+    """
+    torch.manual_seed(0)
+    share, precision = images // distributed.world_size(), setting.arithmetic()
+    batch = torch.randn(images, 3, size, size)[distributed.rank() * share :][:share]
+    batch = batch.to(setting.device)
+
+    def step(options: tuple[str, ...]) -> Callable[[], None]:
+        torch.manual_seed(0)
+        encoder = ImageEncoder(backbone).to(setting.device).train()
+        if "channels_last" in options:
+            encoder.to(memory_format=torch.channels_last)
+        if "compile" in options:
+            encoder.resnet.compile()
+        model: nn.Module = encoder
+        if "ddp" in options:
+            model = wrap(encoder, setting.device, options)
+        kind = "sgd" if "sgd" in options else "adam"
+        update = optimiser(model, kind, "fused" in options)
+
+        def run() -> None:
+            with precision.autocast():
+                loss = model(batch).square().mean()
+            update.zero_grad(set_to_none=True)
+            precision.scaler.scale(loss).backward()
+            precision.scaler.step(update)
+            precision.scaler.update()
+
+        return run
+
+    return {"reference": step(reference), "ours": step(ours)}
+
+
+def wrap(
+    model: nn.Module, device: torch.device, options: tuple[str, ...]
+) -> DistributedDataParallel:
+    """As :func:`utils.parallel.distributed.data_parallel`, with options."""
+    join_alone(device)
+    if distributed.world_size() > 1:
+        model = synchronise_batchnorm(model, device)
+    known = inspect.signature(DistributedDataParallel).parameters
+    newer = "forward_sync_buffers"  # what later releases of torch call it
+    names = ("gradient_as_bucket_view", "static_graph")
+    asked: dict[str, Any] = {name: True for name in names if name in options}
+    asked[newer if newer in known else "broadcast_buffers"] = False
+    ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=ids, **asked)
