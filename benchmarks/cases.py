@@ -55,6 +55,7 @@ def cases(device: str) -> list[Case]:
         scaling_case(20 if device == "cuda" else 4),
         *(step_case(*step) for step in STEPS),
         *(features_case(network) for network in ("dgcnn", "dgcnn_seg")),
+        product_case(),
         graph_case(),
         *(svm_case(*split) for split in ((2460, 615), (9840, 2468))),
         few_shot_case(),
@@ -111,6 +112,15 @@ def features_case(network: str) -> Case:
         partial(forms.encoder, sizes=sizes, training=False),
         partial(floors.cloud_work, sizes, passes=1),
         16,
+    )
+
+
+def product_case() -> Case:
+    return Case(
+        "product, 16384 x 512 by 512 x 1024",
+        partial(forms.products, rows=16384, wide=512, out=1024),
+        lambda: Work(2.0 * 16384 * 512 * 1024),
+        keeps=FORMS,
     )
 
 

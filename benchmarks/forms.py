@@ -96,6 +96,17 @@ def graphs(setting: Setting, channels: int, k: int, batch: int, points: int) -> 
     return {"reference": partial(usual_knn, x, k), "ours": ours}
 
 
+def products(setting: Setting, rows: int, wide: int, out: int) -> Forms:
+    """A matrix product by PyTorch, and as the fused form computes it."""
+    torch.manual_seed(0)
+    x = torch.randn(rows, wide, device=setting.device)
+    weight = torch.randn(out, wide, device=setting.device).T
+    ours: Callable[..., object] = torch.mm
+    if chosen_form("auto", x.device)[0] == "fused":
+        ours = kernels_for(x.device).product
+    return {"reference": partial(torch.mm, x, weight), "ours": partial(ours, x, weight)}
+
+
 # Judging and reading, on the CPU
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from models.fused.batch import Graph, RaggedBatch, kernels_for
 from models.fused.functions import (
     EdgeConv,
-    FullPrecisionLinear,
+    Linear,
     NormActivation,
     Pool,
     TwoLayerEdgeConv,
@@ -77,8 +77,8 @@ class FusedClouds:
     def _ends(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """a and b (R, C') of x (R, C) and the weight (C', 2C) of [x_j - x_i, x_i]."""
         neighbour, centre = weight.split(x.shape[1], dim=1)
-        a = FullPrecisionLinear.apply(x, neighbour)
-        return a, FullPrecisionLinear.apply(x, centre - neighbour)
+        a = Linear.apply(x, neighbour, self._kernels)
+        return a, Linear.apply(x, centre - neighbour, self._kernels)
 
     def join(self, *features: Tensor) -> Tensor:
         return torch.cat(features, dim=1)
@@ -87,10 +87,10 @@ class FusedClouds:
         return x.unflatten(0, (-1, self.batch.cloud_size)).transpose(1, 2)
 
     def pool(self, x: Tensor, layer: nn.Sequential) -> tuple[Tensor, Tensor]:
-        norm = NormActivation(layer)
+        norm, weight = NormActivation(layer), _matrix(layer)
         # The CPU's kernels have no half precision.
-        with torch.autocast("cpu", enabled=False):
-            y = F.linear(x, _matrix(layer))
+        on_cpu = not x.is_cuda
+        y = Linear.apply(x, weight, self._kernels) if on_cpu else F.linear(x, weight)
         return Pool.apply(y, *norm.parameters, norm, self.batch, self._kernels)
 
 

@@ -22,22 +22,23 @@ from utils.parallel.batchnorm import (
 )
 
 
-class FullPrecisionLinear(torch.autograd.Function):
+class Linear(torch.autograd.Function):
     """x (R, C), weight (C', C) -> (R, C'), without TF32 forward and backward."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, kernels: ModuleType) -> Tensor:
         ctx.save_for_backward(x, weight)
+        ctx.kernels = kernels
         with full_precision(x.device):
-            return x @ weight.T
+            return kernels.product(x, weight.T)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor]:
-        x, weight = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        (x, weight), product = ctx.saved_tensors, ctx.kernels.product
         with full_precision(x.device):
-            grad_x = grad @ weight if ctx.needs_input_grad[0] else None
-            return grad_x, grad.T @ x
+            grad_x = product(grad, weight) if ctx.needs_input_grad[0] else None
+            return grad_x, product(grad.T, x), None
 
 
 class NormActivation:

@@ -256,7 +256,7 @@ class Products(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("widths", [(6, 8), (6, 8, 7)])
-def test_tf32_is_off_where_numbers_nearly_cancel(widths, form):
+def test_tf32_is_off_where_numbers_nearly_cancel(widths, form, request):
     module, x = layers(*widths).float().train(), random_clouds(2, 20, channels=6)
     clouds = form(x[:, :3].float(), 4)
     rows, before = Rows(clouds, x.float()), torch.get_float32_matmul_precision()
@@ -267,8 +267,9 @@ def test_tf32_is_off_where_numbers_nearly_cancel(widths, form):
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)
-    # The graph's distances; a and b with their gradients, and the second layer.
-    assert len(products.seen) >= (1 if form is PlainClouds else 6)
+    # The graph's distances on a CPU, or a and b with their gradients, which Numba's
+    # package leaves to NumPy.
+    assert len(products.seen) >= (6 if "triton" in request.node.name else 1)
     assert {precision for _, precision in products.seen} == {"highest"}
 
 

@@ -1,7 +1,8 @@
 """The fused form's kernels on the CPU, compiled by Numba on first use.
 
 ``tasks.py`` says how kernels are compiled and run on threads, then ``graph.py``,
-``edges.py``, ``two_layers.py`` and ``pool.py`` follow a cloud through the encoder.
+``products.py``, ``edges.py``, ``two_layers.py`` and ``pool.py`` follow a cloud through
+the encoder.
 Partial sums are added in the order of the tasks: the number of threads changes no bit.
 """
 
@@ -13,6 +14,7 @@ from models.fused.numba.edges import (
 )
 from models.fused.numba.graph import knn
 from models.fused.numba.pool import column_sums, pool, pool_gradient
+from models.fused.numba.products import product
 from models.fused.numba.two_layers import two_layer_extremes, two_layer_gradients
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "knn",
     "pool",
     "pool_gradient",
+    "product",
     "scatter_to_argmax",
     "two_layer_extremes",
     "two_layer_gradients",

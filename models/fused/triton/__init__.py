@@ -5,6 +5,8 @@ sums are added in a fixed order. Atomic additions (the gradient of ``a``) are no
 differ between runs by rounding, as PyTorch's own scatters on GPUs do.
 """
 
+from torch import mm as product
+
 from models.fused.triton.edges import (
     add_statistics_gradient,
     edge_extremes,
@@ -23,6 +25,7 @@ __all__ = [
     "knn",
     "pool",
     "pool_gradient",
+    "product",
     "scatter_to_argmax",
     "two_layer_extremes",
     "two_layer_gradients",

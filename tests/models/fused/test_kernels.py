@@ -38,6 +38,7 @@ def every_operation(kernels: Kernels, strided: bool) -> list[Tensor]:
     gradients = (normal(30, 7), normal(30, 7))
     return [
         kernels.knn(normal(30, 7), batch, 4),
+        kernels.product(a, normal(7, 9)),
         *extreme,
         kernels.edge_maximum(a, b, graph, offset, 0.2),
         kernels.scatter_to_argmax(y, argmax, batch),
