@@ -1,4 +1,4 @@
-"""Both encoders as one module, so that one DDP wrap holds the whole training step."""
+"""Both encoders as one module, so that one DDP wrapper covers the training step."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class CrossPoint(nn.Module):
 
     Forward:
         view1 (B, 3, N), view2 (B, 3, N), images (B, 3, H, W) -> z1, z2, z_image, each
-        (B, D). Both views pass the encoder as one batch, so that its BatchNorm sees
-        them together.
+        (B, D). Both views are encoded as one batch, so that BatchNorm normalises them
+        together.
 
     Raises:
-        ValueError: if the three inputs are not the same number of samples.
+        ValueError: if the three inputs have different numbers of samples.
     """
 
     def __init__(self, point_encoder: nn.Module, image_encoder: nn.Module) -> None:
@@ -32,7 +32,7 @@ class CrossPoint(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         if view1.shape != view2.shape or len(view1) != len(images):
             raise ValueError(
-                "two views of one shape and as many images are needed, got "
+                "two views of equal shape and as many images are needed, got "
                 f"{tuple(view1.shape)}, {tuple(view2.shape)}, {tuple(images.shape)}"
             )
         projection, _ = self.point_encoder(torch.cat([view1, view2]))

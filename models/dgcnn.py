@@ -35,7 +35,7 @@ def point_layer(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def projection_head(in_features: int, hidden: int) -> nn.Sequential:
-    """The MLP between a point feature and the space in which clouds are compared."""
+    """The MLP that projects a feature for the contrastive loss."""
     return nn.Sequential(
         nn.Linear(in_features, hidden),
         nn.BatchNorm1d(hidden),
@@ -45,7 +45,7 @@ def projection_head(in_features: int, hidden: int) -> nn.Sequential:
 
 
 class DGCNN(nn.Module):
-    """Four EdgeConv layers, their outputs joined, and max- and average-pooling.
+    """Four EdgeConv layers, outputs concatenated, max- and average-pooling.
 
     Modules carry the published code's names; ``bn1`` to ``bn5`` are second names of the
     BatchNorms inside ``conv1`` to ``conv5``.

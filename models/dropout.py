@@ -1,4 +1,4 @@
-"""Dropout whose masks do not depend on the number of processes."""
+"""Dropout with masks that do not depend on the number of processes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from utils.parallel import distributed
 
 
 class GlobalBatchDropout(nn.Dropout):
-    """Dropout that draws its mask by seed, step and position in the global batch.
+    """Dropout whose mask is a function of seed, step and position in the global batch.
 
-    Every rank draws the mask of the global batch and takes its own rows, so that any
-    world size drops the same numbers and a resumed run those it would have dropped.
-    :func:`set_dropout_step` is called before every training step; a model for which it
-    never was has ``nn.Dropout``.
+    Every rank draws the mask of the global batch and uses its own rows. Masks are then
+    equal for any world size, and after a resume. Call :func:`set_dropout_step` before
+    every training step; without it this is ``nn.Dropout``.
 
     Input (b, ...), the same b on every rank; output of the same shape.
     """
@@ -23,7 +22,7 @@ class GlobalBatchDropout(nn.Dropout):
     def __init__(self, p: float = 0.5) -> None:
         super().__init__(p)
         self.key: tuple[int, ...] | None = None
-        self.calls = 0  # since the step began: one module may serve several layers
+        self.calls = 0  # in this step: one module may be used by several layers
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0 or self.key is None:
@@ -40,7 +39,7 @@ class GlobalBatchDropout(nn.Dropout):
 
 
 def set_dropout_step(model: nn.Module, seed: int, step: int) -> None:
-    """Choose the masks of a training step for every dropout of the model."""
+    """Set the seed and step of every dropout of the model before a training step."""
     number = 0
     for module in model.modules():
         if isinstance(module, GlobalBatchDropout):

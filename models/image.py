@@ -16,10 +16,10 @@ class ImageEncoder(nn.Module):
     Args:
         backbone: ``resnet18``, ``resnet34`` or ``resnet50``.
         weights: a torchvision weight name such as ``IMAGENET1K_V2`` (downloaded by
-            torchvision), or None for a random start, as the paper has it.
+            torchvision), or None for random weights, as in the paper.
 
     Forward:
-        images (B, 3, H, W), ImageNet-normalised -> projection (B, 256).
+        images (B, 3, H, W), normalised as for ImageNet -> projection (B, 256).
 
     Raises:
         ValueError: for another backbone, and in forward for another shape.

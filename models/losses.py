@@ -21,10 +21,10 @@ class NTXentLoss(nn.Module):
 
     Args:
         temperature: T.
-        gather: take the negatives from all ranks. Each rank then returns the mean over
-            its own anchors; the mean of that over the ranks is the global loss, and
-            DistributedDataParallel's averaging makes the gradients those of the global
-            loss. Without it the loss is that of the rank's own batch.
+        gather: take the negatives from all ranks. Each rank returns the mean over its
+            own anchors. The mean over the ranks is the global loss, and with
+            DistributedDataParallel's averaging the gradients are those of the global
+            loss. If False, the loss is that of the rank's own batch.
 
     Forward:
         z0 (B, D), z1 (B, D), the same B on every rank -> scalar. Computed in float32
@@ -51,7 +51,7 @@ class NTXentLoss(nn.Module):
             precision = torch.promote_types(z0.dtype, torch.float32)
             pairs = torch.stack([z0.to(precision), z1.to(precision)], dim=1)
             pairs = F.normalize(pairs, dim=2)  # (b, 2, D)
-            everyone, first = pairs, 0
+            everyone, first = pairs, 0  # first: where this rank's rows begin
             if self.gather:
                 everyone = distributed.gather_rows(pairs)  # (B, 2, D)
                 first = distributed.rank() * len(pairs)

@@ -23,8 +23,8 @@ CPU = torch.device("cpu")
 Step = tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]
 
 
-class SmallPictures(nn.Sequential):
-    """A picture encoder without the time that ten million weights take."""
+class SmallImages(nn.Sequential):
+    """An image encoder without ten million weights."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -33,10 +33,10 @@ class SmallPictures(nn.Sequential):
         self.append(nn.Linear(16 * 4 * 4, 256))
 
 
-def network(name: str, pictures: Callable[[], nn.Module] = SmallPictures) -> CrossPoint:
+def network(name: str, images: Callable[[], nn.Module] = SmallImages) -> CrossPoint:
     """The same random weights in every process, in float64."""
     encoder = point_encoder(name, k=5, emb_dims=32)
-    return randomise(CrossPoint(encoder, pictures()))
+    return randomise(CrossPoint(encoder, images()))
 
 
 def global_batch() -> tuple[Tensor, Tensor, Tensor]:
@@ -47,8 +47,8 @@ def global_batch() -> tuple[Tensor, Tensor, Tensor]:
 
 def training_step(name: str) -> Step:
     """Losses, gradients and buffers of this process after its part of the batch."""
-    pictures = {"dgcnn": functools.partial(ImageEncoder, "resnet18")}
-    module = network(name, pictures.get(name, SmallPictures))
+    images = {"dgcnn": functools.partial(ImageEncoder, "resnet18")}
+    module = network(name, images.get(name, SmallImages))
     synchronise_batchnorm(module, CPU)
     model = distributed.data_parallel(module, CPU).train()
     share = B // distributed.world_size()
@@ -145,7 +145,7 @@ def test_batch_norm_sees_both_views_together():
 def test_unequal_inputs_are_refused():
     model = network("dgcnn")
     view1, view2, images = global_batch()
-    with pytest.raises(ValueError, match="two views of one shape and as many images"):
+    with pytest.raises(ValueError, match="two views of equal shape and as many images"):
         model(view1, view2[:-1], images)
-    with pytest.raises(ValueError, match="two views of one shape and as many images"):
+    with pytest.raises(ValueError, match="two views of equal shape and as many images"):
         model(view1, view2, images[:-1])

@@ -104,20 +104,7 @@ def scatter_to_argmax(grad: Tensor, argmax: Tensor, batch: RaggedBatch) -> Tenso
 
 @triton.jit
 def _add_statistics_gradient(
-    a,
-    b,
-    counts,
-    total,
-    degree,
-    begin,
-    source,
-    alpha,
-    beta,
-    grad_a,
-    grad_b,
-    rows,
-    channels,
-    neighbours,
+    a, b, counts, total, degree, begin, source, alpha, beta, ga, gb, rows, channels, k
 ):
     j = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)
@@ -139,11 +126,11 @@ def _add_statistics_gradient(
     d = tl.load(degree + j, there, 0.0)[:, None]
     w = tl.load(counts + j, there, 0.0)[:, None]
     slant, level = load_channels(alpha, c, channels), load_channels(beta, c, channels)
-    old, own = tl.load(grad_a + at, mask, 0.0), tl.load(a + at, mask, 0.0)
-    tl.store(grad_a + at, old + slant * (d * own + share) + d * level, mask)
-    old, own = tl.load(grad_b + at, mask, 0.0), tl.load(b + at, mask, 0.0)
-    edges = tl.load(total + at, mask, 0.0) + neighbours * own
-    tl.store(grad_b + at, old + w * (slant * edges + neighbours * level), mask)
+    old, own = tl.load(ga + at, mask, 0.0), tl.load(a + at, mask, 0.0)
+    tl.store(ga + at, old + slant * (d * own + share) + d * level, mask)
+    old, own = tl.load(gb + at, mask, 0.0), tl.load(b + at, mask, 0.0)
+    edges = tl.load(total + at, mask, 0.0) + k * own
+    tl.store(gb + at, old + w * (slant * edges + k * level), mask)
 
 
 @operation

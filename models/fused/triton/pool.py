@@ -51,47 +51,34 @@ def column_sums(y: Tensor, shift: Tensor, batch: RaggedBatch) -> Tensor:
 
 @triton.jit
 def _pool(
-    y,
-    scale,
-    offset,
-    mean,
-    sign,
-    counts,
-    offsets,
-    argmax,
-    slopes,
-    channels,
-    SLOPE: tl.constexpr,
+    y, scale, offset, mean, sign, counts, first, argmax, slopes, C, SLOPE: tl.constexpr
 ):
     cloud = tl.program_id(0)
-    start, end = tl.load(offsets + cloud), tl.load(offsets + cloud + 1)
+    start, end = tl.load(first + cloud), tl.load(first + cloud + 1)
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)
-    factor, shift = (
-        load_channels(scale, c, channels),
-        load_channels(offset, c, channels),
-    )
-    middle, s = load_channels(mean, c, channels), load_channels(sign, c, channels)
+    factor, shift = load_channels(scale, c, C), load_channels(offset, c, C)
+    middle, s = load_channels(mean, c, C), load_channels(sign, c, C)
     best = tl.full((ROWS, COLS), float("-inf"), factor.dtype)
     who = tl.zeros((ROWS, COLS), tl.int64) + end
-    first, second = tl.zeros((COLS,), tl.float64), tl.zeros((COLS,), tl.float64)
+    one, two = tl.zeros((COLS,), tl.float64), tl.zeros((COLS,), tl.float64)
     for origin in range(start, end, ROWS):
         i = origin + tl.arange(0, ROWS)
-        mask = (i < end)[:, None] & (c < channels)[None, :]
-        value = tl.load(y + i[:, None] * channels + c[None, :], mask, 0.0)
+        mask = (i < end)[:, None] & (c < C)[None, :]
+        value = tl.load(y + i[:, None] * C + c[None, :], mask, 0.0)
         value = value.to(factor.dtype)
         better = mask & (value * s > best)
         best = tl.where(better, value * s, best)
         who = tl.where(better, i[:, None], who)
         w = tl.load(counts + i, i < end, 0.0)[:, None]
         slope = tl.where(value * factor + shift > 0, w, w * SLOPE)
-        first += tl.sum(slope, axis=0).to(tl.float64)
-        second += tl.sum(slope * (value - middle), axis=0).to(tl.float64)
+        one += tl.sum(slope, axis=0).to(tl.float64)
+        two += tl.sum(slope * (value - middle), axis=0).to(tl.float64)
     # Of equal rows the first.
     greatest = tl.max(best, axis=0)[None, :]
     found = tl.min(tl.where(best == greatest, who, end), axis=0)
     found = tl.where(found < end, found, start)
-    tl.store(argmax + cloud * channels + c, found, c < channels)
-    store_sums(slopes, first, second, cloud, c, channels)
+    tl.store(argmax + cloud * C + c, found, c < C)
+    store_sums(slopes, one, two, cloud, c, C)
 
 
 @operation
@@ -113,30 +100,17 @@ def pool(
 
 @triton.jit
 def _pool_gradient(
-    share,
-    y,
-    scale,
-    offset,
-    alpha,
-    beta,
-    counts,
-    offsets,
-    out,
-    channels,
-    SLOPE: tl.constexpr,
+    share, y, scale, offset, alpha, beta, counts, first, out, C, SLOPE: tl.constexpr
 ):
     cloud = tl.program_id(1)
-    end = tl.load(offsets + cloud + 1)
-    i = tl.load(offsets + cloud) + tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    end = tl.load(first + cloud + 1)
+    i = tl.load(first + cloud) + tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     c = tl.program_id(2) * COLS + tl.arange(0, COLS)
-    mask = (i < end)[:, None] & (c < channels)[None, :]
-    at = i[:, None] * channels + c[None, :]
-    factor, shift = (
-        load_channels(scale, c, channels),
-        load_channels(offset, c, channels),
-    )
-    slant, level = load_channels(alpha, c, channels), load_channels(beta, c, channels)
-    g = load_channels(share + cloud * channels, c, channels) * factor
+    mask = (i < end)[:, None] & (c < C)[None, :]
+    at = i[:, None] * C + c[None, :]
+    factor, shift = load_channels(scale, c, C), load_channels(offset, c, C)
+    slant, level = load_channels(alpha, c, C), load_channels(beta, c, C)
+    g = load_channels(share + cloud * C, c, C) * factor
     value = tl.load(y + at, mask, 0.0).to(factor.dtype)
     g = tl.where(value * factor + shift > 0, g, g * SLOPE)
     w = tl.load(counts + i, i < end, 0.0)[:, None]
