@@ -6,107 +6,71 @@ python -m scripts.pipeline_table NAME      of the runs checkpoints/NAME_*
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
-from utils.judging.fewshot import PUBLISHED_SETTINGS
 from utils.run import cli
 from utils.run.run_folder import CHECKPOINTS, read_metrics
 
 SETS = {"modelnet40": "ModelNet40", "scanobjectnn": "ScanObjectNN"}
-# Published by CrossPoint (CVPR 2022), in %. Classification fine-tuning is not in it.
-SVM = {"modelnet40": 91.2, "scanobjectnn": 81.7}
-FEW_SHOT = {
-    "modelnet40": ((92.5, 3.0), (94.9, 2.1), (83.6, 5.3), (87.9, 4.2)),
-    "scanobjectnn": ((74.8, 1.5), (79.0, 1.2), (62.9, 1.7), (73.9, 2.2)),
+# Mean and deviation in %, as published by CrossPoint (CVPR 2022), in the order of the
+# table. Fine-tuning for classification is not among them.
+PUBLISHED: dict[str, tuple[float, ...]] = {
+    "linear SVM, ModelNet40": (91.2,),
+    "linear SVM, ScanObjectNN": (81.7,),
+    "few-shot, ModelNet40, 5 ways 10 shots": (92.5, 3.0),
+    "few-shot, ModelNet40, 5 ways 20 shots": (94.9, 2.1),
+    "few-shot, ModelNet40, 10 ways 10 shots": (83.6, 5.3),
+    "few-shot, ModelNet40, 10 ways 20 shots": (87.9, 4.2),
+    "few-shot, ScanObjectNN, 5 ways 10 shots": (74.8, 1.5),
+    "few-shot, ScanObjectNN, 5 ways 20 shots": (79.0, 1.2),
+    "few-shot, ScanObjectNN, 10 ways 10 shots": (62.9, 1.7),
+    "few-shot, ScanObjectNN, 10 ways 20 shots": (73.9, 2.2),
+    "fine-tuning, ModelNet40, accuracy": (),
+    "fine-tuning, ScanObjectNN, accuracy": (),
+    "part segmentation, instance mIoU": (85.5,),
 }
-PART_MIOU = 85.5
+TUNED = {  # run, and the metric of its epochs
+    "fine-tuning, ModelNet40, accuracy": ("ft-mn", "accuracy"),
+    "fine-tuning, ScanObjectNN, accuracy": ("ft-so", "accuracy"),
+    "part segmentation, instance mIoU": ("ft-partseg", "miou"),
+}
 
 
-@dataclass(frozen=True)
-class Row:
-    """A row of the table; numbers in %, None if missing."""
-
-    task: str
-    published: float | None
-    ours: float | None
-    deviations: tuple[float | None, float | None] = (None, None)
-    note: str = ""
-
-    def cells(self) -> tuple[str, ...]:
-        gap = None
-        if self.published is not None and self.ours is not None:
-            gap = self.ours - self.published
-        published, ours = (
-            _number(value) + (f" ± {spread:.1f}" if spread is not None else "")
-            for value, spread in zip(
-                (self.published, self.ours), self.deviations, strict=True
-            )
+def results(name: str) -> dict[str, tuple[tuple[float, ...], str]]:
+    """Our mean and deviation in %, and a note, by task; only tasks that were run."""
+    found: dict[str, tuple[tuple[float, ...], str]] = {}
+    for r in read_metrics(CHECKPOINTS / f"{name}_svm"):
+        task, note = f"linear SVM, {SETS[r['dataset']]}", "held-out choice"
+        found[task] = (100 * r["accuracy"],), f"C = {r['C']:g}, {note}"
+    for r in read_metrics(CHECKPOINTS / f"{name}_fewshot"):
+        setting = f"{r['k_way']} ways {r['m_shot']} shots"
+        ours = 100 * r["mean"], 100 * r["deviation"]
+        note = f"{len(r['accuracies'])} episodes"
+        found[f"few-shot, {SETS[r['dataset']]}, {setting}"] = ours, note
+    for task, (run, metric) in TUNED.items():
+        folder = CHECKPOINTS / f"{name}_{run}"
+        epochs = [r for r in read_metrics(folder) if "epoch_end" in r]
+        if not epochs:
+            continue
+        last, best = (
+            100 * epochs[-1][f"{kind}test_{metric}"] for kind in ("", "best_")
         )
-        difference = "" if gap is None else f"{gap:+.1f}"
-        return self.task, published, ours, difference, self.note
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
-def svm_rows(name: str) -> list[Row]:
-    """One row for each data set."""
-    found = {r["dataset"]: r for r in read_metrics(CHECKPOINTS / f"{name}_svm")}
-    rows = []
-    for key, label in SETS.items():
-        result = found.get(key)
-        ours = 100 * result["accuracy"] if result else None
-        note = f"C = {result['C']:g}, held-out choice" if result else "not run"
-        rows.append(Row(f"linear SVM, {label}", SVM[key], ours, note=note))
-    return rows
-
-
-def few_shot_rows(name: str) -> list[Row]:
-    """Four rows for each data set."""
-    rows = []
-    records = read_metrics(CHECKPOINTS / f"{name}_fewshot")
-    for key, label in SETS.items():
-        own = [r for r in records if r["dataset"] == key]
-        found = {(r["k_way"], r["m_shot"]): r for r in own}
-        for setting, (mean, deviation) in zip(
-            PUBLISHED_SETTINGS, FEW_SHOT[key], strict=True
-        ):
-            task = f"few-shot, {label}, {setting[0]} ways {setting[1]} shots"
-            result = found.get(setting)
-            ours = 100 * result["mean"] if result else None
-            spread = 100 * result["deviation"] if result else None
-            note = f"{len(result['accuracies'])} episodes" if result else "not run"
-            rows.append(Row(task, mean, ours, (deviation, spread), note))
-    return rows
-
-
-def tuned_row(task: str, run: str, metric: str, published: float | None) -> Row:
-    """The last epoch of a fine-tuning; the note has the best, chosen on test data."""
-    folder = CHECKPOINTS / run
-    epochs = [r for r in read_metrics(folder) if "epoch_end" in r]
-    if not epochs:
-        return Row(task, published, None, note="not run")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    wanted = config["arguments"]["epochs"]
-    last, best = (100 * epochs[-1][f"{kind}test_{metric}"] for kind in ("", "best_"))
-    note = f"last epoch; best, chosen on test data: {best:.1f}"
-    if len(epochs) < wanted:
-        note = f"after {len(epochs)} of {wanted} epochs; {note}"
-    return Row(task, published, last, note=note)
+        note = f"last epoch; best, chosen on test data: {best:.1f}"
+        wanted = _config(folder)["arguments"]["epochs"]
+        if len(epochs) < wanted:
+            note = f"after {len(epochs)} of {wanted} epochs; {note}"
+        found[task] = (last,), note
+    return found
 
 
 def table(name: str) -> str:
     """The complete text."""
-    rows = [*svm_rows(name), *few_shot_rows(name)]
-    for run, label in zip(("ft-mn", "ft-so"), SETS.values(), strict=True):
-        task = f"fine-tuning, {label}, accuracy"
-        rows.append(tuned_row(task, f"{name}_{run}", "accuracy", None))
-    part = "part segmentation, instance mIoU"
-    rows.append(tuned_row(part, f"{name}_ft-partseg", "miou", PART_MIOU))
-    lines: list[tuple[str, ...]] = [("in %", "published", "ours", "difference", "")]
-    lines += [row.cells() for row in rows]
+    found = results(name)
+    lines = [("in %", "published", "ours", "difference", "")]
+    for task, published in PUBLISHED.items():
+        ours, note = found.get(task, ((), "not run"))
+        gap = f"{ours[0] - published[0]:+.1f}" if ours and published else ""
+        lines.append((task, _number(*published), _number(*ours), gap, note))
     widths = [max(len(line[i]) for line in lines) for i in range(4)]
     runs = len(list(CHECKPOINTS.glob(f"{name}_*")))
     text = [f"Results of checkpoints/{name}_* ({runs} runs)", *_origin(name), ""]
@@ -117,19 +81,27 @@ def table(name: str) -> str:
     return "\n".join(text)
 
 
+def _number(*mean_and_deviation: float) -> str:
+    return " ± ".join(f"{value:.1f}" for value in mean_and_deviation) or "-"
+
+
+def _config(folder: Path) -> dict:
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+
+
 def _origin(name: str) -> list[str]:
     """The origin of the numbers: data, commit, machine, seed."""
-    path = CHECKPOINTS / f"{name}_svm" / "config.json"
-    if not path.is_file():
+    folder = CHECKPOINTS / f"{name}_svm"
+    if not (folder / "config.json").is_file():
         return []
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = _config(folder)
     arguments, found = config["arguments"], config["environment"]
     root = arguments["data_root"]
     lines = [
         f"data {root}, seed {arguments['seed']}; commit {found['commit']}; "
         f"{found['machine']}"
     ]
-    if (Path(root) / "manifest.json").is_file():
+    if Path(root, "manifest.json").is_file():
         lines.append(
             "synthetic data: the differences from published numbers mean nothing"
         )

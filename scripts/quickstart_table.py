@@ -61,12 +61,10 @@ def table(seeds: range) -> str:
         last = [m["train_loss"] for m in metrics if "epoch_end" in m][-1]
         lines.append(f"  seed {seed}: {first:.3f} -> {last:.3f}")
     lines += ["", "Wall time"]
-    stages = (CHECKPOINTS / "quickstart" / "stages.tsv").read_text().splitlines()
-    for stage in stages:
-        name, seconds = stage.split("\t")
-        lines.append(f"  {name:<38}{seconds:>6} s")
-    total = sum(int(stage.split("\t")[1]) for stage in stages)
-    lines.append(f"  {'all':<38}{total:>6} s")
+    text = (CHECKPOINTS / "quickstart" / "stages.tsv").read_text()
+    stages = [line.split("\t") for line in text.splitlines()]
+    stages.append(["all", str(sum(int(seconds) for _, seconds in stages))])
+    lines += [f"  {name:<38}{seconds:>6} s" for name, seconds in stages]
     lines += ["", "Files", "  data/synthetic/                          four data sets"]
     for seed in seeds:
         run = f"checkpoints/quickstart_seed{seed}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def start(
         folder: the run folder; W&B writes into ``wandb/`` there.
         arguments: of the script; ``wandb``, ``wb_url`` and ``exp_name`` are used.
         config: what W&B shows as the run's configuration.
-        resumed: whether to continue the last W&B run of the folder.
+        resumed: whether to continue the W&B run of the folder.
         say: is given a line if W&B does not do what was asked for.
     """
     mode, url = arguments["wandb"], arguments["wb_url"]
@@ -58,12 +59,11 @@ def start(
     try:
         import wandb
 
-        last = _last_id(folder / "wandb") if resumed else None
         options = {
             "project": "CrossPoint",
             "name": arguments["exp_name"],
-            "id": last,
-            "resume": "allow" if last else None,
+            "id": _run_id(folder / "wandb", resumed),
+            "resume": "allow" if resumed else None,
             "dir": str(folder.resolve()),
             "config": config,
             "settings": wandb.Settings(
@@ -99,10 +99,13 @@ def _open(mode: Any, options: dict[str, Any], say: Callable[[str], None]) -> Wan
     return WandbRun(wandb.init(mode=mode, **options), options, say)
 
 
-def _last_id(folder: Path) -> str | None:
-    """The id of the newest run in W&B's folder: [offline-]run-<time>-<id>[-<n>]."""
-    runs = [path.name.split("run-")[1] for path in folder.glob("*run-*-*")]
-    return max(runs).split("-")[1] if runs else None
+def _run_id(folder: Path, resumed: bool) -> str:
+    """W&B's id of the run, kept in a file: `wandb sync --clean` deletes all others."""
+    path = folder / "run_id"
+    if not (resumed and path.is_file()):
+        folder.mkdir(exist_ok=True)
+        path.write_text(secrets.token_hex(4) + "\n")
+    return path.read_text().strip()
 
 
 def _reason(error: Exception, url: str) -> str:
