@@ -13,7 +13,7 @@ class WandbServer:
 
     Attributes:
         url: for ``--wb_url``.
-        mood: "well", "500" (of every request) or "hangs" (no answer to any).
+        mood: "well", "500" (of every request) or "hangs" (no answer for 20 s).
         bodies: of the requests that were answered well, as (path, parsed JSON).
         runs: ids of the runs that were opened here, in order.
         logins: what W&B's requests had as their ``Authorization``.
@@ -77,7 +77,7 @@ class WandbServer:
         size = int(request.headers.get("Content-Length", 0))
         content = request.rfile.read(size)
         if self.mood == "hangs":
-            self._closing.wait()
+            self._closing.wait(20)  # a client that waits for ever gets its answer late
             return
         if self.mood.isdigit():
             self._send(request, int(self.mood), {"error": "broken"})

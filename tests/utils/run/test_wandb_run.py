@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -154,8 +155,11 @@ def test_a_server_that_hangs_in_the_middle_does_not_block_the_run(
     run = started("online", server.url, said)
     run.log(STEP)
     server.mood = "hangs"
+    recovery = threading.Timer(20, setattr, (server, "mood", "well"))
+    recovery.start()  # so that a run that is blocked fails the test, and does not hang
     run.log(EPOCH | {"svm_accuracy": 0.5})
     run.finish(exit_code=0)
+    recovery.cancel()
     (place,) = Path("run/wandb").glob("run-*")
     (line,) = said
     assert line.startswith("W&B: Timed out finishing run")
