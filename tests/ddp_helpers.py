@@ -20,8 +20,10 @@ import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[1]
 # After one rank has raised, the others may hang in a collective it left out.
 GRACE_S = 15.0
 
@@ -149,6 +151,7 @@ def _serve(
     )
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    os.chdir(ROOT)  # not the folder of the first test, which is deleted
     import torch
 
     import tests.small_resnet  # noqa: F401  # before any script
