@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import runpy
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -240,7 +242,9 @@ def test_the_readme_s_python_runs(
 
 
 @pytest.mark.slow
-def test_the_commands_on_data_run(synthetic_root: Path, tmp_path: Path) -> None:
+def test_the_commands_on_data_run(
+    synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = [words for name in DOCUMENTS for part in commands(name) for words in part]
     modules = {
         "datasets.synthetic": ["--out", str(tmp_path), "--shapes", "13"],
@@ -248,10 +252,13 @@ def test_the_commands_on_data_run(synthetic_root: Path, tmp_path: Path) -> None:
         "datasets.packed": ["--data_root", str(tmp_path), "--overwrite"],
     }
     for name, smaller in modules.items():
-        lines = [words[3:] for words in found if words[:3] == ["python", "-m", name]]
+        lines = {
+            tuple(words[3:]) for words in found if words[:3] == ["python", "-m", name]
+        }
         assert lines, name
-        for words in lines:
+        for words in sorted(lines):
+            monkeypatch.setattr(sys, "argv", [name, *words, *smaller])
             try:
-                importlib.import_module(name).main([*words, *smaller])
+                runpy.run_module(name, run_name="__main__")
             except SystemExit as end:
                 assert not end.code, (name, words)
