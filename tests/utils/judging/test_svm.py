@@ -136,3 +136,13 @@ def test_the_table_has_a_line_a_data_set_and_encoder() -> None:
         ["a", "y", "50.00", "87.50", "100", "21", "5"],
         ["b", "x", "50.00", "87.50", "100", "21", "5"],
     ]
+
+
+def test_a_decision_of_zero_votes_for_the_second_class_as_in_libsvm() -> None:
+    rows, sides = np.array([[-1.0], [1.0]]), np.array([3, 7])
+    middle = np.zeros((1, 1))
+    found = svm.fit_linear_svm(rows, sides, C=1.0)
+    assert (middle @ found.weights.T + found.intercepts).item() == 0
+    assert found.predict(middle) == SVC(kernel="linear").fit(rows, sides).predict(
+        middle
+    )
