@@ -1,13 +1,15 @@
-"""The documentation's commands: every one is understood, and small ones are run."""
+"""The documentation: commands are understood or run; links, flags and paths exist."""
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
 import re
 import runpy
 import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,16 +25,22 @@ from tests.conftest import write_modelnet
 from utils.parallel import distributed
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "data/README.md", "benchmarks/README.md")
+PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
+DOCUMENTS = ("README.md", "data/README.md", "benchmarks/README.md", *PAGES)
 SCRIPTS = {path.name: path.stem for path in ROOT.glob("*.py")}
 PROGRAMS = {"python", "torchrun", "bash", "sbatch", "wandb", "pip", "papermill"}
 FOREIGN = {"wandb", "pip", "papermill"}  # not ours to check
 OF_SBATCH = {"--nodes", "--gpus-per-node", "--cpus-per-task", "--time"}
 
 
+def read(document: str) -> str:
+    return (ROOT / document).read_text(encoding="utf-8")
+
+
 def blocks(text: str) -> Iterator[str]:
     """Indented blocks, and fenced ones that are not output or BibTeX."""
-    for block in re.findall(r"(?:^    .*\n)+", text, re.M):
+    outside = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    for block in re.findall(r"(?:^    .*\n)+", outside, re.M):
         yield re.sub("^    ", "", block, flags=re.M)
     yield from re.findall(r"^```(?:bash|sh|shell)\n(.*?)^```", text, re.M | re.S)
 
@@ -54,7 +62,7 @@ def words_of(line: str) -> list[str]:
 
 def commands(document: str) -> tuple[list[list[str]], list[list[str]]]:
     """Those of blocks, and those in the middle of a line."""
-    text = (ROOT / document).read_text(encoding="utf-8")
+    text = read(document)
     found = []
     for block in blocks(text):
         for line in block.replace("\\\n", " ").splitlines():
@@ -112,7 +120,6 @@ def understand(words: list[str]) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_command_is_understood(document: str) -> None:
     found, inline = commands(document)
-    assert found
     for words in (*found, *inline):
         try:
             understand(words)
@@ -129,14 +136,131 @@ def test_every_command_of_a_script_s_help_is_understood(script: str) -> None:
 
 
 def test_what_is_looked_at() -> None:
-    found, inline = commands("README.md")
-    lines = [" ".join(words) for words in (*found, *inline)]
+    found = [words for name in DOCUMENTS for part in commands(name) for words in part]
+    lines = [" ".join(words) for words in found]
     for start in (
         *("scripts/quickstart.sh", "python train_crosspoint.py --data_root"),
         *("torchrun --nnodes=2", "scripts/pt-cls.sh", "scripts/eval-svm.sh"),
         *("sbatch --nodes=2", "wandb sync", "python -m datasets.verify --data_root"),
     ):
         assert any(line.startswith(start) for line in lines), start
+
+
+def test_the_readme_is_a_map() -> None:
+    assert len(read("README.md").splitlines()) <= 210
+
+
+def anchors(document: str) -> set[str]:
+    """Names of a page's headings in links, as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", read(document), flags=re.S)
+    heads = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", read(document)):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        place = (ROOT / document).parent / path if path else ROOT / document
+        assert place.exists(), link
+        if anchor:
+            assert anchor in anchors(str(place.resolve().relative_to(ROOT))), link
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_paths_in_the_text_exist(document: str) -> None:
+    top = "models|datasets|utils|scripts|benchmarks|docs|tests"
+    for path in re.findall(rf"`((?:{top})/[\w./-]*)`", read(document)):
+        known = (ROOT / path).exists() or path == "models/tiny.py"  # made by the page
+        assert known or path.endswith(".pth"), path
+
+
+# Flags of other programs, and of the code that differences.md compares with.
+OTHERS = "ipc shm-size standalone max-restarts host rank num_pt_points wb_key".split()
+
+
+def flags_of_the_code() -> set[str]:
+    """Those that a parser is given, and any that a shell script has."""
+    folders = ("utils", "datasets", "scripts", "benchmarks")
+    paths = [p for folder in folders for p in (ROOT / folder).rglob("*")]
+    found = {*OTHERS}
+    for path in (*paths, *ROOT.glob("*.py")):
+        if path.suffix in (".py", ".sh"):
+            name = r"--(\w[\w-]*)" if path.suffix == ".sh" else r'"--(\w[\w-]*)"'
+            found |= {*re.findall(name, path.read_text(encoding="utf-8"))}
+    return found
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_flags_in_the_text_exist(document: str) -> None:
+    known = flags_of_the_code()
+    text = re.sub(r"(?<!`)```.*?```", "", read(document), flags=re.S)
+    for span in re.findall(r"`([^`\n]+)`", text):
+        for flag in re.findall(r"(?<![\w-])--(?:no-)?(\w[\w-]*)", span):
+            assert flag in known, span
+
+
+def messages() -> list[str]:
+    """The texts in the code, with a space for each value."""
+    found = []
+    for folder in (".", "models", "datasets", "utils"):
+        pattern = "*.py" if folder == "." else "**/*.py"
+        for path in (ROOT / folder).glob(pattern):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+                texts = [p.value if isinstance(p, ast.Constant) else " " for p in parts]
+                found.append("".join(t for t in texts if isinstance(t, str)))
+    return found
+
+
+def test_the_messages_of_the_troubleshooting_page_are_those_of_the_code() -> None:
+    rows = re.findall(r"^\| (.*?) \| ", read("docs/troubleshooting.md"), re.M)
+    spans = [span for row in rows for span in re.findall(r"`([^`]*)`", row)]
+    assert len(spans) > 20
+    texts = messages()
+    for span in spans:
+        parts = [re.escape(part.strip()) for part in span.split("...") if part.strip()]
+        pattern = re.compile(".*".join(parts), re.S)
+        assert any(pattern.search(text) for text in texts), span
+
+
+@pytest.mark.slow
+def test_the_page_on_extending_can_be_followed(
+    synthetic_root: Path, tmp_path: Path
+) -> None:
+    """Its encoder and data set, pasted where the page says, are judged together."""
+    for name in ("models", "datasets", "utils"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "eval_svm.py", tmp_path)
+    codes = re.findall(r"```python\n(.*?)```", read("docs/extending.md"), re.S)
+    encoder, encoders, build, shapes, names, choose, _ = codes
+
+    def edit(path: str, old: str, new: str) -> None:
+        text = (tmp_path / path).read_text(encoding="utf-8")
+        assert text.count(old) == 1, path
+        (tmp_path / path).write_text(text.replace(old, new))
+
+    (tmp_path / "models/tiny.py").write_text(encoder)
+    before = "    network = DGCNN if"
+    edit("models/__init__.py", before, build + before)
+    edit("models/__init__.py", 'ENCODERS = ("dgcnn", "dgcnn_seg")\n', encoders)
+    before = "def scanobjectnn_candidates("
+    edit("datasets/labelled.py", before, f"{shapes}\n\n{before}")
+    before = '    raise ValueError(f"--dataset'
+    edit("datasets/__init__.py", before, choose + before)
+    old = 'CLASSIFICATION = ("modelnet40", "scanobjectnn")\n'
+    edit("datasets/__init__.py", old, names)
+    (tmp_path / "MyShapes").mkdir()
+    for split in ("train", "test"):
+        source = synthetic_root / f"modelnet40_ply_hdf5_2048/ply_data_{split}0.h5"
+        shutil.copy(source, tmp_path / "MyShapes" / f"{split}.h5")
+    flags = "--model tiny --dataset myshapes --model_path none --num_points 64"
+    command = [sys.executable, "eval_svm.py", *flags.split(), "--data_root", "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert "an untrained TinyPointNet" in done.stdout, done.stderr
+    assert "mean class accuracy" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -198,9 +322,7 @@ def test_the_readme_s_commands_run_one_after_the_other(
     for split in ("train", "test"):
         source = few / "modelnet40_ply_hdf5_2048" / f"ply_data_{split}0.h5"
         shutil.copy(source, few / "ScanObjectNN" / f"{split}.h5")
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    (partseg,) = re.findall(r"`(--model dgcnn_seg [^`]*)`", text)
-    lines = [["train_crosspoint.py", *partseg.split()]]  # the one in a sentence
+    lines = []
     for words in commands("README.md")[0]:
         if words[0] == "torchrun":
             args = torchrun_parser().parse_args(words[1:])
@@ -225,9 +347,7 @@ def test_the_readme_s_python_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(
-        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.M | re.S
-    )
+    (code,) = re.findall(r"^```python\n(.*?)^```", read("README.md"), re.M | re.S)
     clouds = np.random.default_rng(0).normal(size=(3, 32, 3)).astype(np.float32)
     np.save("clouds.npy", clouds)
     path = Path("checkpoints/crosspoint_cls/models/best_model.pth")
