@@ -4,35 +4,28 @@
     bash data/download_data.sh --only modelnet40 weights       some of it
     bash data/download_data.sh --dry_run                       say what would be done
 
-Needs gdown (pip install gdown). Archives lie in DATA_ROOT/downloads until they are
-unpacked; an archive put there by hand, under its name, is taken as it is. What was
-interrupted goes on where it stopped, and what is there already is left alone. Exit
-status: 0 if all is there and in order, 1 if not, 2 for wrong arguments, 130 after
-Ctrl-C.
+Needs gdown (pip install -U gdown). Archives are kept in DATA_ROOT/downloads until they
+are unpacked; an archive put there by hand, under its name, is used as it is. An
+interrupted download is resumed by the same command, and what exists already is left
+alone. Exit status: 0 if everything is there and in order, 1 if not, 2 for wrong
+arguments, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import os
 import shutil
-import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from datasets.prepare.archives import (
-    ArchiveError,
-    Truncated,
-    WebPage,
-    check_archive,
-    is_whole,
-    page_in,
-    top_level,
-    unpack,
-)
-from datasets.prepare.gdown import Failed, Gdown, locked
+from datasets.files import PACKED, RENDERINGS, SHAPENET
+from datasets.prepare.archives import ArchiveError, check_archive, top_level, unpack
 from datasets.prepare.sources import (
     ITEMS,
     NAMES,
@@ -54,74 +47,102 @@ WEIGHTS_ADVICE = """\
     Run the same command later; or open {url}
     in a browser, and save the .pth files in {folder}."""
 
-
-def partly(downloads: Path, source: Source) -> dict[Path, int]:
-    """What gdown has begun of an archive, and how many bytes of it."""
-    found = downloads.glob(f"{source.archive}?*")
-    return {path: path.stat().st_size for path in found if path.is_file()}
+INSTALL = f"{sys.executable} -m pip install -U gdown"
 
 
-def fetch(source: Source, downloads: Path, gdown: Gdown) -> Path:
-    """Have an archive in `downloads`, by its name only once gdown has all of it.
+class Failed(Exception):
+    """A source, or all of them, did not give what is wanted; the message says why."""
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder of downloads; it is removed if it ends up empty.
+
+    Raises:
+        Failed: if another run is using it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        # Some network file systems have no locks: the run continues without.
+        with contextlib.suppress(OSError):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise Failed(f"{folder}: another download is running") from error
+        yield
+    finally:
+        os.close(lock)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def run_gdown(name: str, **options: Any) -> None:
+    """Call a function of gdown that resumes what was begun.
+
+    Raises:
+        Failed: if gdown is missing, or did not get the file.
+    """
+    try:
+        import gdown
+
+        function: Callable = getattr(gdown, name)
+    except ImportError as error:
+        raise Failed(f"gdown is missing: {INSTALL}") from error
+    try:
+        function(**options, resume=True, timeout=60, retries=5)
+    except TypeError as error:  # an older release lacks an argument
+        raise Failed(f"gdown is too old ({error}): {INSTALL}") from error
+    except Exception as error:  # of the network, of Google Drive, of the disk
+        raise Failed(f"{type(error).__name__}: {error}") from error
+
+
+def fetch(source: Source, downloads: Path) -> Path:
+    """Have an archive in `downloads`; it has its name only once it is complete.
 
     Raises:
         Failed: if gdown did not get it.
     """
     path = downloads / source.archive
-    for begun in downloads.glob(f"{source.archive}*"):
-        if begun.is_file() and page_in(begun):  # nothing to go on with
-            begun.unlink()
     if path.is_file():
         return path
-    before = partly(downloads, source)
-    if not gdown("-O", str(path), source.url) or not path.is_file():
-        now = partly(downloads, source)
-        # Killed after its last byte, before its last step: there is no more to ask for.
-        if len(now) == 1 and now == before and is_whole(*now):
-            return next(iter(now)).rename(path)
-        kept = "".join(f"; {begun} is gone on with, or delete it" for begun in now)
-        raise Failed(f"gdown did not get it (its message is above){kept}")
+    try:
+        run_gdown("download", url=source.url, output=str(path))
+    except Failed as error:
+        partial_files = sorted(downloads.glob(f"{source.archive}?*"))
+        kept = "".join(
+            f". Partial file {file} kept: rerun to resume, or delete it"
+            for file in partial_files
+        )
+        raise Failed(f"{error}{kept}") from error
     return path
 
 
-def obtain(source: Source, downloads: Path, folder: Path, gdown: Gdown) -> None:
+def obtain(source: Source, downloads: Path, folder: Path) -> None:
     """Fetch an archive and unpack it into the new folder `folder`.
 
-    One that ends too early is gone on with once. What is no use is removed, so that
-    the next run begins anew.
+    A damaged archive is removed, so that the next run fetches it again.
 
     Raises:
-        Failed: if there is no whole archive of the data set from this source.
+        Failed: if this source has no good archive of the data set.
         OSError: if the disk is full, say.
     """
-    for again in (False, True):
-        path = fetch(source, downloads, gdown)
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            check_archive(path, source.size, source.sha256)
-            unpack(path, folder)
-        except Truncated as error:
-            if not again:
-                print(f"  {path}: {error}; going on with it", flush=True)
-                for begun in partly(downloads, source):
-                    begun.unlink()
-                # gdown resumes NAME, 8 characters, ".part", if there is only one.
-                path.rename(path.with_name(f"{path.name}.resumed.part"))
-                continue
-            path.unlink()
-            raise Failed(f"{path}: {error}, fetched to the end; removed") from error
-        except ArchiveError as error:
-            path.unlink()
-            raise Failed(f"{path}: {error}; removed") from error
-        if not (folder / source.inside).is_dir():
-            raise Failed(
-                f"{path} does not hold the folder {source.inside} but "
-                f"{top_level(folder)}; delete it to fetch it anew"
-            )
-        return
+    path = fetch(source, downloads)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        check_archive(path, source.size, source.sha256)
+        unpack(path, folder)
+    except ArchiveError as error:
+        path.unlink()
+        raise Failed(f"{path}: {error}; removed") from error
+    if not (folder / source.inside).is_dir():
+        raise Failed(
+            f"{path} does not hold the folder {source.inside} but "
+            f"{top_level(folder)}; delete it to fetch it again"
+        )
 
 
-def get(item: Item, root: Path, gdown: Gdown) -> None:
+def get(item: Item, root: Path) -> None:
     """Put a folder of ``--data_root`` into its place, by one rename.
 
     Raises:
@@ -132,7 +153,7 @@ def get(item: Item, root: Path, gdown: Gdown) -> None:
     for source in item.sources:
         print(f"{place}: from {source.url}", flush=True)
         try:
-            obtain(source, downloads, staging, gdown)
+            obtain(source, downloads, staging)
             (staging / source.inside).rename(place)
         except (Failed, OSError) as error:
             print(f"  {error}", flush=True)
@@ -155,7 +176,7 @@ def get(item: Item, root: Path, gdown: Gdown) -> None:
     raise Failed("\n".join(lines))
 
 
-def get_weights(place: Path, gdown: Gdown) -> None:
+def get_weights(place: Path) -> None:
     """Fetch the published weights into `place`, each read once as evaluation reads it.
 
     Raises:
@@ -166,17 +187,14 @@ def get_weights(place: Path, gdown: Gdown) -> None:
     print(f"{place}: from {WEIGHTS_URL}", flush=True)
     staging = place.with_name(f".{place.name}.partial")
     staging.mkdir(parents=True, exist_ok=True)
-    for path in staging.rglob("*"):
-        if path.is_file() and page_in(path) is not None:
-            path.unlink()
     advice = WEIGHTS_ADVICE.format(url=WEIGHTS_URL, folder=place)
-    if not gdown("--folder", "-O", str(staging), WEIGHTS_ID):
-        raise Failed(f"{place}: gdown did not get all of it\n{advice}")
+    try:
+        run_gdown("download_folder", id=WEIGHTS_ID, output=f"{staging}{os.sep}")
+    except Failed as error:
+        raise Failed(f"{place}: {error}\n{advice}") from error
     files = sorted(staging.rglob("*.pth"))
     for path in files:
         try:
-            if page := page_in(path):
-                raise WebPage(f"it is {page}")
             torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # whatever a damaged file makes the reader raise
             path.unlink()
@@ -223,19 +241,28 @@ def download(items: Sequence[Item], root: Path, weights: Path | None) -> list[st
     if not missing and weights is None:
         return failures
     try:
-        with locked(root / "downloads") as lock:
-            gdown = Gdown(lock)
-            jobs = [partial(get, item, root, gdown) for item in missing]
+        with locked(root / "downloads"):
+            jobs = [partial(get, item, root) for item in missing]
             if weights is not None:
-                jobs.append(partial(get_weights, weights, gdown))
+                jobs.append(partial(get_weights, weights))
             for job in jobs:
                 try:
                     job()
                 except (Failed, OSError) as error:
                     failures.append(str(error))
-    except (Failed, OSError) as error:  # gdown is missing, or the folder not writable
+    except (Failed, OSError) as error:  # another run, or the folder is not writable
         failures.append(str(error))
     return failures
+
+
+def offer_packing(root: Path) -> None:
+    """Say how to make pre-training's data faster to read."""
+    there = all((root / name).is_dir() for name in (SHAPENET, RENDERINGS))
+    if there and not (root / PACKED).exists():
+        print(
+            "\npre-training reads packed data several times as fast: "
+            f"python -m datasets.packed --data_root {root}"
+        )
 
 
 def check(items: Sequence[Item], root: Path) -> int:
@@ -293,14 +320,13 @@ def main(argv: list[str] | None = None) -> None:
         failures = download(items, args.data_root, weights)
         status = check(items, args.data_root)
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        print("\nstopped; the same command resumes here", file=sys.stderr)
         sys.exit(130)
+    offer_packing(args.data_root)
     for failure in failures:
         print(f"\nerror: {failure}", file=sys.stderr)
     sys.exit(status or bool(failures))
 
 
 if __name__ == "__main__":
-    # A kill is to end gdown as well, which subprocess.run sees to in an exception.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     main()

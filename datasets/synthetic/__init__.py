@@ -1,12 +1,17 @@
 """Labelled synthetic data in the formats of the four real data sets.
 
+What belongs here: procedural shapes and the files made of them; nothing that training
+imports. In the order in which to read the files: this one (the command), write.py (the
+data sets), shapes.py and the categories (furniture.py, ...), parts.py (building
+blocks), render.py and scans.py (images and scans of shapes), preview.py.
+
     python -m datasets.synthetic --out DIR --shapes 1024 --seed 0
     python -m datasets.synthetic --preview sheet.png
 
 DIR then serves as ``--data_root`` of every script. Each shape is a function of the
 seed, its data set and its number alone, so the files are the same bytes whatever the
-number of worker processes. ``DIR/manifest.json`` is written last: where it is, the data
-is whole.
+number of worker processes. ``DIR/manifest.json`` is written last: a folder that has it
+is complete.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from datasets.prepare import pack as packed
 from datasets.synthetic import write
 from datasets.synthetic.preview import contact_sheet
 from datasets.synthetic.shapes import CATEGORIES
@@ -59,6 +65,7 @@ def generate(
     workers: int | None = None,
     progress: bool = True,
     overwrite: bool = False,
+    pack: bool = False,
 ) -> bool:
     """Write the four data sets under ``out``.
 
@@ -69,6 +76,7 @@ def generate(
         workers: processes, by default one a CPU core. It does not change the data.
         progress: show a progress bar on standard error.
         overwrite: replace what an earlier run of this generator wrote to ``out``.
+        pack: also write the packed form of the rendered shapes (`datasets.packed`).
 
     Returns:
         False if ``out`` already held exactly this data and nothing was done.
@@ -91,6 +99,8 @@ def generate(
     try:
         partial.mkdir()
         _write_all(partial, shapes, seed, workers or _cores(), progress)
+        if pack:
+            packed.pack(partial, progress=progress)
         if out.exists():
             out.rename(old)
         partial.rename(out)
@@ -228,6 +238,13 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--preview", type=Path, metavar="FILE.png", help="write a contact sheet"
     )
     parser.add_argument(
+        "--pack",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also write the rendered shapes in the packed form, which pre-training "
+        "reads several times as fast (default: yes)",
+    )
+    parser.add_argument(
         "--overwrite",
         action="store_true",
         help="replace what an earlier run of this generator left in --out",
@@ -254,6 +271,7 @@ def main(argv: list[str] | None = None) -> None:
                 args.seed,
                 args.workers,
                 overwrite=args.overwrite,
+                pack=args.pack,
             )
             state = "written to" if made else "already in"
             note = "" if made else ", not checked; --overwrite writes them anew"

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from datasets import synthetic
+from datasets.shapenet_render import ShapeNetRender
 from datasets.synthetic import write as synthetic_write
 from datasets.synthetic.shapes import (
     CATEGORIES,
@@ -186,7 +187,7 @@ def test_a_row_depends_on_seed_and_number(root):
 
 
 def run(*arguments) -> None:
-    synthetic.main([str(a) for a in arguments])
+    synthetic.main([str(a) for a in arguments] + ["--no-pack"])
 
 
 def fake_write_all(root, shapes, seed, workers, progress):
@@ -198,6 +199,18 @@ def fake_write_all(root, shapes, seed, workers, progress):
 def broken_write_all(root, *_):
     (root / "half.h5").write_text("half")
     raise KeyboardInterrupt
+
+
+def test_the_command_packs_the_rendered_shapes(root, tmp_path, monkeypatch):
+    def copy_all(partial, *_):
+        for path in root.iterdir():
+            (partial / path.name).symlink_to(path)
+
+    monkeypatch.setattr(synthetic, "_write_all", copy_all)
+    synthetic.main(["--out", str(tmp_path / "data"), "--shapes", "2"])
+    packed = ShapeNetRender(tmp_path / "data")
+    single = ShapeNetRender(tmp_path / "data", packed=False)
+    assert packed.packed and packed.shapes == single.shapes
 
 
 def test_same_data_is_left_alone(root, monkeypatch, capsys):

@@ -1,313 +1,375 @@
-"""data/download_data.sh with a stand-in for gdown: all that can go wrong on the way."""
+"""Downloads by gdown itself, from a server on this machine, and what can go wrong."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
-import shutil
 import subprocess
-import time
-from collections.abc import Callable
+import sys
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import gdown
 import pytest
 import torch
 
-from datasets.prepare import download, sources
-from tests.datasets.conftest import Place, files
-from tests.datasets.prepare.test_archives import QUOTA, tar, zipped
+from datasets.prepare import download, sources, verify
+from datasets.prepare.archives import ArchiveError, check_archive, unpack
 
 ROOT = Path(__file__).resolve().parents[3]
-MODELNET = next(item for item in sources.ITEMS if item.name == "modelnet40")
-PART = next(item for item in sources.ITEMS if item.name == "shapenetpart")
-WEIGHTS = Path(sources.WEIGHTS_FOLDER)
-DRIVE = MODELNET.sources[0].url
+FOLDER = "modelnet40_ply_hdf5_2048"
 ONLY = ("--only", "modelnet40")
 HELD = {
-    f"{MODELNET.folder}/ply_data_train0.h5": os.urandom(20_000),
-    f"{MODELNET.folder}/shape_names.txt": b"chair\n",
+    f"{FOLDER}/ply_data_train0.h5": os.urandom(3_000_000),
+    f"{FOLDER}/shape_names.txt": b"chair\n",
 }
+QUOTA = b"<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title>"
+
+
+def tar(content: dict[str, bytes | tarfile.TarInfo]) -> bytes:
+    """A tar.gz of files, or of whole members."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        for name, value in content.items():
+            if isinstance(value, tarfile.TarInfo):
+                archive.addfile(value)
+                continue
+            member = tarfile.TarInfo(name)
+            member.size = len(value)
+            archive.addfile(member, io.BytesIO(value))
+    return stream.getvalue()
+
+
+def zipped(content: dict[str, bytes]) -> bytes:
+    """A zip of files."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, value in content.items():
+            archive.writestr(name, value)
+    return stream.getvalue()
+
+
+def files(root: Path) -> dict[str, bytes]:
+    """Every file below a folder and its content."""
+    paths = sorted(root.rglob("*"))
+    return {str(p.relative_to(root)): p.read_bytes() for p in paths if p.is_file()}
+
+
+class Server:
+    """Serves bytes by path, ranges of them too.
+
+    Attributes:
+        content: path -> what it gives.
+        cut: after how many bytes the connection ends; None: never.
+        asked: (path, first byte) of every request.
+    """
+
+    def __init__(self) -> None:
+        self.content: dict[str, bytes] = {}
+        self.cut: int | None = None
+        self.asked: list[tuple[str, int]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                given = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
+                start = int(given[1]) if given else 0
+                outer.asked.append((self.path, start))
+                body = outer.content.get(self.path)
+                if body is None or start > len(body):
+                    self.send_error(404 if body is None else 416)
+                    return
+                self.send_response(206 if given else 200)
+                self.send_header("Content-Length", str(len(body) - start))
+                if given:
+                    self.send_header(
+                        "Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}"
+                    )
+                self.end_headers()
+                self.wfile.write(body[start : outer.cut])
+                self.close_connection = True
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+
+class Place:
+    """A working folder, and a server in place of every source."""
+
+    def __init__(self, folder: Path, server: Server, capfd) -> None:
+        self.folder, self.server, self.capfd = folder, server, capfd
+        self.data = folder / "data"
+        self.checked: list[str] = []
+
+    def serve(self, content: bytes, number: int = 0) -> None:
+        """What a source of ModelNet40 gives."""
+        self.server.content[f"/modelnet40/{number}"] = content
+
+    def run(self, *words: str) -> tuple[int, str]:
+        """The exit status of a run, and what it printed."""
+        with pytest.raises(SystemExit) as end:
+            download.main(list(words or ONLY))
+        return int(end.value.code or 0), "".join(self.capfd.readouterr())
 
 
 @pytest.fixture
-def modelnet(tmp_path: Path) -> bytes:
-    """An archive of the authors' form."""
-    return tar(tmp_path / "archive", HELD).read_bytes()
+def place(tmp_path: Path, monkeypatch, capfd) -> Iterator[Place]:
+    server = Server()
+    made = Place(tmp_path, server, capfd)
+    items = tuple(
+        replace(
+            item,
+            sources=tuple(
+                replace(s, url=f"{server.url}/{item.name}/{number}")
+                for number, s in enumerate(item.sources)
+            ),
+        )
+        for item in sources.ITEMS
+    )
+
+    def checked(words: list[str]) -> None:
+        made.checked = verify.get_args_parser().parse_args(words).dataset
+        raise SystemExit(0)
+
+    def patient(*args, **kwargs):
+        return real(*args, **{**kwargs, "retries": 0})
+
+    real = gdown.download
+    monkeypatch.setattr(gdown, "download", patient)  # without waiting between retries
+    monkeypatch.setattr(download, "ITEMS", items)
+    monkeypatch.setattr(verify, "main", checked)
+    monkeypatch.chdir(tmp_path)
+    yield made
+    server.http.shutdown()
 
 
-def arrived(place: Place) -> bool:
-    """Whether ModelNet40 is whole, and nothing else lies beside it."""
-    found = {name: (place.data / name).read_bytes() for name in files(place.data)}
-    return found == HELD and len(list(place.data.iterdir())) == 1
+def test_an_archive_arrives_and_is_checked(place: Place) -> None:
+    place.serve(tar(HELD))
+    status, output = place.run()
+    assert status == 0 and place.checked == ["modelnet40"], output
+    assert files(place.data) == HELD
+    assert [p.name for p in place.data.iterdir()] == [FOLDER]
+    # What exists is left alone, and checked again.
+    (place.data / FOLDER / "shape_names.txt").write_text("mine")
+    asked = len(place.server.asked)
+    status, output = place.run()
+    assert status == 0 and "there already" in output
+    assert (place.data / FOLDER / "shape_names.txt").read_text() == "mine"
+    assert len(place.server.asked) == asked
 
 
-@pytest.mark.parametrize("verdict", [0, 1])
-def test_an_archive_arrives_and_is_checked(place, modelnet, verdict):
-    place.serve(DRIVE, modelnet)
-    place.verdict = verdict
-    status, output = place.run(*ONLY)
-    assert arrived(place) and status == verdict, output
-    assert place.checked == [["modelnet40"]]
-    (call,) = place.calls
-    assert "--continue" in call and "--timeout 60" in call
-    assert "no-check-certificate" not in call
+def test_an_interrupted_download_is_resumed(place: Place) -> None:
+    content = tar(HELD)
+    place.serve(content)
+    place.server.cut = 2_000_000
+    status, output = place.run()
+    assert status == 1 and "no source gave it" in output
+    ((partial, received),) = files(place.data).items()
+    assert f"Partial file data/{partial} kept: rerun to resume, or delete it" in output
+    place.server.cut = None
+    kept = len(received)
+    assert kept > 0
+    place.serve(bytes(kept) + content[kept:])  # its beginning is not fetched again
+    status, output = place.run()
+    assert status == 0, output
+    assert files(place.data) == HELD
+    assert ("/modelnet40/0", kept) in place.server.asked
 
 
-def test_all_that_is_there_is_checked_without_a_download(place):
-    for item in sources.ITEMS[1:]:
-        (place.data / item.folder).mkdir(parents=True)
-    (place.folder / WEIGHTS).mkdir(parents=True)
-    names = ["modelnet40", "scanobjectnn", "shapenetpart"]
-    status, output = place.run("--only", *names, "weights")
-    assert status == 0 and output.count("there already") == 4, output
-    assert place.calls == [] and place.checked == [names]
-    # Half of a data set fails, and the others are checked nevertheless.
-    assert place.run()[0] == 1 and place.checked[1] == names
-
-
-def test_the_check_is_that_of_the_data(place, modelnet):
-    place.serve(DRIVE, modelnet)
-    place.verdict = None
-    status, output = place.run(*ONLY)
-    assert status == 1 and "not a readable HDF5 file" in output, output
-
-
-def test_a_cut_download_goes_on(place, modelnet):
-    place.serve(DRIVE, modelnet)
-    place.limit(1000)
-    status, output = place.run(*ONLY)
-    assert status == 1 and "no source gave it" in output and "24 hours" in output
-    assert files(place.data) == {"downloads/modelnet40.tar.gz12345678.part": 1000}
-    place.limit(None)
-    place.serve(DRIVE, bytes(1000) + modelnet[1000:])  # the begin is not fetched again
-    assert place.run(*ONLY)[0] == 0 and arrived(place)
-
-
-@pytest.mark.parametrize("came", [1000, 10**9], ids=["some", "all"])
-def test_a_killed_run_goes_on(place, modelnet, came):
-    place.serve(DRIVE, modelnet)
-    place.limit(came, kill=True)
-    process = place.start(*ONLY)
-    process.communicate(timeout=60)
-    assert process.returncode == -9
-    place.limit(None)
-    assert place.run(*ONLY)[0] == 0 and arrived(place)
-
-
-def test_one_killed_while_unpacking_leaves_nothing_half_written(place, modelnet):
+def test_an_archive_put_there_by_hand_is_used(place: Place) -> None:
     downloads = place.data / "downloads"
-    left = downloads / f"{MODELNET.folder}.unpacked" / MODELNET.folder
-    left.mkdir(parents=True)
-    (left / "ply_data_train0.h5").write_bytes(b"half")
-    (downloads / "modelnet40.tar.gz").write_bytes(
-        modelnet
-    )  # or put there by hand: gdown has nothing to do
-    place.run(*ONLY)
-    assert arrived(place) and place.calls == []
+    left = downloads / f"{FOLDER}.unpacked" / FOLDER / "half"  # of a killed run
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    (downloads / "modelnet40.tar.gz").write_bytes(tar(HELD))
+    assert place.run()[0] == 0 and files(place.data) == HELD
+    assert place.server.asked == []
 
 
-def test_a_quota_page_is_named_and_not_gone_on_with(place, modelnet):
-    place.serve(DRIVE, QUOTA)
-    status, output = place.run(*ONLY)
-    assert status == 1 and "quota exceeded" in output and "removed" in output
-    assert "24 hours" in output and DRIVE in output
-    assert files(place.data) == {}
-    # One that an older gdown has left half-written
-    begun = place.data / "downloads" / "modelnet40.tar.gz12345678.part"
-    begun.parent.mkdir(exist_ok=True)
-    begun.write_bytes(QUOTA[:70])
-    place.serve(DRIVE, modelnet)
-    place.run(*ONLY)
-    assert arrived(place)
-
-
-@pytest.mark.parametrize("kept", [0, 1, 5000])
-def test_a_truncated_archive_is_gone_on_with(place, modelnet, kept):
-    place.serve(DRIVE, modelnet)
-    begun = place.data / "downloads" / "modelnet40.tar.gz"
-    begun.parent.mkdir(parents=True)
-    begun.write_bytes(modelnet[:kept])
-    begun.with_name(f"{begun.name}abcdefgh.part").write_bytes(b"another's")
-    _, output = place.run(*ONLY)
-    assert "going on with it" in output and len(place.calls) == 1
-    assert arrived(place)
-
-
-def test_one_that_stays_truncated_is_removed(place, modelnet):
-    place.serve(DRIVE, modelnet[:5000])
-    begun = place.data / "downloads" / "modelnet40.tar.gz"
-    begun.parent.mkdir(parents=True)
-    begun.write_bytes(modelnet[:1000])
-    status, output = place.run(*ONLY)
-    assert status == 1 and "ends too early, fetched to the end; removed" in output
-    assert files(place.data) == {}
-
-
-def test_one_that_the_source_has_no_more_of_is_named(place, modelnet):
-    place.serve(DRIVE, modelnet[:5000])
-    status, output = place.run(*ONLY)
-    (left,) = files(place.data)
-    assert status == 1 and f"data/{left} is gone on with, or delete it" in output
-
-
-def test_a_member_outside_is_refused(place, modelnet):
-    evil = tar(place.folder / "evil", {f"{MODELNET.folder}/a": b"a", "../../x": b"x"})
-    place.serve(DRIVE, evil.read_bytes())
-    status, output = place.run(*ONLY)
-    assert status == 1 and "not safe to unpack" in output and "../../x" in output
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (QUOTA, "Quota exceeded"),
+        (tar(HELD)[:5000], "incomplete"),
+        (tar({**HELD, "../../x": b"x"}), "unsafe"),
+    ],
+)
+def test_what_is_no_good_archive_is_named_and_removed(place, content, said) -> None:
+    place.serve(content)
+    status, output = place.run()
+    assert status == 1 and said in output and "removed" in output
+    assert "24 hours" not in output  # its first source is not on Google Drive here
     assert files(place.data) == {} and not (place.folder / "x").exists()
 
 
-def test_another_content_is_refused_and_named(place):
-    other = tar(place.folder / "other", {"something/a": b"a", "read.me": b"b"})
-    place.serve(DRIVE, other.read_bytes())
-    status, output = place.run(*ONLY)
+def test_another_content_is_named_and_kept(place: Place) -> None:
+    place.serve(tar({"something/a": b"a", "read.me": b"b"}))
+    status, output = place.run()
     assert status == 1
-    assert f"the folder {MODELNET.folder} but read.me, something" in output
+    assert f"the folder {FOLDER} but read.me, something" in output
     assert list(files(place.data)) == ["downloads/modelnet40.tar.gz"]
 
 
-def test_mirrors_are_asked_in_order_and_their_bytes_compared(place):
-    _, face, github, stanford = MODELNET.sources
-    place.serve(face.url, zipped(place.folder / "a", {"x": b"x"}).read_bytes() + b"PK")
-    place.serve(github.url, b"<html><title>Not Found</title></html>")
-    status, output = place.run(*ONLY)
-    asked = [call.split()[-1] for call in place.calls]
-    # The first mirror's file is too short, so it is asked for the rest of it.
-    assert asked == [s.url for s in (MODELNET.sources[0], face, face, github, stanford)]
-    assert status == 1 and "of 435,212,151" in output and "Not Found" in output
-    assert files(place.data) == {}
-
-
-def test_the_second_source_serves_where_the_first_is_dead(place):
-    dead, mirror = PART.sources
+def test_sources_are_asked_in_order_and_their_bytes_compared(place: Place) -> None:
+    place.serve(zipped({"x": b"x"}), 1)
+    place.serve(QUOTA, 2)
+    status, output = place.run()
+    asked = list(dict.fromkeys(path for path, _ in place.server.asked))
+    assert asked == [f"/modelnet40/{number}" for number in range(4)]
+    assert status == 1 and "expected 435,212,151" in output
     content = {"hdf5_data/ply_data_val0.h5": b"parts", "__MACOSX/x": b"x"}
-    place.serve(mirror.url, zipped(place.folder / "a", content).read_bytes())
+    place.server.content["/shapenetpart/1"] = zipped(content)
     status, output = place.run("--only", "shapenetpart")
-    assert [call.split()[-1] for call in place.calls] == [dead.url, mirror.url]
-    assert status == 0 and place.checked == [["shapenetpart"]], output
-    assert files(place.data) == {f"{PART.folder}/ply_data_val0.h5": 5}
+    assert status == 0, output
+    assert files(place.data) == {
+        "shapenet_part_seg_hdf5_data/ply_data_val0.h5": b"parts"
+    }
 
 
-def test_a_wrong_checksum_is_refused(place):
-    path = zipped(place.folder / "a", {"x/y": b"y"})
-    size = path.stat().st_size
-    source = sources.Source("https://a.org/a", "a.zip", "x", size, "0" * 64)
-    item = sources.Item("modelnet40", "x", (source,))
-    (place.data / "downloads").mkdir(parents=True)
+def test_google_drive_s_refusal_is_said_with_what_to_do(place, monkeypatch) -> None:
+    def refuse(**_: object) -> None:
+        raise gdown.exceptions.FileURLRetrievalError("Too many users have viewed it")
 
-    def gdown(*words: str) -> bool:
-        shutil.copy(path, words[words.index("-O") + 1])
-        return True
-
-    with pytest.raises(download.Failed, match="no source gave it"):
-        download.get(item, place.data, gdown)
-    assert files(place.data) == {}
-    right = hashlib.sha256(path.read_bytes()).hexdigest()
-    source = sources.Source("https://a.org/a", "a.zip", "x", size, right)
-    download.get(sources.Item("modelnet40", "x", (source,)), place.data, gdown)
-    assert files(place.data) == {"x/y": 1}
-
-
-def test_a_dry_run_does_nothing(place):
-    download.main(["--dry_run"])
-    output = place.output()
-    assert place.calls == [] and not place.data.exists()
-    for item in sources.ITEMS:
-        assert f"data/{item.folder}: from" in output
-        assert all(source.url in output for source in item.sources)
-    assert sources.WEIGHTS_URL in output and str(WEIGHTS) in output
-    (place.data / "ShapeNet").mkdir(parents=True)
-    download.main(["--dry_run", "--only", "shapenet"])
-    output = place.output()
-    assert output.startswith("data/ShapeNet: there already\n")
-    assert "modelnet" not in output and files(place.folder / "data") == {}
-
-
-def test_only_asks_for_nothing_else_and_the_steps_by_hand_are_said(place):
+    monkeypatch.setattr(gdown, "download", refuse)
+    monkeypatch.setattr(download, "ITEMS", sources.ITEMS)
     status, output = place.run("--only", "scanobjectnn")
-    assert len(place.calls) == 1 and status == 1
+    assert status == 1 and "Too many users have viewed it" in output
+    assert "24 hours" in output and "data/downloads/scanobjectnn.tar.gz" in output
     assert "https://forms.gle/" in output and "unzip h5_files.zip -d data/" in output
 
 
-def test_a_folder_that_is_there_is_left_alone(place):
-    mine = place.data / MODELNET.folder / "mine.txt"
-    mine.parent.mkdir(parents=True)
-    mine.write_text("mine")
-    assert place.run(*ONLY)[0] == 0 and place.calls == []
-    assert files(place.data) == {f"{MODELNET.folder}/mine.txt": 4}
+def test_gdown_missing_or_too_old(place, monkeypatch) -> None:
+    monkeypatch.setattr(gdown, "download", lambda url, output: None)
+    assert "gdown is too old" in place.run()[1]
+    monkeypatch.setitem(sys.modules, "gdown", None)
+    status, output = place.run()
+    assert status == 1 and "gdown is missing: " in output
+    assert "-m pip install -U gdown" in output and not files(place.data)
 
 
-def test_missing_gdown_is_said(place):
-    (place.folder / "modules" / "gdown.py").write_text("raise ImportError")
-    status, output = place.run(*ONLY)
-    assert (
-        status == 1 and "-m pip install -U gdown" in output and files(place.data) == {}
-    )
+def test_a_second_run_is_kept_out(place: Place) -> None:
+    with download.locked(place.data / "downloads"):
+        status, output = place.run()
+    assert status == 1 and "another download is running" in output
+    assert not (place.data / "downloads").exists()
 
 
-def wait_for(condition: Callable[[], object]) -> None:
-    until = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.05)
+def test_a_dry_run_does_nothing(place: Place, monkeypatch) -> None:
+    monkeypatch.setattr(download, "ITEMS", sources.ITEMS)
+    download.main(["--dry_run"])
+    output = place.capfd.readouterr().out
+    assert place.server.asked == [] and not place.data.exists()
+    for item in sources.ITEMS:
+        assert f"data/{item.folder}: from" in output
+        assert all(source.url in output for source in item.sources)
+    assert sources.WEIGHTS_URL in output and sources.WEIGHTS_FOLDER in output
 
 
-def test_a_second_run_is_kept_out_and_a_kill_ends_gdown(place, modelnet):
-    place.serve(DRIVE, modelnet)
-    place.limit(1000, slow=True)
-    first = place.start(*ONLY)
-    begun = place.data / "downloads" / "modelnet40.tar.gz12345678.part"
-    wait_for(lambda: begun.exists() and begun.stat().st_size == 1000)
-    status, output = place.run("--only", "shapenetpart")
-    assert status == 1 and "another download is at work" in output
-    first.terminate()
-    assert first.wait(timeout=30) == 143  # and its pipe is closed: gdown has ended
-    first.communicate(timeout=30)
-    place.limit(None)
-    assert place.run(*ONLY)[0] == 0 and arrived(place)
+def test_packing_is_offered(place: Place) -> None:
+    for name in ("ShapeNet", "ShapeNetRendering"):
+        (place.data / name).mkdir(parents=True)
+    offer = "python -m datasets.packed --data_root data"
+    assert offer in place.run("--only", "shapenet")[1]
+    (place.data / "ShapeNetPacked").mkdir()
+    assert offer not in place.run("--only", "shapenet")[1]
 
 
-def test_weights_arrive_and_are_read(place):
-    folder = place.folder / "served"
-    folder.mkdir()
-    for name in ("dgcnn_cls_best.pth", "dgcnn_partseg_best.pth"):
-        torch.save({"conv1.0.weight": torch.zeros(2)}, folder / name)
-    place.serve(sources.WEIGHTS_ID, folder)
+@pytest.mark.parametrize("content", [None, QUOTA, b""])
+def test_weights_arrive_and_are_read(place: Place, monkeypatch, content) -> None:
+    def serve(id: str, output: str, **_: object) -> None:
+        assert id == sources.WEIGHTS_ID
+        path = Path(output, "dgcnn_cls_best.pth")
+        if content is None:
+            torch.save({"conv1.0.weight": torch.zeros(2)}, path)
+        else:
+            path.write_bytes(content)
+
+    monkeypatch.setattr(gdown, "download_folder", serve)
     status, output = place.run("--only", "weights")
-    assert status == 0 and "dgcnn_cls_best.pth" in output, output
-    assert len(files(place.folder / WEIGHTS)) == 2
-    assert place.run("--only", "weights")[0] == 0 and len(place.calls) == 1
+    weights = place.folder / sources.WEIGHTS_FOLDER / "dgcnn_cls_best.pth"
+    if content is None:
+        assert status == 0 and weights.is_file(), output
+    else:
+        assert status == 1 and "no file of weights" in output and "removed" in output
+        assert not weights.exists() and not files(place.folder / "checkpoints")
 
 
-@pytest.mark.parametrize("content", [QUOTA, b"", b"PK\x03\x04 half of it"])
-def test_damaged_weights_are_removed(place, content):
-    folder = place.folder / "served"
-    folder.mkdir()
-    (folder / "dgcnn_cls_best.pth").write_bytes(content)
-    place.serve(sources.WEIGHTS_ID, folder)
-    status, output = place.run("--only", "weights")
-    assert status == 1 and "no file of weights" in output and "removed" in output
-    assert ("quota" in output) == (content == QUOTA)
-    assert not (place.folder / WEIGHTS).exists()
-    assert files(place.folder / "checkpoints") == {}
+def test_size_and_checksum_are_compared(tmp_path: Path) -> None:
+    path, content = tmp_path / "a", zipped(HELD)
+    path.write_bytes(content)
+    check_archive(path, len(content), hashlib.sha256(content).hexdigest())
+    with pytest.raises(ArchiveError, match=f"{len(content):,} bytes, expected 1"):
+        check_archive(path, 1)
+    with pytest.raises(ArchiveError, match=r"SHA-256 is .*, expected 00ff"):
+        check_archive(path, len(content), "00ff")
 
 
-def test_the_script_passes_its_flags_and_finds_its_folder(tmp_path):
+@pytest.mark.parametrize("pack", [tar, zipped])
+@pytest.mark.parametrize("change", ["cut", "last", "bit"])
+def test_a_damaged_archive_is_refused(pack, change, tmp_path: Path) -> None:
+    content = bytearray(pack(HELD))
+    if change == "bit":
+        content[len(content) // 2] ^= 1
+    else:
+        del content[-1 if change == "last" else len(content) // 2 :]
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(ArchiveError, match="damaged, incomplete"):
+        unpack(tmp_path / "a", tmp_path / "out")
+
+
+def member(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname = kind, target
+    return made
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        zipped({"set/../../x": b"x"}),
+        zipped({"/etc/x": b"x"}),
+        tar({"set/../../x": b"x"}),
+        tar({"way": member("set/way", tarfile.SYMTYPE, "../../.."), "set/way/x": b""}),
+        tar({"way": member("set/way", tarfile.SYMTYPE, "/etc")}),
+        tar({"way": member("set/way", tarfile.LNKTYPE, "../../x")}),
+        tar({"pipe": member("set/pipe", tarfile.FIFOTYPE)}),
+    ],
+)
+def test_nothing_lands_outside(content, tmp_path: Path) -> None:
+    path, out = tmp_path / "a", tmp_path / "out"
+    path.write_bytes(content)
+    try:
+        unpack(path, out)
+    except ArchiveError:
+        pass
+    else:
+        assert zipfile.is_zipfile(path)  # whose names lose what leads outside
+    assert sorted(tmp_path.iterdir()) == [path, out]
+    assert not any(p.is_symlink() or p.is_fifo() for p in out.rglob("*"))
+
+
+def test_the_script_passes_its_flags_and_finds_its_folder(tmp_path: Path) -> None:
     words = ["bash", str(ROOT / "data" / "download_data.sh")]
-    done = subprocess.run(
-        [*words, "--dry_run", "--only", "scanobjectnn"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0 and "ScanObjectNN: " in done.stdout, done.stderr
-    done = subprocess.run([*words, "--only", "no"], capture_output=True, text=True)
-    assert done.returncode == 2 and "shapenetpart" in done.stderr
+    for flags, status in ((["--dry_run", "--only", "scanobjectnn"], 0), (["--no"], 2)):
+        done = subprocess.run(
+            [*words, *flags], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == status, done.stderr
+        assert ("ScanObjectNN: " in done.stdout) == (status == 0)
 
 
-def test_every_source_is_https_and_the_documents_name_every_name():
+def test_every_source_is_https_and_the_documents_name_every_name() -> None:
     every = [source for item in sources.ITEMS for source in item.sources]
     assert all(source.url.startswith("https://") for source in every)
     assert all((s.size is None) == (s.sha256 is None) for s in every)
