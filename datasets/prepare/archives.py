@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
 import tarfile
 import zipfile
 import zlib
@@ -61,7 +62,17 @@ def unpack(path: Path, folder: Path) -> None:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                archive.extractall(folder)  # leaves out ".." and leading "/"
+                for member in archive.infolist():
+                    target = (folder / member.filename).resolve()
+                    if not target.is_relative_to(folder.resolve()):
+                        raise ValueError(f"{member.filename!r} would land outside")
+                    if member.is_dir():
+                        target.mkdir(parents=True, exist_ok=True)
+                        continue
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    # A link in a zip is a file that holds a path: it stays a file.
+                    with archive.open(member) as content, open(target, "wb") as copy:
+                        shutil.copyfileobj(content, copy)
             return
         with gzip.open(path) as stream:
             with tarfile.open(fileobj=stream, mode="r:") as members:

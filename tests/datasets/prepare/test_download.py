@@ -349,12 +349,8 @@ def member(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
 def test_nothing_lands_outside(content, tmp_path: Path) -> None:
     path, out = tmp_path / "a", tmp_path / "out"
     path.write_bytes(content)
-    try:
+    with pytest.raises(ArchiveError, match="unsafe"):
         unpack(path, out)
-    except ArchiveError:
-        pass
-    else:
-        assert zipfile.is_zipfile(path)  # whose names lose what leads outside
     assert sorted(tmp_path.iterdir()) == [path, out]
     assert not any(p.is_symlink() or p.is_fifo() for p in out.rglob("*"))
 
