@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import os
+import pkgutil
 import re
 import runpy
 import shlex
@@ -147,7 +148,9 @@ def test_what_is_looked_at() -> None:
 
 
 def test_the_readme_is_a_map() -> None:
-    assert len(read("README.md").splitlines()) <= 210
+    text = read("README.md")
+    assert len(text.splitlines()) <= 210
+    assert not [page for page in PAGES if f"({page})" not in text]
 
 
 def anchors(document: str) -> set[str]:
@@ -175,6 +178,13 @@ def test_paths_in_the_text_exist(document: str) -> None:
     for path in re.findall(rf"`((?:{top})/[\w./-]*)`", read(document)):
         known = (ROOT / path).exists() or path == "models/tiny.py"  # made by the page
         assert known or path.endswith(".pth"), path
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_python_names_in_the_text_exist(document: str) -> None:
+    found = re.findall(r"`((?:models|datasets|utils)(?:\.\w+)+)`", read(document))
+    for name in found:
+        assert pkgutil.resolve_name(name) is not None
 
 
 # Flags of other programs, and of the code that differences.md compares with.
@@ -365,7 +375,7 @@ def test_the_readme_s_python_runs(
 def test_the_commands_on_data_run(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = [words for name in DOCUMENTS for part in commands(name) for words in part]
+    found = [words for name in DOCUMENTS for words in commands(name)[0]]
     modules = {
         "datasets.synthetic": ["--out", str(tmp_path), "--shapes", "13"],
         "datasets.verify": ["--data_root", str(synthetic_root)],
