@@ -137,14 +137,9 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
         with RunLogger(folder, vars(args)) as logger:
             log_evaluation(model, test, precision, str(report), args, logger)
         return
-    samples: tuple[Samples, Samples] = (train, test)
-    trained: nn.Module = model
-    if args.freeze_encoder:  # its features do not change: compute them once
-        samples = encode(model, train, test, args, process)
-        trained = model.linear
-        model.requires_grad_(False)
-        trained.requires_grad_(True)
-    loader = data_loader(samples[0], sampler, args.num_workers, device)
+    trained: nn.Module = model.linear if args.freeze_encoder else model
+    model.requires_grad_(False)
+    trained.requires_grad_(True)
     synchronise_batchnorm(trained, device)
     parallel = distributed.data_parallel(trained, device)
     optimizer = build_optimizer(parallel.parameters(), args)
@@ -152,6 +147,10 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
     defaults = vars(get_args_parser().parse_args([]))
     state = {"model": model, "optimizer": optimizer, "precision": precision.scaler}
     run = Run(args, process, resumed, defaults, [args.model_path], **state)
+    samples: tuple[Samples, Samples] = (train, test)
+    if args.freeze_encoder:  # its features do not change: compute them once
+        samples = encode(model, train, test, args, process)
+    loader = data_loader(samples[0], sampler, args.num_workers, device)
     with run:
         parameters, learned = (
             sum(p.numel() for p in part.parameters()) / 1e6 for part in (model, trained)

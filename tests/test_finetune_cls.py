@@ -14,12 +14,7 @@ import torch.nn.functional as F
 import finetune_cls
 from datasets.sampler import labelled_share
 from models.dgcnn import DGCNN
-from tests.runs import (
-    finetune,
-    judged,
-    metrics,
-    weights,
-)
+from tests.runs import finetune, interrupted, judged, metrics, same_records, weights
 from utils.parallel.seed import seed_torch
 from utils.run import checkpoint
 
@@ -81,6 +76,21 @@ def test_a_linear_probe_encodes_each_cloud_once(
     words = ("--model_path", str(tmp_path / "w.pth"), "--freeze_encoder")
     finetune(tmp_path, uneven_root, *words, "--epochs", "3")
     assert sum(encoded) == 21 + 13  # the training and the test clouds
+
+
+def test_a_linear_probe_resumes_with_the_features_of_its_encoder(
+    tmp_path: Path, uneven_root: Path
+) -> None:
+    checkpoint.save_weights(DGCNN(k=5, emb_dims=16), tmp_path / "w.pth")
+    words = ("--model_path", str(tmp_path / "w.pth"), "--freeze_encoder")
+    words += ("--epochs", "3", "--checkpoint_steps", "1")
+    whole = finetune(tmp_path / "whole", uneven_root, *words)
+    parts = tmp_path / "parts"
+    interrupted(4, finetune, parts, uneven_root, *words)
+    resumed = finetune(parts, uneven_root, *words, "--resume")
+    same_records(whole, resumed)
+    theirs = weights(resumed)
+    assert all(torch.equal(v, theirs[n]) for n, v in weights(whole).items())
 
 
 def test_the_test_metrics_against_a_loop(tuned: Path, uneven_root: Path) -> None:

@@ -45,7 +45,10 @@ def all_finite(parameters: Iterable[nn.Parameter]) -> bool:
 def is_resumed(args: argparse.Namespace) -> bool:
     """Whether the run continues from a checkpoint: rank 0 decides for all ranks."""
     return distributed.run_on_main(
-        lambda: continues(args.resume) and (run_folder(args.exp_name) / LAST).is_file()
+        lambda: (
+            continues(args.exp_name, args.resume)
+            and (run_folder(args.exp_name) / LAST).is_file()
+        )
     )
 
 

@@ -366,6 +366,11 @@ def load_training_state(
             f"{path}: the run had other arguments: {'; '.join(changed)}. "
             "Resume with those, or start anew with --overwrite instead of --resume"
         )
+    if not parts.keys() <= state.keys():
+        raise CheckpointError(
+            f"{path}: it is a checkpoint of another script, without "
+            f"{', '.join(sorted(parts.keys() - state.keys()))}"
+        )
     for name, part in parts.items():
         part.load_state_dict(state[name])
     torch.set_rng_state(state["random"])

@@ -96,9 +96,9 @@ def wait_asleep() -> None:
 def run(main: Callable[[], None], debug: bool = False) -> NoReturn:
     """Call ``main`` and exit; errors made for the user become one line.
 
-    Exit status 2: something the user can fix; 1: no room on the disk, a lost rank;
-    128 + the signal's number: an interrupted run. Any other error keeps its traceback,
-    and with ``debug`` all do.
+    Exit status 2: something the user can fix; 1: no room for a record on the disk, or
+    another rank was lost; 128 + the signal's number: an interrupted run. Any other
+    error keeps its traceback, and with ``debug`` all do.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see `start`
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -139,13 +140,14 @@ class RunLogger:
         """Close everything; an error that ended the run is kept in ``run.log``."""
         if not self.main:
             return
-        if error is not None:
-            self._write(f"ended by {kind.__name__}: {message(error)}")
-        if self.wandb is not None:
-            self.wandb.finish(exit_code=0 if error is None else 1)
-        self._log.close()
-        self._metrics.close()
-        run_folder.release(self.folder)
+        with ExitStack() as stack:  # each is called even if the next line fails
+            stack.callback(run_folder.release, self.folder)
+            stack.callback(self._metrics.close)
+            stack.callback(self._log.close)
+            if self.wandb is not None:
+                stack.callback(self.wandb.finish, exit_code=0 if error is None else 1)
+            if error is not None:
+                self._write(f"ended by {kind.__name__}: {message(error)}")
 
 
 def progress(items: Iterable[Any] | None = None, **options: Any) -> tqdm:

@@ -29,9 +29,26 @@ def run_folder(exp_name: str) -> Path:
     return CHECKPOINTS / exp_name
 
 
-def continues(resume: bool) -> bool:
-    """Whether a run continues: by ``--resume``, or because torchrun restarted it."""
-    return resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def continues(exp_name: str, resume: bool) -> bool:
+    """Whether a run continues: by ``--resume``, or because torchrun restarted it.
+
+    A restart continues only what an earlier attempt of the same torchrun has opened: a
+    folder that was refused is refused again.
+    """
+    return resume or _is_own_restart(run_folder(exp_name))
+
+
+def _is_own_restart(folder: Path) -> bool:
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
+        return False
+    path = _lock_file(folder)
+    return path.is_file() and path.read_text(encoding="utf-8").endswith(_launcher())
+
+
+def _launcher() -> str:
+    """The torchrun of this process, the same over its restarts; else the shell."""
+    number = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    return f"\nstarted by process {os.getppid()} {number}"
 
 
 def open_run_folder(
@@ -62,11 +79,12 @@ def open_run_folder(
     def make() -> None:
         try:
             CHECKPOINTS.mkdir(exist_ok=True)
+            restarted = _is_own_restart(folder)  # before the lock: see there
+            resumed = bool(resume) or restarted
             _lock(folder)
-            resumed = continues(bool(resume))
             _check_room(folder, needed, resumed)
             if resumed:
-                _check_resumable(folder)
+                _check_resumable(folder, restarted)
             else:
                 _clear(folder, overwrite, resume, inputs)
             for leftover in folder.glob("models/.*.partial"):
@@ -75,6 +93,7 @@ def open_run_folder(
             (folder / models).mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder / models):
                 pass  # a folder that exists may still refuse files
+            _sign(folder)
         except OSError as error:
             raise UsageError(f"{folder} cannot be written: {error}") from error
 
@@ -89,7 +108,8 @@ def _lock(folder: Path) -> None:
     """Refuse a folder that another process uses.
 
     The lock ends with the run or with the process, however that ends; forked workers do
-    not hold it. Its file is beside the folder, which ``--overwrite`` deletes.
+    not hold it. Its file is beside the folder, which ``--overwrite`` deletes. Opening
+    and closing that file again in this process would end the lock.
     """
     try:
         import fcntl
@@ -106,15 +126,24 @@ def _lock(folder: Path) -> None:
             file.close()  # a file system without locks
             return
         file.seek(0)
-        holder = file.read().strip() or "another process"
+        holder = file.readline().strip() or "another process"
         file.close()
         raise UsageError(
             f"{folder} is in use by {holder}: wait for it, or choose another --exp_name"
         ) from error
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {platform.node()}")
-    file.flush()
     _locks[path] = file
+
+
+def _sign(folder: Path) -> None:
+    """Note in the lock who uses the folder, now that it has not been refused."""
+    text = f"process {os.getpid()} on {platform.node()}{_launcher()}"
+    path = _lock_file(folder)
+    if path not in _locks:  # no locks here
+        path.write_text(text, encoding="utf-8")
+        return
+    _locks[path].truncate(0)
+    _locks[path].write(text)
+    _locks[path].flush()
 
 
 def release(folder: Path) -> None:
@@ -177,7 +206,7 @@ def _clear(
     shutil.rmtree(folder)
 
 
-def _check_resumable(folder: Path) -> None:
+def _check_resumable(folder: Path, restarted: bool) -> None:
     """Refuse to restart over results if there is no checkpoint to resume from."""
     last = folder / "models" / "checkpoint_last.pth"
     before = last.with_name("checkpoint_previous.pth")
@@ -188,7 +217,7 @@ def _check_resumable(folder: Path) -> None:
             f"{last} is missing, its predecessor is there. To continue from that: "
             f"mv {before} {last}"
         )
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
+    if restarted:  # between the first weights and the first checkpoint
         return
     # A run that was stopped before its first checkpoint starts from the beginning.
     foreign = any("step" not in record for record in read_metrics(folder))

@@ -173,3 +173,23 @@ def test_a_file_is_replaced_as_a_whole(
         replace_file(path, b"newer")
     assert path.read_bytes() == b"new"
     assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_a_restart_continues_only_what_the_same_launcher_has_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
+    folder = open_run_folder("run", resume=False)
+    (folder / "metrics.jsonl").write_text('{"step": 0}\n')
+    (folder / "models" / "checkpoint_last.pth").touch()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "second")
+    for attempt in ("0", "1"):  # refused, and refused again when torchrun restarts it
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", attempt)
+        for resume in (False, None):
+            run_folder.release(folder)
+            with pytest.raises(UsageError, match="is not empty"):
+                open_run_folder("run", resume=resume)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
+    run_folder.release(folder)
+    open_run_folder("run", resume=False)
+    assert (folder / "metrics.jsonl").read_text() == '{"step": 0}\n'
