@@ -285,7 +285,7 @@ def open_split(
 
 
 def check_report(args: argparse.Namespace, report: LoadReport) -> None:
-    """Refuse weights with which random layers would be evaluated."""
+    """Refuse a weight file that leaves layers at random which must not be."""
     if args.eval and report.initialised:
         raise ValueError(
             "--eval needs the weights of a complete classifier, and --freeze_encoder "
@@ -309,10 +309,10 @@ def encode(
     """Features of all training clouds and of this rank's test clouds."""
     own = shard_range(len(train), *process.shard)
     points = train.points[own.start : own.stop]
-    words = (args.test_batch_size, process.device)
-    features = extract_features(model, points, *words, "training features")
-    # The test split is sharded as `train` is here; every rank keeps its own rows.
-    all_test = extract_features(model, test.points, *words, "test features")
+    how = (args.test_batch_size, process.device)
+    features = extract_features(model, points, *how, "training features")
+    # `test` is this rank's share already; each rank keeps the features of its own rows.
+    all_test = extract_features(model, test.points, *how, "test features")
     mine = all_test[test.start : test.start + len(test)]
     return (
         FeatureSet(features, train.labels, train.num_classes),

@@ -1,4 +1,4 @@
-"""Which samples when: batches that do not depend on the number of processes."""
+"""Global batches of samples that do not depend on the number of processes."""
 
 from __future__ import annotations
 

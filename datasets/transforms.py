@@ -78,7 +78,10 @@ def random_dropout(
 
 
 def augment_points(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One pre-training view: everything above, in the order above."""
+    """One pre-training view of the paper's augmentations.
+
+    Dropout comes last: the fused encoder merges the exact copies of point 0 it makes.
+    """
     points = center_and_scale(points)
     points = random_scale(points, rng)
     points = random_rotate_y(points, rng)

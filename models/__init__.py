@@ -42,5 +42,5 @@ def point_encoder(
 
     if name not in ENCODERS:
         raise ValueError(f"--model {name!r} is not one of {', '.join(ENCODERS)}")
-    network = DGCNN if name == "dgcnn" else DGCNNPartSeg
+    network = {"dgcnn": DGCNN, "dgcnn_seg": DGCNNPartSeg}[name]
     return network(k=k, emb_dims=emb_dims, edgeconv=edgeconv, distinct=distinct)

@@ -1,4 +1,4 @@
-"""What the scripts share, in rooms; each may import those before it.
+"""What the scripts share, in layers: each imports only those before it.
 
 ``errors``: errors written for the user. ``parallel``: processes, BatchNorm over ranks,
 seeds. ``run``: command line, run folder, checkpoints, records. ``judging``: evaluating

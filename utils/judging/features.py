@@ -41,12 +41,12 @@ def extract_features(
     encoder.eval()
     dtype = next(encoder.parameters()).dtype
     own = max(1, batch_size // distributed.world_size())
-    described: Any = encoder  # has more than every module
-    parts = [torch.empty(0, described.feature_dim, dtype=dtype)]
+    network: Any = encoder  # feature_dim and features are not nn.Module's
+    parts = [torch.empty(0, network.feature_dim, dtype=dtype)]
     bar = progress(total=len(points), desc=name, unit="cloud")
     for first in range(0, len(points), own):
         batch = torch.from_numpy(points[first : first + own]).transpose(1, 2)
-        parts.append(described.features(batch.to(device, dtype)).to(dtype).cpu())
+        parts.append(network.features(batch.to(device, dtype)).to(dtype).cpu())
         bar.update(len(batch))
     bar.close()
     encoder.train(was_training)

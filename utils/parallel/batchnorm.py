@@ -86,7 +86,7 @@ def combine_statistics(
 def running_statistics(batchnorm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """Running mean and variance (C,), for eval mode."""
     mean, var = batchnorm.running_mean, batchnorm.running_var
-    assert mean is not None and var is not None  # as all here have
+    assert mean is not None and var is not None  # BatchNorm tracks them here
     return mean, var
 
 
@@ -99,7 +99,7 @@ def update_running_statistics(
     Arguments are the results of :func:`combine_statistics`.
     """
     batches, momentum = batchnorm.num_batches_tracked, batchnorm.momentum
-    assert batches is not None and momentum is not None  # as all here have
+    assert batches is not None and momentum is not None  # BatchNorm tracks them here
     batches.add_(1)
     unbiased = var * (count / (count - 1))
     for kept, new in zip(running_statistics(batchnorm), (mean, unbiased), strict=True):

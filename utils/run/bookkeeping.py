@@ -1,4 +1,4 @@
-"""The books of a training run: records, sums, checkpoints, divergence, signals."""
+"""State of a training run: records, sums, checkpoints, divergence, signals."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def is_resumed(args: argparse.Namespace) -> bool:
 
 
 class Run:
-    """The books of a training run; the script owns the loop.
+    """Records, checkpoints and signals of a training run; the script owns the loop.
 
         with Run(args, process, resumed, defaults, model=..., optimizer=...) as run:
             for epoch in range(run.epoch, args.epochs):
@@ -63,8 +63,8 @@ class Run:
                     run.step(loss=loss)
                 run.end_epoch(figures, best={...}, regular=model)
 
-    A checkpoint is written when an epoch's last step is done and again when the epoch
-    has been judged, so that a crash while judging costs the judging alone.
+    A checkpoint is written after an epoch's last step and again after its evaluation:
+    a crash during the evaluation loses no training.
 
     Args:
         args: of the script.
@@ -118,7 +118,7 @@ class Run:
 
     @property
     def epoch(self) -> int:
-        """The epoch being trained or judged, from 0."""
+        """The epoch being trained or evaluated, from 0."""
         return self.state.epoch
 
     def due(self, epoch: int) -> bool:
@@ -127,7 +127,7 @@ class Run:
         return done % self.args.save_freq == 0 or done == self.args.epochs
 
     def improves(self, value: float) -> bool:
-        """Whether a figure of merit beats those of earlier epochs; remembers it."""
+        """Remember a figure of merit; True if it beats those of all earlier epochs."""
         better = value > self.state.best
         self.state.best = max(value, self.state.best)
         return better
@@ -249,7 +249,7 @@ class Run:
     @property
     def sums(self) -> tuple[float, ...]:
         """Sums of the epoch over steps and ranks, in the order of ``step``'s numbers:
-        the means first. Complete after the last step, and after a resume there."""
+        the means first. Valid after the last step, also when resumed there."""
         return self.state.sums
 
     @property

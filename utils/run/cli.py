@@ -69,7 +69,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # all ranks have the same flags
             super().error(message)
-        _let_the_other_speak()
+        _wait_for_the_failing_rank()
         sys.exit(2)
 
 
@@ -117,7 +117,7 @@ def _call(main: Callable[[], None], debug: bool) -> int:
         main()
         return 0
     except FailedElsewhere:
-        _let_the_other_speak()
+        _wait_for_the_failing_rank()
         return 2
     except KeyboardInterrupt:
         if rank == "0":
@@ -176,6 +176,6 @@ def _end_workers(others: list[BaseProcess]) -> None:
         worker.kill()
 
 
-def _let_the_other_speak() -> None:
+def _wait_for_the_failing_rank() -> None:
     # torchrun ends all ranks when the first one exits: give the other time to print.
     time.sleep(3.0)

@@ -157,7 +157,7 @@ def _lock_file(folder: Path) -> Path:
     return (CHECKPOINTS / f".{folder.name}.lock").resolve()
 
 
-# What a resumed run writes again, in the place of the old files.
+# Files that a resumed run replaces.
 _REWRITTEN = ("checkpoint_*.pth", "best_model.pth", "img_model_best.pth")
 
 
