@@ -1,4 +1,4 @@
-"""What a data folder holds, part by part, and the jobs that look for damage in it.
+"""What a data folder should hold, part by part, and the jobs that look for damage.
 
 Files are found and read by the functions that training uses.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from datasets import labelled, shapenet_part
 from datasets.files import (
@@ -21,22 +21,16 @@ from datasets.files import (
     SHAPENET,
     SHAPENETPART,
     DataError,
+    check_num_points,
     fail,
 )
 from datasets.hdf5 import MAX_LABELS, POINTS, Field, RowCheck, count_rows, read_hdf5
 from datasets.packed import MANIFEST as PACKED_MANIFEST
-from datasets.packed import PackedShapes
-from datasets.prepare.checks import (
-    Problem,
-    check_digest,
-    check_packed,
-    check_rows,
-    check_shapes,
-    problem,
-    problem_of,
-)
-from datasets.shapenet_files import ShapeFiles
+from datasets.packed import PackedShapes, checksum
+from datasets.prepare.pack import check
+from datasets.shapenet_files import ShapeFiles, rendering
 
+MANIFEST = "manifest.json"  # written by `datasets.synthetic`
 TITLES = {
     "shapenet": "ShapeNetRender",
     "modelnet40": "ModelNet40",
@@ -48,7 +42,7 @@ FOLDERS = {
     "scanobjectnn": SCANOBJECTNN,
     "shapenetpart": SHAPENETPART,
 }
-# Sizes as published: data set -> part -> number.
+# Published sizes: data set -> part -> number.
 PUBLISHED = {
     "shapenet": {"categories": 13, "clouds": 43_783, "pictures": 24 * 43_783},
     "modelnet40": {"train": 9_840, "test": 2_468},
@@ -60,27 +54,29 @@ PUBLISHED = {
     },
     "shapenetpart": {"train": 12_137, "val": 1_870, "test": 2_874},
 }
-MANIFEST = "manifest.json"  # of `datasets.synthetic`
-SHAPES_AT_ONCE, ROWS_AT_ONCE = 16, 256  # a job reads some 10 MB
+SHAPES_AT_ONCE, ROWS_AT_ONCE = 16, 256  # a job reads about 10 MB
+Problem = tuple[str, str]  # a file, and what is wrong with it
 
 
 @dataclass
 class Line:
-    """A part of a data set: a line of the table.
+    """A line of the table: a part of a data set.
 
     Attributes:
         archive: the data set; "" for what belongs to none.
-        title: what the table calls it.
-        found: how many shapes, images or files there are; None if it is absent.
-        expected: the sizes that are right, each with its origin.
+        title: its name in the table.
+        found: number of shapes, images or files; None if it is absent.
+        expected: the accepted sizes, each with its origin.
         problems: what is damaged.
+        jobs: functions still to be called, each of which returns more problems.
     """
 
     archive: str
     title: str
     found: int | None
-    expected: list[tuple[int, str]]
+    expected: list[tuple[int, str]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    jobs: list[Callable[[], list[Problem]]] = field(default_factory=list)
 
     @property
     def differs(self) -> bool:
@@ -89,43 +85,93 @@ class Line:
         return self.found is not None and bool(right) and self.found not in right
 
 
-class Job(NamedTuple):
-    """A function that reads something, and the lines that its results belong to."""
+def problems_of(read: Callable, *arguments: Any) -> list[Problem]:
+    """Call a reader; its `DataError`, if it raises one."""
+    try:
+        read(*arguments)
+    except DataError as error:
+        return [(error.path, error.problem)]
+    return []
 
-    function: Callable[..., list[list[Problem]]]
-    arguments: tuple[Any, ...]
-    lines: list[Line]
-    items: int
+
+def check_clouds(shapes: ShapeFiles | PackedShapes, least: int | None) -> list[Problem]:
+    """Read every cloud; it should have at least `least` points."""
+
+    def read(index: int) -> None:
+        check_num_points(shapes.where(index), len(shapes.cloud(index)), least)
+
+    return [p for i in range(len(shapes.shapes)) for p in problems_of(read, i)]
+
+
+def check_images(shapes: ShapeFiles, start: int, quick: bool) -> list[Problem]:
+    """Decode every image, or with `quick` one of each shape.
+
+    `start`, the number of the first shape in the complete set, decides which one.
+    """
+    problems = []
+    for index, count in enumerate(shapes.views):
+        views = range(count)
+        if not views:
+            place = rendering(shapes.root, shapes.shapes[index])
+            problems.append((place, "no picture (*.png) of a shape that has a cloud"))
+        elif quick:
+            views = views[(start + index) % count :][:1]
+        for view in views:
+            problems += problems_of(shapes.picture, index, view)
+    return problems
+
+
+def check_packed(shapes: PackedShapes, least: int | None, quick: bool) -> list[Problem]:
+    """Compare the checksums unless `quick`; if they agree, read every cloud."""
+    digests = [] if quick else problems_of(check, shapes.folder)
+    return digests or check_clouds(shapes, least)
+
+
+def check_rows(read: Callable[[range], object], rows: range) -> list[Problem]:
+    """Read rows of an HDF5 file, halved until each bad row is known."""
+    problems = problems_of(read, rows)
+    if not problems or len(rows) == 1:
+        return problems
+    middle = len(rows) // 2
+    return check_rows(read, rows[:middle]) + check_rows(read, rows[middle:])
+
+
+def check_digest(path: Path, entry: dict[str, Any], quick: bool) -> list[Problem]:
+    """Compare a file's size and, unless `quick`, its SHA-256 with the manifest's."""
+    wrong = ""
+    if not path.is_file():
+        wrong = f"file not found, though {MANIFEST} names it"
+    elif (size := path.stat().st_size) != entry["bytes"]:
+        wrong = f"has {size} bytes, {entry['bytes']} were written"
+    elif not quick and checksum(path) != entry["sha256"]:
+        wrong = "another SHA-256 than that of what was written"
+    return [(str(path), wrong)] if wrong else []
 
 
 class Inventory:
     """The parts of a data folder.
 
     Args:
-        data_root: the folder.
-        num_points: how many points every cloud must have at least; None for any number.
+        root: the folder.
+        num_points: least number of points of a cloud; None for any number.
         quick: decode one image of every shape, and compute no checksums.
 
     Attributes:
         lines: of the table.
-        jobs: what is still to be done to know `Line.problems`.
         absent: data sets of which nothing exists.
     """
 
     def __init__(
-        self, data_root: Path, num_points: int | None = None, quick: bool = False
+        self, root: Path, num_points: int | None = None, quick: bool = False
     ) -> None:
-        self.root, self.num_points, self.quick = data_root, num_points, quick
+        self.root, self.num_points, self.quick = root, num_points, quick
         self.lines: list[Line] = []
-        self.jobs: list[Job] = []
         self.absent: list[str] = []
-        # data set -> part -> number, and data set -> files, as the generator wrote them
+        # From the manifest: data set -> part -> size, and data set -> its files.
         self._generated: dict[str, dict[str, int]] = {}
         self._files: dict[str, list[dict[str, Any]]] = {}
-        try:
-            self._read_manifest()
-        except DataError as error:
-            self.lines.append(Line("", MANIFEST, 1, [], [problem(error)]))
+        if problems := problems_of(self._read_manifest):
+            self.lines.append(Line("", MANIFEST, 1, problems=problems))
 
     def _read_manifest(self) -> None:
         path = self.root / MANIFEST
@@ -136,59 +182,45 @@ class Inventory:
             if manifest.get("generator") != "datasets.synthetic":
                 return
             trees = manifest["datasets"]
-            generated = {
-                "shapenet": {
-                    "clouds": int(trees[SHAPENET]["counts"]["all"]),
-                    "pictures": int(trees[RENDERINGS]["files"][0]["count"]),
-                }
-            }
+            clouds = int(trees[SHAPENET]["counts"]["all"])
+            images = int(trees[RENDERINGS]["files"][0]["count"])
+            sizes, files = {"shapenet": {"clouds": clouds, "pictures": images}}, {}
             for name, folder in FOLDERS.items():
-                counts = trees[folder]["counts"]
-                generated[name] = {
-                    part: int(counts[part.split()[-1]]) for part in PUBLISHED[name]
-                }
-                self._files[name] = [
+                of = trees[folder]["counts"]
+                sizes[name] = {p: int(of[p.split()[-1]]) for p in PUBLISHED[name]}
+                files[name] = [
                     {key: entry[key] for key in ("path", "bytes", "sha256")}
                     for entry in trees[folder]["files"]
                 ]
-            self._generated = generated
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            self._files = {}
             fail(path, f"not a readable manifest of datasets.synthetic ({error})")
+        self._generated, self._files = sizes, files
 
     def _line(
-        self, archive: str, part: str, found: int | None, title: str = ""
+        self, archive: str, part: str, found: int | None = 0, title: str = ""
     ) -> Line:
-        """Add a line of the table, with the sizes that are right."""
-        expected = []
-        generated = self._generated.get(archive, {})
+        """Add a line with its expected sizes."""
+        generated, published = self._generated.get(archive, {}), PUBLISHED[archive]
+        line = Line(archive, f"{title or TITLES[archive]} {part}".strip(), found)
         if part in generated:
-            expected.append((generated[part], "generated"))
-        if part in PUBLISHED[archive] and (part in generated or not generated):
-            expected.append((PUBLISHED[archive][part], "published"))
-        title = f"{title or TITLES[archive]} {part}".strip()
-        self.lines.append(Line(archive, title, found, expected))
-        return self.lines[-1]
+            line.expected.append((generated[part], "generated"))
+        if part in published and (part in generated or not generated):
+            line.expected.append((published[part], "published"))
+        self.lines.append(line)
+        return line
 
     def add(self, archive: str) -> None:
-        """Add a data set, as far as it exists."""
-        {
-            "shapenet": self._add_shapenet,
-            "modelnet40": self._add_modelnet,
-            "scanobjectnn": self._add_scanobjectnn,
-            "shapenetpart": self._add_shapenetpart,
-        }[archive]()
+        """Add the parts of a data set that exist."""
+        getattr(self, f"_add_{archive}")()
         if all(line.found is None for line in self.lines if line.archive == archive):
             self.absent.append(archive)
-            return
-        if entries := self._files.get(archive):  # those that the generator wrote
-            line = self._line(archive, "files", 0)
-            line.expected = [(len(entries), "generated")]
-            line.found = sum((self.root / e["path"]).is_file() for e in entries)
-            for entry in entries:
-                path = self.root / str(entry["path"])
-                words = (archive, path, entry["bytes"], entry["sha256"], self.quick)
-                self.jobs.append(Job(check_digest, words, [line], 1))
+        elif files := self._files.get(archive):
+            line = self._line(archive, "files")
+            line.expected = [(len(files), "generated")]
+            paths = [self.root / str(entry["path"]) for entry in files]
+            line.found = sum(path.is_file() for path in paths)
+            for path, entry in zip(paths, files, strict=True):
+                line.jobs.append(partial(check_digest, path, entry, self.quick))
 
     def _add_shapenet(self) -> None:
         packed = (self.root / PACKED / PACKED_MANIFEST).is_file()
@@ -201,87 +233,82 @@ class Inventory:
         try:
             shapes = ShapeFiles(self.root)
         except DataError as error:
-            self._line("shapenet", "clouds", 0).problems.append(problem(error))
+            line = self._line("shapenet", "clouds")
+            line.problems.append((error.path, error.problem))
             return
         count = len(shapes.shapes)
         synsets = {shape.split("/")[0] for shape in shapes.shapes}
         self._line("shapenet", "categories", len(synsets))
         clouds = self._line("shapenet", "clouds", count)
-        pictures = self._line("shapenet", "pictures", int(shapes.views.sum()))
+        images = self._line("shapenet", "pictures", int(shapes.views.sum()))
         for start in range(0, count, SHAPES_AT_ONCE):
             some = shapes.select(range(start, min(start + SHAPES_AT_ONCE, count)))
-            words = (some, start, self.num_points, self.quick)
-            both = [clouds, pictures]
-            self.jobs.append(Job(check_shapes, words, both, len(some.shapes)))
+            clouds.jobs.append(partial(check_clouds, some, self.num_points))
+            images.jobs.append(partial(check_images, some, start, self.quick))
 
     def _add_packed(self) -> None:
-        clouds = self._line("shapenet", "clouds", 0, "ShapeNetPacked")
-        pictures = self._line("shapenet", "pictures", 0, "ShapeNetPacked")
+        clouds = self._line("shapenet", "clouds", title="ShapeNetPacked")
+        images = self._line("shapenet", "pictures", title="ShapeNetPacked")
         try:
             shapes = PackedShapes(self.root / PACKED)
         except DataError as error:
-            clouds.problems.append(problem(error))
+            clouds.problems.append((error.path, error.problem))
             return
-        clouds.found, pictures.found = len(shapes.shapes), int(shapes.views.sum())
-        clouds.problems += problem_of(shapes.check_current)
-        words = (shapes, self.num_points, self.quick)
-        self.jobs.append(Job(check_packed, words, [clouds], clouds.found))
+        clouds.found, images.found = len(shapes.shapes), int(shapes.views.sum())
+        clouds.problems += problems_of(shapes.check_current)
+        clouds.jobs.append(partial(check_packed, shapes, self.num_points, self.quick))
 
-    def _add_modelnet(self) -> None:
+    def _add_modelnet40(self) -> None:
         if not (self.root / MODELNET40).is_dir():
             self._line("modelnet40", "", None)
             return
-        self._add_labelled(
-            "modelnet40",
-            {split: split for split in ("train", "test")},
-            partial(labelled.modelnet40_files, self.root),
-            partial(labelled.modelnet40_classes, self.root),
-            len(labelled.MODELNET40_CLASSES),
-        )
+        find = partial(labelled.modelnet40_files, self.root)
+        classes = partial(labelled.modelnet40_classes, self.root)
+        published = len(labelled.MODELNET40_CLASSES)
+        self._add_labelled("modelnet40", "", find, classes, published)
 
     def _add_scanobjectnn(self) -> None:
+        published = len(labelled.SCANOBJECTNN_CLASSES)
         for variant in labelled.VARIANTS:
-            parts = {split: f"{variant} {split}" for split in ("train", "test")}
             find = partial(labelled.scanobjectnn_files, self.root, variant=variant)
-            if all(problem_of(find, split) for split in parts):
+            classes = partial(labelled.scanobjectnn_classes, self.root, variant)
+            if all(problems_of(find, split) for split in ("train", "test")):
                 self._line("scanobjectnn", variant, None)
                 continue
-            classes = partial(labelled.scanobjectnn_classes, self.root, variant)
-            published = len(labelled.SCANOBJECTNN_CLASSES)
-            self._add_labelled("scanobjectnn", parts, find, classes, published)
+            prefix = f"{variant} "
+            self._add_labelled("scanobjectnn", prefix, find, classes, published)
 
     def _add_labelled(
         self,
         archive: str,
-        parts: Mapping[str, str],
+        prefix: str,
         find: Callable[[str], list[Path]],
         class_names: Callable[[], Sequence[str]],
         published: int,
     ) -> None:
-        """The splits of a classification data set, `parts` naming their lines."""
-        failure = None
+        """The splits of a classification data set."""
+        failure = []
         try:
             classes = len(class_names())
-        except DataError as error:  # reported below, unless a line reports that file
+        except DataError as error:
             # Labels are out of range, or a file does not say how many classes it has.
             classes = published if Path(error.path).is_dir() else MAX_LABELS
-            failure = problem(error)
+            failure = [(error.path, error.problem)]
         fields = {"data": POINTS, "label": Field("label", classes)}
         lines = [
-            self._add_split(archive, part, partial(find, split), fields)
-            for split, part in parts.items()
+            self._add_split(archive, prefix + split, partial(find, split), fields)
+            for split in ("train", "test")
         ]
         known = {path for line in lines for path, _ in line.problems}
-        if failure is not None and failure[0] not in known:
-            lines[0].problems.append(failure)
+        lines[0].problems += [new for new in failure if new[0] not in known]
 
     def _add_shapenetpart(self) -> None:
         if not (self.root / SHAPENETPART).is_dir():
             self._line("shapenetpart", "", None)
             return
+        fields, check = shapenet_part.FIELDS, shapenet_part.foreign_parts
         for split in ("train", "val", "test"):
             find = partial(shapenet_part.split_files, self.root, split)
-            fields, check = shapenet_part.FIELDS, shapenet_part.foreign_parts
             self._add_split("shapenetpart", split, find, fields, check)
 
     def _add_split(
@@ -292,27 +319,26 @@ class Inventory:
         fields: Mapping[str, Field],
         check: RowCheck | None = None,
     ) -> Line:
-        """The files of a split: their rows, and jobs that read these."""
-        line = self._line(archive, part, 0)
+        """The files of a split: count their rows, and add jobs that read these."""
+        line = self._line(archive, part)
         paths: list[Path] = []
-        line.problems += problem_of(lambda: paths.extend(find()))
-        found = 0
+        line.problems += problems_of(lambda: paths.extend(find()))
+        found, nothing, least = 0, range(0), self.num_points
         for path in paths:
             try:
                 rows = count_rows(path, fields, archive)
                 found += rows
-                read_hdf5([path], fields, range(0), self.num_points, archive)
+                read_hdf5([path], fields, nothing, least, archive)
             except DataError as error:
-                line.problems.append(problem(error))
+                line.problems.append((error.path, error.problem))
                 continue
+            read = partial(read_hdf5, [path], fields, archive=archive, check=check)
             for start in range(0, rows, ROWS_AT_ONCE):
                 some = range(start, min(start + ROWS_AT_ONCE, rows))
-                words = (archive, path, fields, some, check)
-                self.jobs.append(Job(check_rows, words, [line], len(some)))
+                line.jobs.append(partial(check_rows, read, some))
         line.found = found
-        if not line.problems:  # together, as training reads them
-            nothing = range(0)
-            line.problems += problem_of(
-                read_hdf5, paths, fields, nothing, self.num_points, archive
+        if not line.problems:  # all files together, as training reads them
+            line.problems = problems_of(
+                read_hdf5, paths, fields, nothing, least, archive
             )
         return line

@@ -20,7 +20,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -28,71 +28,56 @@ from pathlib import Path
 from tqdm import tqdm
 
 from datasets.files import GENERATE, download
-from datasets.prepare.inventory import MANIFEST, TITLES, Inventory, Job, Line
+from datasets.prepare.inventory import MANIFEST, TITLES, Inventory, Line, Problem
 
 
-def do_jobs(jobs: Sequence[Job], workers: int) -> None:
-    """Run every job with a progress bar, and add what it found to its lines."""
-    total = sum(job.items for job in jobs)
-    # disable=None: no bar without a terminal
-    with (
-        tqdm(total=total, unit="item", disable=None, dynamic_ncols=True) as bar,
-        _mapper(min(workers, len(jobs))) as run,
-    ):
-        work = [(job.function, job.arguments) for job in jobs]
-        for job, found in zip(jobs, run(work), strict=True):
-            for line, problems in zip(job.lines, found, strict=True):
-                line.problems += problems
-            bar.update(job.items)
+def run_jobs(lines: Sequence[Line], workers: int) -> None:
+    """Run the jobs of all lines with a progress bar, and note what they found."""
+    jobs = [(line, job) for line in lines for job in line.jobs]
+    workers = min(workers, len(jobs))
+    with contextlib.ExitStack() as stack:
+        each: Callable = map
+        if workers > 1:
+            # Ctrl-C reaches every process of the terminal; only the parent handles it.
+            ignore = signal.signal, (signal.SIGINT, signal.SIG_IGN)
+            context = multiprocessing.get_context("spawn")
+            pool = ProcessPoolExecutor(workers, context, *ignore)
+            stack.callback(pool.shutdown, cancel_futures=True)
+            each = pool.map
+        # disable=None: no bar without a terminal
+        bar = tqdm(total=len(jobs), unit="job", disable=None, dynamic_ncols=True)
+        stack.enter_context(bar)
+        found = each(_call, [job for _, job in jobs])
+        for (line, _), problems in zip(jobs, found, strict=True):
+            line.problems += problems
+            bar.update()
 
 
-def _do(work: tuple[Callable, tuple]) -> list:
-    function, arguments = work
-    return function(*arguments)
-
-
-@contextlib.contextmanager
-def _mapper(workers: int) -> Iterator[Callable]:
-    if workers <= 1:
-        yield lambda work: map(_do, work)
-        return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _ignore_interrupt)
-    try:
-        yield lambda work: pool.map(_do, work)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _ignore_interrupt() -> None:
-    """Ctrl-C reaches every process of the terminal; only the parent handles it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _call(job: Callable[[], list[Problem]]) -> list[Problem]:
+    return job()
 
 
 def table(lines: Sequence[Line]) -> str:
-    """What was found and expected, and how much of it is damaged."""
+    """For every part: its size, the expected size, and the number of damaged files."""
     rows = [("data", "found", "expected", "damaged", "")]
     for line in lines:
         if line.found is None:
             rows.append((line.title, "absent", "", "", ""))
             continue
-        fits = [(size, who) for size, who in line.expected if size == line.found]
-        fits = fits[:1] or line.expected
-        expected = " or ".join(f"{size:,} {who}" for size, who in fits)
-        bad = len(line.problems)
-        states = ["damaged"] * bool(bad) + ["size differs"] * line.differs
-        state = ", ".join(states) or "ok"
-        rows.append((line.title, f"{line.found:,}", expected or "-", f"{bad:,}", state))
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        fits = [(size, origin) for size, origin in line.expected if size == line.found]
+        sizes = [f"{size:,} {origin}" for size, origin in fits[:1] or line.expected]
+        states = ["damaged"] * bool(line.problems) + ["size differs"] * line.differs
+        counts = f"{line.found:,}", " or ".join(sizes) or "-", f"{len(line.problems):,}"
+        rows.append((line.title, *counts, ", ".join(states) or "ok"))
+    a, b, c, d, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
     return "\n".join(
-        f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:<{widths[2]}}  "
-        f"{row[3]:>{widths[3]}}  {row[4]}".rstrip()
-        for row in rows
+        f"{v:<{a}}  {w:>{b}}  {x:<{c}}  {y:>{d}}  {z}".rstrip()
+        for v, w, x, y, z in rows
     )
 
 
 def details(lines: Sequence[Line], show: int, any_size: bool) -> list[str]:
-    """Paragraphs on what is damaged and on sizes that differ."""
+    """The damaged files of every part, and the parts of another size."""
     texts = []
     for line in lines:
         if line.problems:
@@ -112,48 +97,26 @@ def details(lines: Sequence[Line], show: int, any_size: bool) -> list[str]:
     return texts
 
 
-def verify(
-    data_root: Path,
-    names: Sequence[str] = (),
-    workers: int = 1,
-    num_points: int | None = None,
-    quick: bool = False,
-    show: int = 20,
-    any_size: bool = False,
-) -> bool:
-    """Check a data folder and print what was found.
-
-    Args:
-        data_root: the folder.
-        names: data sets that must exist; none: whichever exist.
-        workers: processes that read; what is printed does not depend on it.
-        num_points: how many points every cloud must have at least; None for any number.
-        quick: see `Inventory`.
-        show: how many damaged files of every line are listed; 0 for all.
-        any_size: whether sizes other than the expected ones are right.
-
-    Returns:
-        whether everything is in order.
-    """
-    inventory = Inventory(data_root, num_points, quick)
-    for name in names or TITLES:
+def verify(args: argparse.Namespace) -> bool:
+    """Check a data folder, print what was found, and return whether all is well."""
+    inventory = Inventory(args.data_root, args.num_points, args.quick)
+    for name in args.dataset or TITLES:
         inventory.add(name)
-    do_jobs(inventory.jobs, workers)
-    lines = inventory.lines
-    nothing = len(inventory.absent) == len(TITLES)
-    missing = inventory.absent if names or nothing else []
-    print(f"{data_root}:\n{table(lines)}")
-    for text in details(lines, show, any_size):
+    lines, absent = inventory.lines, inventory.absent
+    run_jobs(lines, args.workers)
+    print(f"{args.data_root}:\n{table(lines)}")
+    for text in details(lines, args.show, args.any_size):
         print(f"\n{text}")
-    wrong = [line for line in lines if line.problems or (line.differs and not any_size)]
-    to_get = {*inventory.absent, *(line.archive for line in wrong)}
+    wrong = [x for x in lines if x.problems or (x.differs and not args.any_size)]
+    to_get = {*absent, *(line.archive for line in wrong)}
     if to_get - {""}:
         print("\nhow to get what is absent, damaged or missing:")
         for name in TITLES:
             if name in to_get:
                 print(f"  {TITLES[name]}: {download(name)}")
-        again = " --overwrite" if (Path(data_root) / MANIFEST).is_file() else ""
+        again = " --overwrite" if (args.data_root / MANIFEST).is_file() else ""
         print(f"  synthetic data: {GENERATE}{again}")
+    missing = absent and (args.dataset or len(absent) == len(TITLES))
     good = not wrong and not missing
     print("\neverything is in order" if good else "\nnot everything is in order")
     return good
@@ -161,50 +124,26 @@ def verify(
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The command line."""
+    formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog="python -m datasets.verify",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "python -m datasets.verify", description=__doc__, formatter_class=formatter
     )
-    parser.add_argument(
-        "--data_root", type=Path, default=Path("data"), help="(default: data)"
-    )
-    parser.add_argument(
-        "--dataset",
-        nargs="+",
-        choices=list(TITLES),
-        default=[],
-        metavar="NAME",
-        help=f"check these alone: {', '.join(TITLES)} (default: all that are there)",
-    )
-    parser.add_argument(
-        "--num_points",
-        type=int,
-        help="a cloud with fewer points is damaged (default: any number will do)",
-    )
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="decode one picture of every shape, not all, and leave out checksums",
-    )
-    parser.add_argument(
-        "--any_size",
-        action="store_true",
-        help="sizes that differ from the published ones are right: a subset, own data",
-    )
-    parser.add_argument(
-        "--show",
-        type=int,
-        default=20,
-        metavar="N",
-        help="damaged files to list of each line of the table, 0 for all (default: 20)",
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
-        help="processes that read; they never change the table (default: one a core)",
-    )
+    add = parser.add_argument
+    add("--data_root", type=Path, default=Path("data"), help="(default: data)")
+    text = f"check these alone: {', '.join(TITLES)} (default: all that are there)"
+    names = list(TITLES)
+    add("--dataset", nargs="+", choices=names, default=[], metavar="NAME", help=text)
+    text = "a cloud with fewer points is damaged (default: any number will do)"
+    add("--num_points", type=int, help=text)
+    text = "decode one picture of every shape, not all, and leave out checksums"
+    add("--quick", action="store_true", help=text)
+    text = "sizes that differ from the published ones are right: a subset, own data"
+    add("--any_size", action="store_true", help=text)
+    text = "damaged files to list of each line of the table, 0 for all (default: 20)"
+    add("--show", type=int, default=20, metavar="N", help=text)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    text = "processes that read; they never change the table (default: one a core)"
+    add("--workers", type=int, default=cores, help=text)
     return parser
 
 
@@ -221,20 +160,11 @@ def main(argv: list[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        good = verify(
-            args.data_root,
-            args.dataset,
-            args.workers,
-            args.num_points,
-            args.quick,
-            args.show,
-            args.any_size,
-        )
+        sys.exit(0 if verify(args) else 1)
     except BrokenProcessPool:
         sys.exit("a reading process died (out of memory?): try --workers 1")
     except KeyboardInterrupt:
         sys.exit(130)
-    sys.exit(0 if good else 1)
 
 
 if __name__ == "__main__":
