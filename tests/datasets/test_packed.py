@@ -30,12 +30,6 @@ def root(synthetic_root: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def same_items(one: ShapeNetRender, two: ShapeNetRender) -> None:
-    assert one.shapes == two.shapes
-    for key in ((0, 0), (0, len(one) - 1), (3, 5)):
-        assert all(equal(one[key], two[key]))
-
-
 @pytest.mark.parametrize("pictures", packed.KINDS)
 def test_items_are_those_of_single_files(pictures: str, root: Path) -> None:
     folder = pack(root, pictures, progress=False)
@@ -45,24 +39,20 @@ def test_items_are_those_of_single_files(pictures: str, root: Path) -> None:
     raw = ShapeNetRender(root, 128, 32, seed=4, packed=False)
     mapped = ShapeNetRender(root, 128, 32, seed=4)
     assert not raw.packed and mapped.packed
-    same_items(raw, mapped)
     again = pickle.loads(pickle.dumps(mapped))  # as a loader process gets it
-    same_items(raw, again)
     assert len(pickle.dumps(mapped)) < 100_000  # without what is mapped
+    assert raw.shapes == mapped.shapes == again.shapes
+    for key in ((0, 0), (0, len(raw) - 1), (3, 5)):
+        assert all(equal(raw[key], mapped[key]))
+        assert all(equal(raw[key], again[key]))
     check(folder)
-
-
-def test_every_cloud_and_picture_is_there(root: Path) -> None:
-    shapes = PackedShapes(pack(root, progress=False))
-    raw = ShapeFiles(root)
-    assert shapes.views.tolist() == raw.views.tolist()
-    for index, views in enumerate(raw.views):
-        assert np.array_equal(shapes.cloud(index), raw.cloud(index))
+    shapes, files = PackedShapes(folder), ShapeFiles(root)
+    assert shapes.views.tolist() == files.views.tolist()
+    for index, views in enumerate(files.views):
+        assert np.array_equal(shapes.cloud(index), files.cloud(index))
         for view in range(views):
-            packed_pixels, pixels = (
-                np.asarray(source.picture(index, view)) for source in (shapes, raw)
-            )
-            assert np.array_equal(packed_pixels, pixels)
+            one, other = (x.picture(index, view) for x in (shapes, files))
+            assert np.array_equal(np.asarray(one), np.asarray(other))
 
 
 def test_packing_goes_on_where_it_was(
@@ -92,14 +82,10 @@ def test_packing_goes_on_where_it_was(
     for name in (packed.POINTS, packed.PICTURES):
         assert (root / FOLDER / name).read_bytes() == (whole / name).read_bytes()
     check(root / FOLDER)
-
-
-def test_a_complete_folder_is_not_packed_again_unasked(root: Path) -> None:
-    folder = pack(root, progress=False)
     with pytest.raises(DataError, match="is complete; --overwrite"):
         pack(root, "decoded", progress=False)
     pack(root, "decoded", overwrite=True, progress=False)
-    assert PackedShapes(folder).manifest["pictures"] == "decoded"
+    assert PackedShapes(root / FOLDER).manifest["pictures"] == "decoded"
 
 
 def test_damage_is_found(root: Path) -> None:
@@ -119,30 +105,31 @@ def test_damage_is_found(root: Path) -> None:
         ShapeNetRender(root, None)
     path.write_bytes(whole)
     ShapeNetRender(root, None)
-    for at in range(0, (folder / packed.INDEX).stat().st_size, 499):
-        index = bytearray((folder / packed.INDEX).read_bytes())
-        index[at] ^= 1
-        (folder / packed.INDEX).write_bytes(index)
+    path = folder / packed.INDEX
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 499):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         with pytest.raises(DataError, match=r"index\.npz: is damaged: another SHA-256"):
             ShapeNetRender(root, None)
-        index[at] ^= 1
-        (folder / packed.INDEX).write_bytes(index)
+    path.write_bytes(whole)
     manifest = folder / packed.MANIFEST
     content = json.loads(manifest.read_text())
-    for wrong in ({"pictures": "none"}, {"files": {}}, {"files": []}):
-        manifest.write_text(json.dumps(content | wrong))
-        with pytest.raises(DataError, match="not a readable manifest"):
+    changes = {"pictures": "none"}, {"files": {}}, {"files": []}
+    wrong = [json.dumps(content | change) for change in changes]
+    for text, said in (
+        *((text, "not a readable manifest") for text in (*wrong, "{")),
+        ('{"version": 9}', "is of version 9"),
+    ):
+        manifest.write_text(text)
+        with pytest.raises(DataError, match=said):
             ShapeNetRender(root, None)
-    manifest.write_text(json.dumps({"version": 9}))
-    with pytest.raises(DataError, match="is of version 9"):
-        ShapeNetRender(root, None)
-    manifest.write_text("{")
-    with pytest.raises(DataError, match="not a readable manifest"):
-        ShapeNetRender(root, None)
 
 
 def test_a_pack_of_other_shapes_is_refused(root: Path) -> None:
+    command = f"python -m datasets.packed --data_root {root}"
+    assert command in ShapeNetRender(root, None).hint
     pack(root, progress=False)
+    assert ShapeNetRender(root, None).hint == ""
     shapes = ShapeNetRender(root, None).shapes
     cloud = root / "ShapeNet" / f"{shapes[2]}.ply"
     views = root / "ShapeNetRendering" / shapes[5] / "rendering"
@@ -169,13 +156,6 @@ def test_a_pack_of_other_shapes_is_refused(root: Path) -> None:
     ShapeNetRender(root, None)
     shutil.rmtree(root / "ShapeNet")
     assert ShapeNetRender(root, None).shapes == shapes
-
-
-def test_a_run_on_single_files_is_told_about_packing(root: Path) -> None:
-    command = f"python -m datasets.packed --data_root {root}"
-    assert command in ShapeNetRender(root, None).hint
-    pack(root, progress=False)
-    assert ShapeNetRender(root, None).hint == ""
 
 
 def test_a_damaged_raw_file_stops_packing_with_its_name(root: Path) -> None:

@@ -24,39 +24,36 @@ def read_pixels(path):
     return np.asarray(image)
 
 
-def test_read_picture_drops_alpha_and_does_not_composite(tmp_path):
-    Image.fromarray(PIXELS).save(tmp_path / "rgba.png")
-    Image.fromarray(PIXELS[..., :3]).save(tmp_path / "rgb.png")
-    for name in ("rgba.png", "rgb.png"):
-        np.testing.assert_array_equal(read_pixels(tmp_path / name), PIXELS[..., :3])
-
-
-def test_read_picture_of_other_modes(tmp_path):
+def test_every_mode_becomes_rgb_and_alpha_is_dropped(tmp_path):
     grey = PIXELS[..., 0]
     repeated = np.repeat(grey[..., None], 3, axis=2)
-    Image.fromarray(grey).save(tmp_path / "grey.png")
-    Image.fromarray(PIXELS[..., [0, 3]]).save(tmp_path / "grey_alpha.png")
-    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "grey16.png")
-    for name in ("grey", "grey_alpha", "grey16"):
-        np.testing.assert_array_equal(read_pixels(tmp_path / f"{name}.png"), repeated)
     palette = Image.fromarray(PIXELS[..., :3]).quantize(8)
-    palette.save(tmp_path / "palette.png", transparency=0)
-    np.testing.assert_array_equal(
-        read_pixels(tmp_path / "palette.png"), np.asarray(palette.convert("RGB"))
-    )
-    Image.fromarray(grey > 99).save(tmp_path / "bits.png")
-    np.testing.assert_array_equal(
-        read_pixels(tmp_path / "bits.png"), 255 * (repeated > 99)
-    )
+    palette.info["transparency"] = 0
+    for name, image, expected in (
+        ("rgba", PIXELS, PIXELS[..., :3]),
+        ("rgb", PIXELS[..., :3], PIXELS[..., :3]),
+        ("grey", grey, repeated),
+        ("grey_alpha", PIXELS[..., [0, 3]], repeated),
+        ("grey16", grey.astype(np.uint16) * 257, repeated),
+        ("bits", grey > 99, 255 * (repeated > 99)),
+        ("palette", palette, np.asarray(palette.convert("RGB"))),
+    ):
+        image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+        image.save(tmp_path / f"{name}.png")
+        pixels = read_pixels(tmp_path / f"{name}.png")
+        np.testing.assert_array_equal(pixels, expected, err_msg=name)
+    rows = PIXELS[..., :3].astype(">u2") * 257  # 16 bits, which Pillow does not write
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    (tmp_path / "a.png").write_bytes(png(7, 5, 16, 2, data))
+    np.testing.assert_array_equal(read_pixels(tmp_path / "a.png"), PIXELS[..., :3])
 
 
-def picture_refused(path, *texts):
-    return refused(read_picture, path, *texts, archive="shapenet")
-
-
-def test_read_picture_that_is_none(tmp_path):
+def test_what_is_no_png_is_refused(tmp_path):
     (tmp_path / "00.png").write_text("<html>404</html>")
-    picture_refused(tmp_path / "00.png", "not a readable picture", "expected PNG")
+    Image.fromarray(PIXELS[..., :3]).save(tmp_path / "a.png", "JPEG")
+    for path in tmp_path.iterdir():
+        text = ("not a readable picture", "expected PNG")
+        refused(read_picture, path, *text, archive="shapenet")
 
 
 def test_damage_never_changes_the_pixels_unnoticed(tmp_path):
@@ -94,22 +91,11 @@ def png(width, height, bits, colour, data):
     return content
 
 
-def test_read_picture_of_16_bit_colours(tmp_path):
-    rows = PIXELS[..., :3].astype(">u2") * 257
-    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
-    (tmp_path / "a.png").write_bytes(png(7, 5, 16, 2, data))
-    np.testing.assert_array_equal(read_pixels(tmp_path / "a.png"), PIXELS[..., :3])
-
-
-def test_only_a_png_is_read_under_its_name(tmp_path):
-    Image.fromarray(PIXELS[..., :3]).save(tmp_path / "a.png", "JPEG")
-    picture_refused(tmp_path / "a.png", "expected PNG")
-
-
 @pytest.mark.parametrize("side", [9000, 30_000, 2**31 - 1])
 def test_read_picture_of_absurd_dimensions(tmp_path, side):
     content = png(side, side, 8, 2, zlib.compress(bytes(1000)))
     (tmp_path / "bomb.png").write_bytes(content)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        picture_refused(tmp_path / "bomb.png", "not a readable picture", "pixels")
+        text = ("not a readable picture", "pixels")
+        refused(read_picture, tmp_path / "bomb.png", *text, archive="shapenet")

@@ -44,18 +44,6 @@ def test_point_transforms_are_pure(transform):
     assert not np.array_equal(first, transform(points, rng(2)))
 
 
-def test_center_and_scale():
-    points = cloud()
-    before = points.copy()
-    out = T.center_and_scale(points)
-    np.testing.assert_array_equal(points, before)
-    exact = points.astype(np.float64)
-    exact = exact - exact.mean(0)
-    exact = exact / max(np.linalg.norm(p) for p in exact)
-    np.testing.assert_allclose(out, exact, atol=1e-6)
-    assert out.dtype == np.float32
-
-
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e4, 0.3333333])
 def test_a_cloud_of_one_point_is_no_division_by_zero(value):
     points = np.full((1000, 3), value, dtype=np.float32)
@@ -66,80 +54,14 @@ def test_a_cloud_of_one_point_is_no_division_by_zero(value):
     assert np.isfinite(out).all() and np.abs(out).max() <= 0.05
 
 
-def test_scale_is_uniform_between_a_half_and_two():
-    points = cloud()
-    factors = []
-    for seed in range(400):
-        out = T.random_scale(points, rng(seed))
-        factor = rng(seed).uniform(0.5, 2.0)
-        np.testing.assert_allclose(out, points * factor, rtol=1e-6)
-        factors.append((out / points).mean())
-    assert 0.5 <= min(factors) < 0.53 and 1.97 < max(factors) <= 2.0
-    assert abs(np.mean(factors) - 1.25) < 0.08
-
-
-def test_rotation_is_about_y_by_every_angle():
-    points = cloud()
-    angles = []
-    for seed in range(400):
-        out = T.random_rotate_y(points, rng(seed))
-        np.testing.assert_array_equal(out[:, 1], points[:, 1])
-        turned = (out[:, 0] + 1j * out[:, 2]) / (points[:, 0] + 1j * points[:, 2])
-        # One and the same turn for all points, without scaling or mirroring.
-        np.testing.assert_allclose(np.abs(turned), 1, atol=1e-5)
-        np.testing.assert_allclose(turned, turned[0], atol=1e-5)
-        angles.append(np.angle(turned[0]) % (2 * np.pi))
-    quarters = np.histogram(angles, 4, (0, 2 * np.pi))[0]
-    assert quarters.min() > 70 and quarters.max() < 130
-
-
-def test_translation_is_in_units_of_the_extent():
-    points = cloud()
-    extent = points.max(0) - points.min(0)
-    moves = []
-    for seed in range(400):
-        offset = T.random_translate(points, rng(seed)) - points
-        np.testing.assert_allclose(offset, offset[:1] + 0 * offset, atol=1e-5)
-        moves.append(offset[0] / extent)
-    moves = np.array(moves)
-    assert moves.min() >= -0.5001 and moves.max() <= 0.5001
-    assert (moves.min(0) < -0.48).all() and (moves.max(0) > 0.48).all()
-    assert np.abs(np.corrcoef(moves.T) - np.eye(3)).max() < 0.15  # one draw an axis
-
-
 def test_jitter_is_normal_and_clipped():
-    points = np.zeros((200_000, 3), np.float32)
-    out = T.jitter(points, rng())
-    np.testing.assert_allclose(out.std(), 0.01, rtol=0.01)
-    assert abs(out.mean()) < 1e-4
-    # 5 sigma is rarely met: a wide one shows the clip.
-    wide = T.jitter(points, rng(), sigma=0.05)
-    assert wide.max() == np.float32(0.05) and wide.min() == np.float32(-0.05)
-    np.testing.assert_allclose(
-        (np.abs(wide) == np.float32(0.05)).mean(), 0.317, atol=0.01
-    )
-    clipped_by_default = T.jitter(np.zeros((4_000_000, 3), np.float32), rng(3))
-    assert 0.045 < np.abs(clipped_by_default).max() <= np.float32(0.05)
-
-
-def test_dropout_copies_point_zero_with_a_ratio_below_seven_eighths():
-    points = cloud(1000)
-    ratios = []
-    for seed in range(400):
-        out = T.random_dropout(points, rng(seed))
-        kept = (out == points).all(axis=1)
-        np.testing.assert_array_equal(
-            out[~kept], np.repeat(points[:1], (~kept).sum(), 0)
-        )
-        ratios.append(1 - kept.mean())
-    ratios = np.array(ratios)
-    assert ratios.max() < 0.93 and ratios.max() > 0.83 and ratios.min() < 0.03
-    assert abs(ratios.mean() - 0.4375) < 0.04
-    # Uniform: as many ratios in each quarter of the range.
-    quarters = np.histogram(ratios, 4, (0, 0.875))[0]
-    assert quarters.min() > 70 and quarters.max() < 130
-    # Each point is dropped on its own, not the first or last so many.
-    assert np.flatnonzero(~kept).max() > 900 and np.flatnonzero(kept[1:]).max() > 900
+    out = T.jitter(np.zeros((200_000, 3), np.float32), rng(), sigma=0.05)
+    assert out.max() == np.float32(0.05) and out.min() == np.float32(-0.05)
+    clipped = (np.abs(out) == np.float32(0.05)).mean()
+    np.testing.assert_allclose(clipped, 0.317, atol=0.01)
+    # By default at 5 sigma, which few of many points pass.
+    out = T.jitter(np.zeros((4_000_000, 3), np.float32), rng(3))
+    assert 0.045 < np.abs(out).max() <= np.float32(0.05)
 
 
 def test_augment_points_is_the_six_steps_in_order():
@@ -152,28 +74,17 @@ def test_augment_points_is_the_six_steps_in_order():
         expected = expected * draw.uniform(0.5, 2.0)
         angle = draw.uniform(0, 2 * np.pi)
         x, y, z = expected.T
-        expected = np.stack(
-            [
-                np.cos(angle) * x + np.sin(angle) * z,
-                y,
-                np.cos(angle) * z - np.sin(angle) * x,
-            ],
-            axis=1,
-        )
+        cos, sin = np.cos(angle), np.sin(angle)
+        expected = np.stack([cos * x + sin * z, y, cos * z - sin * x], axis=1)
         extent = expected.max(0) - expected.min(0)
         expected = expected + draw.uniform(-0.5, 0.5, 3) * extent
         noise = 0.01 * draw.standard_normal(expected.shape)
         expected = expected + np.clip(noise, -0.05, 0.05)
-        ratio = draw.uniform(0, 0.875)
-        expected[draw.random(len(points)) < ratio] = expected[0]
-        np.testing.assert_allclose(
-            T.augment_points(points, rng(seed)), expected, atol=1e-5
-        )
-
-
-def test_dropped_points_of_a_view_are_exact_copies():
-    out = T.augment_points(cloud(2048), rng(4))
-    assert (out == out[0]).all(axis=1).sum() > 100
+        dropped = draw.uniform(0, 0.875) > draw.random(len(points))
+        expected[dropped] = expected[0]
+        out = T.augment_points(points, rng(seed))
+        np.testing.assert_allclose(out, expected, atol=1e-5)
+        assert (out[dropped] == out[0]).all()  # exact copies
 
 
 def test_shuffle_points_keeps_points_and_parts_together():
@@ -248,18 +159,6 @@ def test_an_image_without_jitter_is_resized_and_normalised():
     torch.testing.assert_close(still, normalized(resized), atol=1e-5, rtol=0)
     flipped = jittered(image, row((0, 1, 2), (1, 1, 1), True), 24)
     assert torch.equal(flipped, still.flip(-1))
-
-
-def test_jitter_is_drawn_from_its_ranges():
-    draws = torch.stack([T.draw_jitter(rng(seed)) for seed in range(600)]).numpy()
-    factors = draws[:, 3:6]
-    assert factors.min() >= 0.6 and factors.max() <= 1.4
-    assert (factors.min(0) < 0.61).all() and (factors.max(0) > 1.39).all()
-    assert np.abs(np.corrcoef(factors.T) - np.eye(3)).max() < 0.15
-    assert abs(draws[:, 6].mean() - 0.5) < 0.07 and set(draws[:, 6]) == {0, 1}
-    orders, counts = np.unique(draws[:, :3], axis=0, return_counts=True)
-    assert (np.sort(orders) == [0, 1, 2]).all()
-    assert len(orders) == 6 and counts.min() > 60
 
 
 # With 1 itself, its neighbours in float32, and factors on which Pillow has to clip.

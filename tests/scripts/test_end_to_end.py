@@ -47,55 +47,41 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory, synthetic_root: Path) -
 
 
 @pytest.mark.slow
-def test_pretraining_and_evaluation_under_torchrun(
-    tmp_path: Path, synthetic_root: Path, pretrained: Path
+@pytest.mark.parametrize(
+    ("script", "words", "run"),
+    [
+        ("eval_svm.py", "--C 1 10", ""),
+        ("finetune_cls.py", "--epochs 1 --batch_size 8 --num_workers 0", "finetune_*"),
+        ("eval_fewshot.py", "--k_way 5 --m_shot 2 --n_query 1 --n_runs 3", "*few*"),
+    ],
+)
+def test_pretraining_under_torchrun_gives_weights_for_every_script(
+    script: str, words: str, run: str, tmp_path: Path, even_root: Path, pretrained: Path
 ) -> None:
     told = (pretrained / "stdout").read_text()
     assert "8 global, 4 a rank on 2 processes" in told
     assert told.count("epoch 1/1: train_loss") == 1  # by rank 0 alone
     assert len(list(pretrained.rglob("*.wandb"))) == 1  # offline by default
 
-    judge = [str(ROOT / "eval_svm.py"), "--data_root", str(synthetic_root), *TINY]
-    done = start(tmp_path, *judge, *weights_of(pretrained), "--C", "1", "10")
+    flags = ["--data_root", str(even_root), *TINY, "--wandb", "disabled"]
+    weights = ["--model_path", str(pretrained / "models" / "best_model.pth")]
+    done = start(tmp_path, str(ROOT / script), *flags, *weights, *words.split())
     assert done.returncode == 0, done.stderr
     assert "entries loaded" in done.stdout
-    assert "<- chosen on held-out data" in done.stdout
-
-
-def weights_of(run: Path) -> list[str]:
-    path = str(run / "models" / "best_model.pth")
-    return ["--model_path", path, "--wandb", "disabled"]
-
-
-@pytest.mark.slow
-def test_few_shot_episodes_from_pretrained_weights(
-    tmp_path: Path, even_root: Path, pretrained: Path
-) -> None:
-    few = "--k_way 5 --m_shot 2 --n_query 1 --n_runs 3 --exp_name few".split()
-    script = [str(ROOT / "eval_fewshot.py"), "--data_root", str(even_root), *TINY]
-    done = start(tmp_path, *script, *weights_of(pretrained), *few)
-    assert done.returncode == 0, done.stderr
-    assert "entries loaded" in done.stdout
-    assert "left at random" not in done.stdout
-    (line,) = read_metrics(tmp_path / "checkpoints" / "few")
-    assert len(line["accuracies"]) == 3
-    assert (line["dataset"], line["k_way"], line["m_shot"]) == ("modelnet40", 5, 2)
-    assert f"{line['mean']:.2%}" in done.stdout
-
-
-@pytest.mark.slow
-def test_classification_from_pretrained_weights(
-    tmp_path: Path, even_root: Path, pretrained: Path
-) -> None:
-    few = "--epochs 1 --batch_size 8 --num_workers 0".split()
-    script = [str(ROOT / "finetune_cls.py"), "--data_root", str(even_root), *TINY]
-    done = start(tmp_path, *script, *weights_of(pretrained), *few)
-    assert done.returncode == 0, done.stderr
-    assert "entries loaded; not used from the file: inv_head.0" in done.stdout
-    run = tmp_path / "checkpoints" / "finetune_modelnet40"
-    (epoch,) = metrics(run)[1]
-    assert set(TEST_KEYS) < set(epoch)
-    assert (run / "models" / "best_model.pth").is_file()
+    if script == "eval_svm.py":
+        assert "<- chosen on held-out data" in done.stdout
+        return
+    (folder,) = (tmp_path / "checkpoints").glob(run)
+    if script == "eval_fewshot.py":
+        assert "left at random" not in done.stdout
+        (line,) = read_metrics(folder)
+        assert len(line["accuracies"]) == 3
+        assert (line["dataset"], line["k_way"], line["m_shot"]) == ("modelnet40", 5, 2)
+        assert f"{line['mean']:.2%}" in done.stdout
+    else:
+        (epoch,) = metrics(folder)[1]
+        assert set(TEST_KEYS) < set(epoch)
+        assert (folder / "models" / "best_model.pth").is_file()
 
 
 @pytest.mark.slow

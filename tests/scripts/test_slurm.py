@@ -107,13 +107,6 @@ def test_processes_of_a_node(variables, processes, slurm: Slurm) -> None:
     assert f"CUDA_VISIBLE_DEVICES={visible}" in found
 
 
-def test_a_signal_waits_for_the_checkpoint_and_requeues(slurm: Slurm) -> None:
-    done = slurm.submit("train_crosspoint.py", SIGNAL="yes", CODE="1")
-    assert done.returncode == 128 + signal.SIGTERM, done.stderr
-    assert (slurm.folder / "checkpoint").is_file()
-    assert slurm.calls("scontrol")[1:] == [["requeue", "4711"]]
-
-
 @pytest.mark.parametrize(
     ("script", "variables", "code"),
     [
@@ -121,19 +114,21 @@ def test_a_signal_waits_for_the_checkpoint_and_requeues(slurm: Slurm) -> None:
         ("train_crosspoint.py", {"CODE": "2"}, 2),
         ("train_crosspoint.py", {"SIGNAL": "yes", "CODE": "0"}, 0),  # it had finished
         ("eval_svm.py", {"SIGNAL": "yes", "CODE": "1"}, 143),  # would start again
+        ("train_partseg.py", {"SIGNAL": "yes", "CODE": "1"}, 128 + signal.SIGTERM),
     ],
 )
-def test_nothing_else_requeues(script, variables, code, slurm: Slurm) -> None:
+def test_a_stopped_training_alone_is_requeued(script, variables, code, slurm) -> None:
     done = slurm.submit(script, **variables)
     assert done.returncode == code, done.stderr
-    assert len(slurm.calls("scontrol")) == 1
+    requeued = script == "train_partseg.py"
+    assert slurm.calls("scontrol")[1:] == [["requeue", "4711"]] * requeued
+    # The job has waited for the checkpoint.
+    assert (slurm.folder / "checkpoint").is_file() == ("SIGNAL" in variables)
 
 
-@pytest.mark.parametrize(
-    ("script", "words"), [("eval_svm.py", []), ("finetune_cls.py", ["--eval"])]
-)
-def test_an_evaluation_has_nothing_to_resume(script, words, slurm: Slurm) -> None:
-    words = [script, "--model_path", "w", "--overwrite", *words]
+@pytest.mark.parametrize("words", [["eval_svm.py"], ["finetune_cls.py", "--eval"]])
+def test_an_evaluation_has_nothing_to_resume(words, slurm: Slurm) -> None:
+    words = [*words, "--model_path", "w", "--overwrite"]
     slurm.submit(*words)
     assert slurm.calls("torchrun")[0][-len(words) :] == words
 
@@ -154,6 +149,8 @@ def test_a_wrong_job_is_refused(words, variables, message, slurm: Slurm) -> None
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and message in done.stderr
     assert slurm.calls("srun") == []
+    done = slurm.run("slurm.sh", "--help")  # needs no job
+    assert "sbatch --nodes=2" in done.stdout and "#" not in done.stdout
 
 
 def test_the_signal_goes_to_the_steps_and_leaves_time_for_a_checkpoint() -> None:
@@ -164,9 +161,3 @@ def test_the_signal_goes_to_the_steps_and_leaves_time_for_a_checkpoint() -> None
     (wait,) = re.findall(r"SHUTDOWN_TIMEOUT:-(\d+)", JOB.read_text())
     assert int(seconds) > int(wait)
     assert "requeue" in found and found["ntasks-per-node"] == "1"
-
-
-def test_help_needs_no_job(slurm: Slurm) -> None:
-    done = slurm.run("slurm.sh", "--help")
-    assert done.returncode == 0, done.stderr
-    assert "sbatch --nodes=2" in done.stdout and "#" not in done.stdout

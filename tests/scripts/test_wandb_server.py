@@ -50,8 +50,7 @@ def test_it_starts_where_the_scripts_look_for_it(server: Server) -> None:
         "--volume": "crosspoint-wandb:/vol",
     }
     url = get_args_parser().parse_args([]).wb_url
-    for said in (f"wandb login --host {url}, ", f"{url}/authorize", "WANDB_API_KEY"):
-        assert said in done.stdout
+    assert f"wandb login --host {url}, " in done.stdout
     assert done.stdout.endswith("train with --wandb online\n")
 
     done = server.run()  # it is left alone
@@ -61,7 +60,6 @@ def test_it_starts_where_the_scripts_look_for_it(server: Server) -> None:
     done = server.run("--stop")
     assert done.returncode == 0
     assert server.said_to_docker()[1:] == [["rm", "--force", "crosspoint-wandb"]]
-    assert "in the volume crosspoint-wandb" in done.stdout
     assert server.run("--stop").returncode == 0  # nothing is left to stop
     assert len(server.said_to_docker()) == 1
 
@@ -72,23 +70,20 @@ def test_a_server_that_ended_is_replaced_also_on_another_port(server: Server) ->
     calls = server.said_to_docker()
     assert [call[0] for call in calls] == ["container", "rm", "run"]
     assert "0.0.0.0:9090:8080" in calls[-1]
-    url = "http://localhost:9090"
-    assert done.stdout.endswith(f"train with --wandb online --wb_url {url}\n")
+    assert done.stdout.endswith("--wandb online --wb_url http://localhost:9090\n")
 
 
 def test_a_docker_that_is_missing_or_fails_is_an_error(server: Server) -> None:
     (server.folder / "broken").touch()
     for words in ([], ["--stop"]):
         done = server.run(*words)
-        assert done.returncode == 1
+        assert (done.returncode, server.said_to_docker()) == (1, [])
         assert done.stderr.startswith("error: docker does not work: no daemon\n")
-        assert server.said_to_docker() == []
     (server.folder / "docker").unlink()
     server.variables["PATH"] = str(server.folder)
     done = server.run()
     assert done.returncode == 1
     assert done.stderr.startswith("error: docker is not installed")
-    assert "--wandb offline" in done.stderr
 
 
 @pytest.mark.parametrize("words", [["--prot"], ["--port", "x"], ["--port"]])

@@ -58,10 +58,9 @@ def test_pretraining_has_its_terms_and_its_probe(tmp_path: Path) -> None:
     assert points(imid) == [[(0, 5), (10, 4.5), (20, 4)], [(0, 1)]]
     assert points(cmid) == [[(0, 4), (10, 2.5), (20, 2)], [(0, 2)]]
     assert points(probe) == [[(1, 50), (2, 75)]]
-    labels = [(axes.get_xlabel(), axes.get_ylabel()) for axes in shown.values()]
-    steps, epochs = "training steps", "epochs done"
-    assert labels[:3] == [(steps, "loss"), (steps, "IMID loss"), (steps, "CMID loss")]
-    assert labels[3] == (epochs, "probe accuracy, %")
+    names = [(axes.get_xlabel(), axes.get_ylabel()) for axes in (loss, probe)]
+    assert names[0] == ("training steps", "loss")
+    assert names[1] == ("epochs done", "probe accuracy, %")
     assert "test split" in probe.get_title(loc="left")  # which chooses the best epoch
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["one", "two"]
@@ -94,9 +93,7 @@ def test_fine_tuning_has_both_splits(tmp_path: Path, kind: str, title: str) -> N
 
 
 @pytest.mark.parametrize("shares", [(0.0, 0.6), (1.0, 1.0)])
-def test_an_axis_has_no_room_for_what_cannot_be(
-    tmp_path: Path, shares: tuple[float, float]
-) -> None:
+def test_an_axis_has_no_room_for_what_cannot_be(tmp_path: Path, shares) -> None:
     epochs = [epoch(n, svm_accuracy=share) for n, share in enumerate(shares)]
     folder = write(tmp_path / "a", step(0, 1.0), *epochs)
     *_, axes = panels(curves.curves_figure(curves.read_runs([folder]))).values()
@@ -104,9 +101,7 @@ def test_an_axis_has_no_room_for_what_cannot_be(
     assert -1 <= low <= 100 * min(shares) and 100 * max(shares) <= high <= 101
 
 
-def test_a_run_in_progress_and_a_resumed_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_in_progress_and_a_resumed_one(tmp_path: Path, monkeypatch) -> None:
     running = write(
         tmp_path / "running", step(0, 9.0), step(10, 8.0), tail='{"step": 2'
     )
@@ -120,10 +115,7 @@ def test_a_run_in_progress_and_a_resumed_one(
                 logger.record({"step": place, "epoch": 0, "loss": value})
     figure = curves.curves_figure(curves.read_runs([running, folder]))
     (loss,) = panels(figure).values()
-    assert points(loss) == [
-        [(0, 9), (10, 8)],
-        [(0, 5), (1, 4), (2, 7), (3, 6)],
-    ]
+    assert points(loss) == [[(0, 9), (10, 8)], [(0, 5), (1, 4), (2, 7), (3, 6)]]
 
 
 def test_many_steps_have_a_running_mean(tmp_path: Path) -> None:
@@ -140,12 +132,6 @@ def test_many_steps_have_a_running_mean(tmp_path: Path) -> None:
     assert dark.get_xdata().tolist() == [10 * i for i in range(200)]
 
 
-def test_folders_of_one_name_are_called_by_their_paths(tmp_path: Path) -> None:
-    folders = [write(tmp_path / n / "run", step(0, 1.0)) for n in "ab"]
-    runs = curves.read_runs([*folders, write(tmp_path / "other", step(0, 1.0))])
-    assert list(runs) == [str(folders[0]), str(folders[1]), "other"]
-
-
 def test_long_names_of_many_runs_do_not_cover_each_other(tmp_path: Path) -> None:
     values = {"test_loss": 1.0, "test_accuracy": 0.5, "test_miou": 0.5}
     names = [f"a_run_with_a_long_name_of_{i}_letters_or_so" for i in range(9)]
@@ -153,27 +139,28 @@ def test_long_names_of_many_runs_do_not_cover_each_other(tmp_path: Path) -> None
     runs = {name: [step(0, 1.0, **terms), epoch(0, **values)] for name in names}
     figure = curves.curves_figure(runs)
     (legend,) = figure.legends
-    titles = [
-        text
-        for axes in figure.axes
-        for text in axes.get_children()
-        if isinstance(text, Text) and text.get_text()
-    ]
+    parts = [child for axes in figure.axes for child in axes.get_children()]
+    titles = [x for x in parts if isinstance(x, Text) and x.get_text()]
     texts = [*legend.get_texts(), *titles]
     assert len(texts) == 9 + 6
     assert_readable(figure, texts)
 
 
-def test_what_is_no_training_run_is_named(tmp_path: Path) -> None:
-    good = write(tmp_path / "good", step(0, 1.0))
-    cases = {
-        tmp_path / "absent": "absent has no metrics.jsonl",
-        write(tmp_path / "empty"): "empty/metrics.jsonl has no records yet",
-        write(
-            tmp_path / "svm", {"dataset": "modelnet40"}
-        ): "svm/metrics.jsonl has no records of training",
-        write(tmp_path / "bad", tail="{]\n{}\n"): "bad/metrics.jsonl is damaged",
-    }
-    for folder, said in cases.items():
+def test_runs_are_named_and_what_is_none_is_refused(tmp_path: Path) -> None:
+    good, same, empty, svm, bad = (tmp_path / x for x in ("a", "b/a", "c", "d", "e"))
+    for folder in (good, same):
+        write(folder, step(0, 1.0))
+    for folder, said in (
+        (tmp_path / "absent", "absent has no metrics.jsonl"),
+        (write(empty), "c/metrics.jsonl has no records yet"),
+        (write(svm, {"dataset": "x"}), "d/metrics.jsonl has no records of training"),
+        (write(bad, tail="{]\n{}\n"), "e/metrics.jsonl is damaged"),
+    ):
         with pytest.raises(UsageError, match=said):
             curves.read_runs([good, folder])
+    # Folders of one name are called by their paths.
+    other = write(tmp_path / "other", step(0, 1.0))
+    assert list(curves.read_runs([good, same, other])) == [
+        *map(str, (good, same)),
+        "other",
+    ]

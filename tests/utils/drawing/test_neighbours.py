@@ -37,20 +37,15 @@ def test_neighbours_are_those_of_a_naive_loop() -> None:
         assert np.allclose(cosine[q], [value for value, _ in found[:5]], atol=1e-9)
 
 
-def test_the_lower_of_equal_rows_is_nearer() -> None:
+def test_the_lower_of_equal_rows_is_nearer_and_zeros_are_allowed() -> None:
     features = np.eye(2)[np.random.default_rng(0).integers(2, size=3000)]
     rows, _ = nearest(np.eye(2), features, 9)
     for query, found in enumerate(rows):
         assert found.tolist() == np.flatnonzero(features[:, query])[:9].tolist()
-
-
-def test_a_row_of_zeros_is_allowed_and_too_few_rows_are_not() -> None:
-    features = np.eye(3)
-    zero = nearest(np.zeros((1, 3)), features, 3)
-    assert (zero[1] == 0).all()  # no warning, no nan
+    assert (nearest(np.zeros((1, 2)), features, 3)[1] == 0).all()  # no nan
     for count in (0, 4):
         with pytest.raises(ValueError, match=f"{count} neighbours requested from 3"):
-            nearest(features, features, count)
+            nearest(features[:3], features[:3], count)
 
 
 def test_the_share_counts_every_neighbour_of_every_query() -> None:
@@ -76,11 +71,8 @@ def test_neighbours_are_framed_and_named_by_their_class() -> None:
     ]
     right = [[True, False, True], [False, False, True]]
     for q, row in enumerate(cells):
-        assert (
-            row[0].get_xlabel() == "query" and not row[0].spines["left"].get_visible()
-        )
-        for n, axes in enumerate(row):
-            points = found[q, n - 1] if n else query[q]
+        assert row[0].get_xlabel() == "query"
+        for axes, points in zip(row, (query[q], *found[q]), strict=True):
             (cloud,) = axes.collections
             assert np.allclose(cloud.get_offsets(), project(points)[0])
         for n, axes in enumerate(row[1:]):
