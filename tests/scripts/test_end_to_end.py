@@ -48,37 +48,38 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory, synthetic_root: Path) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("script", "words", "run"),
+    ("script", "words"),
     [
-        ("eval_svm.py", "--C 1 10", ""),
-        ("finetune_cls.py", "--epochs 1 --batch_size 8 --num_workers 0", "finetune_*"),
-        ("eval_fewshot.py", "--k_way 5 --m_shot 2 --n_query 1 --n_runs 3", "*few*"),
+        ("eval_svm.py", "--C 1 10"),
+        ("finetune_cls.py", "--epochs 1 --batch_size 8 --num_workers 0"),
+        ("eval_fewshot.py", "--k_way 5 --m_shot 2 --n_query 1 --n_runs 3"),
     ],
 )
 def test_pretraining_under_torchrun_gives_weights_for_every_script(
-    script: str, words: str, run: str, tmp_path: Path, even_root: Path, pretrained: Path
+    script: str, words: str, tmp_path: Path, even_root: Path, pretrained: Path
 ) -> None:
     told = (pretrained / "stdout").read_text()
     assert "8 global, 4 a rank on 2 processes" in told
     assert told.count("epoch 1/1: train_loss") == 1  # by rank 0 alone
     assert len(list(pretrained.rglob("*.wandb"))) == 1  # offline by default
 
-    flags = ["--data_root", str(even_root), *TINY, "--wandb", "disabled"]
+    flags = ["--data_root", str(even_root), *TINY, "--exp_name", "own"]
     weights = ["--model_path", str(pretrained / "models" / "best_model.pth")]
-    done = start(tmp_path, str(ROOT / script), *flags, *weights, *words.split())
+    quiet = ["--wandb", "disabled"]
+    done = start(tmp_path, str(ROOT / script), *flags, *weights, *quiet, *words.split())
     assert done.returncode == 0, done.stderr
     assert "entries loaded" in done.stdout
+    folder = tmp_path / "checkpoints" / "own"
     if script == "eval_svm.py":
         assert "<- chosen on held-out data" in done.stdout
-        return
-    (folder,) = (tmp_path / "checkpoints").glob(run)
-    if script == "eval_fewshot.py":
+    elif script == "eval_fewshot.py":
         assert "left at random" not in done.stdout
         (line,) = read_metrics(folder)
         assert len(line["accuracies"]) == 3
         assert (line["dataset"], line["k_way"], line["m_shot"]) == ("modelnet40", 5, 2)
         assert f"{line['mean']:.2%}" in done.stdout
     else:
+        assert "entries loaded; not used from the file: inv_head.0" in done.stdout
         (epoch,) = metrics(folder)[1]
         assert set(TEST_KEYS) < set(epoch)
         assert (folder / "models" / "best_model.pth").is_file()
