@@ -1,17 +1,16 @@
 """Labelled synthetic data in the formats of the four real data sets.
 
-What belongs here: procedural shapes and the files made of them; nothing that training
-imports. In the order in which to read the files: this one (the command), write.py (the
-data sets), shapes.py and the categories (furniture.py, ...), parts.py (building
-blocks), render.py and scans.py (images and scans of shapes), preview.py.
+This folder holds procedural shapes and what writes them to files; training imports
+none of it. Reading order: this file (the command), write.py (file formats), shapes.py
+and the categories (furniture.py, handheld.py, vehicles.py), primitives.py, render.py,
+scans.py, preview.py.
 
     python -m datasets.synthetic --out DIR --shapes 1024 --seed 0
     python -m datasets.synthetic --preview sheet.png
 
-DIR then serves as ``--data_root`` of every script. Each shape is a function of the
-seed, its data set and its number alone, so the files are the same bytes whatever the
-number of worker processes. ``DIR/manifest.json`` is written last: a folder that has it
-is complete.
+DIR then serves as ``--data_root`` of every script. A shape depends only on the seed,
+its data set and its index, so the files are the same bytes for any number of worker
+processes. ``DIR/manifest.json`` is written last: a folder that has it is complete.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from datasets.prepare import pack as packed
@@ -36,25 +36,22 @@ from datasets.synthetic import write
 from datasets.synthetic.preview import contact_sheet
 from datasets.synthetic.shapes import CATEGORIES
 
-# Raise it whenever the same arguments give other bytes.
-VERSION = 3
+# Increase when the same arguments give other bytes.
+VERSION = 4
 
 _NAME = "datasets.synthetic"
 
 
 def split_sizes(shapes: int) -> dict[str, dict[str, int]]:
-    """Number of shapes per data set and split; the HDF5 sets have one a category."""
-    half = max(shapes // 2, len(CATEGORIES))
-    full = max(shapes, len(CATEGORIES))
+    """Shapes per data set and split; HDF5 sets have at least one per category."""
+    full, half, quarter, eighth = (
+        max(shapes // k, len(CATEGORIES)) for k in (1, 2, 4, 8)
+    )
     return {
         write.SHAPENET: {"all": shapes},
         write.MODELNET: {"train": full, "test": half},
         write.SCANS: {"train": full, "test": full},
-        write.PARTS: {
-            "train": full,
-            "val": max(shapes // 8, len(CATEGORIES)),
-            "test": max(shapes // 4, len(CATEGORIES)),
-        },
+        write.PARTS: {"train": full, "val": eighth, "test": quarter},
     }
 
 
@@ -70,10 +67,10 @@ def generate(
     """Write the four data sets under ``out``.
 
     Args:
-        out: the folder to make; it appears whole or not at all.
-        shapes: rendered shapes; the other sets are sized after it (``split_sizes``).
-        seed: everything random follows from it.
-        workers: processes, by default one a CPU core. It does not change the data.
+        out: output folder; it is complete or not there at all.
+        shapes: rendered shapes; the sizes of the other sets follow (``split_sizes``).
+        seed: random seed.
+        workers: processes, by default one per CPU core; does not change the data.
         progress: show a progress bar on standard error.
         overwrite: replace what an earlier run of this generator wrote to ``out``.
         pack: also write the packed form of the rendered shapes (`datasets.packed`).
@@ -113,7 +110,7 @@ def generate(
 
 
 def _is_made(out: Path, shapes: int, seed: int, overwrite: bool) -> bool:
-    """Whether ``out`` already is what is asked for; an error if it may not be."""
+    """Whether ``out`` already holds this data; raises if it must not be replaced."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     try:
@@ -149,71 +146,51 @@ def _write_all(
 ) -> None:
     sizes = split_sizes(shapes)
     total = sum(sum(splits.values()) for splits in sizes.values())
-    hidden = None if progress else True  # None: hidden where there is no terminal
+    hidden = None if progress else True  # None: hidden unless stderr is a terminal
     bar = tqdm(total=total, unit="shape", disable=hidden, dynamic_ncols=True)
+    files: dict[str, list] = {}
     with bar, _mapper(workers) as run:
-
-        def rows(name: str, split: str) -> Iterator:
+        for name, split in write.STREAMS:
             bar.set_description(f"{name} {split}", refresh=False)
-            stream = write.STREAMS[name, split]
-            jobs = [
-                (name, str(root), seed, stream, i) for i in range(sizes[name][split])
-            ]
-            for row in run(jobs):
+            stream, count = write.STREAMS[name, split], sizes[name][split]
+            rows = []
+            for row in run([(name, str(root), seed, stream, i) for i in range(count)]):
+                rows.append(row)
                 bar.update()
-                yield row
-
-        files = write.tree_entries(rows(write.SHAPENET, "all"))
-        for name, write_split in (
-            (write.MODELNET, write.write_modelnet),
-            (write.SCANS, write.write_scans),
-            (write.PARTS, write.write_parts),
-        ):
-            for split in sizes[name]:
-                write_split(root / name, split, list(rows(name, split)))
-            paths = sorted(p for p in (root / name).rglob("*") if p.is_file())
-            files[name] = [write.file_entry(root, path) for path in paths]
+            if name == write.SHAPENET:
+                files |= write.tree_entries(rows)
+            else:
+                write.write_split(root, name, split, rows)
+                paths = sorted(p for p in (root / name).rglob("*") if p.is_file())
+                files[name] = [write.file_entry(root, path) for path in paths]
     sizes[write.RENDERING] = sizes[write.SHAPENET]
-    manifest = {
-        "generator": _NAME,
-        "version": VERSION,
-        "shapes": shapes,
-        "seed": seed,
-        "datasets": {
-            name: {"counts": sizes[name], "files": files[name]}
-            for name in sorted(files)
-        },
+    sets = {
+        name: {"counts": sizes[name], "files": files[name]} for name in sorted(files)
     }
-    (root / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    manifest = {"generator": _NAME, "version": VERSION, "shapes": shapes, "seed": seed}
+    content = json.dumps(manifest | {"datasets": sets}, indent=1) + "\n"
+    (root / "manifest.json").write_text(content)
 
 
 @contextlib.contextmanager
 def _mapper(workers: int) -> Iterator[Callable]:
-    """A function that maps jobs to rows in their order, on ``workers`` processes."""
+    """A map over jobs that keeps their order, on ``workers`` processes."""
     if workers == 1:
         yield lambda jobs: map(write.make_row, jobs)
         return
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _ignore_interrupt
-    )
-    # One thread each: the processes already share the cores. Children read it at start.
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, spawn, _start_worker)
     try:
         yield lambda jobs: pool.map(write.make_row, jobs, chunksize=4)
     finally:
         # Waits, so that no worker writes into a folder that is being removed.
         pool.shutdown(cancel_futures=True)
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
 
 
-def _ignore_interrupt() -> None:
-    """Ctrl-C reaches every process of the terminal; the parent alone deals with it."""
+def _start_worker() -> None:
+    # Ctrl-C reaches every process of the terminal, but only the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threadpool_limits(1)  # the processes already share the cores
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -222,29 +199,21 @@ def get_args_parser() -> argparse.ArgumentParser:
         prog="python -m datasets.synthetic",
         description="Write synthetic data in the formats of the four real data sets.",
     )
-    parser.add_argument("--out", type=Path, help="folder to make, a --data_root")
-    parser.add_argument(
-        "--shapes", type=int, default=480, help="rendered shapes (default: 480)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of everything (default: 0)"
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        help="processes; never changes the data (default: one a core)",
-    )
-    parser.add_argument(
-        "--preview", type=Path, metavar="FILE.png", help="write a contact sheet"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--out", type=Path, help="output folder, a --data_root")
+    add("--shapes", type=int, default=480, help="rendered shapes (default: 480)")
+    add("--seed", type=int, default=0, help="random seed (default: 0)")
+    workers = "processes; does not change the data (default: one per core)"
+    add("--workers", type=int, help=workers)
+    add("--preview", type=Path, metavar="FILE.png", help="write a contact sheet")
+    add(
         "--pack",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="also write the rendered shapes in the packed form, which pre-training "
         "reads several times as fast (default: yes)",
     )
-    parser.add_argument(
+    add(
         "--overwrite",
         action="store_true",
         help="replace what an earlier run of this generator left in --out",
@@ -253,28 +222,22 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the command line; exit status 2 with one message where it cannot."""
+    """Run the command line; a bad argument gives one message and exit status 2."""
     parser = get_args_parser()
     args = parser.parse_args(argv)
     if args.out is None and args.preview is None:
         parser.error("nothing to do: give --out or --preview, or both")
-    # A polite kill then removes the half-written folder as Ctrl-C does.
+    # SIGTERM then removes the incomplete folder as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         if args.preview is not None:
             contact_sheet(args.preview, args.seed, write.PREVIEW_STREAM)
             print(f"contact sheet: {args.preview}")
         if args.out is not None:
-            made = generate(
-                args.out,
-                args.shapes,
-                args.seed,
-                args.workers,
-                overwrite=args.overwrite,
-                pack=args.pack,
-            )
+            size = args.out, args.shapes, args.seed, args.workers
+            made = generate(*size, overwrite=args.overwrite, pack=args.pack)
             state = "written to" if made else "already in"
-            note = "" if made else ", not checked; --overwrite writes them anew"
+            note = "" if made else ", not checked; --overwrite writes them again"
             print(f"{args.shapes} shapes of seed {args.seed} {state} {args.out}{note}")
     except (OSError, ValueError) as error:
         parser.error(str(error))

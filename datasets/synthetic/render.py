@@ -1,7 +1,6 @@
-"""A small software renderer: z-buffer, perspective, Lambert shading, RGBA out.
+"""A small software renderer: z-buffer, perspective, Lambert shading, RGBA output.
 
-The camera stands at ``distance`` from the origin and looks at it; shapes are expected
-in the unit sphere. Everything is a pure function of its arguments.
+The camera looks at the origin from ``DISTANCE``; shapes must lie in the unit sphere.
 """
 
 from __future__ import annotations
@@ -9,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from datasets.synthetic.parts import move, rotation
+from datasets.synthetic.primitives import move, rotation
 
-# Unit sphere fills the picture: distance * sin(half angle of view) is a little above 1.
+# The unit sphere fills the image: distance * sin(half field of view) is just above 1.
 DISTANCE = 3.2
 FOCAL = 2.95
 _AMBIENT = 0.42
@@ -23,14 +22,9 @@ _LIGHTS = (  # direction in camera axes (right, up, towards the camera), strengt
 
 @njit(cache=True)
 def rasterise(corners, size):
-    """Nearest face of each pixel.
+    """Nearest face of each pixel, -1 if none, and its inverse depth: (size,size) each.
 
-    Args:
-        corners: (F,3,3) f8, triangles as pixel x, pixel y, 1/depth.
-        size: height and width in pixels.
-
-    Returns:
-        face (size,size) i4, -1 where there is none; inverse depth (size,size) f8.
+    ``corners`` (F,3,3) are triangles of (pixel x, pixel y, 1/depth).
     """
     face = np.full((size, size), -1, np.int32)
     nearest = np.zeros((size, size))
@@ -61,29 +55,16 @@ def rasterise(corners, size):
     return face, nearest
 
 
-@njit(cache=True)
-def _resolve(face, colours, size, factor):
-    """Average factor×factor pixels into one; colours are those of the covered ones."""
-    image = np.zeros((size, size, 4), np.uint8)
-    for row in range(size):
-        for column in range(size):
-            red = green = blue = 0.0
-            covered = 0
-            for i in range(row * factor, (row + 1) * factor):
-                for j in range(column * factor, (column + 1) * factor):
-                    f = face[i, j]
-                    if f >= 0:
-                        covered += 1
-                        red += colours[f, 0]
-                        green += colours[f, 1]
-                        blue += colours[f, 2]
-            if covered > 0:
-                scale = 255.0 / covered
-                image[row, column, 0] = int(red * scale + 0.5)
-                image[row, column, 1] = int(green * scale + 0.5)
-                image[row, column, 2] = int(blue * scale + 0.5)
-                image[row, column, 3] = int(255.0 * covered / factor**2 + 0.5)
-    return image
+def _downsample(
+    face: np.ndarray, colours: np.ndarray, size: int, factor: int
+) -> np.ndarray:
+    """Mean colour of each block's covered pixels; their share becomes alpha."""
+    block = (size, factor, size, factor)
+    covered = (face >= 0).reshape(block).sum(axis=(1, 3))[..., None]
+    rgb = np.where((face >= 0)[..., None], colours[face], 0)
+    rgb = rgb.reshape(*block, 3).sum(axis=(1, 3)) / np.maximum(covered, 1)
+    image = np.concatenate([rgb, covered / factor**2], axis=2)
+    return (255 * image + 0.5).astype(np.uint8)
 
 
 def camera(azimuth: float, elevation: float) -> np.ndarray:
@@ -94,22 +75,22 @@ def camera(azimuth: float, elevation: float) -> np.ndarray:
     return rotation("x", elevation) @ rotation("y", -azimuth)
 
 
-def project(points: np.ndarray, size: int, distance: float = DISTANCE) -> np.ndarray:
-    """Camera-axes points (N,3) to (N,3): pixel x, pixel y (downwards), 1/depth."""
-    inverse = 1 / (distance - points[:, 2])
+def project(points: np.ndarray, size: int) -> np.ndarray:
+    """Points (N,3) in camera axes to (N,3): pixel x, pixel y (downwards), 1/depth."""
+    inverse = 1 / (DISTANCE - points[:, 2])
     half = size / 2
     x = half + half * FOCAL * points[:, 0] * inverse
     y = half - half * FOCAL * points[:, 1] * inverse
     return np.stack([x, y, inverse], axis=1)
 
 
-def unproject(pixels: np.ndarray, size: int, distance: float = DISTANCE) -> np.ndarray:
-    """The inverse of :func:`project`: (N,3) back to camera-axes points (N,3)."""
+def unproject(pixels: np.ndarray, size: int) -> np.ndarray:
+    """The inverse of :func:`project`."""
     depth = 1 / pixels[:, 2]
     half = size / 2
     x = (pixels[:, 0] - half) / (half * FOCAL) * depth
     y = (half - pixels[:, 1]) / (half * FOCAL) * depth
-    return np.stack([x, y, distance - depth], axis=1)
+    return np.stack([x, y, DISTANCE - depth], axis=1)
 
 
 def render(
@@ -121,7 +102,7 @@ def render(
     size: int = 137,
     supersample: int = 2,
 ) -> np.ndarray:
-    """Picture (size,size,4) u1 of a mesh in the unit sphere; alpha 0 outside it.
+    """RGBA image (size,size,4) u1 of a mesh in the unit sphere; alpha 0 outside it.
 
     Args:
         vertices: (V,3).
@@ -130,7 +111,7 @@ def render(
         azimuth: degrees around the vertical axis, 0 in front (+z).
         elevation: degrees above the horizon.
         size: pixels, height and width.
-        supersample: pixels computed per picture pixel, along each side.
+        supersample: rendered pixels per image pixel, along each side.
     """
     seen = move(vertices, camera(azimuth, elevation))
     triangles = seen[faces]  # (F, 3, 3)
@@ -138,7 +119,7 @@ def render(
         triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
     )
     normal /= np.sqrt((normal**2).sum(axis=1, keepdims=True)) + 1e-20
-    # Both sides of a face are lit: sheets such as lampshades have no inside.
+    # Both sides of a face are lit, since some surfaces are open (lampshades).
     to_camera = np.array([0, 0, DISTANCE]) - triangles.mean(axis=1)
     normal[(normal * to_camera).sum(axis=1) < 0] *= -1
     light = np.full(len(faces), _AMBIENT)
@@ -147,4 +128,4 @@ def render(
     shaded = np.clip(colours * light[:, None], 0, 1)
     fine = size * supersample
     face, _ = rasterise(project(seen, fine)[faces], fine)
-    return _resolve(face, shaded, size, supersample)
+    return _downsample(face, shaded, size, supersample)

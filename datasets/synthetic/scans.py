@@ -1,14 +1,14 @@
-"""Simulated depth scans: what a sensor on one side of a shape would see of it.
+"""Simulated depth scans in the manner of ScanObjectNN.
 
-Like ScanObjectNN's objects they are partial, noisy, turned about the vertical, and
-stand before some floor or wall.
+A scan shows one side of a shape. It is noisy, rotated about the vertical, and includes
+points of a floor and sometimes of a wall.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from datasets.synthetic.parts import move, rotation
+from datasets.synthetic.primitives import move, rotation
 from datasets.synthetic.render import camera, project, rasterise, unproject
 from datasets.synthetic.shapes import Shape
 
@@ -20,16 +20,11 @@ _BACKGROUND = -1
 def scan(
     shape: Shape, count: int, rng: np.random.Generator
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """One look at a shape in the three variants of the scanned data set.
-
-    Args:
-        shape: what is scanned.
-        count: points of each cloud.
-        rng: generator of everything random.
+    """One scan of a shape in the variants ``obj_only``, ``obj_bg`` and ``pb_t50_rs``.
 
     Returns:
-        ``obj_only``, ``obj_bg`` and ``pb_t50_rs``, each with points (count,3) f4 in the
-        object's upright frame and a mask (count,) i4: -1 background, 0 object.
+        For each variant, points (count,3) f4 and a mask (count,) i4: -1 background, 0
+        object.
     """
     turned = move(shape.in_unit_sphere(), rotation("y", rng.uniform(0, 360)))
     view = camera(rng.uniform(0, 360), rng.uniform(5, 40))
@@ -37,7 +32,7 @@ def scan(
     scene = np.concatenate([turned, floor])
     faces = np.concatenate([shape.faces, floor_faces + len(turned)])
     seen, face = _visible(scene, faces, view)
-    # Floors and walls are made along the axes; turned, they tell nothing of the sensor.
+    # Floors and walls are axis-aligned: rotated, they do not reveal the sensor's side.
     seen = move(seen, rotation("y", rng.uniform(0, 360)))
     own, behind = seen[face < len(shape.faces)], seen[face >= len(shape.faces)]
 
@@ -62,9 +57,9 @@ def scan(
 def _surroundings(
     points: np.ndarray, to_sensor: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A patch of floor below the shape and sometimes a wall: vertices, faces.
+    """Vertices and faces of a floor below the shape and sometimes of a wall.
 
-    The wall stands on the far side, where it cannot come between sensor and shape.
+    The wall is on the side away from the sensor, so that it does not hide the shape.
     """
     low, high = points.min(axis=0), points.max(axis=0)
     margin = rng.uniform(0.05, 0.3, 4)
@@ -84,8 +79,8 @@ def _surroundings(
 def _visible(
     scene: np.ndarray, faces: np.ndarray, view: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The point (M,3) of the scene under each covered pixel, and its face (M,)."""
-    # Shrunk to fit the picture: the floor reaches beyond the unit sphere.
+    """The visible point (M,3) of each covered pixel, and its face (M,)."""
+    # Scaled down to fit the image: the floor extends beyond the unit sphere.
     screen = project(move(scene * _SHRINK, view), _PIXELS)
     face, inverse = rasterise(screen[faces], _PIXELS)
     rows, columns = np.nonzero(face >= 0)
@@ -97,7 +92,7 @@ def _visible(
 def _draw(
     points: np.ndarray, count: int, noise: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """``count`` of the points, repeated only where there are too few, plus noise."""
+    """``count`` noisy points, drawn with replacement only where there are too few."""
     if len(points) == 0:
         return np.zeros((0, 3))
     chosen = rng.choice(len(points), count, replace=len(points) < count)
@@ -105,7 +100,7 @@ def _draw(
 
 
 def _unit(points: np.ndarray) -> np.ndarray:
-    """Centred on the mean and scaled to the unit sphere, as f4."""
+    """Centre on the mean and scale to the unit sphere, as f4."""
     centred = points - points.mean(axis=0)
     return (centred / np.sqrt((centred**2).sum(axis=1)).max()).astype(np.float32)
 
@@ -113,16 +108,15 @@ def _unit(points: np.ndarray) -> np.ndarray:
 def _perturb(
     points: np.ndarray, mask: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Move the box that cuts the object out by up to half its size, turn, scale.
+    """Shift the object's bounding box by up to half its size, then rotate and scale.
 
-    What the moved box loses is replaced by repeating what it keeps, so the number of
-    points stays the same.
+    Points outside the shifted box are lost; others are duplicated to keep the count.
     """
     own = points[mask != _BACKGROUND]
     low, high = own.min(axis=0), own.max(axis=0)
     extent = high - low
     shift = rng.uniform(-0.5, 0.5, 3) * extent * (1, 0.3, 1)
-    # Half the way, and half again, where next to nothing of the object would be left.
+    # Halve the shift until at least 30 % of the object is inside.
     while True:
         lower, upper = low + shift - 0.1 * extent, high + shift + 0.1 * extent
         inside = ((points >= lower) & (points <= upper)).all(axis=1)

@@ -1,9 +1,7 @@
 """The 16 ShapeNetPart categories as procedural shapes with true part labels.
 
-``make_shape`` draws one shape of a category; proportions are continuous, parts such as
-a chair's arms come and go. The vertical axis is y and every shape stands upright in its
-category's one canonical orientation. Shapes are scaled as ShapeNet scales them:
-centred, with a bounding-box diagonal of 1.
+The vertical axis is y, and all shapes of a category have the same orientation. As in
+ShapeNet, a shape is centred and its bounding box has a diagonal of 1.
 """
 
 from __future__ import annotations
@@ -14,8 +12,8 @@ import numpy as np
 import trimesh
 
 from datasets.shapenet_part import CATEGORIES, FIRST_PART, PARTS_PER_CATEGORY
-from datasets.synthetic import aircraft, furniture, objects, tools, vehicles
-from datasets.synthetic.parts import Builder
+from datasets.synthetic import furniture, handheld, vehicles
+from datasets.synthetic.primitives import Builder
 
 __all__ = [
     "CATEGORIES",
@@ -28,46 +26,28 @@ __all__ = [
     "sample_surface",
 ]
 
-# WordNet synset of each category, by which ShapeNet names its folders.
-SYNSETS = (
-    "02691156",
-    "02773838",
-    "02954340",
-    "02958343",
-    "03001627",
-    "03261776",
-    "03467517",
-    "03624134",
-    "03636649",
-    "03642806",
-    "03790512",
-    "03797390",
-    "03948459",
-    "04099429",
-    "04225987",
-    "04379243",
+# Of each category: the WordNet synset that names its ShapeNet folder, and its model.
+_MODELS = (
+    ("02691156", vehicles.airplane),
+    ("02773838", handheld.bag),
+    ("02954340", handheld.cap),
+    ("02958343", vehicles.car),
+    ("03001627", furniture.chair),
+    ("03261776", handheld.earphone),
+    ("03467517", handheld.guitar),
+    ("03624134", handheld.knife),
+    ("03636649", furniture.lamp),
+    ("03642806", furniture.laptop),
+    ("03790512", vehicles.motorbike),
+    ("03797390", handheld.mug),
+    ("03948459", handheld.pistol),
+    ("04099429", vehicles.rocket),
+    ("04225987", vehicles.skateboard),
+    ("04379243", furniture.table),
 )
+SYNSETS = tuple(synset for synset, _ in _MODELS)
 
-_MAKERS = (
-    aircraft.airplane,
-    objects.bag,
-    objects.cap,
-    vehicles.car,
-    furniture.chair,
-    objects.earphone,
-    tools.guitar,
-    tools.knife,
-    furniture.lamp,
-    furniture.laptop,
-    vehicles.motorbike,
-    objects.mug,
-    tools.pistol,
-    aircraft.rocket,
-    vehicles.skateboard,
-    furniture.table,
-)
-
-# Parts, counted within the category, that a shape may lack.
+# Parts, numbered within the category, that a shape may lack.
 OPTIONAL_PARTS = {
     "airplane": {3},
     "chair": {3},
@@ -79,7 +59,7 @@ OPTIONAL_PARTS = {
 
 @dataclass(frozen=True)
 class Shape:
-    """A coloured triangle mesh whose faces know their part.
+    """A triangle mesh with a colour and a part label on each face.
 
     Attributes:
         category: 0..15, an index of ``CATEGORIES``.
@@ -102,7 +82,7 @@ class Shape:
 
 
 def make_shape(category: int, rng: np.random.Generator) -> Shape:
-    """Draw one shape of a category; all its randomness comes from ``rng``.
+    """Draw one shape of a category from ``rng``.
 
     Raises:
         ValueError: if the category is not 0..15.
@@ -110,8 +90,8 @@ def make_shape(category: int, rng: np.random.Generator) -> Shape:
     if not 0 <= category < len(CATEGORIES):
         raise ValueError(f"category must be 0..{len(CATEGORIES) - 1}, got {category}")
     builder = Builder(rng, PARTS_PER_CATEGORY[category])
-    _MAKERS[category](builder)
-    # Unequal scaling along the axes, so that no category is told by one ratio alone.
+    _MODELS[category][1](builder)
+    # Anisotropic scaling: no single ratio of extents may give the category away.
     vertices, faces, part, colour = builder.finish()
     vertices = vertices * rng.uniform(0.88, 1.12, 3)
     low, high = vertices.min(axis=0), vertices.max(axis=0)

@@ -217,7 +217,7 @@ def test_same_data_is_left_alone(root, monkeypatch, capsys):
     monkeypatch.setattr(synthetic, "_write_all", broken_write_all)
     run("--out", root, "--shapes", SHAPES, "--seed", SEED)
     said = capsys.readouterr().out
-    assert said.count("\n") == 1 and "--overwrite writes them anew" in said
+    assert said.count("\n") == 1 and "--overwrite writes them again" in said
 
 
 def test_other_data_needs_overwrite(tmp_path, monkeypatch, capsys):
