@@ -59,9 +59,9 @@ def airplane(b: Builder) -> None:
             at, y, z = b.u(0, 0.5) * r, 0.0, -0.85
         elif b.chance(0.25):  # beside the tail
             at, y, z = r + 1.1 * size, 0.45 * r, -0.4
-        for side in sorted({-at, at}):
+        for x in sorted({-at, at}):
             shape = [(z, 0.85), (z - 0.08, 1), (z - long, 0.6)]
-            b.loft(engine, "z", [(t, side, y, g * size, g * size) for t, g in shape])
+            b.loft(engine, "z", [(t, x, y, g * size, g * size) for t, g in shape])
 
 
 def car(b: Builder) -> None:

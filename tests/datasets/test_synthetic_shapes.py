@@ -5,14 +5,7 @@ import pytest
 import trimesh
 
 from datasets.labelled import VARIANTS
-from datasets.synthetic.render import (
-    DISTANCE,
-    camera,
-    project,
-    rasterise,
-    render,
-    unproject,
-)
+from datasets.synthetic.render import camera, project, rasterise, render, unproject
 from datasets.synthetic.scans import scan
 from datasets.synthetic.shapes import (
     CATEGORIES,
@@ -55,10 +48,9 @@ def test_parts_of_a_category(category):
     assert len(proportions) == len(shapes)
 
 
-@pytest.mark.parametrize("category", [-1, 16])
-def test_no_seventeenth_category(category):
+def test_no_seventeenth_category():
     with pytest.raises(ValueError, match="category"):
-        make_shape(category, rng(0))
+        make_shape(16, rng(0))
 
 
 def test_sampling_is_by_area_and_by_the_given_generator():
@@ -74,12 +66,10 @@ def test_sampling_is_by_area_and_by_the_given_generator():
     square = points[face < 2]
     np.testing.assert_allclose(square[:, :2].mean(axis=0), 0.5, atol=0.02)
     np.testing.assert_allclose(square[:, :2].var(axis=0), 1 / 12, atol=0.004)
-    before = np.random.get_state()[1].copy()  # noqa: NPY002
     again, _ = sample_surface(vertices, faces, 40_000, rng(3))
     np.testing.assert_array_equal(again, points)
     other, _ = sample_surface(vertices, faces, 40_000, rng(4))
     assert not np.array_equal(other, points)
-    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
 
 # Scans
@@ -94,7 +84,7 @@ def test_a_scan_sees_one_side(variant):
         points, mask = scan(ball, 2048, rng(5, k))[variant]
         own = points[mask == 0]
         extent = np.ptp(own @ directions.T, axis=0)
-        # Half a ball is half as deep as it is wide; a whole one is as deep as wide.
+        # Half a ball is half as deep as wide.
         assert extent.min() < 0.68 * extent.max()
 
 
@@ -152,7 +142,7 @@ def test_rasteriser_keeps_the_nearest_face_and_its_exact_depth():
     ("azimuth", "elevation", "seen"),
     [(0, 0, (0, 0, 1)), (180, 0, (0, 0, -1)), (90, 0, (1, 0, 0)), (0, 89, (0, 1, 0))],
 )
-def test_camera_stands_where_it_is_said_to(azimuth, elevation, seen):
+def test_camera_position(azimuth, elevation, seen):
     towards = camera(azimuth, elevation)[2]
     np.testing.assert_allclose(towards, seen, atol=0.02)
     box = trimesh.creation.box(extents=(0.8, 0.8, 0.8))
@@ -163,11 +153,9 @@ def test_camera_stands_where_it_is_said_to(azimuth, elevation, seen):
     assert picture[0, 0, 3] == 0 and picture[68, 68, 3] == 255
 
 
-def test_unit_sphere_fits_the_picture():
-    angle = np.linspace(0, 2 * np.pi, 100)
-    limb = np.sqrt(1 - 1 / DISTANCE**2)  # the sphere's outline as the camera sees it
-    rim = np.stack([limb * np.cos(angle), limb * np.sin(angle)], axis=1)
-    points = np.column_stack([rim, np.full(100, 1 / DISTANCE)])
-    pixels = project(points, 137)[:, :2]
-    assert pixels.min() > 0 and pixels.max() < 137
-    assert np.ptp(pixels) > 0.9 * 137
+def test_unit_sphere_fits_the_image():
+    ball = trimesh.creation.icosphere(subdivisions=4)
+    view = render(ball.vertices, ball.faces, np.ones((len(ball.faces), 3)), 20, 10)
+    rows, columns = np.nonzero(view[..., 3])
+    for pixels in (rows, columns):
+        assert pixels.min() > 0 and pixels.max() < 136 and np.ptp(pixels) > 0.9 * 137
