@@ -55,16 +55,18 @@ def rasterise(corners, size):
     return face, nearest
 
 
-def _downsample(
-    face: np.ndarray, colours: np.ndarray, size: int, factor: int
-) -> np.ndarray:
-    """Mean colour of each block's covered pixels; their share becomes alpha."""
-    block = (size, factor, size, factor)
-    covered = (face >= 0).reshape(block).sum(axis=(1, 3))[..., None]
-    rgb = np.where((face >= 0)[..., None], colours[face], 0)
-    rgb = rgb.reshape(*block, 3).sum(axis=(1, 3)) / np.maximum(covered, 1)
-    image = np.concatenate([rgb, covered / factor**2], axis=2)
-    return (255 * image + 0.5).astype(np.uint8)
+@njit(cache=True)
+def _sum_blocks(face, colours, size, factor):
+    """Per block of pixels, (size,size,4): sum of the colours, and covered pixels."""
+    total = np.zeros((size, size, 4))
+    for i in range(size * factor):
+        for j in range(size * factor):
+            if face[i, j] >= 0:
+                total[i // factor, j // factor, 3] += 1
+                for channel in range(3):
+                    colour = colours[face[i, j], channel]
+                    total[i // factor, j // factor, channel] += colour
+    return total
 
 
 def camera(azimuth: float, elevation: float) -> np.ndarray:
@@ -128,4 +130,7 @@ def render(
     shaded = np.clip(colours * light[:, None], 0, 1)
     fine = size * supersample
     face, _ = rasterise(project(seen, fine)[faces], fine)
-    return _downsample(face, shaded, size, supersample)
+    image = _sum_blocks(face, shaded, size, supersample)
+    image[..., :3] /= np.maximum(image[..., 3:], 1)
+    image[..., 3] /= supersample**2
+    return (255 * image + 0.5).astype(np.uint8)
