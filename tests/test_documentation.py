@@ -253,7 +253,7 @@ def test_the_page_on_extending_can_be_followed(
         (tmp_path / path).write_text(text.replace(old, new))
 
     (tmp_path / "models/tiny.py").write_text(encoder)
-    before = "    network = DGCNN if"
+    before = "    network = {"
     edit("models/__init__.py", before, build + before)
     edit("models/__init__.py", 'ENCODERS = ("dgcnn", "dgcnn_seg")\n', encoders)
     before = "def scanobjectnn_candidates("
