@@ -115,6 +115,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, synthetic_root: Path) -> Pat
     return pretrain(tmp_path_factory.mktemp("whole"), synthetic_root, *LONG)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_step_and_resuming_gives_the_undisturbed_run(
     number: int, whole: Path, tmp_path: Path, synthetic_root: Path

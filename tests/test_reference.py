@@ -79,6 +79,7 @@ def same(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
         assert line == pytest.approx(expected, rel=1e-6), expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", RUNS)
 def test_twenty_steps(case: str, tmp_path: Path, data: Path) -> None:
     wanted = json.loads((REFERENCE / "curves.json").read_text())[case]

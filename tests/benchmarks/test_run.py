@@ -197,6 +197,7 @@ def measured_apart(make: object, processes: int) -> Result:
     return run.measure(case, CPU, 1, RATES)
 
 
+@pytest.mark.slow
 def test_processes_of_their_own() -> None:
     scaling = partial(forms.scaling, pairs=4, **TINY_STEP)
     reference = ("sgd", "ddp", "static_graph")

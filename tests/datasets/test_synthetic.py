@@ -137,6 +137,7 @@ def test_manifest_names_every_file(root):
     assert {p for p in written if not p.startswith("ShapeNet")} == listed
 
 
+@pytest.mark.slow
 def test_two_workers_write_the_same_bytes(root, tmp_path):
     synthetic.generate(tmp_path / "data", SHAPES, SEED, workers=2, progress=False)
     one, two = (
