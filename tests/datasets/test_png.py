@@ -42,6 +42,9 @@ def test_every_mode_becomes_rgb_and_alpha_is_dropped(tmp_path):
         image.save(tmp_path / f"{name}.png")
         pixels = read_pixels(tmp_path / f"{name}.png")
         np.testing.assert_array_equal(pixels, expected, err_msg=name)
+    rounded = np.full((5, 7), 512, np.uint16)  # 512 / 257 is 1.99, 512 / 256 is 2
+    Image.fromarray(rounded).save(tmp_path / "rounded.png")
+    assert (read_pixels(tmp_path / "rounded.png") == 1).all()
     rows = PIXELS[..., :3].astype(">u2") * 257  # 16 bits, which Pillow does not write
     data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
     (tmp_path / "a.png").write_bytes(png(7, 5, 16, 2, data))
