@@ -201,3 +201,12 @@ def test_missing_scans_are_named_with_all_places_looked_at(tmp_path):
     layouts = [layout for variant, layout in LAYOUTS if variant == "obj_bg"]
     places = [str(tmp_path / x.format(short="test", long="test")) for x in layouts]
     refused(tmp_path, *places, split="test", data=ScanObjectNN)
+
+
+def test_of_two_layouts_of_a_variant_the_first_is_read(tmp_path):
+    layouts = [layout for variant, layout in LAYOUTS if variant == "obj_bg"]
+    for number, layout in enumerate(layouts):
+        write_layout(tmp_path, layout, seed=number)
+    first = np.random.default_rng(0).normal(size=(5, STORED, 3)).astype(np.float32)
+    found = ScanObjectNN(tmp_path, "train").points
+    np.testing.assert_array_equal(found, first)
