@@ -199,7 +199,6 @@ def train_one_epoch(
         while training.
     """
     args, device, dtype = run.args, run.process.device, precision.dtype
-    classes = loader.dataset.num_classes  # type: ignore[attr-defined]
     model.train()
     run.start_epoch(loader, cosine(args.lr, run.epoch, args.epochs))
     for points, labels in loader:  # (b, 3, N), (b,)
@@ -212,12 +211,13 @@ def train_one_epoch(
         precision.scaler.scale(loss).backward()
         precision.scaler.step(optimizer)
         precision.scaler.update()
+        classes = logits.shape[1]
         cells = labels * classes + logits.argmax(dim=1)  # of the confusion matrix
         ones = torch.ones_like(cells, dtype=torch.float64)
         counts = ones.new_zeros(classes**2).index_add_(0, cells, ones)
         run.step(loss=loss, sums=counts)
     train_loss, *cells_of_epoch = run.sums
-    matrix = np.reshape(cells_of_epoch, (classes, classes))
+    matrix = np.reshape(cells_of_epoch, (math.isqrt(len(cells_of_epoch)), -1))
     return {"train_loss": train_loss / run.steps, **accuracies("train", matrix)}
 
 
