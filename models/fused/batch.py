@@ -58,6 +58,10 @@ def missing_kernels(device: torch.device) -> str:
         major, minor = torch.cuda.get_device_capability(device)
         if major < 8:  # the oldest that Triton compiles for
             return f"Triton needs compute capability 8.0, this GPU has {major}.{minor}"
+    if device.type == "cuda":
+        tiles = importlib.import_module("models.fused.triton.tiles")
+        if error := tiles.launch_error(device):
+            return f"Triton cannot compile or launch a kernel here: {error}"
     return ""
 
 

@@ -154,11 +154,11 @@ class EdgeConv(torch.autograd.Function):
         a, b, y, argmax, total = ctx.saved_tensors
         grad_b, sums = ctx.norm.activation_gradient(grad, y)
         weight, bias, *terms = ctx.norm.statistics_gradient(sums)
-        grad_a = ctx.kernels.scatter_to_argmax(grad_b, argmax, ctx.graph.batch)
-        if ctx.norm.training:
-            grad_a, grad_b = ctx.kernels.add_statistics_gradient(
-                grad_a, grad_b, a, b, ctx.graph, total, *terms
-            )
+        if not ctx.norm.training:
+            total = torch.zeros_like(a)  # weighted by 0
+        grad_a, grad_b = ctx.kernels.edge_gradients(
+            torch.zeros_like(a), grad_b, argmax, a, b, ctx.graph, total, *terms
+        )
         return grad_a, grad_b, weight, bias, None, None, None
 
 
@@ -214,8 +214,8 @@ class TwoLayerEdgeConv(torch.autograd.Function):
             )
             weight1, bias1, *terms = norm1.statistics_gradient(sums)
             if norm1.training:
-                grad_a, grad_b = kernels.add_statistics_gradient(
-                    grad_a, grad_b, a, b, graph, total, *terms
+                grad_a, grad_b = kernels.edge_gradients(
+                    grad_a, grad_b, None, a, b, graph, total, *terms
                 )
         of_norms = (weight1, bias1, of_matrix, weight2, bias2)
         return grad_a, grad_b, *of_norms, None, None, None, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
 
@@ -318,6 +319,8 @@ def test_which_form_runs(monkeypatch: pytest.MonkeyPatch):
     assert chosen_form("auto", other) == ("plain", "there are no fused kernels for mps")
     with pytest.raises(ValueError, match=r"--edgeconv fused: there are no .* for mps"):
         chosen_form("fused", other)
+    tiles = pytest.importorskip("models.fused.triton.tiles")
+    monkeypatch.setattr(tiles, "launch_error", lambda device: "")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert chosen_form("auto", gpu)[0] == "fused"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
@@ -330,3 +333,24 @@ def test_which_form_runs(monkeypatch: pytest.MonkeyPatch):
     assert isinstance(cloud_batch(points, 4), PlainClouds)
     with pytest.raises(ValueError, match="--edgeconv fused: Numba is not installed"):
         chosen_form("fused", cpu)
+
+
+def test_without_a_compiler_the_plain_form_runs(monkeypatch: pytest.MonkeyPatch):
+    tiles = pytest.importorskip("models.fused.triton.tiles")
+    zeros, cpu, gpu = torch.zeros, torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(torch, "zeros", lambda *size, device: zeros(*size))
+    monkeypatch.setattr(torch.cuda, "device_of", lambda x: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert tiles.launch_error.__wrapped__(cpu) == ""
+
+    def compile_stub(*args: object) -> None:
+        raise RuntimeError("Failed to find C compiler.\nPlease specify via CC")
+
+    monkeypatch.setattr(tiles, "launch", compile_stub)
+    tiles.launch_error.cache_clear()
+    form, reason = chosen_form("auto", gpu)
+    assert form == "plain"
+    assert "Failed to find C compiler. Please specify via CC; gcc and" in reason
+    with pytest.raises(ValueError, match="--edgeconv fused: Triton cannot compile"):
+        chosen_form("fused", gpu)
+    tiles.launch_error.cache_clear()

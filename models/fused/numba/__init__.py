@@ -7,10 +7,9 @@ Partial sums are added in the order of the tasks: the number of threads changes 
 """
 
 from models.fused.numba.edges import (
-    add_statistics_gradient,
     edge_extremes,
+    edge_gradients,
     edge_maximum,
-    scatter_to_argmax,
 )
 from models.fused.numba.graph import knn
 from models.fused.numba.pool import column_sums, pool, pool_gradient
@@ -18,15 +17,14 @@ from models.fused.numba.products import product
 from models.fused.numba.two_layers import two_layer_extremes, two_layer_gradients
 
 __all__ = [
-    "add_statistics_gradient",
     "column_sums",
     "edge_extremes",
+    "edge_gradients",
     "edge_maximum",
     "knn",
     "pool",
     "pool_gradient",
     "product",
-    "scatter_to_argmax",
     "two_layer_extremes",
     "two_layer_gradients",
 ]

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from models.fused.batch import Graph, RaggedBatch
+from models.fused.batch import Graph
 from models.fused.numba.graph import reverse_adjacency
 from models.fused.numba.tasks import (
     CHANNELS,
@@ -153,21 +153,6 @@ def _scatter_to_argmax(grad, argmax, grad_a, start, end, c0, c1):
             grad_a[np.uint32(argmax[i, c]), np.uint64(c)] += grad[i, c]
 
 
-@operation
-def scatter_to_argmax(
-    grad: np.ndarray, argmax: np.ndarray, batch: RaggedBatch
-) -> np.ndarray:
-    """The gradient of a: ``grad`` (R, C), added up at the rows ``argmax`` (R, C)."""
-    grad_a, channels = np.zeros_like(grad), grad.shape[1]
-    tasks = [
-        (grad, argmax, grad_a, start, end, c, min(c + CHANNELS, channels))
-        for start, end in pairwise(batch.offsets.tolist())
-        for c in range(0, channels, CHANNELS)
-    ]
-    run_tasks(_scatter_to_argmax, tasks)
-    return grad_a
-
-
 @kernel
 def _add_statistics_gradient(
     a, b, counts, total, degree, begin, source, k, alpha, beta, grad_a, grad_b, s, e
@@ -190,9 +175,10 @@ def _add_statistics_gradient(
 
 
 @operation
-def add_statistics_gradient(
+def edge_gradients(
     grad_a: np.ndarray,
     grad_b: np.ndarray,
+    argmax: np.ndarray | None,
     a: np.ndarray,
     b: np.ndarray,
     graph: Graph,
@@ -200,10 +186,14 @@ def add_statistics_gradient(
     alpha: np.ndarray,
     beta: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give every edge the gradient alpha y + beta through BatchNorm's statistics.
+    """Sum the gradients of all edges at their ends.
+
+    Every edge has the gradient alpha y + beta through BatchNorm's statistics.
 
     Args:
         grad_a, grad_b: (R, C) gradients of a and b so far; their memory is reused.
+        argmax: (R, C) the row at which the edge with the gradient ``grad_b`` ends, or
+            None if ``grad_a`` contains it.
         a, b, graph: as of :func:`edge_extremes`.
         total: its third result.
         alpha, beta: (C,).
@@ -211,12 +201,21 @@ def add_statistics_gradient(
     Returns:
         the gradients of a and b, (R, C).
     """
-    batch = graph.batch
+    batch, channels = graph.batch, a.shape[1]
+    if argmax is not None:
+        slices = [
+            (grad_b, argmax, grad_a, start, end, c, min(c + CHANNELS, channels))
+            for start, end in pairwise(batch.offsets.tolist())
+            for c in range(0, channels, CHANNELS)
+        ]
+        run_tasks(_scatter_to_argmax, slices)
     reverse = reverse_adjacency(graph.idx, batch.counts)
     arrays = (a, b, batch.counts, total, *reverse, graph.idx.shape[1], alpha, beta)
-    tasks = row_tasks(batch.offsets, LONG)
     run_tasks(
         _add_statistics_gradient,
-        [(*arrays, grad_a, grad_b, start, end) for _, start, end in tasks],
+        [
+            (*arrays, grad_a, grad_b, start, end)
+            for _, start, end in row_tasks(batch.offsets, LONG)
+        ],
     )
     return grad_a, grad_b

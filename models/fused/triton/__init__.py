@@ -8,25 +8,23 @@ differ between runs by rounding, as PyTorch's own scatters on GPUs do.
 from torch import mm as product
 
 from models.fused.triton.edges import (
-    add_statistics_gradient,
     edge_extremes,
+    edge_gradients,
     edge_maximum,
-    scatter_to_argmax,
 )
 from models.fused.triton.graph import knn
 from models.fused.triton.pool import column_sums, pool, pool_gradient
 from models.fused.triton.two_layers import two_layer_extremes, two_layer_gradients
 
 __all__ = [
-    "add_statistics_gradient",
     "column_sums",
     "edge_extremes",
+    "edge_gradients",
     "edge_maximum",
     "knn",
     "pool",
     "pool_gradient",
     "product",
-    "scatter_to_argmax",
     "two_layer_extremes",
     "two_layer_gradients",
 ]

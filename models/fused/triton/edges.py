@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-import triton
 import triton.language as tl
 from torch import Tensor
 
-from models.fused.batch import Graph, RaggedBatch
+from models.fused.batch import Graph
 from models.fused.triton.graph import reverse_adjacency
 from models.fused.triton.tiles import (
     COLS,
     ROWS,
     TILES,
     grid,
+    kernel,
+    launch,
     load_channels,
     operation,
     store_sums,
 )
 
 
-@triton.jit
+@kernel
 def _edge_extremes(
     a,
     b,
@@ -84,7 +85,8 @@ def edge_extremes(
     total, programs = torch.empty_like(a) if stats else a[:0], grid(rows, channels)
     sums = a.new_zeros(programs[0], 2, channels, dtype=torch.float64)
     given = (a, b, graph.idx, sign, shift, graph.batch.counts, y, argmax, total, sums)
-    _edge_extremes[programs](*given, rows, channels, K=neighbours, STATS=stats)
+    of_kernel = {"K": neighbours, "STATS": stats}
+    launch(_edge_extremes, programs, *given, rows, channels, **of_kernel)
     return y, argmax, total, sums.sum(dim=0)
 
 
@@ -97,14 +99,25 @@ def edge_maximum(
     return F.leaky_relu_(y + offset, slope)
 
 
-def scatter_to_argmax(grad: Tensor, argmax: Tensor, batch: RaggedBatch) -> Tensor:
-    """As :func:`models.fused.numba.edges.scatter_to_argmax`."""
-    return torch.zeros_like(grad).scatter_add_(0, argmax.long(), grad)
-
-
-@triton.jit
-def _add_statistics_gradient(
-    a, b, counts, total, degree, begin, source, alpha, beta, ga, gb, rows, channels, k
+@kernel
+def _edge_gradients(
+    grad_a,
+    grad_b,
+    argmax,
+    a,
+    b,
+    counts,
+    total,
+    degree,
+    begin,
+    source,
+    alpha,
+    beta,
+    out,
+    rows,
+    channels,
+    k,
+    ARGMAX: tl.constexpr,
 ):
     j = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)
@@ -113,30 +126,35 @@ def _add_statistics_gradient(
     at = j[:, None] * channels + c[None, :]
     edge, end = tl.load(begin + j, there, 0), tl.load(begin + j + 1, there, 0)
     share = tl.zeros((ROWS, COLS), a.dtype.element_ty)
+    taken, before = share, tl.full((ROWS,), -1, tl.int32)
     for n in range(tl.max(end - edge, axis=0)):
         more = edge + n < end
         i = tl.load(source + edge + n, more, 0)
         w = tl.load(counts + i, more, 0.0)[:, None]
-        value = tl.load(
-            b + i[:, None].to(tl.int64) * channels + c[None, :],
-            more[:, None] & inside[None, :],
-            0.0,
-        )
-        share += w * value
+        from_i = i[:, None].to(tl.int64) * channels + c[None, :]
+        reads = more[:, None] & inside[None, :]
+        share += w * tl.load(b + from_i, reads, 0.0)
+        if ARGMAX:
+            # Edges from one i stand together; its maximum is counted once.
+            reads = reads & (i != before)[:, None]
+            chosen = reads & (tl.load(argmax + from_i, reads, -1) == j[:, None])
+            taken += tl.load(grad_b + from_i, chosen, 0.0)
+            before = i
     d = tl.load(degree + j, there, 0.0)[:, None]
     w = tl.load(counts + j, there, 0.0)[:, None]
     slant, level = load_channels(alpha, c, channels), load_channels(beta, c, channels)
-    old, own = tl.load(ga + at, mask, 0.0), tl.load(a + at, mask, 0.0)
-    tl.store(ga + at, old + slant * (d * own + share) + d * level, mask)
-    old, own = tl.load(gb + at, mask, 0.0), tl.load(b + at, mask, 0.0)
+    old, own = tl.load(grad_a + at, mask, 0.0) + taken, tl.load(a + at, mask, 0.0)
+    tl.store(grad_a + at, old + slant * (d * own + share) + d * level, mask)
+    old, own = tl.load(grad_b + at, mask, 0.0), tl.load(b + at, mask, 0.0)
     edges = tl.load(total + at, mask, 0.0) + k * own
-    tl.store(gb + at, old + w * (slant * edges + k * level), mask)
+    tl.store(out + at, old + w * (slant * edges + k * level), mask)
 
 
 @operation
-def add_statistics_gradient(
+def edge_gradients(
     grad_a: Tensor,
     grad_b: Tensor,
+    argmax: Tensor | None,
     a: Tensor,
     b: Tensor,
     graph: Graph,
@@ -144,11 +162,20 @@ def add_statistics_gradient(
     alpha: Tensor,
     beta: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """As :func:`models.fused.numba.edges.add_statistics_gradient`."""
-    counts = graph.batch.counts
-    given = (a, b, counts, total, *reverse_adjacency(graph.idx, counts), alpha, beta)
-    (rows, channels), neighbours = a.shape, graph.idx.shape[1]
-    _add_statistics_gradient[grid(rows, channels, tiles=1)](
-        *given, grad_a, grad_b, rows, channels, neighbours
+    """As :func:`models.fused.numba.edges.edge_gradients`.
+
+    Every row adds up its incoming edges in ascending order. Atomic additions would add
+    them in another order each time.
+    """
+    (rows, channels), counts = a.shape, graph.batch.counts
+    out = torch.empty_like(grad_b)  # other programs still read grad_b
+    names = graph.idx if argmax is None else argmax  # a pointer is needed anyway
+    launch(
+        _edge_gradients,
+        grid(rows, channels, tiles=1),
+        *(grad_a, grad_b, names, a, b, counts, total),
+        *(*reverse_adjacency(graph.idx, counts), alpha, beta, out),
+        *(rows, channels, graph.idx.shape[1]),
+        ARGMAX=argmax is not None,
     )
-    return grad_a, grad_b
+    return grad_a, out

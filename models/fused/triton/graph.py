@@ -10,38 +10,76 @@ import triton.language as tl
 from torch import Tensor
 
 from models.fused.batch import RaggedBatch
-from models.fused.triton.tiles import operation
+from models.fused.triton.tiles import kernel, launch, operation
 from models.knn import distances, nearest
 
-COLS = 64  # candidates at a time
 LONGEST = 128  # neighbours, at most, that a program keeps in registers
 
 
-@triton.jit
+@kernel
 def _ordered(x):
     """Bits of a float32 -> an integer with the same order; its own inverse."""
     return x ^ ((x >> 31) & 0x7FFFFFFF)
 
 
-@triton.jit
+@kernel
+def _distances(
+    x,
+    square,
+    row,
+    column,
+    end,
+    channels,
+    DEPTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+):
+    """|x_j|² - 2 x_i.x_j of rows i and columns j, infinite beyond the cloud's end."""
+    product = tl.zeros((ROWS, COLS), tl.float32)
+    for first in range(0, channels, DEPTH):
+        c = first + tl.arange(0, DEPTH)
+        p = tl.load(
+            x + row[:, None] * channels + c[None, :],
+            (row < end)[:, None] & (c < channels)[None, :],
+            0.0,
+        )
+        q = tl.load(
+            x + column[None, :] * channels + c[:, None],
+            (column < end)[None, :] & (c < channels)[:, None],
+            0.0,
+        )
+        product = tl.dot(p, q, product, input_precision="ieee")
+    return tl.load(square + column, column < end, float("inf"))[None, :] - 2 * product
+
+
+@kernel
+def _keys(distance, column):
+    """int64 that order by distance, then by column; infinite and NaN ones come last."""
+    finite = tl.where(distance < float("inf"), distance, float("inf"))
+    bits = _ordered((finite + 0.0).to(tl.int32, bitcast=True))  # no -0
+    return (bits.to(tl.int64) << 32) | column.to(tl.int64)[None, :]
+
+
+@kernel
 def _knn(
     x,
     square,
     offsets,
+    listed,
     out,
     channels,
     k,
     PLACES: tl.constexpr,  # a power of 2, at least k
-    FEW: tl.constexpr,  # channels, too few for a tile: one by one
     DEPTH: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
 ):
     """Rows of one cloud against all of its rows, a tile of distances at a time.
 
-    Each row takes the smallest distance out of the tile while it is below the k-th
-    smallest so far. An entry of the list has the bits of the distance in its upper and
-    the row in its lower half, so that of equal distances the smaller row is nearer.
+    Column j is in group j modulo COLS. The k-th smallest of the groups' minima is an
+    upper bound of the k-th distance. A second pass lists the few columns within it. If
+    a row has more of them than places, the program's rows go through all columns once
+    more, and keep the nearest by sorting.
     """
     start = tl.load(offsets + tl.program_id(1))
     end = tl.load(offsets + tl.program_id(1) + 1)
@@ -49,55 +87,51 @@ def _knn(
     if start + tl.program_id(0) * ROWS >= end:
         return
     inf = float("inf")
-    nowhere = tl.full((ROWS, PLACES), 0x7F800000, tl.int64) << 32  # at infinity
-    slot = tl.arange(0, PLACES)[None, :]
-    # Places beyond k are nearer than everything, so they are never replaced.
-    near = tl.where(slot < k, nowhere + slot, tl.full((1, 1), -1, tl.int64) << 63)
-    worst = tl.full((ROWS,), inf, tl.float32)
+    least = tl.full((ROWS, COLS), inf, tl.float32)
     for origin in range(start, end, COLS):
         column = origin + tl.arange(0, COLS)
-        product = tl.zeros((ROWS, COLS), tl.float32)
-        if FEW:
-            for c in range(channels):
-                p = tl.load(x + row * channels + c, row < end, 0.0)
-                q = tl.load(x + column * channels + c, column < end, 0.0)
-                product += p[:, None] * q[None, :]
-        else:
-            for c0 in range(0, channels, DEPTH):
-                c = c0 + tl.arange(0, DEPTH)
-                p = tl.load(
-                    x + row[:, None] * channels + c[None, :],
-                    (row < end)[:, None] & (c < channels)[None, :],
-                    0.0,
-                )
-                q = tl.load(
-                    x + column[None, :] * channels + c[:, None],
-                    (column < end)[None, :] & (c < channels)[:, None],
-                    0.0,
-                )
-                product = tl.dot(p, q, product, input_precision="ieee")
-        d = tl.load(square + column, column < end, inf)[None, :] - 2 * product
-        d = tl.where(d < worst[:, None], d, inf)  # a NaN as well
-        least, at = tl.min(d, axis=1, return_indices=True)
-        while tl.min(least, axis=0) < inf:
-            bits = _ordered((least + 0.0).to(tl.int32, bitcast=True))  # no -0
-            key = (bits.to(tl.int64) << 32) | (origin + at).to(tl.int64)
-            farthest = tl.max(near, axis=1)
-            given = (near == farthest[:, None]) & (least < inf)[:, None]
-            near = tl.where(given, key[:, None], near)
-            bits = _ordered((tl.max(near, axis=1) >> 32).to(tl.int32))
-            worst = bits.to(tl.float32, bitcast=True)
-            d = tl.where(tl.arange(0, COLS)[None, :] == at[:, None], inf, d)
-            d = tl.where(d < worst[:, None], d, inf)
-            least, at = tl.min(d, axis=1, return_indices=True)
-    near = tl.sort(near, dim=1)
+        d = _distances(x, square, row, column, end, channels, DEPTH, ROWS, COLS)
+        least = tl.where(d < least, d, least)  # a NaN is not
+    for _ in range(k - 1):
+        _, group = tl.min(least, axis=1, return_indices=True)
+        least = tl.where(tl.arange(0, COLS)[None, :] == group[:, None], inf, least)
+    bound = tl.min(least, axis=1)
+
+    number = tl.zeros((ROWS,), tl.int32)  # of columns within the bound
+    for origin in range(start, end, COLS):
+        column = origin + tl.arange(0, COLS)
+        d = _distances(x, square, row, column, end, channels, DEPTH, ROWS, COLS)
+        within = (d <= bound[:, None]) & (d < inf)
+        place = number[:, None] + tl.cumsum(within.to(tl.int32), axis=1) - 1
+        at = listed + row[:, None] * PLACES + place
+        given = within & (place < PLACES) & (row < end)[:, None]
+        tl.store(at, _keys(d, column), given)
+        number += tl.sum(within.to(tl.int32), axis=1)
+    tl.debug_barrier()  # what other threads listed is read below
+
+    slot = tl.arange(0, PLACES)[None, :]
+    nowhere = tl.full((1, 1), 0x7F800000, tl.int64) << 32  # at infinity
+    near = tl.zeros((ROWS, PLACES), tl.int64) + nowhere
+    number = tl.where(row < end, number, 0)
+    if tl.max(number, axis=0) <= PLACES:
+        known = slot < number[:, None]
+        near = tl.load(listed + row[:, None] * PLACES + slot, known, 0)
+        near = tl.sort(tl.where(known, near, nowhere), dim=1)
+    else:
+        half = tl.arange(0, 2)[None, :, None]
+        for origin in range(start, end, PLACES):
+            column = origin + tl.arange(0, PLACES)
+            d = _distances(x, square, row, column, end, channels, DEPTH, ROWS, PLACES)
+            both = tl.join(near, _keys(d, column))
+            both = tl.sort(tl.reshape(both, (ROWS, 2 * PLACES)), dim=1)
+            both = tl.reshape(both, (ROWS, 2, PLACES))
+            near = tl.sum(tl.where(half == 0, both, 0), axis=1)
     # The cloud's first row where distances are not finite or rows are too few.
-    name = tl.where((near >> 32) == 0x7F800000, start, near & 0xFFFFFFFF)
-    place = slot - (PLACES - k)  # places beyond k were sorted first
+    name = tl.where((near >> 32) >= 0x7F800000, start, near & 0xFFFFFFFF)
     tl.store(
-        out + row[:, None] * k + place,
+        out + row[:, None] * k + slot,
         name.to(tl.int32),
-        (row < end)[:, None] & (place >= 0),
+        (row < end)[:, None] & (slot < k),
     )
 
 
@@ -112,18 +146,20 @@ def knn(x: Tensor, batch: RaggedBatch, k: int) -> Tensor:
         found = _knn_by_cloud(x, batch, k)
     else:
         found = torch.empty(len(x), k, dtype=torch.int32, device=x.device)
-        places = triton.next_power_of_2(k)
-        height = 64 if places <= 16 else 32 if places <= 64 else 16
-        grid = (triton.cdiv(batch.cloud_size, height), len(batch.offsets) - 1)
-        few, square = x.shape[1] < 16, (x * x).sum(1)
-        _knn[grid](
-            *(x, square, batch.offsets, found, x.shape[1], k),
+        # With so many groups k to 1.2 k columns are within the bound.
+        groups = max(64, triton.next_power_of_2(4 * k))
+        places = max(32, triton.next_power_of_2(k + k // 2))
+        rows = 4096 // groups  # of a program
+        listed = torch.empty(len(x), places, dtype=torch.int64, device=x.device)
+        launch(
+            _knn,
+            (triton.cdiv(batch.cloud_size, rows), len(batch.offsets) - 1),
+            *(x, (x * x).sum(1), batch.offsets, listed, found, x.shape[1], k),
             PLACES=places,
-            FEW=few,
-            DEPTH=16 if few else 32,
-            ROWS=height,
-            num_warps=8 if height == 64 else 4,
-            COLS=COLS,
+            DEPTH=16 if x.shape[1] <= 16 else 32,
+            ROWS=max(16, rows),
+            num_warps=8,
+            COLS=groups,
         )
     if not batch.merged:
         return found

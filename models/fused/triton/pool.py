@@ -18,13 +18,15 @@ from models.fused.triton.tiles import (
     ROWS,
     TILES,
     grid,
+    kernel,
+    launch,
     load_channels,
     operation,
     store_sums,
 )
 
 
-@triton.jit
+@kernel
 def _column_sums(y, shift, counts, sums, rows, channels):
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)
     middle = load_channels(shift, c, channels)
@@ -45,11 +47,11 @@ def column_sums(y: Tensor, shift: Tensor, batch: RaggedBatch) -> Tensor:
     """As :func:`models.fused.numba.pool.column_sums`."""
     programs = grid(*y.shape)
     sums = y.new_zeros(programs[0], 2, y.shape[1], dtype=torch.float64)
-    _column_sums[programs](y, shift, batch.counts, sums, *y.shape)
+    launch(_column_sums, programs, y, shift, batch.counts, sums, *y.shape)
     return sums.sum(dim=0)
 
 
-@triton.jit
+@kernel
 def _pool(
     y, scale, offset, mean, sign, counts, first, argmax, slopes, C, SLOPE: tl.constexpr
 ):
@@ -94,11 +96,11 @@ def pool(
     argmax = y.new_empty(clouds, channels, dtype=torch.int64)
     slopes = y.new_empty(clouds, 2, channels, dtype=torch.float64)
     given = (y, *affine, sign, batch.counts, batch.offsets, argmax, slopes, channels)
-    _pool[clouds, triton.cdiv(channels, COLS.value)](*given, SLOPE=slope)
+    launch(_pool, (clouds, triton.cdiv(channels, COLS.value)), *given, SLOPE=slope)
     return argmax, slopes.transpose(0, 1)
 
 
-@triton.jit
+@kernel
 def _pool_gradient(
     share, y, scale, offset, alpha, beta, counts, first, out, C, SLOPE: tl.constexpr
 ):
@@ -134,5 +136,5 @@ def pool_gradient(
     tiles = triton.cdiv(batch.cloud_size, ROWS.value)
     given = (share, y, scale, offset, alpha, beta, batch.counts, batch.offsets, out)
     programs = (tiles, clouds, triton.cdiv(channels, COLS.value))
-    _pool_gradient[programs](*given, channels, SLOPE=slope)
+    launch(_pool_gradient, programs, *given, channels, SLOPE=slope)
     return out

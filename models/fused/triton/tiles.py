@@ -1,4 +1,4 @@
-"""What all kernels share: the tiles that a program works on, and how it is launched."""
+"""What all kernels share: the tiles of a program, how it is compiled and launched."""
 
 from __future__ import annotations
 
@@ -12,6 +12,41 @@ import triton.language as tl
 
 # Rows and channels of a tile; tiles, one after the other, that share a partial sum.
 ROWS, COLS, TILES = tl.constexpr(16), tl.constexpr(64), tl.constexpr(8)
+
+
+# The number of rows changes with every batch of merged points. Triton would compile a
+# kernel again, in the middle of a run, where it is a multiple of 16 for the first time.
+kernel = functools.partial(triton.jit, do_not_specialize=["rows"])
+
+
+def launch(kernel: Any, programs: tuple[int, ...], *args: Any, **options: Any) -> None:
+    """Run a kernel; multiply-add may round once, whatever Triton's default is."""
+    kernel[programs](*args, **options, enable_fp_fusion=True)
+
+
+@kernel
+def _write_one(out):
+    tl.store(out, 1)
+
+
+@functools.cache
+def launch_error(device: torch.device) -> str:
+    """Why no kernel can be launched on a device, in a line; empty if one can.
+
+    At its first launch Triton compiles a stub in C, for which it needs a C compiler and
+    Python's headers. Container images often lack them.
+    """
+    out = torch.zeros(1, device=device)
+    try:
+        with torch.cuda.device_of(out):
+            launch(_write_one, (1,), out)
+        return "" if out.item() == 1 else "a kernel did not write its result"
+    except Exception as error:  # whatever compiler, linker and driver raise
+        reason = " ".join(str(error).split())[:300]
+        return (
+            f"{reason or type(error).__name__}; gcc and Python's headers are needed "
+            "(Debian: apt-get install gcc python3-dev)"
+        )
 
 
 def operation(function: Callable) -> Callable:
@@ -38,13 +73,13 @@ def grid(rows: int, channels: int, tiles: int = TILES.value) -> tuple[int, int]:
     return triton.cdiv(rows, ROWS.value * tiles), triton.cdiv(channels, COLS.value)
 
 
-@triton.jit
+@kernel
 def load_channels(vector, c, channels):
     """The channels c of a vector (C,), as a row (1, COLS)."""
     return tl.load(vector + c, c < channels, 0.0)[None, :]
 
 
-@triton.jit
+@kernel
 def store_sums(sums, first, second, program, c, channels):
     """Two partial sums of a program to ``sums`` (programs, 2, C)."""
     at = program * 2 * channels + c

@@ -85,5 +85,7 @@ def two_layer_gradients(
         sums[1] += (dz * (pre - mean)).sum(dim=(0, 1), dtype=torch.float64)
         back = dz * scale
         grad_b[block] = back.sum(dim=1)
-        grad_a.index_add_(0, neighbours.flatten(), back.flatten(0, 1))
+        # Sorted on a GPU, and so added in the same order each time; index_add_ is not.
+        edges = back.flatten(0, 1)
+        grad_a.index_put_((neighbours.flatten().long(),), edges, accumulate=True)
     return grad_a, grad_b, of_matrix.to(a.dtype), sums

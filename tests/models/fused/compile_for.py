@@ -90,7 +90,8 @@ def launch_all(dtype: torch.dtype, half: torch.dtype) -> None:
     graph = Graph(torch.zeros(ROWS, 15, dtype=torch.int32), batch)
     for stats in (True, False):
         cuda.edge_extremes(a, a, graph, channel, channel, stats)
-    cuda.add_statistics_gradient(a, a, a, a, graph, a, channel, channel)
+    for argmax in (None, torch.zeros(ROWS, CHANNELS, dtype=torch.int32)):
+        cuda.edge_gradients(a, a, argmax, a, a, graph, a, channel, channel)
     for kind in {dtype, half}:
         y, share = a.to(kind), torch.zeros(3, CHANNELS, dtype=dtype)
         cuda.column_sums(y, channel, batch)

@@ -35,14 +35,14 @@ def every_operation(kernels: Kernels, strided: bool) -> list[Tensor]:
     affine, share = (scale, offset, mean), normal(2, 7)
     extreme = kernels.edge_extremes(a, b, graph, scale.sign(), mean, True)
     argmax = extreme[1].T.contiguous().T if strided else extreme[1]
-    gradients = (normal(30, 7), normal(30, 7))
+    gradients = [(normal(30, 7), normal(30, 7)) for _ in range(2)]
     return [
         kernels.knn(normal(30, 7), batch, 4),
         kernels.product(a, normal(7, 9)),
         *extreme,
         kernels.edge_maximum(a, b, graph, offset, 0.2),
-        kernels.scatter_to_argmax(y, argmax, batch),
-        *kernels.add_statistics_gradient(*gradients, a, b, graph, total, alpha, beta),
+        *kernels.edge_gradients(*gradients[0], None, a, b, graph, total, alpha, beta),
+        *kernels.edge_gradients(*gradients[1], argmax, a, b, graph, total, alpha, beta),
         kernels.column_sums(y, mean, batch),
         *kernels.pool(y, affine, scale.sign(), 0.2, batch),
         kernels.pool_gradient(share, y, scale, offset, alpha, beta, 0.2, batch),
