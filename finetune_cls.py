@@ -140,7 +140,7 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
     trained: nn.Module = model.linear if args.freeze_encoder else model
     model.requires_grad_(False)
     trained.requires_grad_(True)
-    synchronise_batchnorm(trained, device)
+    synchronise_batchnorm(trained)
     parallel = distributed.data_parallel(trained, device)
     optimizer = build_optimizer(parallel.parameters(), args)
 

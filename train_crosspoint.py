@@ -174,7 +174,7 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
     model.to(device, precision.dtype)
     # Convolutions of images are faster with channels last; activations follow weights.
     model.image_encoder.to(memory_format=torch.channels_last)
-    synchronise_batchnorm(model, device)
+    synchronise_batchnorm(model)
     parallel = distributed.data_parallel(model, device)
     optimizer = build_optimizer(parallel.parameters(), args)
 

@@ -153,7 +153,7 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
             log_evaluation(model, test, precision, weights, args, logger)
         return
     loader = data_loader(train, sampler, args.num_workers, device)
-    synchronise_batchnorm(model, device)
+    synchronise_batchnorm(model)
     parallel = distributed.data_parallel(model, device)
     optimizer = build_optimizer(parallel.parameters(), args)
 

@@ -281,7 +281,7 @@ def scaling(
     own = [x[rank * share :][:share] for x in inputs]
     alone = crosspoint(backbone, k, True).to(setting.device)
     one = crosspoint_step(alone, inputs, setting, gather=False)
-    together = synchronise_batchnorm(crosspoint(backbone, k, True), setting.device)
+    together = synchronise_batchnorm(crosspoint(backbone, k, True))
     parallel = distributed.data_parallel(together, setting.device)
     return {
         "reference": one if rank == 0 else lambda: None,
@@ -343,7 +343,7 @@ def wrap(
     """As :func:`utils.parallel.distributed.data_parallel`, with options."""
     join_alone(device)
     if distributed.world_size() > 1:
-        model = synchronise_batchnorm(model, device)
+        model = synchronise_batchnorm(model)
     known = inspect.signature(DistributedDataParallel).parameters
     newer = "forward_sync_buffers"  # what later releases of torch call it
     names = ("gradient_as_bucket_view", "static_graph")

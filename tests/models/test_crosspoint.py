@@ -49,7 +49,7 @@ def training_step(name: str) -> Step:
     """Losses, gradients and buffers of this process after its part of the batch."""
     images = {"dgcnn": functools.partial(ImageEncoder, "resnet18")}
     module = network(name, images.get(name, SmallImages))
-    synchronise_batchnorm(module, CPU)
+    synchronise_batchnorm(module)
     model = distributed.data_parallel(module, CPU).train()
     share = B // distributed.world_size()
     first = share * distributed.rank()

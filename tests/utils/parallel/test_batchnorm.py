@@ -7,9 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.parallel import distributed
-from utils.parallel.batchnorm import GlobalBatchNorm, synchronise_batchnorm
-
-CPU = torch.device("cpu")
+from utils.parallel.batchnorm import GlobalBatchNorm, _OnGPU, synchronise_batchnorm
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -70,6 +68,88 @@ def test_two_ranks_compute_batch_norm_of_all_rows(
         torch.testing.assert_close(of_rank, expected[4], rtol=1e-9, atol=1e-10)
 
 
+def channels_first(x: Tensor) -> list[int]:
+    return [1, -1, *[1] * (x.dim() - 2)]
+
+
+def gpu_kernels_by_definition() -> list[torch.library.Library]:
+    """What PyTorch has on GPUs alone, in its operations, for tensors of the CPU."""
+
+    def stats(x: Tensor, eps: float):
+        rows = x.transpose(0, 1).flatten(1)
+        return rows.mean(1), (rows.var(1, correction=0) + eps).rsqrt()
+
+    def gather(x, means, inverses, running_mean, running_var, momentum, eps, counts):
+        n, counts = counts.sum(), counts[:, None]
+        mean = (counts * means).sum(0) / n
+        squares = counts * (inverses**-2 - eps + (means - mean) ** 2)
+        var = squares.sum(0) / n
+        running_mean.lerp_(mean, momentum)
+        running_var.lerp_(var * n / (n - 1), momentum)
+        return mean, (var + eps).rsqrt()
+
+    def elemt(x, weight, bias, mean, inverse, eps):
+        shape = channels_first(x)
+        weight, bias, mean = (t.view(shape) for t in (weight * inverse, bias, mean))
+        return (x - mean) * weight + bias
+
+    def reduce(grad, x, mean, inverse, weight, *_: bool):
+        dims = [0, *range(2, x.dim())]
+        centred = x - mean.view(channels_first(x))
+        sums = grad.sum(dims), (grad * centred).sum(dims)
+        return *sums, sums[1] * inverse, sums[0]
+
+    def backward(grad, x, mean, inverse, weight, sum_grad, sum_product, counts):
+        shape, n = channels_first(x), counts.sum()
+        slope = (inverse**2 * sum_product / n).view(shape)
+        centred = grad - (sum_grad / n).view(shape) - (x - mean.view(shape)) * slope
+        return centred * (weight * inverse).view(shape)
+
+    library = torch.library.Library("aten", "IMPL")
+    for name, function in {
+        "batch_norm_stats": stats,
+        "batch_norm_gather_stats_with_counts": gather,
+        "batch_norm_elemt": elemt,
+        "batch_norm_backward_reduce": reduce,
+        "batch_norm_backward_elemt": backward,
+    }.items():
+        library.impl(name, function, "CPU")
+    return [library]
+
+
+class AsOnGPU(GlobalBatchNorm):
+    """The operations that run on GPUs, whatever the device of the input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.num_batches_tracked.add_(1)
+        running = (self.running_mean, self.running_var, self.momentum)
+        return _OnGPU.apply(x, self.weight, self.bias, *running, self.eps)
+
+
+def two_steps_as_on_gpu(x: Tensor, counts: tuple[int, int]):
+    registered = gpu_kernels_by_definition()
+    first = sum(counts[: distributed.rank()])
+    rows = slice(first, first + counts[distributed.rank()])
+    found = two_steps(random_norm(AsOnGPU, x.shape[1]).train(), x, rows)
+    del registered
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "tail", "counts"),
+    [(nn.BatchNorm1d, (), (1, 2)), (nn.BatchNorm2d, (4, 3), (3, 2))],
+)
+def test_two_gpus_would_compute_batch_norm_of_all_rows(two_ranks, kind, tail, counts):
+    x = 3 * normal(sum(counts), 6, *tail) + 5
+    expected = two_steps(random_norm(kind, 6).train(), x, slice(None))
+    results = two_ranks.run(two_steps_as_on_gpu, x, counts)
+    ys, x_grads, weight_grads, bias_grads, buffers = zip(*results, strict=True)
+    found = (torch.cat(ys), torch.cat(x_grads), sum(weight_grads), sum(bias_grads))
+    torch.testing.assert_close(found, expected[:4], rtol=1e-9, atol=1e-10)
+    for of_rank in buffers:
+        torch.testing.assert_close(of_rank, expected[4], rtol=1e-9, atol=1e-10)
+
+
 def low_precision_on_rank(x: Tensor) -> tuple[Tensor, Tensor]:
     norm = GlobalBatchNorm(4).train()
     own = x.chunk(2)[distributed.rank()]
@@ -120,16 +200,13 @@ class TwoNames(nn.Module):
         self.inner = nn.ModuleDict({"norm": nn.BatchNorm1d(4, eps=1e-3, momentum=0.3)})
 
 
-@pytest.mark.parametrize(
-    ("device", "kind"), [("cpu", GlobalBatchNorm), ("cuda:0", nn.SyncBatchNorm)]
-)
-def test_synchronise_keeps_names_tensors_and_settings(device, kind):
+def test_synchronise_keeps_names_tensors_and_settings():
     model = TwoNames()
     model.inner["norm"].eval()
     before = model.state_dict(keep_vars=True)
     parameters = [id(p) for p in model.parameters()]
-    assert synchronise_batchnorm(model, torch.device(device)) is model
-    assert type(model.bn1) is kind and model.conv1[1] is model.bn1
+    assert synchronise_batchnorm(model) is model
+    assert type(model.bn1) is GlobalBatchNorm and model.conv1[1] is model.bn1
     state = model.state_dict(keep_vars=True)
     assert list(state) == list(before)
     assert all(state[name] is before[name] for name in before)
@@ -141,5 +218,5 @@ def test_synchronise_keeps_names_tensors_and_settings(device, kind):
 
 def test_synchronise_takes_a_batch_norm_itself():
     norm = nn.BatchNorm2d(3)
-    replaced = synchronise_batchnorm(norm, CPU)
+    replaced = synchronise_batchnorm(norm)
     assert type(replaced) is GlobalBatchNorm and replaced.weight is norm.weight

@@ -163,7 +163,7 @@ class TwoNames(nn.Module):
 
 def wrapped_on_rank(x: Tensor):
     torch.manual_seed(0)
-    model = synchronise_batchnorm(TwoNames().double(), CPU)
+    model = synchronise_batchnorm(TwoNames().double())
     model = distributed.data_parallel(model, CPU)
     module = distributed.unwrap(model)
     aliases = module.conv1[1] is module.bn1 and type(module.bn1) is GlobalBatchNorm
