@@ -61,18 +61,18 @@ class FusedClouds:
             with torch.no_grad():
                 idx = self._kernels.knn(x.detach().contiguous(), self.batch, self.k)
             graph = Graph(idx, self.batch)
-            norm, *others = (NormActivation(layer) for layer in layers)
+            norm, *others = (NormActivation(one, self._kernels) for one in layers)
             weight = _matrix(layers[0])
             if not (others or norm.training or torch.is_grad_enabled()):
                 norm.set_statistics()
-                a, b = self._ends(x, weight * norm.scale[:, None])
-                return self._kernels.edge_maximum(a, b, graph, norm.offset, norm.slope)
+                scale, offset, *_ = norm.affine
+                a, b = self._ends(x, weight * scale[:, None])
+                return self._kernels.edge_maximum(a, b, graph, offset, norm.slope)
             first = (*self._ends(x, weight), *norm.parameters)
             if not others:
-                return EdgeConv.apply(*first, norm, graph, self._kernels)
+                return EdgeConv.apply(*first, norm, graph)
             second = (_matrix(layers[1]), *others[0].parameters)
-            rest = (norm, *others, graph, self._kernels)
-            return TwoLayerEdgeConv.apply(*first, *second, *rest)
+            return TwoLayerEdgeConv.apply(*first, *second, norm, *others, graph)
 
     def _ends(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """a and b (R, C') of x (R, C) and the weight (C', 2C) of [x_j - x_i, x_i]."""
@@ -87,11 +87,11 @@ class FusedClouds:
         return x.unflatten(0, (-1, self.batch.cloud_size)).transpose(1, 2)
 
     def pool(self, x: Tensor, layer: nn.Sequential) -> tuple[Tensor, Tensor]:
-        norm, weight = NormActivation(layer), _matrix(layer)
+        norm, weight = NormActivation(layer, self._kernels), _matrix(layer)
         # The CPU's kernels have no half precision.
         on_cpu = not x.is_cuda
         y = Linear.apply(x, weight, self._kernels) if on_cpu else F.linear(x, weight)
-        return Pool.apply(y, *norm.parameters, norm, self.batch, self._kernels)
+        return Pool.apply(y, *norm.parameters, norm, self.batch)
 
 
 def _matrix(layer: nn.Sequential) -> Tensor:

@@ -14,12 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from models.fused.batch import Graph, RaggedBatch
 from models.knn import full_precision
 from utils.parallel import distributed
-from utils.parallel.batchnorm import (
-    combine_statistics,
-    is_synchronised,
-    running_statistics,
-    update_running_statistics,
-)
+from utils.parallel.batchnorm import is_synchronised, norm_affine, running_statistics
 
 
 class Linear(torch.autograd.Function):
@@ -44,15 +39,16 @@ class Linear(torch.autograd.Function):
 class NormActivation:
     """BatchNorm and LeakyReLU of a layer, act(scale y + offset), in one pass.
 
-    :meth:`set_statistics` comes first and sets scale, offset, mean and inverse standard
-    deviation, (C,) each.
+    :meth:`set_statistics` comes first and sets ``affine``: scale, offset, mean and
+    inverse standard deviation, (4, C).
     """
 
-    def __init__(self, layer: nn.Sequential) -> None:
-        self._norm = cast(_BatchNorm, layer[1])
+    def __init__(self, layer: nn.Sequential, kernels: ModuleType) -> None:
+        self._norm, self.kernels = cast(_BatchNorm, layer[1]), kernels
         self.slope = cast(nn.LeakyReLU, layer[2]).negative_slope
         self.training = self._norm.training
         self.parameters = (self._norm.weight, self._norm.bias)
+        self._over_ranks = self.training and is_synchronised(self._norm)
 
     def set_statistics(
         self, sums: Tensor | None = None, shift: Tensor | None = None, count: int = 0
@@ -64,31 +60,17 @@ class NormActivation:
             shift: (C,) near the mean of y.
             count: this rank's values of each channel.
         """
-        norm = self._norm
-        mean, var = running_statistics(norm)
         if self.training:
-            assert sums is not None and shift is not None
-            first, second = sums / count
-            self._count, mean, var = combine_statistics(
-                *(count, shift.double() + first, second - first * first),
-                over_ranks=is_synchronised(norm),
+            self.affine, self._count = self.kernels.batch_affine(
+                self._norm, sums, shift, count, self._over_ranks
             )
-            update_running_statistics(norm, self._count, mean, var)
-        inverse = (var.double() + norm.eps).rsqrt()
-        scale = norm.weight.double() * inverse
-        offset = norm.bias.double() - mean.double() * scale
-        self.scale, self.offset, self.mean, self.inverse = (
-            x.to(norm.weight.dtype) for x in (scale, offset, mean, inverse)
-        )
-
-    @property
-    def affine(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Scale, offset and mean."""
-        return self.scale, self.offset, self.mean
+        else:
+            self.affine = norm_affine(self._norm, *running_statistics(self._norm))
 
     def activate(self, y: Tensor) -> Tensor:
         """act(scale y + offset) of (R, C)."""
-        return F.leaky_relu_(torch.addcmul(self.offset, y, self.scale), self.slope)
+        scale, offset, *_ = self.affine
+        return F.leaky_relu_(torch.addcmul(offset, y, scale), self.slope)
 
     def activation_gradient(self, grad: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Back through :meth:`activate`, with the statistics held constant.
@@ -97,16 +79,12 @@ class NormActivation:
             the gradient of y (R, C); the sums over the rows of dz and dz (y - mean)
             that :meth:`statistics_gradient` takes, z being scale y + offset.
         """
-        z = torch.addcmul(self.offset, y, self.scale)
-        dz = torch.ops.aten.leaky_relu_backward(grad.contiguous(), z, self.slope, False)
-        sums = torch.stack([dz.sum(dim=0), (y - self.mean).mul_(dz).sum(dim=0)])
-        return dz.mul_(self.scale), sums.double()
+        return self.kernels.activation_gradient(grad, y, self.affine, self.slope)
 
     def statistics_gradient(self, sums: Tensor) -> tuple[Tensor, ...]:
         """Gradients of weight and bias, and of y through mean and variance.
 
-        With y' = (y - mean) / deviation, each of the n values y of a channel gets
-        -scale (sum(dz) + y' sum(dz y')) / n = alpha y + beta.
+        Each value y of a channel gets alpha y + beta, 0 in eval mode.
 
         Args:
             sums: (2, C) float64 of dz and of dz (y - mean) over this rank's values.
@@ -114,15 +92,12 @@ class NormActivation:
         Returns:
             the gradients of weight and bias, alpha, beta, (C,) each.
         """
-        scale, inverse = self.scale.double(), self.inverse.double()
-        bias, weight = sums[0], sums[1] * inverse
-        alpha = beta = torch.zeros_like(scale)
-        if self.training:
-            if is_synchronised(self._norm):
-                sums = distributed.all_reduce_sum(sums.clone())
-            alpha = -scale * inverse**2 * sums[1] / self._count
-            beta = -scale * sums[0] / self._count - alpha * self.mean.double()
-        return tuple(x.to(self.scale.dtype) for x in (weight, bias, alpha, beta))
+        if not self.training:
+            bias, weight = sums.to(self.affine.dtype)
+            zero = torch.zeros_like(bias)
+            return weight * self.affine[3], bias, zero, zero
+        total = distributed.all_reduce_sum(sums.clone()) if self._over_ranks else sums
+        return self.kernels.statistics_gradient(sums, total, self.affine, self._count)
 
 
 class EdgeConv(torch.autograd.Function):
@@ -137,11 +112,10 @@ class EdgeConv(torch.autograd.Function):
         _bias: Tensor,
         norm: NormActivation,
         graph: Graph,
-        kernels: ModuleType,
     ) -> Tensor:
-        ctx.norm, ctx.graph, ctx.kernels = norm, graph, kernels
+        ctx.norm, ctx.graph = norm, graph
         shift = a.mean(dim=0) + b.mean(dim=0)
-        y, argmax, total, sums = kernels.edge_extremes(
+        y, argmax, total, sums = norm.kernels.edge_extremes(
             a, b, graph, weight.sign(), shift, norm.training
         )
         norm.set_statistics(sums, shift, graph.edges)
@@ -156,10 +130,10 @@ class EdgeConv(torch.autograd.Function):
         weight, bias, *terms = ctx.norm.statistics_gradient(sums)
         if not ctx.norm.training:
             total = torch.zeros_like(a)  # weighted by 0
-        grad_a, grad_b = ctx.kernels.edge_gradients(
+        grad_a, grad_b = ctx.norm.kernels.edge_gradients(
             torch.zeros_like(a), grad_b, argmax, a, b, ctx.graph, total, *terms
         )
-        return grad_a, grad_b, weight, bias, None, None, None
+        return grad_a, grad_b, weight, bias, None, None
 
 
 class TwoLayerEdgeConv(torch.autograd.Function):
@@ -178,9 +152,8 @@ class TwoLayerEdgeConv(torch.autograd.Function):
         norm1: NormActivation,
         norm2: NormActivation,
         graph: Graph,
-        kernels: ModuleType,
     ) -> Tensor:
-        ctx.norms, ctx.graph, ctx.kernels = (norm1, norm2), graph, kernels
+        ctx.norms, ctx.graph, kernels = (norm1, norm2), graph, norm1.kernels
         total, sums, shift = a[:0], None, None
         if norm1.training:
             shift = a.mean(dim=0) + b.mean(dim=0)
@@ -191,7 +164,7 @@ class TwoLayerEdgeConv(torch.autograd.Function):
         norm1.set_statistics(sums, shift, graph.edges)
         matrix = matrix.contiguous()
         # Near the mean of the second layer's edges: its value at the first one's mean.
-        shift = (norm1.activate(norm1.mean[None]) @ matrix.T)[0]
+        shift = (norm1.activate(norm1.affine[2:3]) @ matrix.T)[0]
         y, argmax, sums = kernels.two_layer_extremes(
             *(a, b, graph, norm1.affine, norm1.slope, matrix),
             *(weight2.sign(), shift, norm2.training),
@@ -204,7 +177,7 @@ class TwoLayerEdgeConv(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         a, b, total, matrix, y, argmax = ctx.saved_tensors
-        (norm1, norm2), graph, kernels = ctx.norms, ctx.graph, ctx.kernels
+        (norm1, norm2), graph, kernels = ctx.norms, ctx.graph, ctx.norms[0].kernels
         with full_precision(a.device):
             grad_y, sums = norm2.activation_gradient(grad, y)
             weight2, bias2, *terms = norm2.statistics_gradient(sums)
@@ -218,7 +191,7 @@ class TwoLayerEdgeConv(torch.autograd.Function):
                     grad_a, grad_b, None, a, b, graph, total, *terms
                 )
         of_norms = (weight1, bias1, of_matrix, weight2, bias2)
-        return grad_a, grad_b, *of_norms, None, None, None, None
+        return grad_a, grad_b, *of_norms, None, None, None
 
 
 class Pool(torch.autograd.Function):
@@ -232,16 +205,15 @@ class Pool(torch.autograd.Function):
         bias: Tensor,
         norm: NormActivation,
         batch: RaggedBatch,
-        kernels: ModuleType,
     ) -> tuple[Tensor, Tensor]:
-        ctx.norm, ctx.batch, ctx.kernels = norm, batch, kernels
+        ctx.norm, ctx.batch, kernels = norm, batch, norm.kernels
         sums, shift = None, y[0].to(weight.dtype)
         if norm.training:
             sums = kernels.column_sums(y, shift, batch)
         norm.set_statistics(sums, shift, batch.points)
         argmax, slopes = kernels.pool(y, norm.affine, weight.sign(), norm.slope, batch)
         # The activation is slope z with z = scale (y - mean) + bias.
-        mean = bias.double() * slopes[0] + norm.scale.double() * slopes[1]
+        mean = bias.double() * slopes[0] + norm.affine[0].double() * slopes[1]
         extreme = y.gather(0, argmax).to(weight.dtype)  # (B, C)
         ctx.save_for_backward(y, argmax, extreme, slopes)
         return norm.activate(extreme), (mean / batch.cloud_size).to(weight.dtype)
@@ -256,8 +228,8 @@ class Pool(torch.autograd.Function):
         at_argmax, sums = ctx.norm.activation_gradient(of_maximum, extreme)
         sums += (share * slopes).sum(dim=1)
         weight, bias, *terms = ctx.norm.statistics_gradient(sums)
-        grad = ctx.kernels.pool_gradient(
-            share, y, *ctx.norm.affine[:2], *terms, ctx.norm.slope, ctx.batch
+        grad = ctx.norm.kernels.pool_gradient(
+            share, y, ctx.norm.affine, *terms, ctx.norm.slope, ctx.batch
         )
         grad.scatter_add_(0, argmax, at_argmax.to(grad.dtype))
-        return grad, weight, bias, None, None, None
+        return grad, weight, bias, None, None

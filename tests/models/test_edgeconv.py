@@ -169,9 +169,8 @@ def test_pooling_of_what_autocast_leaves_in_half_precision(dtype):
     y = random_clouds(3, 45, seed=5, channels=70).to(dtype)
     clouds = FusedClouds(y[:, :3].float(), 4)
     rows = Rows(clouds, y)
-    norm = NormActivation(layer)
-    given = (*norm.parameters, norm, clouds.batch, load_kernels("triton"))
-    maximum, mean = Pool.apply(rows.x, *given)
+    norm = NormActivation(layer, load_kernels("triton"))
+    maximum, mean = Pool.apply(rows.x, *norm.parameters, norm, clouds.batch)
     exact = y.float().requires_grad_()
     z = twin[2](twin[1](exact))  # (B, 70, N), in float32 from the same numbers
     wanted = (z.max(dim=2).values, z.mean(dim=2))

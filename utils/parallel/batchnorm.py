@@ -46,6 +46,13 @@ def is_synchronised(batchnorm: _BatchNorm) -> bool:
     return isinstance(batchnorm, GlobalBatchNorm) and world_size() > 1
 
 
+def gather_statistics(packed: Tensor) -> Tensor:
+    """(L,) of every rank -> (W, L), in order of rank; not differentiable."""
+    parts = [torch.empty_like(packed) for _ in range(world_size())]
+    dist.all_gather(parts, packed)
+    return torch.stack(parts)
+
+
 def combine_statistics(
     count: int, mean: Tensor, var: Tensor, over_ranks: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,13 +71,8 @@ def combine_statistics(
     """
     own = torch.full((1,), count, device=mean.device)
     packed = torch.cat([own.double(), mean.double(), var.double()])
-    parts = [packed]
-    if over_ranks:
-        parts = [torch.empty_like(packed) for _ in range(world_size())]
-        dist.all_gather(parts, packed)
-    counts, means, variances = torch.stack(parts).split(
-        [1, len(mean), len(mean)], dim=1
-    )
+    parts = gather_statistics(packed) if over_ranks else packed[None]
+    counts, means, variances = parts.split([1, len(mean), len(mean)], dim=1)
     total = counts.sum()
     if count < 2 and total < 2:  # reading the total makes the host wait for a GPU
         raise ValueError(
@@ -86,6 +88,19 @@ def running_statistics(batchnorm: _BatchNorm) -> tuple[Tensor, Tensor]:
     mean, var = batchnorm.running_mean, batchnorm.running_var
     assert mean is not None and var is not None  # BatchNorm tracks them here
     return mean, var
+
+
+def norm_affine(batchnorm: _BatchNorm, mean: Tensor, var: Tensor) -> Tensor:
+    """BatchNorm by given statistics (C,), which maps y to scale y + offset.
+
+    Returns:
+        scale, offset, mean and inverse standard deviation, (4, C).
+    """
+    inverse = (var.double() + batchnorm.eps).rsqrt()
+    scale = batchnorm.weight.double() * inverse
+    offset = batchnorm.bias.double() - mean.double() * scale
+    affine = torch.stack([scale, offset, mean.double(), inverse])
+    return affine.to(batchnorm.weight.dtype)
 
 
 @torch.no_grad()
@@ -156,14 +171,11 @@ class _OnGPU(torch.autograd.Function):
         channels = x.shape[1]
         own = torch.batch_norm_stats(x, eps)  # mean, inverse standard deviation
         count = own[0].new_full((1,), x.numel() // channels)
-        packed = torch.cat([*own, count])
-        parts = [torch.empty_like(packed) for _ in range(world_size())]
-        dist.all_gather(parts, packed)
-        *statistics, counts = torch.stack(parts).split([channels, channels, 1], dim=1)
-        counts = counts.flatten()
+        parts = gather_statistics(torch.cat([*own, count]))
+        means, inverses, counts = parts.split([channels, channels, 1], dim=1)
+        counts = counts.flatten().to(running_mean.dtype)
         mean, inverse = torch.batch_norm_gather_stats_with_counts(
-            *(x, *statistics, running_mean, running_var, momentum, eps),
-            counts.to(running_mean.dtype),
+            x, means, inverses, running_mean, running_var, momentum, eps, counts
         )
         ctx.save_for_backward(x, weight, mean, inverse, counts.int())
         return torch.batch_norm_elemt(x, weight, bias, mean, inverse, eps)
@@ -173,13 +185,15 @@ class _OnGPU(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, inverse, counts = ctx.saved_tensors
         grad = _dense(grad)
-        *sums, grad_weight, grad_bias = torch.batch_norm_backward_reduce(
+        first, second, grad_weight, grad_bias = torch.batch_norm_backward_reduce(
             grad, x, mean, inverse, weight, True, True, True
         )
-        total = torch.cat(sums)
+        total = torch.cat([first, second])
         dist.all_reduce(total)
+        first, second = total.chunk(2)
+        weight = weight.to(mean.dtype)
         grad_x = torch.batch_norm_backward_elemt(
-            grad, x, mean, inverse, weight.to(mean.dtype), *total.chunk(2), counts
+            grad, x, mean, inverse, weight, first, second, counts
         )
         return grad_x, grad_weight, grad_bias, None, None, None, None
 

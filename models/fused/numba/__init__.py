@@ -12,11 +12,18 @@ from models.fused.numba.edges import (
     edge_maximum,
 )
 from models.fused.numba.graph import knn
+from models.fused.numba.norm import (
+    activation_gradient,
+    batch_affine,
+    statistics_gradient,
+)
 from models.fused.numba.pool import column_sums, pool, pool_gradient
 from models.fused.numba.products import product
 from models.fused.numba.two_layers import two_layer_extremes, two_layer_gradients
 
 __all__ = [
+    "activation_gradient",
+    "batch_affine",
     "column_sums",
     "edge_extremes",
     "edge_gradients",
@@ -25,6 +32,7 @@ __all__ = [
     "pool",
     "pool_gradient",
     "product",
+    "statistics_gradient",
     "two_layer_extremes",
     "two_layer_gradients",
 ]

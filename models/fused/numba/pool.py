@@ -72,7 +72,7 @@ def _pool(
 @operation
 def pool(
     y: np.ndarray,
-    affine: tuple[np.ndarray, np.ndarray, np.ndarray],
+    affine: np.ndarray,
     sign: np.ndarray,
     slope: float,
     batch: RaggedBatch,
@@ -81,7 +81,7 @@ def pool(
 
     Args:
         y: (R, C).
-        affine: scale, offset and mean (C,) of the BatchNorm.
+        affine: (4, C) of :func:`models.fused.numba.norm.batch_affine`.
         sign: (C,) of the scale.
         slope: of the LeakyReLU.
         batch: its counts weight the sums.
@@ -94,7 +94,7 @@ def pool(
     best = np.empty((len(tasks), channels), y.dtype)
     who = np.empty((len(tasks), channels), np.int32)
     part = np.zeros((len(tasks), 2, channels))
-    arrays = (y, *affine, sign, batch.counts, y.dtype.type(slope))
+    arrays = (y, *affine[:3], sign, batch.counts, y.dtype.type(slope))
     run_tasks(
         _pool,
         [
@@ -131,8 +131,7 @@ def _pool_gradient(
 def pool_gradient(
     share: np.ndarray,
     y: np.ndarray,
-    scale: np.ndarray,
-    offset: np.ndarray,
+    affine: np.ndarray,
     alpha: np.ndarray,
     beta: np.ndarray,
     slope: float,
@@ -142,11 +141,12 @@ def pool_gradient(
 
     Args:
         share: (B, C) gradient of the activation of each of a cloud's points.
-        y, scale, offset, slope, batch: as of :func:`pool`.
+        y, affine, slope, batch: as of :func:`pool`.
         alpha, beta: (C,).
     """
     out = np.empty_like(y)
-    arrays = (y, scale, offset, alpha, beta, y.dtype.type(slope), batch.counts, out)
+    terms = (*affine[:2], alpha, beta, y.dtype.type(slope))
+    arrays = (y, *terms, batch.counts, out)
     tasks = row_tasks(batch.offsets, LONG)
     run_tasks(_pool_gradient, [(share[b], *arrays, s, e) for b, s, e in tasks])
     return out

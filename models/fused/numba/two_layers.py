@@ -64,7 +64,7 @@ def two_layer_extremes(
     a: np.ndarray,
     b: np.ndarray,
     graph: Graph,
-    affine: tuple[np.ndarray, ...],
+    affine: np.ndarray,
     slope: float,
     matrix: np.ndarray,
     sign: np.ndarray,
@@ -75,7 +75,8 @@ def two_layer_extremes(
 
     Args:
         a, b, graph: as of :func:`models.fused.numba.edges.edge_extremes`.
-        affine: scale, offset and mean (C,) of the first BatchNorm.
+        affine: (4, C) of :func:`models.fused.numba.norm.batch_affine`, the first
+            BatchNorm's.
         slope: of the LeakyReLU.
         matrix: W (C', C).
         sign, shift, stats: as there, for the second BatchNorm (C',).
@@ -148,7 +149,7 @@ def two_layer_gradients(
     a: np.ndarray,
     b: np.ndarray,
     graph: Graph,
-    affine: tuple[np.ndarray, ...],
+    affine: np.ndarray,
     slope: float,
     matrix: np.ndarray,
     alpha: np.ndarray,
@@ -190,7 +191,7 @@ def two_layer_gradients(
             _second_gradient(edges.numpy(), grad, argmax, *terms, start, end)
             of_matrix[cloud] += edges.T @ hidden
             back = torch.mm(edges, second, out=hidden)
-            given = (back.numpy(), a, b, idx, *affine, slope)
+            given = (back.numpy(), a, b, idx, *affine[:3], slope)
             _first_gradient(*given, grad_a, grad_b, sums[cloud], start, end)
 
     run_tasks(task, [(cloud,) for cloud in range(clouds)])

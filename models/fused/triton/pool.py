@@ -86,7 +86,7 @@ def _pool(
 @operation
 def pool(
     y: Tensor,
-    affine: tuple[Tensor, Tensor, Tensor],
+    affine: Tensor,
     sign: Tensor,
     slope: float,
     batch: RaggedBatch,
@@ -95,8 +95,9 @@ def pool(
     clouds, channels = len(batch.offsets) - 1, y.shape[1]
     argmax = y.new_empty(clouds, channels, dtype=torch.int64)
     slopes = y.new_empty(clouds, 2, channels, dtype=torch.float64)
-    given = (y, *affine, sign, batch.counts, batch.offsets, argmax, slopes, channels)
-    launch(_pool, (clouds, triton.cdiv(channels, COLS.value)), *given, SLOPE=slope)
+    programs = (clouds, triton.cdiv(channels, COLS.value))
+    given = (y, *affine[:3], sign, batch.counts, batch.offsets, argmax, slopes)
+    launch(_pool, programs, *given, channels, SLOPE=slope)
     return argmax, slopes.transpose(0, 1)
 
 
@@ -124,8 +125,7 @@ def _pool_gradient(
 def pool_gradient(
     share: Tensor,
     y: Tensor,
-    scale: Tensor,
-    offset: Tensor,
+    affine: Tensor,
     alpha: Tensor,
     beta: Tensor,
     slope: float,
@@ -134,7 +134,7 @@ def pool_gradient(
     """As :func:`models.fused.numba.pool.pool_gradient`."""
     out, (clouds, channels) = torch.empty_like(y), share.shape
     tiles = triton.cdiv(batch.cloud_size, ROWS.value)
-    given = (share, y, scale, offset, alpha, beta, batch.counts, batch.offsets, out)
+    given = (share, y, *affine[:2], alpha, beta, batch.counts, batch.offsets, out)
     programs = (tiles, clouds, triton.cdiv(channels, COLS.value))
     launch(_pool_gradient, programs, *given, channels, SLOPE=slope)
     return out

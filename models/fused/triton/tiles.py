@@ -14,9 +14,9 @@ import triton.language as tl
 ROWS, COLS, TILES = tl.constexpr(16), tl.constexpr(64), tl.constexpr(8)
 
 
-# The number of rows changes with every batch of merged points. Triton would compile a
-# kernel again, in the middle of a run, where it is a multiple of 16 for the first time.
-kernel = functools.partial(triton.jit, do_not_specialize=["rows"])
+# Numbers of rows and values change with every batch of merged points. Triton would
+# compile a kernel again, in mid-run, where one is a multiple of 16 for the first time.
+kernel = functools.partial(triton.jit, do_not_specialize=["rows", "count"])
 
 
 def launch(kernel: Any, programs: tuple[int, ...], *args: Any, **options: Any) -> None:

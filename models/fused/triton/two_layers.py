@@ -28,7 +28,7 @@ def two_layer_extremes(
     a: Tensor,
     b: Tensor,
     graph: Graph,
-    affine: tuple[Tensor, ...],
+    affine: Tensor,
     slope: float,
     matrix: Tensor,
     sign: Tensor,
@@ -36,7 +36,7 @@ def two_layer_extremes(
     stats: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As :func:`models.fused.numba.two_layers.two_layer_extremes`."""
-    scale, offset, _ = affine
+    scale, offset, *_ = affine
     y = a.new_empty(len(a), len(matrix))
     argmax = torch.empty_like(y, dtype=torch.int32)
     sums = a.new_zeros(2, len(matrix), dtype=torch.float64)
@@ -59,14 +59,14 @@ def two_layer_gradients(
     a: Tensor,
     b: Tensor,
     graph: Graph,
-    affine: tuple[Tensor, ...],
+    affine: Tensor,
     slope: float,
     matrix: Tensor,
     alpha: Tensor,
     beta: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As :func:`models.fused.numba.two_layers.two_layer_gradients`."""
-    scale, offset, mean = affine
+    scale, offset, mean, _ = affine
     grad_a, grad_b = torch.zeros_like(a), torch.empty_like(b)
     of_matrix = torch.zeros_like(matrix, dtype=torch.float64)
     sums = a.new_zeros(2, a.shape[1], dtype=torch.float64)

@@ -87,6 +87,11 @@ def launch_all(dtype: torch.dtype, half: torch.dtype) -> None:
     if dtype == torch.float32:
         for width, k in ((3, 15), (64, 20), (64, 40)):
             cuda.knn(a[:, :width].contiguous(), batch, k)
+    norm = torch.nn.BatchNorm1d(CHANNELS).to(dtype)
+    sums = torch.zeros(2, CHANNELS, dtype=torch.float64)
+    affine, count = cuda.batch_affine(norm, sums, channel, 9, False)
+    cuda.activation_gradient(a, a, affine, 0.2)
+    cuda.statistics_gradient(sums, sums, affine, count)
     graph = Graph(torch.zeros(ROWS, 15, dtype=torch.int32), batch)
     for stats in (True, False):
         cuda.edge_extremes(a, a, graph, channel, channel, stats)
@@ -95,8 +100,8 @@ def launch_all(dtype: torch.dtype, half: torch.dtype) -> None:
     for kind in {dtype, half}:
         y, share = a.to(kind), torch.zeros(3, CHANNELS, dtype=dtype)
         cuda.column_sums(y, channel, batch)
-        cuda.pool(y, (channel,) * 3, channel, 0.2, batch)
-        cuda.pool_gradient(share, y, *(channel,) * 4, 0.2, batch)
+        cuda.pool(y, affine, channel, 0.2, batch)
+        cuda.pool_gradient(share, y, affine, channel, channel, 0.2, batch)
 
 
 if __name__ == "__main__":

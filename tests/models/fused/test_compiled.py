@@ -28,6 +28,7 @@ def test_kernels_compile_without_spilling_and_stay_in_float64(capability, tmp_pa
     assert {line.split()[0] for line in lines} == {
         *("_knn", "_edge_extremes", "_edge_gradients"),
         *("_column_sums", "_pool", "_pool_gradient"),
+        *("_pack", "_combine", "_activation_gradient", "_statistics_gradient"),
     }
     assert sum(" float64:" in line for line in lines) > 5
     for line in lines:

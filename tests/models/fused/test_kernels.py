@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.fused.batch import Graph, RaggedBatch
 from models.fused.numba.tasks import run_tasks
@@ -32,7 +32,10 @@ def every_operation(kernels: Kernels, strided: bool) -> list[Tensor]:
     )
     a, b, y, total = (normal(30, 7) for _ in range(4))
     scale, offset, mean, alpha, beta = (normal(7) for _ in range(5))
-    affine, share = (scale, offset, mean), normal(2, 7)
+    affine, share = torch.stack([scale, offset, mean, normal(7).exp()]), normal(2, 7)
+    norm = nn.BatchNorm1d(7, momentum=0.3).double().train()
+    sums = torch.stack([normal(7), normal(7).exp() + 9]).double()
+    batch_affine, count = kernels.batch_affine(norm, sums, mean, 12, False)
     extreme = kernels.edge_extremes(a, b, graph, scale.sign(), mean, True)
     argmax = extreme[1].T.contiguous().T if strided else extreme[1]
     gradients = [(normal(30, 7), normal(30, 7)) for _ in range(2)]
@@ -45,7 +48,11 @@ def every_operation(kernels: Kernels, strided: bool) -> list[Tensor]:
         *kernels.edge_gradients(*gradients[1], argmax, a, b, graph, total, alpha, beta),
         kernels.column_sums(y, mean, batch),
         *kernels.pool(y, affine, scale.sign(), 0.2, batch),
-        kernels.pool_gradient(share, y, scale, offset, alpha, beta, 0.2, batch),
+        kernels.pool_gradient(share, y, affine, alpha, beta, 0.2, batch),
+        batch_affine,
+        *norm.buffers(),
+        *kernels.activation_gradient(a, y, affine, 0.2),
+        *kernels.statistics_gradient(sums, 2 * sums, batch_affine, count),
     ]
 
 
