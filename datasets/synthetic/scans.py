@@ -48,8 +48,8 @@ def scan(
     scene_points, mask = scene_points[order], mask[order]
     hard, hard_mask = _perturb(scene_points, mask, rng)
     return {
-        "obj_only": (_unit(alone), np.zeros(count, np.int32)),
-        "obj_bg": (_unit(scene_points), mask),
+        "obj_only": (unit_sphere(alone), np.zeros(count, np.int32)),
+        "obj_bg": (unit_sphere(scene_points), mask),
         "pb_t50_rs": (hard, hard_mask),
     }
 
@@ -99,8 +99,8 @@ def _draw(
     return points[chosen] + rng.normal(0, noise, (count, 3))
 
 
-def _unit(points: np.ndarray) -> np.ndarray:
-    """Centre on the mean and scale to the unit sphere, as f4."""
+def unit_sphere(points: np.ndarray) -> np.ndarray:
+    """Points (N,3) centred on their mean and scaled to the unit sphere, as f4."""
     centred = points - points.mean(axis=0)
     return (centred / np.sqrt((centred**2).sum(axis=1)).max()).astype(np.float32)
 
@@ -128,6 +128,6 @@ def _perturb(
     chosen = chosen[rng.permutation(len(chosen))]
     turned = move(points[chosen], rotation("y", rng.uniform(0, 360)))
     turned = move(turned, rotation("x", rng.uniform(-8, 8)))
-    turned = _unit(turned + rng.normal(0, 0.004, turned.shape))
+    turned = unit_sphere(turned + rng.normal(0, 0.004, turned.shape))
     moved = turned * rng.uniform(0.75, 1.25) + rng.uniform(-0.1, 0.1, 3)
     return moved.astype(np.float32), mask[chosen]

@@ -9,19 +9,16 @@ import plyfile
 import pytest
 from PIL import Image
 
-from datasets import synthetic
+from datasets import PARTS_PER_CATEGORY, synthetic
+from datasets.files import MODELNET40 as MODELNET
+from datasets.files import SHAPENETPART as PARTS
 from datasets.labelled import VARIANTS
+from datasets.shapenet_part import CATEGORIES, FIRST_PART
 from datasets.shapenet_render import ShapeNetRender
-from datasets.synthetic import write as synthetic_write
-from datasets.synthetic.shapes import (
-    CATEGORIES,
-    FIRST_PART,
-    PARTS_PER_CATEGORY,
-    SYNSETS,
-)
+from datasets.synthetic.shapes import SYNSETS
+from datasets.synthetic.write import make_row
 
 SHAPES, SEED = 18, 1
-PARTS, MODELNET = "shapenet_part_seg_hdf5_data", "modelnet40_ply_hdf5_2048"
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +147,7 @@ def test_two_workers_write_the_same_bytes(root, tmp_path):
 
 def test_a_row_depends_on_seed_and_index(root):
     def points(seed, index):
-        return synthetic_write.make_row((PARTS, "", seed, 5, index))[1]
+        return make_row((PARTS, "", seed, 5, index))[1]
 
     stored = read(root / PARTS / "ply_data_train0.h5")["data"]
     np.testing.assert_array_equal(points(SEED, 4), stored[4])
