@@ -16,7 +16,7 @@ from datasets.synthetic.primitives import (
     GOLD,
     METAL,
     Builder,
-    move,
+    rotate,
     rotation,
     spokes,
 )
@@ -94,7 +94,7 @@ def lamp(b: Builder) -> None:
         elbow = tall * np.array([0, np.cos(tilt), np.sin(tilt)])
         top = elbow + b.u(0.5, 0.7) * np.array([0, np.cos(reach), np.sin(reach)])
         b.tube(tube, [(0, 0.04, 0), elbow, top], 0.03)
-        top = top - move((0, deep, 0), turn)
+        top = top - rotate((0, deep, 0), turn)
     else:
         b.tube(tube, [(0, 0.04, 0), (0, tall + 0.6 * deep, 0)], b.u(0.02, 0.04))
     if kind == "table" and b.chance(0.55):
@@ -108,8 +108,8 @@ def lamp(b: Builder) -> None:
     angle = 2 * np.pi * np.arange(24) / 24
     circle = np.stack([np.cos(angle), 0 * angle, np.sin(angle)], axis=1)
     rings = radius[:, None, None] * circle + (deep * f)[:, None, None] * (0, 1, 0)
-    b.rings(shade, move(rings, turn) + top, caps=False)
-    b.ball(bulb, move((0, 0.4 * deep, 0), turn) + top, 0.22 * wide + 0.03)
+    b.rings(shade, rotate(rings, turn) + top, caps=False)
+    b.ball(bulb, rotate((0, 0.4 * deep, 0), turn) + top, 0.22 * wide + 0.03)
 
 
 def laptop(b: Builder) -> None:
@@ -126,10 +126,10 @@ def laptop(b: Builder) -> None:
     pad = (b.u(0.4, 0.6) * w, 0.012, 0.42 * d)
     b.box(keyboard, (0, thick, 0.55 * d), pad, b.shade(keyboard, 0.7))
     turn, tall, lid = rotation("x", b.u(-45, 10)), d * b.u(1.8, 2.1), b.u(0.025, 0.04)
-    centre = np.add(move((0, tall / 2, 0), turn), (0, thick, -d))
+    centre = np.add(rotate((0, tall / 2, 0), turn), (0, thick, -d))
     edge = 2 * b.u(0.04, 0.09)
     b.box(screen, centre, (2 * w, tall, lid), turn=turn)
-    colour, centre = b.paint(0.1, 0.7), centre + move((0, 0, lid / 2), turn)
+    colour, centre = b.paint(0.1, 0.7), centre + rotate((0, 0, lid / 2), turn)
     b.box(screen, centre, (2 * w - edge, tall - edge, 0.01), colour, turn)
 
 

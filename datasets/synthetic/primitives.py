@@ -38,7 +38,7 @@ def rotation(axis: str, degrees: float) -> np.ndarray:
     return matrix
 
 
-def move(points: ArrayLike, matrix: np.ndarray) -> np.ndarray:
+def rotate(points: ArrayLike, matrix: np.ndarray) -> np.ndarray:
     """Rotate points (...,3) by ``matrix`` (3,3).
 
     einsum instead of ``@``: the rounding of BLAS may depend on the number of threads,
@@ -50,7 +50,7 @@ def move(points: ArrayLike, matrix: np.ndarray) -> np.ndarray:
 def spokes(count: int, tip: ArrayLike, start: float = 0) -> np.ndarray:
     """Copies (count,3) of a point, evenly spaced about the vertical axis."""
     turns = [rotation("y", start + 360 * k / count) for k in range(count)]
-    return np.stack([move(tip, turn) for turn in turns])
+    return np.stack([rotate(tip, turn) for turn in turns])
 
 
 def arc(
@@ -109,7 +109,7 @@ class Builder:
         self, part: int, centre: Any, size: Any, colour: Colour = None, turn: Any = None
     ) -> None:
         """A box with edge lengths ``size`` (3,), rotated by ``turn`` (3,3)."""
-        corners = move(_BOX.vertices * size, np.eye(3) if turn is None else turn)
+        corners = rotate(_BOX.vertices * size, np.eye(3) if turn is None else turn)
         self._add(part, corners + np.asarray(centre, float), _BOX.faces, colour)
 
     def ball(self, part: int, centre: Any, radii: Any, colour: Colour = None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from datasets.synthetic.primitives import move, rotation
+from datasets.synthetic.primitives import rotate, rotation
 
 # The unit sphere fills the image: distance * sin(half field of view) is just above 1.
 DISTANCE = 3.2
@@ -113,7 +113,7 @@ def render(
         elevation: degrees above the horizon.
         size: pixels, height and width.
     """
-    seen = move(vertices, camera(azimuth, elevation))
+    seen = rotate(vertices, camera(azimuth, elevation))
     triangles = seen[faces]  # (F, 3, 3)
     normal = np.cross(
         triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]

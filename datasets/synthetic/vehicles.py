@@ -14,7 +14,7 @@ from datasets.synthetic.primitives import (
     METAL,
     Builder,
     arc,
-    move,
+    rotate,
     rotation,
     spokes,
 )
@@ -180,7 +180,7 @@ def rocket(b: Builder) -> None:
     for k in range(count):
         turn = rotation("y", spin + 360 * k / count)
         for plate in fins:
-            b.plate(fin, move(plate, turn), move((0, 0, 0.03), turn))
+            b.plate(fin, rotate(plate, turn), rotate((0, 0, 0.03), turn))
     if kind == "boosters":
         w, h = b.u(0.4, 0.6) * r, b.u(0.45, 0.75) * tall
         for at in spokes(b.pick(2, 4), (r + w, 0, 0), 45):
