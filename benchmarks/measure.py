@@ -119,12 +119,10 @@ def extra_memory(device: torch.device, run: Callable[[], object]) -> float | Non
         run()
         synchronise(device)
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)  # memory kept from earlier calls would hide this one's
     try:
+        ctypes.CDLL(None).malloc_trim(0)  # freed but kept memory would hide this call's
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    except OSError:
+    except (OSError, AttributeError):
         run()  # even so: other processes may wait for this one
         return None
     resident = proc_mib("VmRSS")

@@ -6,22 +6,17 @@ import os
 import sys
 
 import torch
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from benchmarks.measure import Case, Measured, Setting, take_turns
 from utils.parallel import distributed
 
 
-class Killed(Exception):
-    """A process of a case ended without a result."""
-
-
 def measure_apart(case: Case, setting: Setting, repeats: int) -> Measured:
     """:func:`benchmarks.measure.take_turns` on every rank; rank 0's result.
 
     Raises:
-        Killed: if a process ended early; the message has its exit code or signal.
+        ChildFailedError: if a process ended early.
     """
     config = LaunchConfig(
         min_nodes=1,
@@ -34,13 +29,7 @@ def measure_apart(case: Case, setting: Setting, repeats: int) -> Measured:
         start_method="spawn",
     )
     threads = case.threads or torch.get_num_threads()
-    try:
-        return elastic_launch(config, _rank)(case, setting, repeats, threads)[0]
-    except ChildFailedError as error:
-        _, failure = error.get_first_failure()
-        signal = failure.exitcode < 0
-        cause = failure.signal_name() if signal else f"exit code {failure.exitcode}"
-        raise Killed(f"ended early: {cause}") from error
+    return elastic_launch(config, _rank)(case, setting, repeats, threads)[0]
 
 
 def _rank(case: Case, setting: Setting, repeats: int, threads: int) -> Measured:

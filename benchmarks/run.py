@@ -28,6 +28,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from benchmarks.cases import cases
 from benchmarks.forms import Step, pretraining
@@ -44,7 +45,7 @@ from benchmarks.measure import (
     take_turns,
     unmeasured,
 )
-from benchmarks.processes import Killed, measure_apart
+from benchmarks.processes import measure_apart
 from utils.run.flags import positive_int
 from utils.run.logger import describe_environment
 
@@ -63,15 +64,18 @@ def measure(case: Case, setting: Setting, repeats: int, rates: Rates) -> dict:
         else:
             forms = case.make(setting)
             measured = take_turns(forms, repeats, setting.device, case)
-    except (Killed, torch.OutOfMemoryError) as error:
+    except torch.OutOfMemoryError as error:
         return unmeasured(case, str(error).splitlines()[0])
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        killed = failure.exitcode < 0
+        cause = failure.signal_name() if killed else f"exit code {failure.exitcode}"
+        return unmeasured(case, f"ended early: {cause}")
     # Each process has a GPU of its own; processes on a CPU share it.
     return result(case, measured, rates, max(1, case.processes) if on_gpu else 1)
 
 
-def write_profile(
-    path: Path, run: Callable[[], object], device: torch.device, rows: int = 40
-) -> None:
+def write_profile(path: Path, run: Callable[[], object], device: torch.device) -> None:
     """torch.profiler's table of one call, after two to warm up."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
@@ -83,7 +87,7 @@ def write_profile(
         run()
         synchronise(device)
     order = f"self_{device.type}_time_total"
-    path.write_text(seen.key_averages().table(sort_by=order, row_limit=rows) + "\n")
+    path.write_text(seen.key_averages().table(sort_by=order, row_limit=40) + "\n")
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -91,26 +95,15 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="(default: cpu)"
-    )
-    parser.add_argument(
-        "--precision",
-        choices=("fp32", "bf16"),
-        default="fp32",
-        help="bf16 by autocast (default: fp32)",
-    )
-    parser.add_argument("--only", default="", help="cases whose name has this in it")
-    parser.add_argument(
-        "--repeats", type=positive_int, default=7, help="turns (default: 7)"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write this")
-    parser.add_argument(
-        "--profile",
-        type=Path,
-        metavar="FILE",
-        help="write torch.profiler's table of one whole step there, and end",
-    )
+    add = parser.add_argument
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="(default: cpu)")
+    half = "bf16 by autocast (default: fp32)"
+    add("--precision", choices=("fp32", "bf16"), default="fp32", help=half)
+    add("--only", default="", help="only the rows whose names contain it")
+    add("--repeats", type=positive_int, default=7, help="turns (default: 7)")
+    add("--json", type=Path, metavar="FILE", help="also write all values to it")
+    profile = "write torch.profiler's table of one whole step to it, and stop"
+    add("--profile", type=Path, metavar="FILE", help=profile)
     return parser
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import sys
 from functools import partial
@@ -106,6 +107,16 @@ def test_wrong_flags_are_answered(flags, said, monkeypatch, capsys) -> None:
         run.main()
     error = capsys.readouterr().err
     assert all(text in error for text in said)
+
+
+def test_the_rows_in_the_readme_are_measured() -> None:
+    text = Path(run.__file__).with_name("README.md").read_text(encoding="utf-8")
+    kinds = "pre-training step|scaling|dgcnn|product|knn|svm|few-shot, 9840|loader"
+    rows = set(re.findall(rf"^\| ((?:{kinds})[^|]*?)(?:, spinning)? \|", text, re.M))
+    options = re.findall(r"^\| ([^|]+) \|(?:[^|]+\|){6} (?:yes|no)\b", text, re.M)
+    found = {case.name.replace(", 4 images", "") for case in cases.cases("cpu")}
+    assert len(options) == 13
+    assert found == rows | {f"step options: {name}" for name in options}
 
 
 def test_the_rows_of_each_device() -> None:
