@@ -77,13 +77,10 @@ def measure(case: Case, setting: Setting, repeats: int, rates: Rates) -> dict:
 
 def write_profile(path: Path, run: Callable[[], object], device: torch.device) -> None:
     """torch.profiler's table of one call, after two to warm up."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if device.type == "cuda":
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
     for _ in range(2):
         run()
     synchronise(device)
-    with torch.profiler.profile(activities=activities) as seen:
+    with torch.profiler.profile() as seen:
         run()
         synchronise(device)
     order = f"self_{device.type}_time_total"
