@@ -7,7 +7,7 @@ from functools import partial
 
 from benchmarks import floors, forms
 from benchmarks.floors import Sizes
-from benchmarks.measure import FORMS, Case, Work
+from benchmarks.measure import Case, Work
 
 KEEPS = "; the reference keeps freed memory too"
 
@@ -56,6 +56,7 @@ def cases(device: str) -> list[Case]:
 
 
 def pretraining_cases(device: str) -> Iterator[Case]:
+    """The whole step, and the same on one process and on two."""
     sizes = [(4, False), (4, True)] if device == "cpu" else [(20, False), (128, False)]
     for pairs, both_keep in sizes:
         yield Case(
@@ -64,7 +65,7 @@ def pretraining_cases(device: str) -> Iterator[Case]:
             partial(forms.pretraining, step=forms.Step(pairs)),
             partial(floors.pretraining_work, pairs),
             pairs,
-            keeps=FORMS if both_keep else ("ours",),
+            reference_keeps=both_keep,
         )
     pairs = sizes[0][0]
     yield Case(
@@ -74,11 +75,12 @@ def pretraining_cases(device: str) -> Iterator[Case]:
         pairs,
         processes=2,
         threads=1,
-        keeps=FORMS,
+        reference_keeps=True,
     )
 
 
 def encoder_cases() -> Iterator[Case]:
+    """Steps and features of the point encoders, and two of their operations."""
     for sizes, both_keep in STEPS:
         network, batch, points, k, augmented = sizes
         large = batch * points > 2**15  # may be killed for memory: its own process
@@ -90,7 +92,7 @@ def encoder_cases() -> Iterator[Case]:
             batch,
             processes=int(large),
             gib=batch * points * k / 1e5 if large else 0,  # about 10 kB an edge
-            keeps=FORMS if both_keep else ("ours",),
+            reference_keeps=both_keep,
         )
     for network in ("dgcnn", "dgcnn_seg"):
         sizes = Sizes(network, 16, 1024, 15)
@@ -101,7 +103,7 @@ def encoder_cases() -> Iterator[Case]:
         "product, 16384 x 512 by 512 x 1024",
         partial(forms.products, rows=16384, wide=512, out=1024),
         partial(Work, 2.0 * 16384 * 512 * 1024),
-        keeps=FORMS,
+        reference_keeps=True,
     )
     yield Case(
         "knn, 8 x 2048, C=64, K=15",
@@ -113,6 +115,7 @@ def encoder_cases() -> Iterator[Case]:
 
 
 def cpu_cases() -> Iterator[Case]:
+    """Evaluation of features, and reading the data of pre-training."""
     for train, test in ((2460, 615), (9840, 2468)):
         yield Case(
             f"svm, {train} x 2048, 40 classes, {test} test clouds",
@@ -138,6 +141,7 @@ def cpu_cases() -> Iterator[Case]:
 
 
 def image_cases() -> Iterator[Case]:
+    """The image encoder's step with and without an option."""
     for name, reference, ours, processes in OPTIONS:
         place = ("", ", 1 process", ", 2 processes of 1 thread")[processes]
         yield Case(
@@ -147,5 +151,5 @@ def image_cases() -> Iterator[Case]:
             4,
             processes=processes,
             threads=1 if processes > 1 else 0,
-            keeps=FORMS,
+            reference_keeps=True,
         )

@@ -76,7 +76,7 @@ class Case:
         slow: the reference takes minutes: it is called once, without a warm-up.
         gib: free memory needed.
         devices: kinds of device that it runs on.
-        keeps: forms that keep freed memory on the CPU, as the scripts do.
+        reference_keeps: the reference keeps freed memory on the CPU, as ours does.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Case:
     slow: bool = False
     gib: float = 0.0
     devices: tuple[str, ...] = ("cpu", "cuda")
-    keeps: tuple[str, ...] = ("ours",)
+    reference_keeps: bool = False
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def take_turns(
     seconds: dict[str, list[float]] = {form: [] for form in forms}
     extra: dict[str, float | None] = {}
     for form, run in forms.items():
-        keep_freed_memory(form in case.keeps)
+        keep_freed_memory(form == "ours" or case.reference_keeps)
         if case.slow and form == "reference":
             start = time.perf_counter()
             extra[form] = extra_memory(device, run)
@@ -206,7 +206,7 @@ def take_turns(
         run()  # allocates what that has trimmed
     for _ in range(repeats):
         for form, run in forms.items():
-            keep_freed_memory(form in case.keeps)
+            keep_freed_memory(form == "ours" or case.reference_keeps)
             if not (case.slow and form == "reference"):
                 seconds[form].append(timed(run, device))
     return Measured(seconds, extra)
