@@ -19,7 +19,7 @@ from PIL import Image
 from datasets.shapenet_render import ShapeNetRender
 from tests.runs import finetune, metrics, pretrain, same_records, weights
 from tests.wandb_file import config, history
-from utils.drawing import maps, wandb_images
+from utils.drawing import features, wandb_images
 from utils.drawing.wandb_images import show_confusion, show_pretraining
 from utils.judging.probe import Probed
 from utils.run import wandb_run
@@ -138,21 +138,21 @@ def test_what_is_drawn_and_nothing_that_nobody_sees(
     assert drawn == [(data, 0)]
     show_pretraining(logger, 0, True, data, probed)
     name, matrix, names = drawn[-1]
-    assert (name, names) == ("Probe Confusion Matrix", probed.class_names)
+    assert (name, names) == ("Probe", probed.class_names)
     assert matrix.tolist() == [[5, 0, 0, 0], [0, 5, 0, 0], [0, 0, 5, 0], [0, 0, 5, 0]]
 
 
 def test_a_map_has_at_most_500_clouds_of_every_class(monkeypatch) -> None:
     mapped = []
 
-    def places(features: np.ndarray, seed: int) -> np.ndarray:
-        mapped.append(features[:, 0].astype(int))
-        return np.stack([features[:, 0], features[:, 0] % 7], axis=1)
+    def places(vectors: np.ndarray, seed: int) -> np.ndarray:
+        mapped.append(vectors[:, 0].astype(int))
+        return np.stack([vectors[:, 0], vectors[:, 0] % 7], axis=1)
 
-    monkeypatch.setattr(maps, "plane_map", places)
+    monkeypatch.setattr(features, "plane_map", places)
     labels = np.repeat([0, 1, 2], [2400, 60, 8])
-    features = np.arange(2468, dtype=np.float32)[:, None]
-    wandb_images.feature_map(Probed(features, labels, labels, ["a", "b", "c"]))
+    vectors = np.arange(2468, dtype=np.float32)[:, None]
+    wandb_images.feature_map(Probed(vectors, labels, labels, ["a", "b", "c"]))
     (rows,) = mapped
     assert len(rows) == 500
     assert np.bincount(labels[rows])[1:].tolist() == [60, 8]
