@@ -155,8 +155,8 @@ def test_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "few-shot, ModelNet40, 10 ways 20 shots": "87.9 ± 4.2 90.0 ± 4.1 +2.1 50 epis",
         "few-shot, ModelNet40, 5 ways 10 shots": "92.5 ± 3.0 - not run",
         "fine-tuning, ModelNet40, accuracy": "- 91.5 after 1 of 300 epochs; last epoch",
-        "part segmentation, instance mIoU": "85.5 80.0 -5.5 last epoch; best, chosen on "
-        "test data: 81.0",
+        "part segmentation, instance mIoU": "85.5 80.0 -5.5 last epoch; best, chosen "
+        "on test data: 81.0",
     }.items():
         assert " ".join(rows[task]).startswith(cells)
     assert len(rows) == 14  # with the heading
