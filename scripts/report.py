@@ -16,8 +16,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from scripts.quickstart_table import accuracies, spread
 from scripts.report_data import (
     PRETRAINING,
@@ -99,9 +97,9 @@ def maps(found: Described, seed: int) -> str:
     """t-SNE of the test clouds before and after."""
     test = found.test
     features = {name: both[1] for name, both in found.features.items()}
+    title = f"{found.name}, test split"
     figure = map_figure(
-        *(features, test.labels, test.class_names, MAP_CLOUDS, seed),
-        f"{found.name}, test split",
+        features, test.labels, test.class_names, MAP_CLOUDS, seed, title
     )
     return image(
         figure,
@@ -114,31 +112,20 @@ def confusion(run: Run, dataset: str, root: str) -> str:
     """The confusion matrix that was written when the pre-trained encoder was judged."""
     matrix, names = read_confusion(run.folder / f"confusion_{dataset}.csv")
     title = f"{set_name(dataset, root)}, pre-trained encoder: "
-    alt = f"Confusion matrix of {title}{matrix.sum()} test clouds."
-    wrong = matrix - np.diag(np.diag(matrix))
-    if wrong.any():
-        row, column = np.unravel_index(wrong.argmax(), wrong.shape)
-        alt += (
-            f" The most frequent confusion: {names[row]} classified as "
-            f"{names[column]}, {wrong[row, column]} of {matrix[row].sum()}."
-        )
-    return image(confusion_figure(matrix, names, title), alt)
+    figure = confusion_figure(matrix, names, title)
+    return image(figure, f"Confusion matrix of {title}{matrix.sum()} test clouds.")
 
 
 def neighbours(found: Described, seed: int) -> str:
     """Test clouds with their nearest training clouds, and how many share a class."""
+    title = f"{found.name}: test clouds and their nearest training clouds"
     figure, shares = neighbour_figure(
-        *(found.train, found.test, found.features, QUERIES, NEIGHBOURS, seed),
-        f"{found.name}: test clouds and their nearest training clouds",
+        *(found.train, found.test, found.features, QUERIES, NEIGHBOURS, seed, title)
     )
     listed = ", ".join(f"{share:.1%} {name}" for name, share in shares.items())
-    return image(
-        figure,
-        f"{QUERIES} test clouds of {found.name}, each with the {NEIGHBOURS} training "
-        "clouds with the most similar features; a green frame means the same class.",
-        f"Share of the {NEIGHBOURS} neighbours that have the test cloud's class: "
-        f"{listed}.",
-    )
+    alt = f"{title}; a green frame means the same class."
+    share = f"Share of the {NEIGHBOURS} neighbours that have the test cloud's class: "
+    return image(figure, alt) + text(f"{share}{listed}.")
 
 
 def write_report(
@@ -180,12 +167,11 @@ def write_report(
             ),
         ],
         "Training curves": [
-            image(
-                curves,
-                f"Curves of loss and accuracy of {ran}.",
+            text(
                 "Loss of the global batch, and its intra-modal (IMID) and cross-modal "
-                "(CMID) terms.",
-            )
+                "(CMID) terms."
+            ),
+            image(curves, f"Curves of loss and accuracy of {ran}."),
         ],
         "Features before and after: t-SNE": [
             text(

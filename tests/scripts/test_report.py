@@ -103,7 +103,8 @@ def test_the_page_is_whole_and_needs_nothing_else(made: Page) -> None:
         assert len(attributes["alt"]) > 30
         # Not blown up: type keeps its size.
         assert 0.7 < int(attributes["width"]) / image.width <= 1
-    shares = [text for text in made.texts["figcaption"] if "neighbours" in text]
+    shares = [text for text in made.texts["p"] if text.startswith("Share of")]
+    assert len(shares) == len(SETS)
     assert all(re.search(r"\d% untrained, .*\d% pre-trained\.$", x) for x in shares)
 
 

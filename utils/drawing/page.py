@@ -17,14 +17,14 @@ _STYLE = """
 body { margin: 0 auto; max-width: 76rem; padding: 2rem 1.25rem 4rem;
   font: 1rem/1.5 system-ui, sans-serif; }
 h2 { margin-top: 2.5rem; padding-top: .9rem; border-top: 1px solid #8886; }
-p, figcaption { max-width: 46rem; }
+p { max-width: 46rem; }
 section { overflow-x: auto; }
 table { border-collapse: collapse; margin: .6rem 0; }
 th, td { padding: .3rem 1.1rem .3rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid #8886; }
 th { white-space: nowrap; }
 pre { white-space: pre-wrap; }
-.lead, figcaption, thead, tbody th, summary { opacity: .75; }
+.lead, thead, tbody th, summary { opacity: .75; }
 figure { margin: .9rem 0; }
 img { max-width: 100%; height: auto; background: #ffffff; border-radius: 6px; }
 """
@@ -42,19 +42,15 @@ def text(words: str, tag: str = "p") -> str:
     return f"<{tag}>{escape(words)}</{tag}>\n"
 
 
-def image(figure: Figure, alt: str, caption: str = "") -> str:
-    """A figure, at most 96 pixels to the inch.
-
-    Args:
-        figure: to be drawn.
-        alt: what it shows, for readers who cannot see it.
-        caption: below it.
-    """
+def image(figure: Figure, alt: str) -> str:
+    """A figure, at most 96 pixels to the inch; ``alt`` says what it shows, for readers
+    who cannot see it."""
     png = base64.b64encode(png_bytes(figure)).decode("ascii")
+    source = f"data:image/png;base64,{png}"
     width = round(96 * figure.get_figwidth())
-    source = f'src="data:image/png;base64,{png}" width="{width}"'
-    below = text(caption, "figcaption") if caption else ""
-    return f'<figure><img {source} alt="{escape(alt)}">{below}</figure>\n'
+    return (
+        f'<figure><img src="{source}" width="{width}" alt="{escape(alt)}"></figure>\n'
+    )
 
 
 def table(rows: Iterable[Sequence[str]], heads: Sequence[str] = ()) -> str:
