@@ -46,11 +46,8 @@ def image(figure: Figure, alt: str) -> str:
     """A figure, at most 96 pixels to the inch; ``alt`` says what it shows, for readers
     who cannot see it."""
     png = base64.b64encode(png_bytes(figure)).decode("ascii")
-    source = f"data:image/png;base64,{png}"
-    width = round(96 * figure.get_figwidth())
-    return (
-        f'<figure><img src="{source}" width="{width}" alt="{escape(alt)}"></figure>\n'
-    )
+    shown = f'width="{round(96 * figure.get_figwidth())}" alt="{escape(alt)}"'
+    return f'<figure><img src="data:image/png;base64,{png}" {shown}></figure>\n'
 
 
 def table(rows: Iterable[Sequence[str]], heads: Sequence[str] = ()) -> str:
