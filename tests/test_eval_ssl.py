@@ -10,7 +10,6 @@ import nbformat
 import pytest
 import torch
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
 
 from datasets import labelled_clouds
 from models import point_encoder
@@ -149,18 +148,3 @@ def test_the_notebook_gives_the_numbers_of_the_functions(
     assert drawn == {"confusion": 2, "tsne": 2, "neighbours": 2}
     for name in set(cells) - {"svm"}:  # sklearn warns of classes of one or two clouds
         assert not [o.text for o in cells[name].outputs if o.get("name") == "stderr"]
-
-
-@pytest.mark.slow
-def test_a_missing_file_of_weights_is_named(
-    tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(CellExecutionError, match=r"CheckpointError.*no\.pth: no such"):
-        run(
-            read(),
-            tmp_path,
-            monkeypatch,
-            data_root=str(synthetic_root),
-            model_path=str(tmp_path / "no.pth"),
-            **SMALL,
-        )
