@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -24,20 +24,8 @@ MAPPED = 500  # clouds in the map: t-SNE's time grows faster than their number
 _MAP_SEED = 0  # the same clouds in every epoch and run
 
 
-class Shapes(Protocol):
-    """What is used of the pre-training data set."""
-
-    @property
-    def shapes(self) -> Sequence[str]: ...
-
-    def example(
-        self, place: tuple[int, int]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Both views (N, 3) and the image (H, W, 3) uint8 of (epoch, index)."""
-
-
 def show_pretraining(
-    logger: RunLogger, epoch: int, due: bool, dataset: Shapes, probed: Probed | None
+    logger: RunLogger, epoch: int, due: bool, dataset: Any, probed: Probed | None
 ) -> None:
     """Show some augmented shapes and, if the epoch was probed, what the probe found.
 
@@ -45,7 +33,7 @@ def show_pretraining(
         logger: of the run; without a W&B run nothing is drawn.
         epoch: the epoch that has just ended, counted from 0.
         due: whether images are wanted in this epoch.
-        dataset: the shapes that were trained on.
+        dataset: the :class:`datasets.shapenet_render.ShapeNetRender` trained on.
         probed: the probe's result; None if this epoch was not probed.
     """
     draw = {"augmented clouds": lambda: augmented_shapes(dataset, epoch)}
@@ -87,7 +75,7 @@ def _show(
         logger.wandb.log(values)
 
 
-def augmented_shapes(dataset: Shapes, epoch: int) -> dict[str, Any]:
+def augmented_shapes(dataset: Any, epoch: int) -> dict[str, Any]:
     """Views and images of a few shapes, the same in every epoch, as trained on."""
     import wandb
 
