@@ -31,20 +31,20 @@ def judge(folder: Path, data: Path, *words: str) -> Path:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_C_is_chosen_without_test_data_and_files_agree(
-    seed: int, tmp_path: Path, uneven_root: Path
+    seed: int, tmp_path: Path, even_root: Path
 ) -> None:
     torch.manual_seed(3)
     encoder = DGCNN(k=5, emb_dims=16)
     save_weights(encoder, tmp_path / "w.pth")
-    words = ("--model_path", str(tmp_path / "w.pth"), "--C", "0.1", "0.05", "0.01")
+    words = ("--model_path", str(tmp_path / "w.pth"), "--C", "100", "1", "10")
     words = (*words, "--seed", str(seed), "--save_features", str(tmp_path / "f.npz"))
-    run = judge(tmp_path, uneven_root, *words)
+    run = judge(tmp_path, even_root, *words)
     (line,) = read_metrics(run)
     saved = np.load(tmp_path / "f.npz")
     train, test = saved["train"].astype(float), saved["test"].astype(float)
     labels, truth = saved["train_labels"], saved["test_labels"]
-    assert (train.shape, test.shape) == ((21, 32), (13, 32))
-    assert [row["C"] for row in line["table"]] == [0.01, 0.05, 0.1]
+    assert (train.shape, test.shape) == ((30, 32), (20, 32))
+    assert [row["C"] for row in line["table"]] == [1, 10, 100]
     kept, held = held_out_split(labels, seed)
     accuracy, predicted = {}, {}
     for row in line["table"]:
