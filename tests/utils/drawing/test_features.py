@@ -146,7 +146,8 @@ def test_neighbours_are_those_of_a_naive_loop_and_framed_by_their_class() -> Non
         name: (random.normal(size=(40, 6)), random.normal(size=(9, 6)))
         for name in ("before", "after")
     }
-    encoders["before"][0][:] *= np.exp(random.normal(size=(40, 1)))  # makes no odds
+    # The length of a feature plays no part.
+    encoders["before"][0][:] *= np.exp(random.normal(size=(40, 1)))
     figure, shares = neighbour_figure(train, test, encoders, 2, 5, seed=0, title="t")
     for name, (vectors, queries) in encoders.items():
         near, right = [], 0

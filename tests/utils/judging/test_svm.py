@@ -84,6 +84,8 @@ def test_C_is_the_best_on_the_held_out_rows() -> None:
     assert accuracy[0.01] < best
     problem = svm.SVMProblem(features, labels)
     assert svm.choose_C(problem, [0.5]) == (0.5, {})  # nothing to choose
+    equal, accuracy = svm.choose_C(svm.SVMProblem(*blobs(40, 2, 0.01)), [9.0, 4.0])
+    assert (equal, accuracy) == (4.0, {4.0: 1.0, 9.0: 1.0})  # the smallest
 
 
 def test_unusable_input_is_refused() -> None:
