@@ -12,6 +12,7 @@ weights (--model_path none) shows what pre-training adds.
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import time
 from pathlib import Path
@@ -67,8 +68,6 @@ from utils.run.checkpoint import load_frozen, run_name
 from utils.run.logger import RunLogger
 from utils.run.run_folder import open_run_folder
 
-Splits = tuple[LabelledClouds, ...]  # this rank's shares
-
 
 def main(args: argparse.Namespace) -> None:
     process = distributed.start(args.dist_timeout)
@@ -111,10 +110,10 @@ def judge_encoder(args: argparse.Namespace, process: distributed.Process) -> Non
 
 def check_flags(args: argparse.Namespace) -> None:
     """Raise a ValueError for flags that do not fit each other or the disk."""
-    if args.save_features and len(args.dataset) > 1:
-        raise ValueError("--save_features takes one --dataset at a time")
     if args.save_features:
         path = Path(args.save_features)
+        if len(args.dataset) > 1:
+            raise ValueError("--save_features takes one --dataset at a time")
         if path.suffix != ".npz" or not path.stem or path.is_dir():
             raise ValueError(f"--save_features {path} is not the name of a .npz file")
         if not os.access(path.parent, os.W_OK):
@@ -125,7 +124,7 @@ def check_flags(args: argparse.Namespace) -> None:
 
 def evaluate(
     name: str,
-    splits: Splits,
+    splits: tuple[LabelledClouds, ...],
     encoder: nn.Module,
     device: torch.device,
     args: argparse.Namespace,
@@ -133,7 +132,8 @@ def evaluate(
 ) -> dict[str, object]:
     """Features, choice of C, and test figures of one data set.
 
-    Writes ``confusion_<name>.csv`` (rows: true classes, columns: predictions).
+    ``splits`` are this rank's shares of the training and the test split. Writes
+    ``confusion_<name>.csv`` (rows: true classes, columns: predictions).
     """
     start = time.perf_counter()
     features = [
@@ -185,12 +185,10 @@ def evaluate(
 
 def write_confusion(path: Path, matrix: np.ndarray, classes: list[str]) -> None:
     """A CSV table: true classes down, predictions across."""
-    lines = ["true\\predicted," + ",".join(classes)]
-    lines += [
-        f"{name},{','.join(map(str, row))}"
-        for name, row in zip(classes, matrix, strict=True)
-    ]
-    path.write_text("\n".join(lines) + "\n")
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["true\\predicted", *classes])
+        table.writerows([name, *row] for name, row in zip(classes, matrix, strict=True))
 
 
 def render(name: str, result: dict) -> str:

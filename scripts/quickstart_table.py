@@ -13,8 +13,6 @@ from scripts.pipeline_table import SETS
 from utils.run import cli
 from utils.run.run_folder import CHECKPOINTS, read_metrics
 
-NAMES = {name: f"{label}-like" for name, label in SETS.items()}
-
 
 def spread(values: list[float]) -> str:
     """``91.2 ± 0.4`` in percent, with the sample deviation of two or more values."""
@@ -35,25 +33,22 @@ def accuracies(folders: Iterable[Path]) -> dict[str, list[dict]]:
 
 def table(seeds: range) -> str:
     """The complete text: accuracies, losses, times, files."""
-    untrained, trained = (
+    kinds = [
         accuracies(CHECKPOINTS / f"quickstart_{kind}_seed{seed}" for seed in seeds)
         for kind in ("untrained", "pretrained")
-    )
+    ]
+    several = "s, mean ± deviation" if len(seeds) > 1 else ""
+    form = "  {:<20}{:>14}{:>14}   {}"
     lines = [
         "",
-        f"Linear SVM on frozen features, accuracy in %, {len(seeds)} seed"
-        + ("s, mean ± deviation" if len(seeds) > 1 else "")
-        + "; C chosen on held-out training data",
-        f"  {'':<20}{'untrained':>14}{'pre-trained':>14}   C untrained | pre-trained",
+        f"Linear SVM on frozen features, accuracy in %, {len(seeds)} seed{several}; "
+        "C chosen on held-out training data",
+        form.format("", "untrained", "pre-trained", "C untrained | pre-trained"),
     ]
-    for name, label in NAMES.items():
-        values = [
-            spread([r["accuracy"] for r in part[name]]) for part in (untrained, trained)
-        ]
-        chosen = " | ".join(
-            " ".join(f"{r['C']:g}" for r in part[name]) for part in (untrained, trained)
-        )
-        lines.append(f"  {label:<20}{values[0]:>14}{values[1]:>14}   {chosen}")
+    for name, label in SETS.items():
+        values = [spread([r["accuracy"] for r in kind[name]]) for kind in kinds]
+        chosen = [" ".join(f"{r['C']:g}" for r in kind[name]) for kind in kinds]
+        lines.append(form.format(f"{label}-like", *values, " | ".join(chosen)))
     lines += ["", "Pre-training loss, first step and mean of the last epoch"]
     for seed in seeds:
         metrics = read_metrics(CHECKPOINTS / f"quickstart_seed{seed}")

@@ -15,9 +15,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from xml.etree.ElementTree import Element
-
-import numpy as np
 
 from scripts.quickstart_table import accuracies, spread
 from scripts.report_data import (
@@ -36,11 +33,9 @@ from scripts.report_data import (
     read_run,
     set_name,
 )
-from utils.drawing.confusion import confusion_figure
 from utils.drawing.curves import curves_figure, read_runs
-from utils.drawing.maps import map_figure, plane_map, spread_rows
-from utils.drawing.neighbours import nearest, neighbour_figure, same_class_share
-from utils.drawing.page import element, page, picture, table
+from utils.drawing.features import confusion_figure, map_figure, neighbour_figure
+from utils.drawing.page import folded, image, page, table, text
 from utils.errors import UsageError
 from utils.run import cli
 from utils.run.run_folder import replace_file
@@ -50,37 +45,36 @@ MAP_CLOUDS, QUERIES, NEIGHBOURS = 1000, 4, 5
 
 def what_was_run(
     runs: Sequence[Run], judged: Sequence[Run], root: str, judged_on: str
-) -> list[Element]:
+) -> list[str]:
     """Commands, data, commit and machine; all arguments of the first run."""
-    first, everything = runs[0], [*runs, *judged]
+    first = runs[0]
     environment = first.config["environment"]
-    commits = {run.config["environment"]["commit"]: None for run in everything}
-    done = [sum("epoch_end" in record for record in run.records) for run in runs]
-    epochs = {f"{n} of {r.args.epochs}": None for n, r in zip(done, runs, strict=True)}
-    note = ", synthetic: these numbers say nothing about the real data sets"
+    commits = {run.config["environment"]["commit"]: None for run in (*runs, *judged)}
+    epochs: dict[str, None] = {}
+    for run in runs:
+        done = sum("epoch_end" in record for record in run.records)
+        epochs[f"{done} of {run.args.epochs}"] = None
     data = root if root == judged_on else f"{root}, judged on {judged_on}"
-    code = []
-    for run in runs:  # a flag and its value stay on one line
-        words = [element("span", word, class_="word") for word in command(run)]
-        spaced = [part for word in words for part in (word, " ")]
-        code.append(element("div", element("code", *spaced)))
+    if is_synthetic(root):
+        data += ", synthetic: these numbers say nothing about the real data sets"
     versions = ("python", "torch", "torchvision", "numpy")
     rows = [
-        ("command", element("div", *code)),
         ("epochs done", ", ".join(epochs)),
-        ("data", f"{data}{note if is_synthetic(root) else ''}"),
+        ("data", data),
         ("processes", str(first.config["world_size"])),
-        ("commit", element("code", ", ".join(commits))),
+        ("commit", ", ".join(commits)),
         ("versions", ", ".join(f"{n} {environment[n]}" for n in versions)),
         ("machine", environment["machine"]),
     ]
     arguments = [(name, str(value)) for name, value in vars(first.args).items()]
-    every = table(("argument", "value"), arguments)
-    summary = element("summary", f"All arguments of {first.folder.name}")
-    return [table((), rows), element("details", summary, every)]
+    return [
+        text("\n".join(map(command, runs)), "pre"),
+        table(rows),
+        folded(f"All arguments of {first.folder.name}", table(arguments)),
+    ]
 
 
-def results(untrained: Sequence[Run], trained: Sequence[Run], root: str) -> Element:
+def results(untrained: Sequence[Run], trained: Sequence[Run], root: str) -> str:
     """Accuracies of the linear SVM, a row for each data set and encoder."""
     runs = {UNTRAINED: untrained, TRAINED: trained}
     found = {who: accuracies(run.folder for run in own) for who, own in runs.items()}
@@ -96,68 +90,42 @@ def results(untrained: Sequence[Run], trained: Sequence[Run], root: str) -> Elem
             sizes = " / ".join(f"{r['train_size']} + {r['test_size']}" for r in own[:1])
             rows.append((set_name(name, root), who, *cells, C, sizes))
     heads = ("data set", "encoder", "accuracy, %", "mean class accuracy, %", "C")
-    return table((*heads, "training + test clouds"), rows)
+    return table(rows, (*heads, "training + test clouds"))
 
 
-def maps(found: Described, seed: int) -> Element:
+def maps(found: Described, seed: int) -> str:
     """t-SNE of the test clouds before and after."""
-    rows = spread_rows(found.test.labels, MAP_CLOUDS, seed)
-    places = {
-        name: plane_map(found.features[name, "test"][rows], seed)
-        for name in (UNTRAINED, TRAINED)
-    }
-    title = f"{found.label}: {len(rows)} test clouds"
-    return picture(
-        map_figure(places, found.test.labels[rows], found.test.class_names, title),
-        f"Two t-SNE maps of {len(rows)} test clouds of {found.label}, coloured by "
-        "class: features of the untrained encoder, and of the pre-trained one.",
+    test = found.test
+    features = {name: both[1] for name, both in found.features.items()}
+    title = f"{found.name}, test split"
+    figure = map_figure(
+        features, test.labels, test.class_names, MAP_CLOUDS, seed, title
+    )
+    return image(
+        figure,
+        f"Two t-SNE maps of test clouds of {found.name}, coloured by class: features "
+        "of the untrained encoder, and of the pre-trained one.",
     )
 
 
-def confusion(run: Run, dataset: str, root: str) -> Element:
+def confusion(run: Run, dataset: str, root: str) -> str:
     """The confusion matrix that was written when the pre-trained encoder was judged."""
     matrix, names = read_confusion(run.folder / f"confusion_{dataset}.csv")
-    accuracy = next(r["accuracy"] for r in run.records if r["dataset"] == dataset)
-    title = f"{set_name(dataset, root)}, pre-trained encoder: accuracy {accuracy:.1%}"
-    wrong = matrix - np.diag(np.diag(matrix))
-    alt = f"Confusion matrix of {title}, {matrix.sum()} test clouds."
-    if wrong.any():
-        row, column = np.unravel_index(wrong.argmax(), wrong.shape)
-        alt += (
-            f" The most frequent confusion: {names[row]} classified as "
-            f"{names[column]}, {wrong[row, column]} of {matrix[row].sum()}."
-        )
-    return picture(confusion_figure(matrix, names, title), alt)
+    title = f"{set_name(dataset, root)}, pre-trained encoder: "
+    figure = confusion_figure(matrix, names, title)
+    return image(figure, f"Confusion matrix of {title}{matrix.sum()} test clouds.")
 
 
-def neighbours(found: Described, seed: int) -> Element:
+def neighbours(found: Described, seed: int) -> str:
     """Test clouds with their nearest training clouds, and how many share a class."""
-    near = {
-        name: nearest(
-            found.features[name, "test"], found.features[name, "train"], NEIGHBOURS
-        )
-        for name in (UNTRAINED, TRAINED)
-    }
-    test, train = found.test, found.train
-    shares = ", ".join(
-        f"{same_class_share(test.labels, train.labels, rows):.1%} {name}"
-        for name, (rows, _) in near.items()
+    title = f"{found.name}: test clouds and their nearest training clouds"
+    figure, shares = neighbour_figure(
+        *(found.train, found.test, found.features, QUERIES, NEIGHBOURS, seed, title)
     )
-    queries = spread_rows(test.labels, QUERIES, seed)
-    rows, cosine = (array[queries] for array in near[TRAINED])
-    figure = neighbour_figure(
-        *(test.points[queries], test.labels[queries]),
-        *(train.points[rows], train.labels[rows], cosine),
-        test.class_names,
-        f"{found.label}: test clouds and their nearest training clouds",
-    )
-    return picture(
-        figure,
-        f"{QUERIES} test clouds of {found.label}, each with the {NEIGHBOURS} training "
-        "clouds with the most similar features; a green frame means the same class.",
-        f"Share of the {NEIGHBOURS} neighbours that have the test cloud's class: "
-        f"{shares}.",
-    )
+    listed = ", ".join(f"{share:.1%} {name}" for name, share in shares.items())
+    alt = f"{title}; a green frame means the same class."
+    share = f"Share of the {NEIGHBOURS} neighbours that have the test cloud's class: "
+    return image(figure, alt) + text(f"{share}{listed}.")
 
 
 def write_report(
@@ -181,65 +149,73 @@ def write_report(
     runs = [read_run(folder, PRETRAINING) for folder in folders]
     before = [read_judged(folder, None) for folder in untrained]
     after = [read_judged(*pair) for pair in zip(pretrained, runs, strict=True)]
-    first, judged = runs[0].args, {UNTRAINED: before[0], TRAINED: after[0]}
-    names = compared(judged, same_root=data_root is None)
-    own = judged[TRAINED].args
+    names = compared(before[0], after[0], same_root=data_root is None)
+    own = after[0].args
     root, seed = data_root or own.data_root, own.seed
-    trained_on = data_root or first.data_root
+    trained_on = data_root or runs[0].args.data_root
+    judged = {UNTRAINED: before[0], TRAINED: after[0]}
     found = [describe(name, root, judged) for name in names]
     ran = ", ".join(run.folder.name for run in runs)
     sections = {
         "What was run": what_was_run(runs, [*before, *after], trained_on, root),
         "Linear SVM on frozen features": [
             results(before, after, root),
-            element("p", TEXTS["svm"]),
+            text(
+                "A linear classifier reads out what the frozen features already "
+                "separate. The value of C is the one that does best on a held-out "
+                "fifth of the training set; nothing is chosen on test data."
+            ),
         ],
         "Training curves": [
-            picture(curves, f"Curves of loss and accuracy of {ran}.", TEXTS["curves"])
+            text(
+                "Loss of the global batch, and its intra-modal (IMID) and cross-modal "
+                "(CMID) terms."
+            ),
+            image(curves, f"Curves of loss and accuracy of {ran}."),
         ],
         "Features before and after: t-SNE": [
-            element("p", TEXTS["maps"]),
+            text(
+                "t-SNE preserves neighbourhoods: see which classes touch, not how far "
+                "apart or how large the groups are."
+            ),
             *(maps(one, seed) for one in found),
         ],
         "Confusion": [
-            element("p", TEXTS["confusion"]),
+            text(
+                "Rows are true classes; a cell's colour is its share of the row. A "
+                "dark cell off the diagonal marks two classes that the features do not "
+                "separate."
+            ),
             *(confusion(after[0], name, root) for name in names),
         ],
         "Nearest neighbours": [
-            element("p", TEXTS["neighbours"]),
+            text(
+                "The training clouds whose features have the largest cosine to those "
+                "of a test cloud, by the pre-trained encoder. A few rows are "
+                "anecdotes; the line below counts over the whole test split."
+            ),
             *(neighbours(one, seed) for one in found),
         ],
         "Training shapes": [
-            element("p", TEXTS["shapes"]),
-            picture(draw_shapes(first, trained_on), TEXTS["shapes_alt"]),
+            text(
+                "Some shapes as pre-training sees them in its first epoch: two "
+                "augmented clouds (scale and position do not show, because each is "
+                "fitted to its cell) and one augmented image, followed by the rendered "
+                "image that it was made from and by those of the next epochs."
+            ),
+            image(
+                draw_shapes(runs[0].args, trained_on),
+                "Some training shapes, a row each: the stored cloud, two augmented "
+                "clouds, the augmented image, and rendered images.",
+            ),
         ],
     }
     title = f"What has {ran} learnt without labels?"
-    replace_file(out, page(title, TEXTS["lead"], sections))
-
-
-TEXTS = {
-    "lead": "A CrossPoint point encoder, pre-trained on pairs of clouds and images, "
-    "beside the same network with random weights.",
-    "svm": "A linear classifier reads out what the frozen features already separate. "
-    "The value of C is the one that does best on a held-out fifth of the training set; "
-    "nothing is chosen on test data.",
-    "curves": "Loss of the global batch, and its intra-modal (IMID) and cross-modal "
-    "(CMID) terms.",
-    "maps": "t-SNE preserves neighbourhoods: see which classes touch, not how far "
-    "apart or how large the groups are.",
-    "confusion": "Rows are true classes; a cell's colour is its share of the row. A "
-    "dark cell off the diagonal marks two classes that the features do not separate.",
-    "neighbours": "The training clouds whose features have the largest cosine to those "
-    "of a test cloud, by the pre-trained encoder. A few rows are anecdotes; the line "
-    "below counts over the whole test split.",
-    "shapes": "Some shapes as pre-training sees them in its first epoch: two augmented "
-    "clouds (scale and position do not show, because each is fitted to its cell) and "
-    "one augmented image, followed by the rendered image that it was made from and by "
-    "those of the next epochs.",
-    "shapes_alt": "Some training shapes, a row each: the stored cloud, two augmented "
-    "clouds, the augmented image, and rendered images.",
-}
+    lead = (
+        "A CrossPoint point encoder, pre-trained on pairs of clouds and images, beside "
+        "the same network with random weights."
+    )
+    replace_file(out, page(title, lead, sections))
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -247,7 +223,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "runs", nargs="+", metavar="RUN_DIR", help="folders of train_crosspoint.py"
     )
-    for name, what in (
+    for name, weights in (
         ("untrained", "no weights"),
         ("pretrained", "the run's weights"),
     ):
@@ -256,7 +232,7 @@ def get_args_parser() -> argparse.ArgumentParser:
             nargs="+",
             required=True,
             metavar="RUN_DIR",
-            help=f"folder of eval_svm.py on {what}, one for each run",
+            help=f"folder of eval_svm.py on {weights}, one for each run",
         )
     parser.add_argument(
         "--data_root", help="folder of the data sets (default: that of the runs)"

@@ -22,15 +22,21 @@ from datasets.shapenet_render import ShapeNetRender
 from datasets.synthetic.shapes import SYNSETS
 from models import point_encoder
 from scripts.pipeline_table import SETS
-from utils.drawing.clouds import training_figure
+from utils.drawing.clouds import Cell, cloud_grid
 from utils.drawing.curves import Records
-from utils.drawing.maps import spread_rows
+from utils.drawing.features import spread_rows
 from utils.errors import UsageError
 from utils.judging.features import extract_features
 from utils.parallel import distributed
 from utils.parallel.seed import seed_torch
 from utils.run import checkpoint, cli
 from utils.run.run_folder import read_metrics
+
+UNTRAINED, TRAINED = "untrained", "pre-trained"
+SHAPES, RENDERINGS = 5, 4  # training shapes, and rendered images of each
+
+# A script, and an argument that only its runs have.
+PRETRAINING, JUDGEMENT = ("train_crosspoint.py", "image_size"), ("eval_svm.py", "C")
 
 
 @dataclass(frozen=True)
@@ -43,13 +49,6 @@ class Run:
     records: Records
 
 
-UNTRAINED, TRAINED = "untrained", "pre-trained"
-SHAPES, RENDERINGS = 5, 4  # training shapes, and rendered images of each
-
-# A script, and an argument that only its runs have.
-PRETRAINING, JUDGEMENT = ("train_crosspoint.py", "image_size"), ("eval_svm.py", "C")
-
-
 def read_run(folder: str | Path, kind: tuple[str, str]) -> Run:
     """A run of ``PRETRAINING`` or ``JUDGEMENT``.
 
@@ -60,14 +59,13 @@ def read_run(folder: str | Path, kind: tuple[str, str]) -> Run:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         args = Namespace(**config["arguments"])
-        if kind[1] not in config["arguments"] or "environment" not in config:
+        if kind[1] not in args or "environment" not in config:
             raise KeyError(kind[1])
-        records = read_metrics(folder)
+        return Run(Path(folder), args, config, read_metrics(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{path} is missing or damaged: {folder} should be a run of {kind[0]}"
         ) from error
-    return Run(Path(folder), args, config, records)
 
 
 def read_judged(folder: str | Path, trained: Run | None) -> Run:
@@ -93,7 +91,30 @@ def read_judged(folder: str | Path, trained: Run | None) -> Run:
     return run
 
 
-def command(run: Run) -> list[str]:
+def compared(before: Run, after: Run, same_root: bool) -> list[str]:
+    """The data sets that both encoders were judged on.
+
+    Raises:
+        UsageError: if there is none, or the encoders got different clouds.
+    """
+    judged = {record["dataset"] for record in after.records}
+    names = [r["dataset"] for r in before.records if r["dataset"] in judged]
+    folders = f"{before.folder} and {after.folder}"
+    if not names:
+        raise UsageError(
+            f"{folders} have judged no data set in common: run eval_svm.py with the "
+            "same --dataset for both"
+        )
+    for name in ("num_points", "variant", *(["data_root"] if same_root else [])):
+        if getattr(before.args, name) != getattr(after.args, name):
+            raise UsageError(
+                f"{folders} differ in --{name}: run eval_svm.py on the same clouds for "
+                "both"
+            )
+    return names
+
+
+def command(run: Run) -> str:
     """train_crosspoint.py and every flag that is not at its default, with its value.
 
     Without --overwrite and --resume, which do not change what was trained, and as for
@@ -101,7 +122,7 @@ def command(run: Run) -> list[str]:
     """
     processes = run.config["world_size"]
     many = f"torchrun --nproc_per_node={processes}"
-    words = [f"{many if processes > 1 else 'python'} train_crosspoint.py"]
+    words = [many if processes > 1 else "python", "train_crosspoint.py"]
     defaults = vars(train_crosspoint.get_args_parser().parse_args([]))
     for name, value in vars(run.args).items():
         if name in ("overwrite", "resume") or value == defaults.get(name):
@@ -110,31 +131,7 @@ def command(run: Run) -> list[str]:
             words.append(f"--{name}" if value else f"--no-{name}")
         else:
             words.append(f"--{name} {shlex.quote(str(value))}")
-    return words
-
-
-def compared(judged: dict[str, Run], same_root: bool) -> list[str]:
-    """The data sets that both encoders were judged on.
-
-    Raises:
-        UsageError: if there is none, or the encoders got different clouds.
-    """
-    both = [{r["dataset"]: None for r in run.records} for run in judged.values()]
-    names = [name for name in both[0] if name in both[1]]
-    folders = " and ".join(str(run.folder) for run in judged.values())
-    if not names:
-        raise UsageError(
-            f"{folders} have judged no data set in common: run eval_svm.py with the "
-            "same --dataset for both"
-        )
-    own, other = (run.args for run in judged.values())
-    for name in ("num_points", "variant", *(["data_root"] if same_root else [])):
-        if getattr(own, name) != getattr(other, name):
-            raise UsageError(
-                f"{folders} differ in --{name}: run eval_svm.py on the same clouds for "
-                "both"
-            )
-    return names
+    return " ".join(words)
 
 
 def read_confusion(path: Path) -> tuple[np.ndarray, list[str]]:
@@ -166,10 +163,10 @@ def set_name(dataset: str, root: str) -> str:
 class Described:
     """A labelled data set and the features of both encoders."""
 
-    label: str
+    name: str
     train: LabelledClouds
     test: LabelledClouds
-    features: dict[tuple[str, str], np.ndarray]  # by encoder and split
+    features: dict[str, tuple[np.ndarray, np.ndarray]]  # of both splits, by encoder
 
 
 def describe(dataset: str, root: str, judged: dict[str, Run]) -> Described:
@@ -182,28 +179,31 @@ def describe(dataset: str, root: str, judged: dict[str, Run]) -> Described:
     """
     args = judged[TRAINED].args
     device = distributed.start().device
-    clouds = {
-        split: labelled_clouds(
-            dataset, root, split, args.num_points, variant=args.variant
-        )
+    train, test = (
+        labelled_clouds(dataset, root, split, args.num_points, variant=args.variant)
         for split in ("train", "test")
-    }
+    )
     features = {}
     for name, run in judged.items():
         own = run.args
         seed_torch(own.seed)
         encoder = point_encoder(own.model, own.k, own.emb_dims, own.edgeconv).to(device)
         checkpoint.load_frozen(encoder, own.model_path, own.seed)
-        for split, part in clouds.items():
-            features[name, split] = extract_features(
-                encoder, part.points, own.test_batch_size, device, f"{dataset} {split}"
-            )
-    label = set_name(dataset, root)
-    return Described(label, clouds["train"], clouds["test"], features)
+        size = own.test_batch_size
+        features[name] = (
+            extract_features(encoder, train.points, size, device, f"{dataset} train"),
+            extract_features(encoder, test.points, size, device, f"{dataset} test"),
+        )
+    return Described(set_name(dataset, root), train, test, features)
 
 
 def draw_shapes(args: Namespace, root: str) -> Figure:
     """Shapes of different categories, as stored and as the first epoch got them.
+
+    A row for each shape: its cloud, both views, its augmented image, the rendered image
+    that this was made from, and those of the next epochs. Above an augmented cloud
+    stands how many of its points are distinct. Clouds are fitted to their cells, which
+    hides their scale and position.
 
     Args:
         args: arguments of train_crosspoint.py.
@@ -222,14 +222,19 @@ def draw_shapes(args: Namespace, root: str) -> Figure:
     )
     synsets = [shape.split("/")[0] for shape in trained.shapes]
     numbers = np.unique(synsets, return_inverse=True)[1]
-    rows = spread_rows(numbers, SHAPES, args.seed).tolist()
-    names = dict(zip(SYNSETS, CATEGORIES, strict=True))
-    items = [trained.example((0, row)) for row in rows]
-    return training_figure(
-        [names.get(synsets[row], synsets[row]) for row in rows],
-        [plain[0, row][0].numpy().T for row in rows],
-        [(view1, view2) for view1, view2, _ in items],
-        [image for *_, image in items],
-        # The seed, which both share, chooses an epoch's rendered image.
-        [[np.asarray(plain[e, row][2]) for e in range(RENDERINGS)] for row in rows],
-    )
+    categories = dict(zip(SYNSETS, CATEGORIES, strict=True))
+    rows = []
+    for index in spread_rows(numbers, SHAPES, args.seed).tolist():
+        *views, augmented = trained.example((0, index))
+        name = categories.get(synsets[index], synsets[index])
+        row = [Cell(plain[0, index][0].numpy().T, f"{name}\nas stored")]
+        for name, points in zip(("first view", "second view"), views, strict=True):
+            distinct = len(np.unique(points, axis=0))
+            row.append(Cell(points, f"{name}\n{distinct} of {len(points)} points"))
+        row.append(Cell(augmented, "augmented"))
+        # The seed, which both data sets share, chooses an epoch's rendered image.
+        for epoch in range(RENDERINGS):
+            rendered = np.asarray(plain[epoch, index][2])
+            row.append(Cell(rendered, "as rendered" if epoch == 0 else ""))
+        rows.append(row)
+    return cloud_grid(rows)

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import numpy as np
 import pytest
 import torch
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
 
 from datasets import labelled_clouds
 from models import point_encoder
 from tests.test_imports import PACKAGES, modules_in, within
-from utils.judging import metrics, svm
+from utils.drawing.features import neighbour_figure
+from utils.judging import svm
 from utils.judging.features import extract_features
 from utils.parallel.seed import seed_torch
 from utils.run.checkpoint import save_weights
@@ -65,7 +64,7 @@ def printed(cell: Any) -> str:
     return "".join(o.text for o in cell.outputs if o.get("name") == "stdout")
 
 
-def pictures(cell: Any) -> int:
+def images(cell: Any) -> int:
     return sum("image/png" in output.get("data", {}) for output in cell.outputs)
 
 
@@ -117,60 +116,35 @@ def test_the_notebook_gives_the_numbers_of_the_functions(
     loaded = f"w.pth: {len(trained.state_dict())} entries loaded\n"
     assert printed(cells["weights"]).endswith(loaded)  # and nothing left out
 
-    wanted, shares = [], []
+    table: dict[str, dict[str, svm.Judgement]] = {}
+    shares = []
     for name in SETS:
-        parts = [
+        train, test = (
             labelled_clouds(name, synthetic_root, split, SMALL["num_points"])
             for split in ("train", "test")
-        ]
-        labels = [part.labels for part in parts]
+        )
+        features, table[name] = {}, {}
         for called, encoder in (("untrained", untrained), ("pre-trained", trained)):
-            features = [
+            both = [
                 extract_features(encoder, part.points, 7, torch.device("cpu"))
-                for part in parts
+                for part in (train, test)
             ]
-            C, _ = svm.choose_C(
-                svm.SVMProblem(features[0], labels[0]), CANDIDATES, SMALL["seed"]
+            features[called] = both
+            table[name][called] = svm.judge_features(
+                *((both[0], train.labels), (both[1], test.labels)),
+                *(train.num_classes, CANDIDATES, SMALL["seed"]),
             )
-            fitted = svm.fit_linear_svm(features[0], labels[0], C)
-            predicted = fitted.predict(features[1])
-            matrix = metrics.confusion_matrix(
-                labels[1], predicted, parts[0].num_classes
-            )
-            rates = (
-                fitted.score(features[1], labels[1]),
-                metrics.mean_class_accuracy(matrix),
-            )
-            figures = [f"{100 * rate:.2f}" for rate in rates]
-            sizes = [str(len(part)) for part in parts]
-            wanted.append([name, called, *figures, f"{C:g}", *sizes])
-            unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in features]
-            found = np.argsort(-(unit[1] @ unit[0].T), axis=1)[:, :5]
-            share = (labels[0][found] == labels[1][:, None]).mean()
+        _, found = neighbour_figure(train, test, features, 1, 5, seed=0)
+        for called, share in found.items():
             shares.append(f"{name}, {called}: {share:.2%} of 5 neighbours")
-    table = [line.split() for line in printed(cells["svm"]).splitlines()[2:]]
-    assert table == wanted
-    # The two encoders can be told apart by it.
-    assert [row[2:] for row in table[::2]] != [row[2:] for row in table[1::2]]
+    assert printed(cells["svm"]) == svm.judgement_table(table) + "\n"
+    for encoders in table.values():  # which can be told apart by it
+        one, other = encoders.values()
+        assert (one.matrix != other.matrix).any()
     lines = printed(cells["neighbours"]).splitlines()
     for line, share in zip(lines, shares, strict=True):
         assert line.startswith(share)
-    drawn = {name: pictures(cell) for name, cell in cells.items() if pictures(cell)}
+    drawn = {name: images(cell) for name, cell in cells.items() if images(cell)}
     assert drawn == {"confusion": 2, "tsne": 2, "neighbours": 2}
     for name in set(cells) - {"svm"}:  # sklearn warns of classes of one or two clouds
         assert not [o.text for o in cells[name].outputs if o.get("name") == "stderr"]
-
-
-@pytest.mark.slow
-def test_a_missing_file_of_weights_is_named(
-    tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(CellExecutionError, match=r"CheckpointError.*no\.pth: no such"):
-        run(
-            read(),
-            tmp_path,
-            monkeypatch,
-            data_root=str(synthetic_root),
-            model_path=str(tmp_path / "no.pth"),
-            **SMALL,
-        )

@@ -23,7 +23,6 @@ from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
 from tests.runs import interrupted, judged, metrics, same_records, segment, weights
 from tests.test_train_partseg import EPOCH_KEYS, SCRATCH, TEST_KEYS
-from utils.drawing import parts
 from utils.drawing.parts import FOREIGN, PALETTE
 from utils.parallel import distributed
 from utils.run import cli
@@ -237,8 +236,10 @@ def test_predictions_are_written_as_they_were_made(
 def test_training_writes_the_predictions_of_the_best_weights(
     tmp_path: Path, part_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = []
-    monkeypatch.setattr(parts, "save_part_predictions", lambda *a: written.append(a))
+    written: list[Any] = []
+    monkeypatch.setattr(
+        train_partseg, "save_part_examples", lambda *a: written.append(a)
+    )
     judge = train_partseg.evaluate
     scores = iter([0.5, 0.9, 0.1, 0.0])  # the second epoch is the best
 
@@ -251,18 +252,14 @@ def test_training_writes_the_predictions_of_the_best_weights(
     run = segment(
         tmp_path, part_root, *words, "--save_predictions", str(tmp_path / "p")
     )
-    ((folder, _, rows, category, points, target, predicted),) = written
-    assert folder == tmp_path / "p"
-    test = ShapeNetPart(part_root, "test", num_points=32)
-    assert np.array_equal(points, test.points[rows])
-    assert np.array_equal(target, test.parts[rows])
-    assert np.array_equal(category, test.labels[rows])
+    ((folder, test, predicted, count),) = written
+    assert (folder, count) == (str(tmp_path / "p"), train_partseg.SHOWN)
     model = DGCNNPartSeg(k=4, emb_dims=16, num_parts=NUM_PARTS)
     model.load_state_dict(weights(run, "ckpt_epoch_2.pth"))
     model.eval()
     with torch.no_grad():
         logits = model(
-            torch.from_numpy(points).transpose(1, 2), torch.eye(16)[category]
+            torch.from_numpy(test.points).transpose(1, 2), torch.eye(16)[test.labels]
         )
     assert np.array_equal(logits.argmax(dim=1).numpy(), predicted)
     assert "best epoch: test_miou 0.9000" in (run / "run.log").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from argparse import Namespace
 from dataclasses import dataclass
@@ -82,9 +83,9 @@ def change_results(folder: Path, **values: float) -> None:
 
 
 @pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """These are another test's."""
-    monkeypatch.setattr(report, "picture", lambda *args: report.element("p"))
+    monkeypatch.setattr(report, "image", lambda *args: "")
 
 
 @pytest.fixture(scope="module")
@@ -95,16 +96,19 @@ def made(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Page:
 def test_the_page_is_whole_and_needs_nothing_else(made: Page) -> None:
     assert_self_contained(made)
     assert len(made.texts["h2"]) == 7
-    pictures = made.pictures()
-    assert len(pictures) == 1 + 2 + 2 + 2 + 1
-    for image, attributes in zip(pictures, made.of("img"), strict=True):
+    images = made.images()
+    assert len(images) == 1 + 2 + 2 + 2 + 1
+    for image, attributes in zip(images, made.of("img"), strict=True):
         assert len(np.unique(np.asarray(image.convert("L")))) > 50  # is drawn on
         assert len(attributes["alt"]) > 30
         # Not blown up: type keeps its size.
         assert 0.7 < int(attributes["width"]) / image.width <= 1
+    shares = [text for text in made.texts["p"] if text.startswith("Share of")]
+    assert len(shares) == len(SETS)
+    assert all(re.search(r"\d% untrained, .*\d% pre-trained\.$", x) for x in shares)
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_images")
 def test_numbers_and_origin_are_those_of_the_files(
     copied: Runs, tmp_path: Path
 ) -> None:
@@ -115,8 +119,12 @@ def test_numbers_and_origin_are_those_of_the_files(
     config["environment"] |= {"commit": "c0ffee", "machine": "an <abacus> & a slate"}
     config["world_size"] = 3
     path.write_text(json.dumps(config))
-    found = copied.write(tmp_path / "report.html")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.symlink_to(copied.data)
+    change(copied.trained, data_root=str(elsewhere))
+    found = copied.write(tmp_path / "report.html", None)
     cells = found.texts["td"]
+    assert any(c.startswith(f"{elsewhere}, judged on {copied.data}") for c in cells)
     rows = {UNTRAINED: ["12.3", "30.0", "7"], TRAINED: ["54.3", "40.0", "0.03"]}
     for who, row in rows.items():
         places = [i for i, cell in enumerate(cells) if cell == who]
@@ -124,29 +132,21 @@ def test_numbers_and_origin_are_those_of_the_files(
     heads = found.texts["th"]
     assert heads.count("ModelNet40-like") == heads.count("ScanObjectNN-like") == 2
     assert "an <abacus> & a slate" in cells
-    assert any("c0ffee" in text for text in found.texts["code"])
+    assert any("c0ffee" in cell for cell in cells)
     assert "2 of 2" in cells
     assert any("say nothing about the real data" in cell for cell in cells)
     own = json.loads(path.read_text())["arguments"]
-    assert "torchrun --nproc_per_node=3 train_crosspoint.py" in found.texts["span"]
-    flags = [text for text in found.texts["span"] if text.startswith("--")]
-    parsed = train_crosspoint.get_args_parser().parse_args(" ".join(flags).split())
+    (said,) = found.texts["pre"]
+    program, flags = said.split("train_crosspoint.py ")
+    assert program == "torchrun --nproc_per_node=3 "
+    parsed = train_crosspoint.get_args_parser().parse_args(flags.split())
     for name in set(own) - {"overwrite", "resume", "lr"}:
         assert getattr(parsed, name) == own[name], name
 
 
-@pytest.mark.usefixtures("no_pictures")
-def test_several_runs_are_averaged(copied: Runs, tmp_path: Path) -> None:
-    more = shutil.copytree(copied.untrained, tmp_path / "more")
-    change_results(copied.untrained, accuracy=0.40)
-    change_results(more, accuracy=0.50)
-    out = tmp_path / "report.html"
-    trained, pretrained = str(copied.trained), str(copied.pretrained)
-    before = [str(copied.untrained), str(more)]
-    write_report([trained] * 2, before, [pretrained] * 2, str(copied.data), out)
-    assert Page(out.read_bytes()).texts["td"].count("45.0 ± 7.1") == 2
+def test_as_many_runs_of_each_kind_are_needed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="1 runs, 2 --untrained and 1 --pretrained"):
-        write_report([trained], before, [pretrained], str(copied.data), out)
+        write_report(["a"], ["b", "c"], ["d"], None, tmp_path / "report.html")
 
 
 def test_features_are_those_that_were_judged(runs: Runs) -> None:
@@ -156,123 +156,105 @@ def test_features_are_those_that_were_judged(runs: Runs) -> None:
     }
     found = describe("modelnet40", str(runs.data), judged)
     with np.load(runs.features) as saved:
-        for split in ("train", "test"):
-            features = found.features[UNTRAINED, split]
+        for place, split in enumerate(("train", "test")):
+            features = found.features[UNTRAINED][place]
             assert np.array_equal(features, saved[split])
-            assert not np.allclose(found.features[TRAINED, split], features)
+            assert not np.allclose(found.features[TRAINED][place], features)
         assert np.array_equal(found.test.labels, saved["test_labels"])
 
 
-def test_the_share_of_neighbours_is_counted_over_all(runs: Runs, made: Page) -> None:
-    with np.load(runs.features) as saved:
-        unit = {
-            split: saved[split] / np.linalg.norm(saved[split], axis=1, keepdims=True)
-            for split in ("train", "test")
-        }
-        near = np.argsort(-(unit["test"] @ unit["train"].T), axis=1)[:, :5]
-        same = saved["train_labels"][near] == saved["test_labels"][:, None]
-    captions = [text for text in made.texts["figcaption"] if "neighbours" in text]
-    assert len(captions) == len(SETS)
-    assert f"{same.mean():.1%} {UNTRAINED}, " in captions[0]
-
-
 def test_the_confusion_is_that_of_the_file(runs: Runs, tmp_path: Path) -> None:
-    path = runs.pretrained / "confusion_modelnet40.csv"
-    matrix, names = report_data.read_confusion(path)
+    matrix, names = report_data.read_confusion(
+        runs.pretrained / "confusion_modelnet40.csv"
+    )
     accuracy = read_metrics(runs.pretrained)[0]["accuracy"]
     assert np.trace(matrix) / matrix.sum() == pytest.approx(accuracy)
-    assert matrix.shape == (len(names), len(names))
-    (tmp_path / "c.csv").write_text("x,a,b\na,3,1\nb,0,2\n")
-    matrix, names = report_data.read_confusion(tmp_path / "c.csv")
-    assert names == ["a", "b"]
-    assert matrix.tolist() == [[3, 1], [0, 2]]
+    assert matrix.shape == (16, 16) and len(names) == 16
     for text in ("x,a,b\na,3,1\n", "x,a\na,three\n", ""):
         (tmp_path / "c.csv").write_text(text)
         with pytest.raises(UsageError, match=r"c\.csv is missing or damaged"):
             report_data.read_confusion(tmp_path / "c.csv")
 
 
-@pytest.mark.usefixtures("no_pictures")
-def test_data_of_training_and_of_judgement_are_both_named(
-    copied: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.symlink_to(copied.data)
-    change(copied.trained, data_root=str(elsewhere))
-    seen = []
-    monkeypatch.setattr(report, "draw_shapes", lambda run, root: seen.append(root))
-    cells = copied.write(tmp_path / "page.html", None).texts["td"]
-    assert any(c.startswith(f"{elsewhere}, judged on {copied.data}") for c in cells)
-    assert seen == [str(elsewhere)]
-
-
 def test_training_shapes_are_those_of_the_first_epoch(runs: Runs, monkeypatch) -> None:
-    drawn: dict[str, Any] = {}
-
-    def figure(*parts) -> None:
-        names = ("names", "stored", "views", "images", "renderings")
-        drawn.update(zip(names, parts, strict=True))
-
-    monkeypatch.setattr(report_data, "training_figure", figure)
+    drawn: list[Any] = []
+    monkeypatch.setattr(report_data, "cloud_grid", drawn.extend)
     args = Namespace(num_points=64, image_size=32, seed=3, packed=False)
     report_data.draw_shapes(args, str(runs.data))
-    assert len(set(drawn["names"])) == report_data.SHAPES  # different categories
-    assert not any(name.isdigit() for name in drawn["names"])
+    names = {row[0].text for row in drawn}
+    assert len(names) == report_data.SHAPES  # different categories
+    assert not any(name[0].isdigit() for name in names)
     data = ShapeNetRender(runs.data, 64, 32, seed=3, packed=False)
     items = [data.example((0, i)) for i in range(len(data))]
-    for views, image, stored, rendered in zip(
-        *(drawn["views"], drawn["images"], drawn["stored"], drawn["renderings"]),
-        strict=True,
-    ):
-        (index,) = (i for i, x in enumerate(items) if np.array_equal(x[0], views[0]))
-        assert np.array_equal(views[1], items[index][1])
-        assert np.array_equal(image, items[index][2])
-        folder = runs.data / "ShapeNetRendering" / data.shapes[index] / "rendering"
-        files = sorted(folder.glob("*.png"))
-        for epoch, pixels in enumerate(rendered):  # as the data set chooses it
-            chosen = generator(PICTURE, 3, epoch, index).integers(len(files))
-            own = Image.open(files[chosen]).convert("RGB")
-            assert np.array_equal(pixels, np.asarray(own))
-        assert len(rendered) == report_data.RENDERINGS
-        assert len(np.unique(stored, axis=0)) == 64  # not augmented
+    for stored, *views, augmented, _, _, _, _ in drawn:
+        first = views[0].shown
+        (index,) = (i for i, x in enumerate(items) if np.array_equal(x[0], first))
+        for cell, wanted in zip((*views, augmented), items[index], strict=True):
+            assert np.array_equal(cell.shown, wanted)
+        for cell in views:
+            distinct = len(np.unique(cell.shown, axis=0))
+            assert cell.text.endswith(f"\n{distinct} of 64 points")
+        assert len(np.unique(stored.shown, axis=0)) == 64  # not augmented
+    rendered = drawn[-1][4:]  # as the data set chooses them
+    folder = runs.data / "ShapeNetRendering" / data.shapes[index] / "rendering"
+    files = sorted(folder.glob("*.png"))
+    for epoch, cell in enumerate(rendered):
+        chosen = generator(PICTURE, 3, epoch, index).integers(len(files))
+        own = Image.open(files[chosen]).convert("RGB")
+        assert np.array_equal(cell.shown, np.asarray(own))
 
 
-def test_runs_that_do_not_belong_together_are_refused(copied: Runs) -> None:
-    out = copied.trained / "report.html"
-    swapped = Runs(
-        *(copied.trained, copied.pretrained, copied.untrained),
-        *(copied.features, copied.data),
-    )
-    with pytest.raises(UsageError, match=r"pretrained has judged .*--model_path none"):
-        swapped.write(out)
-    change(copied.pretrained, model_path="elsewhere/models/best_model.pth")
-    with pytest.raises(UsageError, match=r"judged elsewhere.*trained/models/best_m"):
-        copied.write(out)
-    change(copied.pretrained, model_path=f"{copied.trained}/models/best_model.pth")
-    points = json.loads((copied.pretrained / "config.json").read_text())["arguments"]
-    change(copied.pretrained, num_points=points["num_points"] - 1)
-    with pytest.raises(UsageError, match=r"pretrained differ in --num_points: run ev"):
-        copied.write(out)
-    change(copied.pretrained, num_points=points["num_points"])
-    change(copied.untrained, data_root="elsewhere")
-    with pytest.raises(UsageError, match=r"pretrained differ in --data_root: run eval"):
+def keep(folder: Path, line: int) -> None:
+    """Keep one record of a run's metrics.jsonl."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    (folder / "metrics.jsonl").write_text(lines[line] + "\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (
+            lambda r: change(r.untrained, model_path="w.pth"),
+            r"untrained has judged w\.pth: .*--model_path none",
+        ),
+        (
+            lambda r: change(r.pretrained, model_path="elsewhere/models/w.pth"),
+            r"judged elsewhere.*trained/models/best_m",
+        ),
+        (
+            lambda r: change(r.pretrained, num_points=63),
+            r"pretrained differ in --num_points: run ev",
+        ),
+        (
+            lambda r: change(r.untrained, data_root="elsewhere"),
+            r"pretrained differ in --data_root: run eval",
+        ),
+        (
+            lambda r: (keep(r.untrained, 0), keep(r.pretrained, 1)),
+            r"untrained and .*pretrained have judged no",
+        ),
+        (
+            lambda r: (r.untrained / "metrics.jsonl").write_text(""),
+            "untrained has no results",
+        ),
+        (
+            lambda r: (r.pretrained / "metrics.jsonl").write_text("{]\n"),
+            "pretrained should be a run of eval_svm",
+        ),
+        (
+            lambda r: shutil.copy(r.trained / "config.json", r.untrained),
+            r"untrained should be a run of eval_svm\.py",
+        ),
+        (
+            lambda r: (r.untrained / "config.json").write_text("{}"),
+            r"untrained/config\.json is missing or dam",
+        ),
+        (lambda r: shutil.rmtree(r.trained), r"trained has no metrics\.jsonl"),
+    ],
+)
+def test_runs_that_do_not_belong_together_are_refused(spoil, said, copied) -> None:
+    spoil(copied)
+    out = copied.pretrained / "report.html"
+    with pytest.raises(UsageError, match=said):
         copied.write(out, None)
-    kept = (copied.pretrained / "metrics.jsonl").read_text().splitlines()
-    (copied.pretrained / "metrics.jsonl").write_text(kept[1] + "\n")
-    results = (copied.untrained / "metrics.jsonl").read_text().splitlines()
-    (copied.untrained / "metrics.jsonl").write_text(results[0] + "\n")
-    with pytest.raises(UsageError, match=r"untrained and .*pretrained have judged no"):
-        copied.write(out)
-    tuned = Runs(copied.trained, copied.trained, *(copied.pretrained,) * 2, copied.data)
-    with pytest.raises(UsageError, match=r"trained should be a run of eval_svm\.py"):
-        tuned.write(out)
-    (copied.pretrained / "metrics.jsonl").write_text("")
-    with pytest.raises(UsageError, match="pretrained has no results"):
-        copied.write(out)
-    (copied.untrained / "config.json").write_text("{}")
-    with pytest.raises(UsageError, match=r"untrained/config\.json is missing or dam"):
-        copied.write(out)
-    shutil.rmtree(copied.trained)
-    with pytest.raises(UsageError, match=r"trained has no metrics\.jsonl"):
-        copied.write(out)
     assert not out.exists()

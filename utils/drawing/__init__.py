@@ -4,11 +4,9 @@ Every figure is a plain matplotlib ``Figure``: nothing is shown, and nothing is 
 but by the functions whose names say so. Files in reading order:
 
     curves.py         losses and accuracies of runs, from their metrics.jsonl
-    clouds.py         one cloud on axes; training shapes with their views
+    clouds.py         a grid of clouds and images
+    features.py       t-SNE maps, confusion matrices, nearest neighbours
     parts.py          clouds coloured by part: PLY files and a contact sheet
-    neighbours.py     clouds with similar features
-    maps.py           t-SNE maps of features
-    confusion.py      confusion matrices
     page.py           an HTML page that holds its images
     wandb_images.py   what W&B shows of an epoch
 

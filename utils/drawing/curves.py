@@ -8,7 +8,6 @@ test splits for fine-tuning. A run may be finished, resumed or still running.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,53 +17,27 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from utils.drawing.maps import class_colours
+from utils.drawing.features import class_colours
 from utils.errors import UsageError
 from utils.run.run_folder import read_metrics
 
 Records = list[dict[str, Any]]
 
-_PANEL = (4.8, 3.3)  # inches
 _SMOOTH = 40  # with twice as many steps or more: running means over 1/40 of them
 _FEW = 30  # up to so many points get markers
-_TRAIN, _TEST = "--", "-"
 
-
-@dataclass(frozen=True)
-class Panel:
-    """One pair of axes.
-
-    Attributes:
-        title: above it.
-        key: in metrics.jsonl; runs without it are not in the panel.
-        unit: of the horizontal axis, ``step`` or ``epoch``: which records are drawn.
-        label: of the vertical axis.
-        train: key of the training split's value, drawn dashed, if there is one.
-        percent: whether values are shares, to be shown in percent.
-    """
-
-    title: str
-    key: str
-    unit: str
-    label: str
-    train: str = ""
-    percent: bool = False
-
-
-PANELS = (
-    Panel("Loss of a batch", "loss", "step", "loss"),
-    Panel("Intra-modal term: cloud and cloud", "imid_loss", "step", "IMID loss"),
-    Panel("Cross-modal term: cloud and image", "cmid_loss", "step", "CMID loss"),
-    Panel(
-        "Linear SVM on ModelNet40's test split",
-        *("svm_accuracy", "epoch", "probe accuracy, %", "", True),
-    ),
-    Panel("Loss of an epoch", "test_loss", "epoch", "loss", "train_loss"),
-    Panel(
-        *("Accuracy", "test_accuracy", "epoch", "accuracy, %", "train_accuracy", True),
-    ),
-    Panel("Instance mIoU", "test_miou", "epoch", "mIoU, %", "train_miou", True),
-)
+# Key in metrics.jsonl, title of its panel. Runs without the key are not in the panel.
+STEP_PANELS = {
+    "loss": "Loss of a batch",
+    "imid_loss": "IMID loss: cloud and cloud",
+    "cmid_loss": "CMID loss: cloud and image",
+}
+EPOCH_PANELS = {  # with the training split's value if there is one, drawn dashed
+    "svm_accuracy": "Linear SVM on ModelNet40's test split, %",
+    "test_loss": "Loss of an epoch",
+    "test_accuracy": "Accuracy, %",
+    "test_miou": "Instance mIoU, %",
+}
 
 
 def read_runs(folders: Sequence[str | Path]) -> dict[str, Records]:
@@ -98,25 +71,19 @@ def read_runs(folders: Sequence[str | Path]) -> dict[str, Records]:
     return runs
 
 
-def values_of(records: Records, key: str, unit: str) -> np.ndarray:
+def values_of(records: Records, key: str) -> np.ndarray:
     """(R, 2): where each value of ``key`` is drawn, and the value.
 
-    Steps are counted from 0, as in the file. An epoch's value is drawn at the number of
-    epochs done.
+    Steps are counted from 0, as in the file; an epoch's value is drawn at the number of
+    epochs done. Accuracies and mIoU are in percent.
     """
-    if unit == "step":
+    if key in STEP_PANELS:
         found = [(r["step"], r[key]) for r in records if "step" in r and key in r]
     else:
         ends = [r for r in records if "epoch_end" in r and key in r]
         found = [(r["epoch"] + 1, r[key]) for r in ends]
-    return np.array(found, float).reshape(-1, 2)
-
-
-def running_mean(values: np.ndarray, width: int) -> np.ndarray:
-    """Means (R,) of the up to ``width`` values around each of (R,)."""
-    ones = np.ones(min(width, len(values)))
-    sums = np.convolve(values, ones, "same")
-    return sums / np.convolve(np.ones(len(values)), ones, "same")
+    unit = 1 if key.endswith("loss") else 100
+    return np.array(found, float).reshape(-1, 2) * (1, unit)
 
 
 def curves_figure(runs: Mapping[str, Records]) -> Figure:
@@ -124,75 +91,61 @@ def curves_figure(runs: Mapping[str, Records]) -> Figure:
 
     Args:
         runs: records of metrics.jsonl by the name of the run, see :func:`read_runs`.
-
-    Raises:
-        ValueError: if there is nothing to draw.
     """
     panels = [
-        panel
-        for panel in PANELS
-        if any(len(values_of(r, panel.key, panel.unit)) for r in runs.values())
+        (key, title)
+        for key, title in (STEP_PANELS | EPOCH_PANELS).items()
+        if any(len(values_of(records, key)) for records in runs.values())
     ]
-    if not panels:
-        raise ValueError("none of the runs has a value to draw")
-    columns = {1: 1, 2: 2, 4: 2}.get(len(panels), 3)
+    columns = 2 if len(panels) == 4 else min(len(panels), 3)
     rows = -(-len(panels) // columns)
-    colours = [tuple(0.85 * colour) for colour in class_colours(len(runs))]
-    # Names of runs beside each other in the legend, as many as fit.
-    across = max(1, int(columns * _PANEL[0] / (0.075 * max(map(len, runs)) + 0.6)))
-    lines = -(-len(runs) // across)
-    size = (columns * _PANEL[0], rows * _PANEL[1] + 0.22 * lines + 0.2)
+    lines = -(-len(runs) // columns)  # of the legend
+    size = (4.8 * columns, 3.3 * rows + 0.22 * lines + 0.2)
     figure = Figure(size, dpi=130, layout="constrained", facecolor="white")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, panel in zip(grid, panels, strict=False):
+    colours = [tuple(0.85 * colour) for colour in class_colours(len(runs))]
+    for axes, (key, title) in zip(grid, panels, strict=False):
+        axes.set_title(title, fontsize=10.5, loc="left")
+        axes.set_xlabel("training steps" if key in STEP_PANELS else "epochs done")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+        axes.grid(color="0.92")
+        axes.spines[["top", "right"]].set_visible(False)
         for records, colour in zip(runs.values(), colours, strict=True):
-            _draw(axes, panel, records, colour)
-        _dress(axes, panel)
+            _draw(axes, key, records, colour)
+        if title.endswith("%"):  # nothing below 0 or above 100, but for half a marker
+            low, high = axes.get_ylim()
+            axes.set_ylim(max(low, -1), min(high, 101))
     for axes in grid[len(panels) :]:
         axes.remove()
     handles = [Line2D([], [], color=colour, linewidth=2.5) for colour in colours]
-    legend = figure.legend(
-        handles, list(runs), loc="outside upper center", ncols=across
-    )
-    legend.set_frame_on(False)
+    place = {"loc": "outside upper center", "ncols": columns, "frameon": False}
+    figure.legend(handles, list(runs), **place)
     return figure
 
 
-def _draw(
-    axes: Axes, panel: Panel, records: Records, colour: tuple[float, ...]
-) -> None:
+def _draw(axes: Axes, key: str, records: Records, colour: tuple[float, ...]) -> None:
     """One run's lines; many steps are drawn pale, with their running mean above."""
-    if not any(panel.key in record for record in records):
+    places, values = values_of(records, key).T
+    if not len(values):
         return  # still running, or another kind of run
-    kinds = [(panel.key, _TEST)] + ([(panel.train, _TRAIN)] if panel.train else [])
-    for key, style in kinds:
-        places, values = values_of(records, key, panel.unit).T
-        values = 100 * values if panel.percent else values
-        line = {"color": colour, "linestyle": style, "linewidth": 1.6}
-        if len(values) <= _FEW:
-            line |= {"marker": "o", "markersize": 3}
-        if panel.unit == "step" and len(values) >= 2 * _SMOOTH:
-            axes.plot(places, values, color=colour, linewidth=0.7, alpha=0.3)
-            values = running_mean(values, len(values) // _SMOOTH)
-            axes.set_xlabel("training steps (dark: running mean)")
-        axes.plot(places, values, **line)
+    line = {"color": colour, "linewidth": 1.6}
+    if len(values) <= _FEW:
+        line |= {"marker": "o", "markersize": 3}
+    if key in STEP_PANELS and len(values) >= 2 * _SMOOTH:
+        axes.plot(places, values, color=colour, linewidth=0.7, alpha=0.3)
+        values = running_mean(values, len(values) // _SMOOTH)
+        axes.set_xlabel("training steps (dark: running mean)")
+    axes.plot(places, values, **line)
+    if key.startswith("test_"):
+        training = values_of(records, key.replace("test_", "train_"))
+        axes.plot(*training.T, linestyle="--", **line)
+        styles = [Line2D([], [], color="0.4", linestyle=style) for style in ("-", "--")]
+        axes.legend(styles, ["test", "training"], fontsize=9, frameon=False)
 
 
-def _dress(axes: Axes, panel: Panel) -> None:
-    axes.set_title(panel.title, fontsize=10.5, loc="left")
-    done = {"step": "training steps", "epoch": "epochs done"}[panel.unit]
-    axes.set_xlabel(axes.get_xlabel() or done, color="0.35")
-    axes.set_ylabel(panel.label, color="0.35")
-    if panel.percent:  # nothing below 0 or above 100, but for half a marker
-        low, high = axes.get_ylim()
-        axes.set_ylim(max(low, -1), min(high, 101))
-    axes.tick_params(labelsize=9, colors="0.35")
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-    axes.grid(color="0.92")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["bottom", "left"]].set_color("0.7")
-    if panel.train:
-        lines = [Line2D([], [], color="0.4", linestyle=s) for s in (_TEST, _TRAIN)]
-        axes.legend(lines, ["test", "training"], fontsize=9, frameon=False)
+def running_mean(values: np.ndarray, width: int) -> np.ndarray:
+    """Means (R,) of the up to ``width`` values around each of (R,)."""
+    ones = np.ones(min(width, len(values)))
+    sums = np.convolve(values, ones, "same")
+    return sums / np.convolve(np.ones(len(values)), ones, "same")

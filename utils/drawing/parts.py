@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from matplotlib.figure import Figure
 from plyfile import PlyData, PlyElement
 
-from utils.drawing.clouds import draw_cloud, grid
+from utils.drawing.clouds import Cell, cloud_grid
 from utils.errors import UsageError
 from utils.judging.metrics import CATEGORY_OF_PART, PARTS_PER_CATEGORY, shape_iou
 from utils.parallel import distributed
@@ -52,7 +51,7 @@ def check_empty(folder: str | Path, flag: str) -> None:
         ValueError: naming the flag.
     """
     path = Path(folder)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise ValueError(f"{flag} {folder} is not an empty folder: name another")
     nearest = path.resolve()
     while not nearest.exists():
@@ -66,8 +65,10 @@ def save_part_examples(
 ) -> None:
     """Rank 0 writes the first ``count`` shapes of each category of the whole split.
 
+    Files: ``<category>_<row>_{truth,predicted}.ply`` and ``contact_sheet.png``.
+
     Args:
-        folder: see :func:`save_part_predictions`.
+        folder: created if it is missing.
         test: this rank's shapes.
         predicted: (M, N) their predicted parts.
         count: shapes of each category.
@@ -79,49 +80,34 @@ def save_part_examples(
     firsts = [np.flatnonzero(category == c)[:count] for c in np.unique(category)]
     rows = np.sort(np.concatenate(firsts))
     own = rows[(rows >= test.start) & (rows < test.start + len(predicted))]
-    clouds = [
+    points, truth, predicted = (
         distributed.gather_array(x[own - test.start])
         for x in (test.points, test.parts, predicted)
-    ]
+    )
 
     def write() -> None:
         try:
-            save_part_predictions(
-                Path(folder), test.class_names, rows, category[rows], *clouds
-            )
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            sheet: dict[int, list[Cell]] = {}  # by category
+            iou = shape_iou(predicted.astype(np.int64), truth, category[rows])
+            for i, row in enumerate(rows):
+                c = category[row]
+                name = test.class_names[c]
+                cells = sheet.setdefault(c, [])
+                for kind, parts, text in (
+                    ("truth", truth[i], f"{name} #{row}\ntrue"),
+                    ("predicted", predicted[i], f"predicted\nIoU {iou[i]:.0%}"),
+                ):
+                    path = Path(folder, f"{name}_{row:04d}_{kind}.ply")
+                    write_part_cloud(path, points[i], parts, c)
+                    cells.append(Cell(points[i], text, part_colours(parts, c) / 255))
+            lines = [sheet[c] for c in sorted(sheet)]
+            figure = cloud_grid(lines, "dark grey: a part of another category")
+            figure.savefig(Path(folder, "contact_sheet.png"))
         except OSError as error:
             raise UsageError(f"{folder} cannot be written: {error}") from error
 
     distributed.run_on_main(write)
-
-
-def save_part_predictions(
-    folder: Path,
-    class_names: list[str],
-    rows: np.ndarray,
-    category: np.ndarray,
-    points: np.ndarray,
-    target: np.ndarray,
-    predicted: np.ndarray,
-) -> None:
-    """Write ``<category>_<row>_{truth,predicted}.ply`` and ``contact_sheet.png``.
-
-    Args:
-        folder: created if it is missing.
-        class_names: names of the categories.
-        rows: (M,) row of each shape in the split.
-        category: (M,) integers in [0, 16).
-        points: (M, N, 3) float32.
-        target, predicted: (M, N) parts, numbered 0 to 49 over all categories.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for i, row in enumerate(rows):
-        name = f"{class_names[category[i]]}_{row:04d}"
-        for kind, parts in (("truth", target[i]), ("predicted", predicted[i])):
-            path = folder / f"{name}_{kind}.ply"
-            write_part_cloud(path, points[i], parts, category[i])
-    sheet = part_sheet(class_names, rows, category, points, target, predicted)
-    sheet.savefig(folder / "contact_sheet.png")
 
 
 def write_part_cloud(
@@ -143,34 +129,3 @@ def write_part_cloud(
     for name, values in columns.items():
         vertices[name] = values
     PlyData([PlyElement.describe(vertices, "vertex")]).write(str(path))
-
-
-def part_sheet(
-    class_names: list[str],
-    rows: np.ndarray,
-    category: np.ndarray,
-    points: np.ndarray,
-    target: np.ndarray,
-    predicted: np.ndarray,
-) -> Figure:
-    """A row for each category: every shape with its true and its predicted parts.
-
-    Arguments as of :func:`save_part_predictions`.
-    """
-    iou = shape_iou(predicted.astype(np.int64), target, category).numpy()
-    present, counts = np.unique(category, return_counts=True)
-    title = "dark grey: a part of another category"
-    figure, cells = grid(len(present), 2 * counts.max(), title)
-    for c, axes in zip(present, cells, strict=True):
-        pairs = axes.reshape(-1, 2)
-        for i, pair in zip(np.flatnonzero(category == c), pairs, strict=False):
-            for place, parts in zip(pair, (target[i], predicted[i]), strict=True):
-                draw_cloud(place, points[i], part_colours(parts, c) / 255)
-            truth = f"{class_names[c]} #{rows[i]}"
-            for place, text in zip(pair, (truth, f"IoU {iou[i]:.0%}"), strict=True):
-                place.set_xlabel(text, fontsize=7.5, color="0.3")
-    for axes in cells.ravel():
-        axes.set_visible(axes.has_data())
-    for axes, text in zip(cells[0], counts.max() * ["true", "predicted"], strict=True):
-        axes.set_title(text, fontsize=8, color="0.35")
-    return figure

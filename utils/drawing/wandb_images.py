@@ -9,44 +9,23 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from utils.judging.metrics import confusion_matrix
 from utils.judging.probe import Probed
-from utils.run.wandb_run import WandbRun, first_line
+from utils.run.logger import RunLogger
+from utils.run.wandb_run import first_line
 
 SHAPES = 4  # shown with their views
 MAPPED = 500  # clouds in the map: t-SNE's time grows faster than their number
 _MAP_SEED = 0  # the same clouds in every epoch and run
 
 
-class Logger(Protocol):
-    """What is used of a run's logger."""
-
-    wandb: WandbRun | None
-
-    def info(self, text: str) -> None: ...
-
-
-class Shapes(Protocol):
-    """What is used of the pre-training data set."""
-
-    @property
-    def shapes(self) -> Sequence[str]: ...
-
-    def __len__(self) -> int: ...
-
-    def example(
-        self, place: tuple[int, int]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Both views (N, 3) and the image (H, W, 3) uint8 of (epoch, index)."""
-
-
 def show_pretraining(
-    logger: Logger, epoch: int, due: bool, dataset: Shapes, probed: Probed | None
+    logger: RunLogger, epoch: int, due: bool, dataset: Any, probed: Probed | None
 ) -> None:
     """Show some augmented shapes and, if the epoch was probed, what the probe found.
 
@@ -54,39 +33,32 @@ def show_pretraining(
         logger: of the run; without a W&B run nothing is drawn.
         epoch: the epoch that has just ended, counted from 0.
         due: whether images are wanted in this epoch.
-        dataset: the shapes that were trained on.
+        dataset: the :class:`datasets.shapenet_render.ShapeNetRender` trained on.
         probed: the probe's result; None if this epoch was not probed.
     """
     draw = {"augmented clouds": lambda: augmented_shapes(dataset, epoch)}
     if probed is not None:
-        matrix = confusion_matrix(
-            probed.labels, probed.predicted, len(probed.class_names)
-        )
+        names = probed.class_names
+        matrix = confusion_matrix(probed.labels, probed.predicted, len(names))
         draw["t-SNE"] = lambda: feature_map(probed)
-        draw["confusion matrix"] = lambda: confusion(
-            "Probe Confusion Matrix", matrix, probed.class_names
-        )
+        draw["confusion matrix"] = lambda: confusion("Probe", matrix, names)
     _show(logger, epoch, due, draw)
 
 
 def show_confusion(
-    logger: Logger,
+    logger: RunLogger,
     epoch: int,
     due: bool,
     matrix: np.ndarray,
     class_names: Sequence[str],
 ) -> None:
     """Show the confusion matrix (C, C) of the test split; see `show_pretraining`."""
-    draw = {
-        "confusion matrix": lambda: confusion(
-            "Test Confusion Matrix", matrix, class_names
-        )
-    }
+    draw = {"confusion matrix": lambda: confusion("Test", matrix, class_names)}
     _show(logger, epoch, due, draw)
 
 
 def _show(
-    logger: Logger,
+    logger: RunLogger,
     epoch: int,
     due: bool,
     draw: Mapping[str, Callable[[], dict[str, Any]]],
@@ -103,47 +75,47 @@ def _show(
         logger.wandb.log(values)
 
 
-def augmented_shapes(dataset: Shapes, epoch: int) -> dict[str, Any]:
+def augmented_shapes(dataset: Any, epoch: int) -> dict[str, Any]:
     """Views and images of a few shapes, the same in every epoch, as trained on."""
     import wandb
 
     found: dict[str, list[Any]] = {"View 1": [], "View 2": [], "Picture": []}
-    chosen = np.linspace(0, len(dataset) - 1, min(SHAPES, len(dataset))).astype(int)
-    for index in chosen.tolist():
+    total = len(dataset.shapes)
+    for index in np.linspace(0, total - 1, min(SHAPES, total)).astype(int).tolist():
         name = dataset.shapes[index]
         view1, view2, image = dataset.example((epoch, index))
         found["View 1"].append(wandb.Object3D(view1, caption=name))
         found["View 2"].append(wandb.Object3D(view2, caption=name))
-        found["Picture"].append(wandb.Image(Image.fromarray(image), caption=name))
+        found["Picture"].append(wandb.Image(image, caption=name))
     return {f"Augmented/{key}": shown for key, shown in found.items()}
 
 
 def feature_map(probed: Probed) -> dict[str, Any]:
     """A t-SNE map of the test split's features, coloured by class."""
-    # matplotlib takes a while to import.
-    from utils.drawing.maps import map_figure, plane_map, spread_rows
+    from utils.drawing.features import map_figure  # matplotlib is slow to import
 
-    rows = spread_rows(probed.labels, MAPPED, _MAP_SEED)
-    maps = {f"t-SNE, {len(rows)} clouds": plane_map(probed.features[rows], _MAP_SEED)}
-    title = "Features of the probe's test split"
-    figure = map_figure(maps, probed.labels[rows], probed.class_names, title)
-    return _rendered("Probe t-SNE", figure)
+    figure = map_figure(
+        {"t-SNE": probed.features},
+        *(probed.labels, probed.class_names, MAPPED, _MAP_SEED),
+        "Features of the probe's test split",
+    )
+    return {"Probe t-SNE": _drawn(figure)}
 
 
 def confusion(
-    name: str, matrix: np.ndarray, class_names: Sequence[str]
+    split: str, matrix: np.ndarray, class_names: Sequence[str]
 ) -> dict[str, Any]:
     """A confusion matrix (C, C) as an image."""
-    from utils.drawing.confusion import confusion_figure
+    from utils.drawing.features import confusion_figure
 
-    accuracy = np.trace(matrix) / matrix.sum()
-    figure = confusion_figure(matrix, class_names, f"accuracy {accuracy:.2%}")
-    return _rendered(name, figure)
+    figure = confusion_figure(matrix, class_names)
+    return {f"{split} Confusion Matrix": _drawn(figure)}
 
 
-def _rendered(name: str, figure: Any) -> dict[str, Any]:
+def _drawn(figure: Any) -> Any:
     import wandb
 
     from utils.drawing.page import png_bytes
 
-    return {name: wandb.Image(Image.open(io.BytesIO(png_bytes(figure))))}
+    # W&B takes figures too, but fails unless pyplot has been imported.
+    return wandb.Image(Image.open(io.BytesIO(png_bytes(figure))))

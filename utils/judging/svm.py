@@ -48,18 +48,16 @@ class SVMProblem:
     """Training rows and their Gram matrix, to fit for several C and subsets of rows.
 
     Args:
-        features: (M, F), finite.
-        labels: (M,) integers of at least two classes.
+        features: (M, F).
+        labels: (M,) integers.
 
     Raises:
-        ValueError: if the features are not finite or there is a single class.
+        ValueError: if the features are not finite.
     """
 
     def __init__(self, features: np.ndarray, labels: np.ndarray) -> None:
         if not np.isfinite(features).all():
             raise ValueError("features are not finite: the encoder has diverged")
-        if len(np.unique(labels)) < 2:
-            raise ValueError("an SVM needs samples of at least two classes")
         self.features, self.labels = features.astype(np.float64), labels
         # Sorted by class: the part of a pair is then four blocks of the matrix.
         order = np.argsort(labels, kind="stable")
@@ -71,6 +69,9 @@ class SVMProblem:
         libsvm solves a binary problem for each pair of classes. Here each problem gets
         its part of one Gram matrix instead of computing the products again, and the
         problems are solved in parallel threads.
+
+        Raises:
+            ValueError: if the rows are of a single class.
         """
         rows = np.arange(len(self.labels)) if rows is None else rows
         classes = np.unique(self.labels[rows])
@@ -91,11 +92,8 @@ class SVMProblem:
             return weights, -float(svm.intercept_[0])
 
         with ThreadPoolExecutor(_cores()) as pool:
-            solved = list(
-                progress(
-                    pool.map(solve, pairs), total=len(pairs), desc=f"SVM, C = {C:g}"
-                )
-            )
+            solving = pool.map(solve, pairs)
+            solved = list(progress(solving, total=len(pairs), desc=f"SVM, C = {C:g}"))
         weights, intercepts = zip(*solved, strict=True)
         return LinearSVM(classes, np.stack(weights), np.array(intercepts))
 
@@ -222,7 +220,7 @@ def judge_features(
         test_every_C: compute the test accuracy of the other values too.
 
     Raises:
-        ValueError: see :class:`SVMProblem`.
+        ValueError: if the features are not finite or there is a single class.
     """
     problem = SVMProblem(*train)
     C, held_out = choose_C(problem, candidates, seed)

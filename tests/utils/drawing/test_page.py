@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from matplotlib.figure import Figure
 from PIL import Image
 
-from utils.drawing.page import element, page, picture, table
+from utils.drawing.page import folded, image, page, table, text
 
 VOID = {"meta", "img"}
 
@@ -43,8 +43,8 @@ class Page(HTMLParser):
         """The attributes of every such element."""
         return [attributes for name, attributes in self.elements if name == tag]
 
-    def pictures(self) -> list[Image.Image]:
-        """All pictures, decoded."""
+    def images(self) -> list[Image.Image]:
+        """All images, decoded."""
         found = []
         for attributes in self.of("img"):
             head, data = (attributes["src"] or "").split(",", 1)
@@ -71,31 +71,30 @@ def assert_self_contained(found: Page) -> None:
 def test_texts_stay_texts() -> None:
     nasty = "<script>alert('1')</script> & \"a\" </style>"
     figure = Figure((3, 2), dpi=120, facecolor="#010203")
-    parts = [element("p", nasty), picture(figure, nasty, nasty)]
+    rows = table([(nasty, nasty)], (nasty,))
+    parts = [text(nasty), image(figure, nasty), folded(nasty, rows)]
     whole = page(nasty, nasty, {nasty: parts})
     found = Page(whole)
     assert whole.startswith(b"<!DOCTYPE html>\n<html")
     assert_self_contained(found)
-    for tag in ("title", "h1", "h2", "figcaption"):
+    for tag in ("title", "h1", "h2", "summary", "td"):
         assert found.texts[tag] == [nasty]
     assert found.texts["p"] == [nasty, nasty]
+    assert found.texts["th"] == [nasty, nasty]
     (shown,) = found.of("img")
     assert shown["alt"] == nasty
     assert shown["width"] == "288"
-    (image,) = found.pictures()
-    assert image.size == (360, 240)
-    assert image.convert("RGB").getpixel((0, 0)) == (1, 2, 3)
+    (png,) = found.images()
+    assert png.size == (360, 240)
+    assert png.convert("RGB").getpixel((0, 0)) == (1, 2, 3)
     assert {"charset": "utf-8"} in found.of("meta")
 
 
-def test_elements_and_tables_have_their_parts_in_order() -> None:
-    made = element("p", "a", element("b", "c"), "d", "e", element("i"), "f")
-    assert list(made.itertext()) == ["a", "c", "de", "f"]
-    assert element("p", class_="lead").attrib == {"class": "lead"}
-    sections = {"s": [table(("a", "b"), [("r", "1"), ("q", element("i", "2"))])]}
-    found = Page(page("t", "l", sections))
+def test_tables_have_their_parts_in_order() -> None:
+    whole = table([("r", "1", "2"), ("q", "3", "4")], ("a", "b", "c"))
+    found = Page(page("t", "l", {"s": [whole]}))
     scopes = [head.get("scope") for head in found.of("th")]
-    assert scopes == ["col", "col", "row", "row"]
-    assert found.texts["th"] == ["a", "b", "r", "q"]
-    assert (found.texts["td"], found.texts["i"]) == (["1", ""], ["2"])
-    assert "thead" not in Page(page("t", "l", {"s": [table((), [("r", "1")])]})).texts
+    assert scopes == ["col"] * 3 + ["row"] * 2
+    assert found.texts["th"] == ["a", "b", "c", "r", "q"]
+    assert found.texts["td"] == ["1", "2", "3", "4"]
+    assert "thead" not in Page(page("t", "l", {"s": [table([("r", "1")])]})).texts

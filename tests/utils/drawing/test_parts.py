@@ -1,20 +1,21 @@
-"""Pictures of parts: colours, and what stands where on the contact sheet."""
+"""Clouds coloured by part, and what stands where on the contact sheet."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from datasets.shapenet_part import CATEGORIES, FIRST_PART, PARTS_PER_CATEGORY
-from tests.utils.drawing.overlaps import assert_readable
+from utils.drawing import parts
 from utils.drawing.parts import (
     FOREIGN,
     PALETTE,
     check_empty,
     part_colours,
-    part_sheet,
+    save_part_examples,
 )
 
 
@@ -28,31 +29,38 @@ def test_parts_of_a_category_differ_and_foreign_ones_are_grey() -> None:
         assert (others == FOREIGN).all()
 
 
-def test_the_sheet_shows_truth_beside_prediction() -> None:
-    random = np.random.default_rng(0)
-    category = np.array([0, 4, 4])
-    points = random.normal(size=(3, 20, 3)).astype(np.float32)
-    target = np.array([[0] * 20, [12] * 20, [13] * 20])
-    predicted = np.array([[0] * 20, [12] * 10 + [13] * 10, [40] * 20])
-    rows = np.array([2, 5, 7])
-    figure = part_sheet(list(CATEGORIES), rows, category, points, target, predicted)
-    cells = np.array(figure.axes).reshape(2, 4)
-    shown = [axes for axes in cells.ravel() if axes.get_visible()]
-    assert len(shown) == 6
-    assert [axes.get_title() for axes in cells[0, :2]] == ["true", "predicted"]
-    assert [axes.get_xlabel() for axes in shown] == [
-        *("airplane #2", "IoU 100%", "chair #5", "IoU 62%", "chair #7", "IoU 75%")
+def test_the_sheet_shows_truth_beside_prediction(tmp_path: Path, monkeypatch) -> None:
+    sheets = []
+
+    def noted(rows, title):
+        sheets.append(rows)
+        return cloud_grid(rows, title)
+
+    cloud_grid = parts.cloud_grid
+    monkeypatch.setattr(parts, "cloud_grid", noted)
+    test = SimpleNamespace(
+        class_names=list(CATEGORIES),
+        start=0,
+        points=np.random.default_rng(0).normal(size=(3, 20, 3)).astype(np.float32),
+        labels=np.array([4, 0, 4]),
+        parts=np.array([[12] * 20, [0] * 20, [13] * 20]),
+    )
+    predicted = np.array([[12] * 10 + [13] * 10, [0] * 20, [40] * 20])
+    save_part_examples(tmp_path, test, predicted, 2)
+    assert (tmp_path / "contact_sheet.png").read_bytes().startswith(b"\x89PNG")
+    ((planes, chairs),) = sheets
+    assert [cell.text for cell in (*planes, *chairs)] == [
+        *("airplane #1\ntrue", "predicted\nIoU 100%"),
+        *("chair #0\ntrue", "predicted\nIoU 62%"),
+        *("chair #2\ntrue", "predicted\nIoU 75%"),
     ]
-    # The nearest point has its full colour; those behind it are paler.
-    clouds = [axes.collections[0] for axes in shown]
-    nearest = [cloud.get_facecolors()[-1][:3] * 255 for cloud in clouds]
-    wanted = [PALETTE[0], PALETTE[0], PALETTE[0], None, PALETTE[1], FOREIGN]
-    for found, colour in zip(nearest, wanted, strict=True):
-        assert colour is None or np.allclose(found, colour)
-    mixed = clouds[3].get_facecolors()[:, :3]
-    reddish = mixed[:, 0] > mixed[:, 2]  # the second colour, however pale
-    assert reddish.sum() == 10
-    assert_readable(figure, [t for a in shown for t in (a.title, a.xaxis.label)])
+    for cells, rows in ((planes, [1]), (chairs, [0, 2])):
+        for i, row in enumerate(rows):
+            for cell, own in zip(cells[2 * i :], (test.parts, predicted), strict=False):
+                assert np.array_equal(cell.shown, test.points[row])
+                colours = part_colours(own[row], test.labels[row]) / 255
+                assert np.array_equal(cell.colours, colours)
+    assert (chairs[1].colours * 255 == PALETTE[[0] * 10 + [1] * 10]).all()
 
 
 def test_only_empty_folders_are_written_to(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import torch
 
 from models.dgcnn import DGCNN
 from utils.judging.features import extract_features
-from utils.judging.metrics import confusion_matrix, mean_class_accuracy
 from utils.parallel import distributed
 
 CLOUDS = np.random.default_rng(0).normal(size=(7, 16, 3)).astype(np.float32)
@@ -47,18 +46,3 @@ def test_two_ranks_gather_the_features_of_one(two_ranks) -> None:
     for first in (3, 0):  # uneven shares, and a rank without any cloud
         for found in two_ranks.run(shard_features, first):
             np.testing.assert_allclose(found, expected, rtol=1e-6)
-
-
-def test_confusion_and_class_accuracy_against_loops() -> None:
-    random = np.random.default_rng(0)
-    target, predicted = random.integers(4, size=(2, 50))
-    target[target == 2] = 3  # class 2 does not occur
-    matrix = confusion_matrix(target, predicted, 5)
-    for true in range(5):
-        for guess in range(5):
-            count = sum(
-                t == true and p == guess for t, p in zip(target, predicted, strict=True)
-            )
-            assert matrix[true, guess] == count
-    rates = [np.mean(predicted[target == c] == c) for c in (0, 1, 3)]
-    assert np.isclose(mean_class_accuracy(matrix), np.mean(rates))

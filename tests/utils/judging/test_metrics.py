@@ -8,7 +8,13 @@ import torch
 
 from datasets import shapenet_part
 from utils.judging import metrics
-from utils.judging.metrics import CATEGORY_OF_PART, part_figures, shape_iou
+from utils.judging.metrics import (
+    CATEGORY_OF_PART,
+    confusion_matrix,
+    mean_class_accuracy,
+    part_figures,
+    shape_iou,
+)
 from utils.parallel import distributed
 
 NAMES = shapenet_part.CATEGORIES
@@ -110,3 +116,15 @@ def test_parts_are_those_of_the_reader() -> None:
     for c, first in enumerate(shapenet_part.FIRST_PART):
         assert list(CATEGORY_OF_PART).index(c) == first
     assert len(CATEGORY_OF_PART) == shapenet_part.NUM_PARTS
+
+
+def test_confusion_and_class_accuracy_against_loops() -> None:
+    target, predicted = np.random.default_rng(0).integers(4, size=(2, 50))
+    target[target == 2] = 3  # class 2 does not occur
+    counts = np.zeros((5, 5), int)
+    for true, guess in zip(target, predicted, strict=True):
+        counts[true, guess] += 1
+    matrix = confusion_matrix(target, predicted, 5)
+    assert (matrix == counts).all()
+    rates = [np.mean(predicted[target == c] == c) for c in (0, 1, 3)]
+    assert np.isclose(mean_class_accuracy(matrix), np.mean(rates))

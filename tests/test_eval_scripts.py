@@ -1,0 +1,127 @@
+"""What both evaluations of a frozen encoder, SVM and few-shot, have in common."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+import eval_fewshot
+import eval_svm
+from models.dgcnn import DGCNN
+from models.partseg import DGCNNPartSeg
+from tests.models.test_state_dicts import (
+    DGCNN_PRETRAINING,
+    PARTSEG_PRETRAINING,
+    UNUSED,
+)
+from tests.runs import run_body
+from utils.run import cli
+from utils.run.checkpoint import published_weights, save_weights
+from utils.run.run_folder import read_metrics
+
+TINY = "--num_points 64 --k 5 --emb_dims 16 --wandb disabled --overwrite".split()
+EPISODES = "--k_way 3 --m_shot 2 --n_query 1 --n_runs 4".split()
+SECONDS = {"seconds", "features_seconds", "svm_seconds"}
+both = pytest.mark.parametrize("script", [eval_svm, eval_fewshot])
+
+
+def judge(script: ModuleType, folder: Path, data: Path, weights: object, *words: str):
+    """Run a script's body in ``folder`` on this rank; returns the run folder."""
+    words = (*TINY, "--model_path", str(weights), *words)
+    if script is eval_fewshot:
+        words = (*EPISODES, *words)
+    return run_body(script, script.judge_encoder, folder, data, words)
+
+
+def results(run: Path) -> list[dict]:
+    """The records of a run, without what differs from run to run."""
+    lines = read_metrics(run)
+    return [{k: v for k, v in line.items() if k not in SECONDS} for line in lines]
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    save_weights(DGCNN(k=5, emb_dims=16), tmp_path / "w.pth")
+    return tmp_path / "w.pth"
+
+
+@pytest.mark.parametrize("name", ["eval_svm", "eval_fewshot"])
+def test_two_processes_give_the_numbers_of_one(
+    name: str, tmp_path: Path, weights: Path, even_root: Path, two_ranks
+) -> None:
+    words = ("--C", "1", "100") if name == "eval_svm" else ()
+    one = judge_by(name, tmp_path / "one", even_root, weights, *words)
+    call = name, tmp_path / "two", even_root, weights, *words
+    (mine,), (theirs,) = map(results, (one, two_ranks.run(judge_by, *call)[0]))
+    assert mine == theirs
+
+
+def judge_by(name: str, *call) -> Path:
+    return judge(importlib.import_module(name), *call)
+
+
+@both
+@pytest.mark.parametrize(
+    ("encoder", "names"),
+    [(DGCNN, DGCNN_PRETRAINING), (DGCNNPartSeg, PARTSEG_PRETRAINING | UNUSED)],
+)
+def test_files_of_the_paper_s_code(
+    script, encoder, names, tmp_path: Path, even_root: Path
+) -> None:
+    model = encoder(k=5, emb_dims=16)
+    state = published_weights(model)
+    assert set(state) == set(names)
+    words = ("--model", "dgcnn" if encoder is DGCNN else "dgcnn_seg")
+    found = []
+    for prefix in ("", "module."):
+        torch.save({prefix + n: v for n, v in state.items()}, tmp_path / "w.pth")
+        run = judge(script, tmp_path, even_root, tmp_path / "w.pth", *words)
+        found.append(results(run))
+        loaded = f"{len(model.state_dict())} entries loaded"
+        assert loaded in (run / "run.log").read_text()
+    assert found[0] == found[1]
+
+
+@both
+def test_the_weights_that_are_judged_are_not_deleted(
+    script, tmp_path: Path, weights: Path, even_root: Path
+) -> None:
+    folder = tmp_path / "checkpoints" / "run"
+    folder.mkdir(parents=True)
+    path = weights.rename(folder / "w.pth")
+    with pytest.raises(cli.UsageError, match=r"would delete .*w\.pth"):
+        judge(script, tmp_path, even_root, path)
+    assert path.is_file()
+
+
+@both
+@pytest.mark.parametrize(
+    ("weights", "words", "said"),
+    [("none", ("--k", "65"), "--k 65"), ("no.pth", (), r"no\.pth: no such file")],
+    ids=["k", "weights"],
+)
+def test_bad_requests_stop_before_anything_is_written(
+    script, weights: str, words, said: str, tmp_path: Path, even_root: Path
+) -> None:
+    with pytest.raises(cli.UsageError, match=said):
+        judge(script, tmp_path, even_root, weights, *words)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "points", "k"), [(eval_svm, 1024, 15), (eval_fewshot, 2048, 5)]
+)
+def test_the_defaults_are_the_published_protocol(script, points: int, k: int) -> None:
+    args = script.get_args_parser().parse_args(["--model_path", "none"])
+    assert (args.num_points, args.k, args.emb_dims) == (points, k, 1024)
+    assert (args.model, args.variant, args.seed) == ("dgcnn", "obj_bg", 1)
+    assert args.dataset == ["modelnet40"]
+    if script is eval_svm:
+        assert args.C == [0.1]
+    else:
+        assert (args.n_query, args.n_runs, args.split) == (20, 50, "train")
