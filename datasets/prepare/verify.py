@@ -16,59 +16,359 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from datasets.files import GENERATE, download
-from datasets.prepare.inventory import MANIFEST, TITLES, Inventory, Line, Problem
+from datasets import labelled, shapenet_part
+from datasets.files import (
+    ARCHIVES,
+    GENERATE,
+    MODELNET40,
+    PACKED,
+    RENDERINGS,
+    SHAPENET,
+    SHAPENETPART,
+    DataError,
+    check_num_points,
+    download,
+    fail,
+)
+from datasets.hdf5 import MAX_LABELS, POINTS, Field, RowCheck, count_rows, read_hdf5
+from datasets.packed import MANIFEST as PACKED_MANIFEST
+from datasets.packed import PackedShapes, checksum
+from datasets.prepare.pack import check as check_checksums
+from datasets.shapenet_files import ShapeFiles, rendering
+
+TITLES = {
+    "shapenet": "ShapeNetRender",
+    "modelnet40": "ModelNet40",
+    "scanobjectnn": "ScanObjectNN",
+    "shapenetpart": "ShapeNetPart",
+}
+# Published sizes: data set, with its variant if it has some -> part -> number.
+PUBLISHED = {
+    "shapenet": {"categories": 13, "clouds": 43_783, "pictures": 24 * 43_783},
+    "modelnet40": {"train": 9_840, "test": 2_468},
+    "scanobjectnn obj_bg": {"train": 2_309, "test": 581},
+    "scanobjectnn obj_only": {"train": 2_309, "test": 581},
+    "scanobjectnn pb_t50_rs": {"train": 11_416, "test": 2_882},
+    "shapenetpart": {"train": 12_137, "val": 1_870, "test": 2_874},
+}
+MANIFEST = "manifest.json"  # written by `datasets.synthetic`
+ROWS_AT_ONCE = 256  # of an HDF5 file: about 6 MB
+Problem = tuple[str, str]  # a file, and what is wrong with it
+Job = Callable[[], list[Problem]]
 
 
-def run_jobs(lines: Sequence[Line], workers: int) -> None:
-    """Run the jobs of all lines with a progress bar, and note what they found."""
-    jobs = [(line, job) for line in lines for job in line.jobs]
-    workers = min(workers, len(jobs))
+@dataclass
+class Part:
+    """A part of a data set: a line of the table.
+
+    Attributes:
+        key: the data set, with its variant, as in `PUBLISHED`; "" for the manifest.
+        name: of the part.
+        found: number of shapes, images or files; None if it is absent.
+        expected: the accepted sizes: origin -> number.
+        problems: what is damaged.
+        jobs: reads still to be done, each of which returns more problems.
+        title: of the line.
+    """
+
+    key: str
+    name: str
+    found: int | None = 0
+    expected: dict[str, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        self.dataset, _, variant = self.key.partition(" ")
+        title = self.title or TITLES.get(self.dataset, "")
+        self.title = " ".join(filter(None, (title, variant, self.name)))
+
+    @property
+    def differs(self) -> bool:
+        """Whether it has none of the expected sizes."""
+        sizes = self.expected.values()
+        return self.found is not None and bool(sizes) and self.found not in sizes
+
+
+def problems_of(read: Callable, *arguments: Any) -> list[Problem]:
+    """Call a reader; its `DataError`, if it raises one."""
+    try:
+        read(*arguments)
+    except DataError as error:
+        return [(error.path, error.problem)]
+    return []
+
+
+def check_cloud(
+    shapes: ShapeFiles | PackedShapes, index: int, num_points: int | None
+) -> list[Problem]:
+    """Read a cloud of ShapeNetRender, which should have so many points or more."""
+
+    def read() -> None:
+        check_num_points(shapes.where(index), len(shapes.cloud(index)), num_points)
+
+    return problems_of(read)
+
+
+def check_images(shapes: ShapeFiles, index: int, quick: bool) -> list[Problem]:
+    """Decode every image of a shape, or with `quick` one, not always the first."""
+    count = int(shapes.views[index])
+    if count == 0:
+        place = rendering(shapes.root, shapes.shapes[index])
+        return [(place, "no picture (*.png) of a shape that has a cloud")]
+    views = [index % count] if quick else range(count)
+    return [p for view in views for p in problems_of(shapes.picture, index, view)]
+
+
+def check_rows(read: Callable[[range], object], rows: range) -> list[Problem]:
+    """Read rows of an HDF5 file, halved until each bad row is known."""
+    problems = problems_of(read, rows)
+    if not problems or len(rows) == 1:
+        return problems
+    middle = len(rows) // 2
+    return check_rows(read, rows[:middle]) + check_rows(read, rows[middle:])
+
+
+def check_file(path: Path, entry: dict[str, Any], quick: bool) -> list[Problem]:
+    """Compare a file's size and, unless `quick`, its SHA-256 with the manifest's."""
+    wrong = ""
+    if not path.is_file():
+        wrong = f"file not found, though {MANIFEST} names it"
+    elif (size := path.stat().st_size) != entry["bytes"]:
+        wrong = f"has {size} bytes, {entry['bytes']} were written"
+    elif not quick and checksum(path) != entry["sha256"]:
+        wrong = "another SHA-256 than that of what was written"
+    return [(str(path), wrong)] if wrong else []
+
+
+def shapenet_parts(args: argparse.Namespace) -> Iterator[Part]:
+    """ShapeNetRender's packed form and its single files, where they exist."""
+    root = args.data_root
+    forms: list[tuple[str, Callable[[], ShapeFiles | PackedShapes]]] = []
+    if (root / PACKED / PACKED_MANIFEST).is_file():
+        forms.append((PACKED, partial(PackedShapes, root / PACKED)))
+    if (root / SHAPENET).is_dir() or (root / RENDERINGS).is_dir():
+        forms.append((TITLES["shapenet"], partial(ShapeFiles, root)))
+    for title, opened in forms:
+        clouds = Part("shapenet", "clouds", title=title)
+        images = Part("shapenet", "pictures", title=title)
+        try:
+            shapes = opened()
+        except DataError as error:
+            clouds.problems.append((error.path, error.problem))
+            yield clouds
+            continue
+        clouds.found, images.found = len(shapes.shapes), int(shapes.views.sum())
+        every = range(clouds.found)
+        if isinstance(shapes, ShapeFiles):
+            synsets = {shape.split("/")[0] for shape in shapes.shapes}
+            yield Part("shapenet", "categories", len(synsets))
+            images.jobs = [partial(check_images, shapes, i, args.quick) for i in every]
+        else:
+            clouds.problems += problems_of(shapes.check_current)
+            if not args.quick:
+                sums = partial(problems_of, check_checksums, shapes.folder)
+                clouds.jobs.append(sums)
+        least = args.num_points
+        clouds.jobs += [partial(check_cloud, shapes, i, least) for i in every]
+        yield from (clouds, images)
+
+
+def split_parts(
+    key: str,
+    find: Callable[[str], list[Path]],
+    fields: dict[str, Field],
+    num_points: int | None,
+    check: RowCheck | None = None,
+) -> list[Part]:
+    """The splits of a data set in HDF5: rows are counted here and read by jobs."""
+    parts = [Part(key, split) for split in PUBLISHED[key]]
+    for part in parts:
+        paths: list[Path] = []
+        part.problems = problems_of(lambda: paths.extend(find(part.name)))  # noqa: B023
+        part.found = 0
+        for path in paths:
+            try:
+                rows = range(count_rows(path, fields, num_points))
+            except DataError as error:
+                part.problems.append((error.path, error.problem))
+                continue
+            part.found += len(rows)
+            read = partial(read_hdf5, [path], fields, check=check)
+            for start in rows[::ROWS_AT_ONCE]:
+                some = rows[start : start + ROWS_AT_ONCE]
+                part.jobs.append(partial(check_rows, read, some))
+        if not part.problems:  # the files together, as training reads them
+            none = range(0)
+            part.problems += problems_of(read_hdf5, paths, fields, none, num_points)
+    return parts
+
+
+def labelled_parts(
+    args: argparse.Namespace,
+    key: str,
+    find: Callable[[str], list[Path]],
+    class_names: Callable[[], list[str]],
+    published: int,
+) -> list[Part]:
+    """The splits of ModelNet40, or of a variant of ScanObjectNN."""
+    problems = []
+    try:
+        classes = len(class_names())
+    except DataError as error:
+        # A label is out of range, or a damaged file hides how many classes there are.
+        classes = published if os.path.isdir(error.path) else MAX_LABELS
+        if not error.path.endswith(".h5"):  # the splits name those
+            problems.append((error.path, error.problem))
+    fields = {"data": POINTS, "label": Field("label", classes)}
+    parts = split_parts(key, find, fields, args.num_points)
+    parts[0].problems += problems
+    return parts
+
+
+def list_parts(args: argparse.Namespace, dataset: str) -> Iterator[Part]:
+    """The parts of a data set that are there, and the variants that are not."""
+    root = args.data_root
+    if dataset == "shapenet":
+        yield from shapenet_parts(args)
+    elif dataset == "modelnet40" and (root / MODELNET40).is_dir():
+        find = partial(labelled.modelnet40_files, root)
+        names = partial(labelled.modelnet40_classes, root)
+        yield from labelled_parts(args, dataset, find, names, 40)
+    elif dataset == "scanobjectnn":
+        for variant in labelled.VARIANTS:
+            key = f"{dataset} {variant}"
+            find = partial(labelled.scanobjectnn_files, root, variant=variant)
+            names = partial(labelled.scanobjectnn_classes, root, variant)
+            if any(not problems_of(find, split) for split in PUBLISHED[key]):
+                yield from labelled_parts(args, key, find, names, 15)
+            else:
+                yield Part(key, "", None)
+    elif dataset == "shapenetpart" and (root / SHAPENETPART).is_dir():
+        find = partial(shapenet_part.split_files, root)
+        fields, check = shapenet_part.FIELDS, shapenet_part.foreign_parts
+        yield from split_parts(dataset, find, fields, args.num_points, check)
+
+
+def read_manifest(path: Path) -> tuple[dict[str, dict[str, int]], dict[str, list]]:
+    """What `datasets.synthetic` wrote, if it did: sizes as in `PUBLISHED`, and files.
+
+    The files are those of each data set in HDF5: dicts of path, bytes and sha256.
+
+    Raises:
+        DataError: if the manifest is damaged.
+    """
+    sizes: dict[str, dict[str, int]] = {}
+    files: dict[str, list] = {}
+    if not path.exists():
+        return sizes, files
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest.get("generator") != "datasets.synthetic":
+            return sizes, files
+        trees = {ARCHIVES[name]: tree for name, tree in manifest["datasets"].items()}
+        for key, parts in PUBLISHED.items():
+            dataset = key.split()[0]
+            counts, listed = trees[dataset]["counts"], trees[dataset]["files"]
+            if dataset == "shapenet":
+                images = manifest["datasets"][RENDERINGS]["files"][0]["count"]
+                sizes[key] = {"clouds": int(counts["all"]), "pictures": int(images)}
+            else:
+                sizes[key] = {name: int(counts[name]) for name in parts}
+                files[dataset] = listed
+                [(str(x["path"]), x["bytes"], x["sha256"]) for x in listed]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        fail(path, f"not a readable manifest of datasets.synthetic ({error})")
+    return sizes, files
+
+
+def inventory(args: argparse.Namespace) -> list[Part]:
+    """Every line of the table, with its expected sizes and its jobs."""
+    parts: list[Part] = []
+    generated: dict[str, dict[str, int]] = {}
+    files: dict[str, list[dict[str, Any]]] = {}
+    try:
+        generated, files = read_manifest(args.data_root / MANIFEST)
+    except DataError as error:
+        parts.append(Part("", MANIFEST, 1, problems=[(error.path, error.problem)]))
+    for dataset in args.dataset or TITLES:
+        some = list(list_parts(args, dataset)) or [Part(dataset, "", None)]
+        for part in some:
+            published, own = PUBLISHED.get(part.key, {}), generated.get(part.key)
+            if own is not None and part.name in own:
+                part.expected["generated"] = own[part.name]
+            if part.name in published and (own is None or part.name in own):
+                part.expected["published"] = published[part.name]
+        parts += some
+        if dataset in files and any(part.found is not None for part in some):
+            paths = [args.data_root / entry["path"] for entry in files[dataset]]
+            found = sum(path.is_file() for path in paths)
+            part = Part(dataset, "files", found, {"generated": len(paths)})
+            for path, entry in zip(paths, files[dataset], strict=True):
+                part.jobs.append(partial(check_file, path, entry, args.quick))
+            parts.append(part)
+    return parts
+
+
+_jobs: list[Job] = []  # of a reading process
+
+
+def _start(jobs: list[Job]) -> None:
+    """Give a reading process all jobs at once: they share what they read from."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent handles Ctrl-C
+    _jobs.extend(jobs)
+
+
+def _run(number: int) -> list[Problem]:
+    return _jobs[number]()
+
+
+def run_jobs(parts: Sequence[Part], workers: int) -> None:
+    """Run the jobs of all parts with a progress bar, and note what they found."""
+    owners = [part for part in parts for _ in part.jobs]
+    jobs = [job for part in parts for job in part.jobs]
     with contextlib.ExitStack() as stack:
-        each: Callable = map
+        found: Iterable[list[Problem]] = (job() for job in jobs)
         if workers > 1:
-            # Ctrl-C reaches every process of the terminal; only the parent handles it.
-            ignore = signal.signal, (signal.SIGINT, signal.SIG_IGN)
             context = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(workers, context, *ignore)
+            pool = ProcessPoolExecutor(workers, context, _start, (jobs,))
             stack.callback(pool.shutdown, cancel_futures=True)
-            each = pool.map
+            found = pool.map(_run, range(len(jobs)), chunksize=4)
         # disable=None: no bar without a terminal
-        bar = tqdm(total=len(jobs), unit="job", disable=None, dynamic_ncols=True)
-        stack.enter_context(bar)
-        found = each(_call, [job for _, job in jobs])
-        for (line, _), problems in zip(jobs, found, strict=True):
-            line.problems += problems
-            bar.update()
+        bar = tqdm(found, total=len(jobs), unit="job", disable=None, dynamic_ncols=True)
+        for part, problems in zip(owners, bar, strict=True):
+            part.problems += problems
 
 
-def _call(job: Callable[[], list[Problem]]) -> list[Problem]:
-    return job()
-
-
-def table(lines: Sequence[Line]) -> str:
+def table(parts: Sequence[Part]) -> str:
     """For every part: its size, the expected size, and the number of damaged files."""
     rows = [("data", "found", "expected", "damaged", "")]
-    for line in lines:
-        if line.found is None:
-            rows.append((line.title, "absent", "", "", ""))
+    for part in parts:
+        if part.found is None:
+            rows.append((part.title, "absent", "", "", ""))
             continue
-        fits = [(size, origin) for size, origin in line.expected if size == line.found]
-        sizes = [f"{size:,} {origin}" for size, origin in fits[:1] or line.expected]
-        states = ["damaged"] * bool(line.problems) + ["size differs"] * line.differs
-        counts = f"{line.found:,}", " or ".join(sizes) or "-", f"{len(line.problems):,}"
-        rows.append((line.title, *counts, ", ".join(states) or "ok"))
+        sizes = [f"{size:,} {origin}" for origin, size in part.expected.items()]
+        fits = [text for text in sizes if text.startswith(f"{part.found:,} ")][:1]
+        states = ["damaged"] * bool(part.problems) + ["size differs"] * part.differs
+        counts = f"{part.found:,}", " or ".join(fits or sizes) or "-"
+        damaged = f"{len(part.problems):,}"
+        rows.append((part.title, *counts, damaged, ", ".join(states) or "ok"))
     a, b, c, d, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
     return "\n".join(
         f"{v:<{a}}  {w:>{b}}  {x:<{c}}  {y:>{d}}  {z}".rstrip()
@@ -76,39 +376,36 @@ def table(lines: Sequence[Line]) -> str:
     )
 
 
-def details(lines: Sequence[Line], show: int, any_size: bool) -> list[str]:
+def details(parts: Sequence[Part], show: int, any_size: bool) -> Iterator[str]:
     """The damaged files of every part, and the parts of another size."""
-    texts = []
-    for line in lines:
-        if line.problems:
-            shown = line.problems[:show] if show else line.problems
-            text = [f"{line.title}: {len(line.problems)} damaged"]
-            text += [f"  {path}: {problem}" for path, problem in shown]
-            if len(shown) < len(line.problems):
-                text.append(f"  ... {len(line.problems) - len(shown)} more: --show 0")
-            texts.append("\n".join(text))
-    differing = [line.title for line in lines if line.differs]
+    for part in parts:
+        if part.problems:
+            shown = part.problems[:show] if show else part.problems
+            yield f"\n{part.title}: {len(part.problems)} damaged"
+            yield from (f"  {path}: {problem}" for path, problem in shown)
+            if len(shown) < len(part.problems):
+                yield f"  ... {len(part.problems) - len(shown)} more: --show 0"
+    differing = [part.title for part in parts if part.differs]
     if differing and not any_size:
-        texts.append(
-            f"other sizes than expected: {', '.join(differing)}.\n"
-            "  This alone is no damage: a subset, or data of your own, may be used as\n"
-            "  it is, and --any_size accepts it. Otherwise something is missing."
-        )
-    return texts
+        yield f"\nother sizes than expected: {', '.join(differing)}."
+        yield "  This alone is no damage: a subset, or data of your own, may be used as"
+        yield "  it is, and --any_size accepts it. Otherwise something is missing."
 
 
 def verify(args: argparse.Namespace) -> bool:
     """Check a data folder, print what was found, and return whether all is well."""
-    inventory = Inventory(args.data_root, args.num_points, args.quick)
-    for name in args.dataset or TITLES:
-        inventory.add(name)
-    lines, absent = inventory.lines, inventory.absent
-    run_jobs(lines, args.workers)
-    print(f"{args.data_root}:\n{table(lines)}")
-    for text in details(lines, args.show, args.any_size):
-        print(f"\n{text}")
-    wrong = [x for x in lines if x.problems or (x.differs and not args.any_size)]
-    to_get = {*absent, *(line.archive for line in wrong)}
+    parts = inventory(args)
+    try:
+        run_jobs(parts, args.workers)
+    except BrokenProcessPool:
+        sys.exit("a reading process died (out of memory?): try --workers 1")
+    print(f"{args.data_root}:\n{table(parts)}")
+    for text in details(parts, args.show, args.any_size):
+        print(text)
+    present = {part.dataset for part in parts if part.found is not None}
+    absent = [name for name in args.dataset or TITLES if name not in present]
+    wrong = [x for x in parts if x.problems or (x.differs and not args.any_size)]
+    to_get = {*absent, *(part.dataset for part in wrong)}
     if to_get - {""}:
         print("\nhow to get what is absent, damaged or missing:")
         for name in TITLES:
@@ -141,8 +438,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--any_size", action="store_true", help=text)
     text = "damaged files to list of each line of the table, 0 for all (default: 20)"
     add("--show", type=int, default=20, metavar="N", help=text)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     text = "processes that read; they never change the table (default: one a core)"
+    cores = len(os.sched_getaffinity(0))
     add("--workers", type=int, default=cores, help=text)
     return parser
 
@@ -161,8 +458,6 @@ def main(argv: list[str] | None = None) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         sys.exit(0 if verify(args) else 1)
-    except BrokenProcessPool:
-        sys.exit("a reading process died (out of memory?): try --workers 1")
     except KeyboardInterrupt:
         sys.exit(130)
 
