@@ -59,7 +59,7 @@ def files(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in paths if p.is_file()}
 
 
-class Server:
+class Server(ThreadingHTTPServer):
     """Serves bytes by path, ranges of them too.
 
     Attributes:
@@ -69,36 +69,34 @@ class Server:
     """
 
     def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
         self.content: dict[str, bytes] = {}
         self.cut: int | None = None
         self.asked: list[tuple[str, int]] = []
-        outer = self
+        threading.Thread(target=self.serve_forever, daemon=True).start()
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                given = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
-                start = int(given[1]) if given else 0
-                outer.asked.append((self.path, start))
-                body = outer.content.get(self.path)
-                if body is None or start > len(body):
-                    self.send_error(404 if body is None else 416)
-                    return
-                size = len(body)
-                self.send_response(206 if given else 200)
-                self.send_header("Content-Length", str(size - start))
-                if given:
-                    part = f"bytes {start}-{size - 1}/{size}"
-                    self.send_header("Content-Range", part)
-                self.end_headers()
-                self.wfile.write(body[start : outer.cut])
-                self.close_connection = True
 
-            def log_message(self, *_: object) -> None:
-                pass
+class Handler(BaseHTTPRequestHandler):
+    """What a `Server` answers."""
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+    def do_GET(self) -> None:
+        server: Server = self.server
+        start = int(self.headers.get("Range", "bytes=0-")[6:-1])
+        server.asked.append((self.path, start))
+        body = server.content.get(self.path)
+        if body is None:
+            self.send_error(404)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body) - start))
+        part = f"bytes {start}-{len(body) - 1}/{len(body)}"
+        self.send_header("Content-Range", part)
+        self.end_headers()
+        self.wfile.write(body[start : server.cut])
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 class Place:
@@ -108,8 +106,8 @@ class Place:
         checked: data sets that were verified in the end.
     """
 
-    def __init__(self, folder: Path, server: Server, capfd) -> None:
-        self.folder, self.server, self.capfd = folder, server, capfd
+    def __init__(self, folder: Path, capfd) -> None:
+        self.folder, self.server, self.capfd = folder, Server(), capfd
         self.data = folder / "data"
         self.checked: list[str] = []
 
@@ -126,14 +124,10 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch, capfd) -> Iterator[Place]:
-    server = Server()
-    made = Place(tmp_path, server, capfd)
-    items = []
+    made, items = Place(tmp_path, capfd), []
     for item in sources.ITEMS:
-        own = (
-            source._replace(url=f"{server.url}/{item.name}/{number}")
-            for number, source in enumerate(item.sources)
-        )
+        url = f"http://127.0.0.1:{made.server.server_port}/{item.name}"
+        own = (x._replace(url=f"{url}/{n}") for n, x in enumerate(item.sources))
         items.append(item._replace(sources=tuple(own)))
 
     def checked(words: list[str]) -> None:
@@ -149,7 +143,7 @@ def place(tmp_path: Path, monkeypatch, capfd) -> Iterator[Place]:
     monkeypatch.setattr(verify, "main", checked)
     monkeypatch.chdir(tmp_path)
     yield made
-    server.http.shutdown()
+    made.server.shutdown()
 
 
 def test_an_archive_arrives_and_is_checked(place: Place) -> None:
