@@ -49,8 +49,8 @@ def find_class_names(
     """
     listed = folder / "shape_names.txt"
     if listed.is_file():
-        names = [line.strip() for line in listed.read_text().splitlines()]
-        names = [name for name in names if name]
+        lines = listed.read_text().splitlines()
+        names = [line.strip() for line in lines if line.strip()]
         if not names:
             fail(listed, "lists no class names")
         return names
@@ -79,15 +79,20 @@ class LabelledClouds(Dataset):
 
     Args:
         paths: the split's files, in order.
-        class_names, num_points, shard: see the data sets below.
+        class_names: a name for every label that can occur.
+        num_points: the first so many points of every shape; None for all stored.
+        shard: (rank, world size): read only this rank's contiguous share of the rows.
 
     Attributes:
         points: (M, N, 3) float32, as stored.
         labels: (M,) int64.
-        class_names: a name for every label that can occur; the same on all ranks.
+        class_names: as given; the same on all ranks.
         num_classes: how many these are.
         start: row of the whole split that row 0 is.
         total: rows of the whole split.
+
+    Raises:
+        DataError: if something is missing or damaged, or stores too few points.
     """
 
     def __init__(
@@ -138,11 +143,7 @@ class ModelNet40(LabelledClouds):
     Args:
         data_root: the folder that holds `modelnet40_ply_hdf5_2048`.
         split: "train" or "test".
-        num_points: the first so many points of every shape; None for all stored.
-        shard: (rank, world size): read only this rank's contiguous share of the rows.
-
-    Raises:
-        DataError: if something is missing or damaged, or stores too few points.
+        num_points, shard: as of `LabelledClouds`.
     """
 
     def __init__(
@@ -185,8 +186,7 @@ def scanobjectnn_files(
     found = [path for path in places if path.is_file()]
     if not found:
         others = ", ".join(str(path) for path in places[1:])
-        problem = f"file not found ({variant}, {split}), nor {others}"
-        fail(places[0], problem)
+        fail(places[0], f"file not found ({variant}, {split}), nor {others}")
     return found[:1]
 
 
@@ -207,11 +207,7 @@ class ScanObjectNN(LabelledClouds):
         split: "train" or "test".
         variant: "obj_bg" objects with background, "obj_only" without, "pb_t50_rs"
             perturbed, rotated and scaled, the hardest.
-        num_points: the first so many points of every shape; None for all stored.
-        shard: (rank, world size): read only this rank's contiguous share of the rows.
-
-    Raises:
-        DataError: if something is missing or damaged, or stores too few points.
+        num_points, shard: as of `LabelledClouds`.
     """
 
     def __init__(

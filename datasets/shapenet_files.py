@@ -70,8 +70,7 @@ class ShapeFiles:
                 fail(self.root / name, "folder not found")
         self.shapes = list_clouds(self.root)
         if not self.shapes:
-            wanted = self.root / SHAPENET / "<synset>" / "<model>.ply"
-            fail(wanted, "no such file")
+            fail(self.root / SHAPENET / "<synset>" / "<model>.ply", "no such file")
         # Nearly all shapes have the same file names: they share one tuple.
         shared: dict[tuple[str, ...], tuple[str, ...]] = {}
         listed = (list_views(self.root, shape) for shape in self.shapes)

@@ -94,24 +94,19 @@ class ShapeNetPart(Dataset):
         if class_choice is not None and class_choice not in CATEGORIES:
             names = ", ".join(CATEGORIES)
             raise ValueError(f"--class_choice is one of {names}, got {class_choice!r}")
-        folder = Path(data_root) / SHAPENETPART
-        paths = []
-        for part in ("train", "val") if split == "trainval" else (split,):
-            paths += split_files(data_root, part)
+        parts = ("train", "val") if split == "trainval" else (split,)
+        paths = [path for part in parts for path in split_files(data_root, part)]
         keep = None if class_choice is None else CATEGORIES.index(class_choice)
         arrays, self.start, self.total = read_shard(
             paths, FIELDS, shard, num_points, keep, foreign_parts
         )
         if self.total == 0:
+            folder = Path(data_root) / SHAPENETPART
             fail(folder, f"no {class_choice or 'shapes'} in its {split} split")
         self.points, self.labels = arrays["data"], arrays["label"]
         self.parts = arrays["pid"]
         self.class_names = list(CATEGORIES)
         self.transform, self.seed = transform, seed
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
 
     def __len__(self) -> int:
         return len(self.points)

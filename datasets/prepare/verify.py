@@ -106,24 +106,28 @@ class Part:
         return self.found is not None and bool(sizes) and self.found not in sizes
 
 
+@contextlib.contextmanager
+def noting(problems: list[Problem]) -> Iterator[None]:
+    """Note the `DataError` that ends the block, if one does."""
+    try:
+        yield
+    except DataError as error:
+        problems.append((error.path, error.problem))
+
+
 def problems_of(read: Callable, *arguments: Any) -> list[Problem]:
     """Call a reader; its `DataError`, if it raises one."""
-    try:
+    problems: list[Problem] = []
+    with noting(problems):
         read(*arguments)
-    except DataError as error:
-        return [(error.path, error.problem)]
-    return []
+    return problems
 
 
-def check_cloud(
+def read_cloud(
     shapes: ShapeFiles | PackedShapes, index: int, num_points: int | None
-) -> list[Problem]:
+) -> None:
     """Read a cloud of ShapeNetRender, which should have so many points or more."""
-
-    def read() -> None:
-        check_num_points(shapes.where(index), len(shapes.cloud(index)), num_points)
-
-    return problems_of(read)
+    check_num_points(shapes.where(index), len(shapes.cloud(index)), num_points)
 
 
 def check_images(shapes: ShapeFiles, index: int, quick: bool) -> list[Problem]:
@@ -167,57 +171,51 @@ def shapenet_parts(args: argparse.Namespace) -> Iterator[Part]:
         forms.append((TITLES["shapenet"], partial(ShapeFiles, root)))
     for title, opened in forms:
         clouds = Part("shapenet", "clouds", title=title)
-        images = Part("shapenet", "pictures", title=title)
-        try:
+        images = Part("shapenet", "pictures", None, title=title)
+        with noting(clouds.problems):
             shapes = opened()
-        except DataError as error:
-            clouds.problems.append((error.path, error.problem))
-            yield clouds
-            continue
-        clouds.found, images.found = len(shapes.shapes), int(shapes.views.sum())
-        every = range(clouds.found)
-        if isinstance(shapes, ShapeFiles):
-            synsets = {shape.split("/")[0] for shape in shapes.shapes}
-            yield Part("shapenet", "categories", len(synsets))
-            images.jobs = [partial(check_images, shapes, i, args.quick) for i in every]
-        else:
-            clouds.problems += problems_of(shapes.check_current)
-            if not args.quick:
-                sums = partial(problems_of, check_checksums, shapes.folder)
-                clouds.jobs.append(sums)
-        least = args.num_points
-        clouds.jobs += [partial(check_cloud, shapes, i, least) for i in every]
+            clouds.found, images.found = len(shapes.shapes), int(shapes.views.sum())
+            every = range(clouds.found)
+            if isinstance(shapes, ShapeFiles):
+                synsets = {shape.split("/")[0] for shape in shapes.shapes}
+                yield Part("shapenet", "categories", len(synsets))
+                quick = args.quick
+                images.jobs = [partial(check_images, shapes, i, quick) for i in every]
+            elif not args.quick:
+                checks = partial(problems_of, check_checksums, shapes.folder)
+                clouds.jobs.append(checks)
+            for i in every:
+                read = partial(problems_of, read_cloud, shapes, i, args.num_points)
+                clouds.jobs.append(read)
+            if isinstance(shapes, PackedShapes):
+                shapes.check_current()
         yield from (clouds, images)
 
 
-def split_parts(
-    key: str,
+def split_part(
+    part: Part,
     find: Callable[[str], list[Path]],
     fields: dict[str, Field],
     num_points: int | None,
     check: RowCheck | None = None,
-) -> list[Part]:
-    """The splits of a data set in HDF5: rows are counted here and read by jobs."""
-    parts = [Part(key, split) for split in PUBLISHED[key]]
-    for part in parts:
-        paths: list[Path] = []
-        part.problems = problems_of(lambda: paths.extend(find(part.name)))  # noqa: B023
-        part.found = 0
-        for path in paths:
-            try:
-                rows = range(count_rows(path, fields, num_points))
-            except DataError as error:
-                part.problems.append((error.path, error.problem))
-                continue
+) -> Part:
+    """Count the rows of a split in HDF5 files, and add the jobs that read them."""
+    paths: list[Path] = []
+    with noting(part.problems):
+        paths = find(part.name)
+    part.found = 0
+    for path in paths:
+        with noting(part.problems):
+            rows = range(count_rows(path, fields, num_points))
             part.found += len(rows)
             read = partial(read_hdf5, [path], fields, check=check)
             for start in rows[::ROWS_AT_ONCE]:
                 some = rows[start : start + ROWS_AT_ONCE]
                 part.jobs.append(partial(check_rows, read, some))
-        if not part.problems:  # the files together, as training reads them
-            none = range(0)
-            part.problems += problems_of(read_hdf5, paths, fields, none, num_points)
-    return parts
+    if not part.problems:  # the files together, as training reads them
+        with noting(part.problems):
+            read_hdf5(paths, fields, range(0), num_points)
+    return part
 
 
 def labelled_parts(
@@ -228,17 +226,18 @@ def labelled_parts(
     published: int,
 ) -> list[Part]:
     """The splits of ModelNet40, or of a variant of ScanObjectNN."""
-    problems = []
-    try:
+    problems: list[Problem] = []
+    classes = MAX_LABELS  # where a damaged file hides how many there are
+    with noting(problems):
         classes = len(class_names())
-    except DataError as error:
-        # A label is out of range, or a damaged file hides how many classes there are.
-        classes = published if os.path.isdir(error.path) else MAX_LABELS
-        if not error.path.endswith(".h5"):  # the splits name those
-            problems.append((error.path, error.problem))
+    if any(os.path.isdir(path) for path, _ in problems):  # a label is out of range
+        classes = published
     fields = {"data": POINTS, "label": Field("label", classes)}
-    parts = split_parts(key, find, fields, args.num_points)
-    parts[0].problems += problems
+    parts = [Part(key, split) for split in PUBLISHED[key]]
+    for part in parts:
+        split_part(part, find, fields, args.num_points)
+    # The splits find themselves what is wrong with HDF5 files.
+    parts[0].problems += [x for x in problems if not x[0].endswith(".h5")]
     return parts
 
 
@@ -250,20 +249,24 @@ def list_parts(args: argparse.Namespace, dataset: str) -> Iterator[Part]:
     elif dataset == "modelnet40" and (root / MODELNET40).is_dir():
         find = partial(labelled.modelnet40_files, root)
         names = partial(labelled.modelnet40_classes, root)
-        yield from labelled_parts(args, dataset, find, names, 40)
+        published = len(labelled.MODELNET40_CLASSES)
+        yield from labelled_parts(args, dataset, find, names, published)
     elif dataset == "scanobjectnn":
         for variant in labelled.VARIANTS:
             key = f"{dataset} {variant}"
             find = partial(labelled.scanobjectnn_files, root, variant=variant)
             names = partial(labelled.scanobjectnn_classes, root, variant)
-            if any(not problems_of(find, split) for split in PUBLISHED[key]):
-                yield from labelled_parts(args, key, find, names, 15)
-            else:
+            published = len(labelled.SCANOBJECTNN_CLASSES)
+            if all(problems_of(find, split) for split in PUBLISHED[key]):
                 yield Part(key, "", None)
+            else:
+                yield from labelled_parts(args, key, find, names, published)
     elif dataset == "shapenetpart" and (root / SHAPENETPART).is_dir():
         find = partial(shapenet_part.split_files, root)
         fields, check = shapenet_part.FIELDS, shapenet_part.foreign_parts
-        yield from split_parts(dataset, find, fields, args.num_points, check)
+        for split in PUBLISHED[dataset]:
+            part = Part(dataset, split)
+            yield split_part(part, find, fields, args.num_points, check)
 
 
 def read_manifest(path: Path) -> tuple[dict[str, dict[str, int]], dict[str, list]]:
@@ -300,13 +303,12 @@ def read_manifest(path: Path) -> tuple[dict[str, dict[str, int]], dict[str, list
 
 def inventory(args: argparse.Namespace) -> list[Part]:
     """Every line of the table, with its expected sizes and its jobs."""
-    parts: list[Part] = []
     generated: dict[str, dict[str, int]] = {}
     files: dict[str, list[dict[str, Any]]] = {}
-    try:
+    manifest = Part("", MANIFEST, 1)
+    with noting(manifest.problems):
         generated, files = read_manifest(args.data_root / MANIFEST)
-    except DataError as error:
-        parts.append(Part("", MANIFEST, 1, problems=[(error.path, error.problem)]))
+    parts = [manifest] if manifest.problems else []
     for dataset in args.dataset or TITLES:
         some = list(list_parts(args, dataset)) or [Part(dataset, "", None)]
         for part in some:

@@ -64,7 +64,7 @@ def test_splits(root):
     assert data.points.shape == (4, STORED, 3) and data.points.dtype == np.float32
     assert data.labels.tolist() == [0, 4, 15, 4] and data.labels.dtype == np.int64
     assert data.parts.shape == (4, STORED) and data.parts.dtype == np.int64
-    assert data.num_classes == 16 and data.class_names == list(CATEGORIES)
+    assert data.class_names == list(CATEGORIES)
     points, category, parts = data[(1, 2)]
     np.testing.assert_array_equal(points.numpy(), data.points[2].T)
     np.testing.assert_array_equal(parts.numpy(), data.parts[2])
