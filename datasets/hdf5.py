@@ -94,12 +94,17 @@ def _read_rows(
 
 
 @contextmanager
-def _opened(
+def opened(
     path: str | os.PathLike, fields: Mapping[str, Field], num_points: int | None
 ) -> Iterator[tuple[dict[str, h5py.Dataset], int, int]]:
-    """The checked data sets of a file, its rows, and how many points of each to take.
+    """Open a file, whose keys and shapes are checked, and whose values are not.
 
-    Without a field that has points their number is 0.
+    Yields:
+        key -> data set; the number of rows; how many points of each row to take, 0 if
+        no field has points.
+
+    Raises:
+        DataError: as `read_hdf5`.
     """
     with open_file(path):  # reports a missing or empty file
         pass
@@ -118,20 +123,6 @@ def _opened(
     # What h5py raises for a damaged file; MemoryError: it claims an absurd shape.
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as e:
         fail(path, f"not a readable HDF5 file ({e})")
-
-
-def count_rows(
-    path: str | os.PathLike,
-    fields: Mapping[str, Field],
-    num_points: int | None = None,
-) -> int:
-    """How many rows a file has; its keys and shapes are checked, its values not.
-
-    Raises:
-        DataError: as `read_hdf5`.
-    """
-    with _opened(path, fields, num_points) as (_, count, _):
-        return count
 
 
 def read_hdf5(
@@ -164,7 +155,7 @@ def read_hdf5(
     pieces: dict[str, list[np.ndarray]] = {key: [] for key in fields}
     first = 0  # the file's first row in the concatenation
     for path in paths:
-        with _opened(path, fields, num_points) as (sources, count, take):
+        with opened(path, fields, num_points) as (sources, count, take):
             wanted = range(count)
             if rows is not None:
                 wanted = wanted[max(rows.start - first, 0) : max(rows.stop - first, 0)]

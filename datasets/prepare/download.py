@@ -163,14 +163,7 @@ def obtain(source: Source, downloads: Path, folder: Path) -> None:
     """
     path = downloads / source.archive  # has this name only once it is complete
     if not path.is_file():
-        try:
-            run_gdown("download", url=source.url, output=str(path))
-        except Failed as error:
-            kept = "".join(
-                f". Partial file {file} kept: rerun to resume, or delete it"
-                for file in sorted(downloads.glob(f"{source.archive}?*"))
-            )
-            raise Failed(f"{error}{kept}") from error
+        run_gdown("download", url=source.url, output=str(path))
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
     try:
         unpack(path, folder, source.sha256)
@@ -199,6 +192,8 @@ def get(item: Item, root: Path) -> None:
             (staging / source.inside).rename(place)
         except (Failed, OSError) as error:
             print(f"  {error}", flush=True)
+            for file in sorted(downloads.glob(f"{source.archive}?*")):
+                print(f"  Partial file {file} kept: rerun to resume, or delete it")
             continue
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -208,14 +203,13 @@ def get(item: Item, root: Path) -> None:
         if item.by_hand:
             print(item.by_hand.format(root=root), flush=True)
         return
-    lines = [f"{place}: no source gave it"]
-    for source in item.sources:
-        if source.url.startswith(DRIVE):
-            path = downloads / source.archive
-            lines.append(DRIVE_ADVICE.format(url=source.url, path=path))
-    if item.by_hand:
-        lines.append(item.by_hand.format(root=root))
-    raise Failed("\n".join(lines))
+    advice = [
+        DRIVE_ADVICE.format(url=source.url, path=downloads / source.archive)
+        for source in item.sources
+        if source.url.startswith(DRIVE)
+    ]
+    by_hand = [item.by_hand.format(root=root)] if item.by_hand else []
+    raise Failed("\n".join([f"{place}: no source gave it", *advice, *by_hand]))
 
 
 def get_weights(place: Path) -> None:
@@ -297,28 +291,17 @@ def check(names: Sequence[str], root: Path) -> int:
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The command line."""
+    formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog="download_data.sh",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "download_data.sh", description=__doc__, formatter_class=formatter
     )
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        choices=NAMES,
-        default=list(NAMES),
-        metavar="NAME",
-        help=f"some of {', '.join(NAMES)} (default: all)",
-    )
-    parser.add_argument(
-        "--dry_run", action="store_true", help="say what would be done, and do nothing"
-    )
-    parser.add_argument(
-        "--data_root",
-        type=Path,
-        default=Path("data"),
-        help="where the data sets go (default: data)",
-    )
+    add = parser.add_argument
+    text, every = f"some of {', '.join(NAMES)} (default: all)", list(NAMES)
+    add("--only", nargs="+", choices=NAMES, default=every, metavar="NAME", help=text)
+    text = "say what would be done, and do nothing"
+    add("--dry_run", action="store_true", help=text)
+    text = "where the data sets go (default: data)"
+    add("--data_root", type=Path, default=Path("data"), help=text)
     return parser
 
 

@@ -37,11 +37,11 @@ class Source(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A folder of ``--data_root``.
+    """A folder to fetch.
 
     Attributes:
         name: of the data set, as ``--only`` takes it.
-        folder: the folder.
+        folder: in ``--data_root``.
         sources: tried in this order.
         by_hand: what to do where none of them helps.
     """

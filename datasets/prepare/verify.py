@@ -45,7 +45,7 @@ from datasets.files import (
     download,
     fail,
 )
-from datasets.hdf5 import MAX_LABELS, POINTS, Field, RowCheck, count_rows, read_hdf5
+from datasets.hdf5 import MAX_LABELS, POINTS, Field, RowCheck, opened, read_hdf5
 from datasets.packed import MANIFEST as PACKED_MANIFEST
 from datasets.packed import PackedShapes, checksum
 from datasets.prepare.pack import check as check_checksums
@@ -169,11 +169,11 @@ def shapenet_parts(args: argparse.Namespace) -> Iterator[Part]:
         forms.append((PACKED, partial(PackedShapes, root / PACKED)))
     if (root / SHAPENET).is_dir() or (root / RENDERINGS).is_dir():
         forms.append((TITLES["shapenet"], partial(ShapeFiles, root)))
-    for title, opened in forms:
+    for title, read_form in forms:
         clouds = Part("shapenet", "clouds", title=title)
         images = Part("shapenet", "pictures", None, title=title)
         with noting(clouds.problems):
-            shapes = opened()
+            shapes = read_form()
             clouds.found, images.found = len(shapes.shapes), int(shapes.views.sum())
             every = range(clouds.found)
             if isinstance(shapes, ShapeFiles):
@@ -206,7 +206,8 @@ def split_part(
     part.found = 0
     for path in paths:
         with noting(part.problems):
-            rows = range(count_rows(path, fields, num_points))
+            with opened(path, fields, num_points) as (_, count, _):
+                rows = range(count)
             part.found += len(rows)
             read = partial(read_hdf5, [path], fields, check=check)
             for start in rows[::ROWS_AT_ONCE]:
