@@ -3,7 +3,7 @@
 In the order in which to read the files:
 
     download.py sources.py   fetch the published archives and unpack them
-    verify.py                read every file as training does
+    verify.py inventory.py   read every file as training does
     pack.py                  write the packed form of ShapeNetRender
 
 It may import the readers in `datasets`, and nothing from `models` or `utils`.
