@@ -83,6 +83,7 @@ def test_packing_goes_on_where_it_was(
     check(root / FOLDER)
     with pytest.raises(DataError, match="is complete; --overwrite"):
         pack(root, "decoded", progress=False)
+    (root / FOLDER / packing.PROGRESS).write_text("{}")  # of an older interruption
     pack(root, "decoded", overwrite=True, progress=False)
     assert PackedShapes(root / FOLDER).manifest["pictures"] == "decoded"
 
