@@ -7,9 +7,9 @@ names it; no reader opens a file for writing, and none leaves one open.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 import numpy as np
@@ -21,6 +21,16 @@ SHAPENET, RENDERINGS, PACKED = "ShapeNet", "ShapeNetRendering", "ShapeNetPacked"
 MODELNET40 = "modelnet40_ply_hdf5_2048"
 SCANOBJECTNN = "ScanObjectNN"
 SHAPENETPART = "shapenet_part_seg_hdf5_data"
+# What `data/download_data.sh --only` calls the data set in a folder.
+ARCHIVES = {
+    SHAPENET: "shapenet",
+    RENDERINGS: "shapenet",
+    MODELNET40: "modelnet40",
+    SCANOBJECTNN: "scanobjectnn",
+    "h5_files": "scanobjectnn",
+    SHAPENETPART: "shapenetpart",
+}
+GENERATE = "python -m datasets.synthetic --out data/synthetic --shapes 480"
 
 
 class DataError(UsageError):
@@ -36,42 +46,29 @@ class DataError(UsageError):
         self.path, self.problem = path, problem or message
 
 
-GENERATE = "python -m datasets.synthetic --out data/synthetic --shapes 480"
-
-
-def download(archive: str | None = None) -> str:
-    """The command that fetches a data set.
-
-    Args:
-        archive: the name ``data/download_data.sh --only`` knows the data set by
-            (modelnet40, shapenet, scanobjectnn, shapenetpart); None for all of them.
-    """
+def download(archive: str = "") -> str:
+    """The command that fetches a data set, named as in `ARCHIVES`, or all of them."""
     return "bash data/download_data.sh" + (f" --only {archive}" if archive else "")
 
 
-def how_to_get(archive: str | None = None) -> str:
-    """The sentence that says which commands fetch or generate the data.
+def fail(path: str | os.PathLike, problem: str) -> NoReturn:
+    """Raise the `DataError` that names `path`, the problem, and how to get the data.
 
-    Args:
-        archive: as of :func:`download`.
+    The data set is known by the folder that it is in.
     """
-    return (
-        f"Real data: `{download(archive)}`; synthetic data: `{GENERATE}`, then "
-        "`--data_root data/synthetic`."
-    )
-
-
-def fail(path: str | os.PathLike, problem: str, archive: str | None = None) -> NoReturn:
-    """Raise the `DataError` that names `path`, the problem, and how to get the data."""
     name = os.fspath(path)
-    message = f"{name}: {problem}. {how_to_get(archive)}"
+    archives = [ARCHIVES[part] for part in Path(name).parts if part in ARCHIVES]
+    message = (
+        f"{name}: {problem}. Real data: `{download(*archives[-1:])}`; synthetic data: "
+        f"`{GENERATE}`, then `--data_root data/synthetic`."
+    )
     raise DataError(message, name, problem) from None
 
 
 def check_num_points(
     path: str | os.PathLike, stored: int, num_points: int | None
 ) -> int:
-    """How many points to take of a file's `stored`: `num_points`, or all for None.
+    """How many of a file's `stored` points to take: `num_points`, or all for None.
 
     Raises:
         DataError: if the file holds fewer than asked for.
@@ -101,27 +98,19 @@ def points_all_equal(points: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def open_file(
-    path: str | os.PathLike, archive: str | None, limit: int | None = None
-) -> Iterator[BinaryIO]:
+def open_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """A file open for reading, which exists and is not empty.
 
     Raises:
-        DataError: if it is missing, empty, no regular file, or larger than `limit`
-            bytes.
+        DataError: if it is missing, empty, or cannot be read.
     """
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait forever
-            fail(path, "cannot be read (not a regular file)", archive)
         stream = open(path, "rb")
     except FileNotFoundError:
-        fail(path, "file not found", archive)
+        fail(path, "file not found")
     except OSError as error:
-        fail(path, f"cannot be read ({error.strerror})", archive)
+        fail(path, f"cannot be read ({error.strerror})")
     with stream:
-        if status.st_size == 0:
-            fail(path, "the file is empty", archive)
-        if limit is not None and status.st_size > limit:
-            fail(path, f"has {status.st_size} bytes, more than {limit}", archive)
+        if os.fstat(stream.fileno()).st_size == 0:
+            fail(path, "the file is empty")
         yield stream

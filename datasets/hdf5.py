@@ -37,17 +37,13 @@ RowCheck = Callable[[dict[str, np.ndarray]], tuple[np.ndarray, str]]
 
 
 def _source(
-    path: str | os.PathLike,
-    file: h5py.File,
-    key: str,
-    field: Field,
-    archive: str | None,
+    path: str | os.PathLike, file: h5py.File, key: str, field: Field
 ) -> h5py.Dataset:
     """The data set under `key`, its type and shape checked."""
     source = file.get(key)
     if not isinstance(source, h5py.Dataset):
         present = ", ".join(sorted(file)[:20]) or "none"
-        fail(path, f"key `{key}` not found; keys present: {present}", archive)
+        fail(path, f"key `{key}` not found; keys present: {present}")
     shape: tuple[int, ...] = source.shape or ()  # None for a data set without any
     fits = {
         "points": len(shape) == 3 and shape[2] == 3,
@@ -55,14 +51,11 @@ def _source(
         "parts": len(shape) == 2,
     }[field.kind]
     if not fits or source.dtype.kind not in "fiu":
-        fail(
-            path,
-            f"key `{key}` holds {source.dtype} of shape {shape}, expected numbers of "
-            f"shape {SHAPES[field.kind]}",
-            archive,
-        )
+        holds = f"holds {source.dtype} of shape {shape}"
+        wanted = f"expected numbers of shape {SHAPES[field.kind]}"
+        fail(path, f"key `{key}` {holds}, {wanted}")
     if 0 in shape:
-        fail(path, f"key `{key}` has shape {shape}, which holds nothing", archive)
+        fail(path, f"key `{key}` has shape {shape}, which holds nothing")
     return source
 
 
@@ -73,7 +66,6 @@ def _read_rows(
     field: Field,
     rows: range,
     num_points: int,
-    archive: str | None,
 ) -> np.ndarray:
     """Rows of a checked data set as float32 or int64, their values checked."""
     if field.kind == "points":
@@ -87,55 +79,50 @@ def _read_rows(
         flat = field.kind == "label"
         values = values.reshape(-1) if flat else values[:, :num_points]
         top = field.limit - 1
-        good = (values >= 0) & (values <= top)
-        if values.dtype.kind == "f":
-            good &= values == np.floor(values)
+        good = (values >= 0) & (values <= top) & (values == np.floor(values))
         problem = f"a value that is not an integer in 0 .. {top}"
     if not good.all():
         row = rows.start + int(np.argwhere(~good)[0, 0])
-        fail(path, f"key `{key}`, row {row} has {problem}", archive)
+        fail(path, f"key `{key}`, row {row} has {problem}")
     if field.kind != "points":
         return values.astype(np.int64)
     equal = points_all_equal(values)
     if equal.any():
         row = rows.start + int(equal.argmax())
-        fail(path, f"key `{key}`, row {row}: all of its points are equal", archive)
+        fail(path, f"key `{key}`, row {row}: all of its points are equal")
     return values
 
 
 @contextmanager
-def _opened(
-    path: str | os.PathLike, fields: Mapping[str, Field], archive: str | None
-) -> Iterator[tuple[dict[str, h5py.Dataset], int, int | None]]:
-    """The checked data sets of a file, its rows, and its points a row if it has any."""
-    with open_file(path, archive):  # reports a missing or empty file
-        pass
-    try:
-        with h5py.File(path, "r") as file:
-            sources = {k: _source(path, file, k, fields[k], archive) for k in fields}
-            stored = {s.shape[0] for s in sources.values()}
-            clouds = {
-                s.shape[1] for k, s in sources.items() if fields[k].kind != "label"
-            }
-            if len(stored) > 1 or len(clouds) > 1:
-                shapes = ", ".join(f"{k} {s.shape}" for k, s in sources.items())
-                fail(path, f"shapes do not agree: {shapes}", archive)
-            yield sources, stored.pop(), clouds.pop() if clouds else None
-    # What h5py raises for a damaged file; MemoryError: it claims an absurd shape.
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as e:
-        fail(path, f"not a readable HDF5 file ({e})", archive)
+def opened(
+    path: str | os.PathLike, fields: Mapping[str, Field], num_points: int | None
+) -> Iterator[tuple[dict[str, h5py.Dataset], int, int]]:
+    """Open a file, whose keys and shapes are checked, and whose values are not.
 
-
-def count_rows(
-    path: str | os.PathLike, fields: Mapping[str, Field], archive: str | None = None
-) -> int:
-    """How many rows a file has; its keys and shapes are checked, its values not.
+    Yields:
+        key -> data set; the number of rows; how many points of each row to take, 0 if
+        no field has points.
 
     Raises:
         DataError: as `read_hdf5`.
     """
-    with _opened(path, fields, archive) as (_, count, _):
-        return count
+    with open_file(path):  # reports a missing or empty file
+        pass
+    try:
+        with h5py.File(path, "r") as file:
+            sources = {k: _source(path, file, k, fields[k]) for k in fields}
+            stored = {s.shape[0] for s in sources.values()}
+            points = {
+                s.shape[1] for k, s in sources.items() if fields[k].kind != "label"
+            }
+            if len(stored) > 1 or len(points) > 1:
+                shapes = ", ".join(f"{k} {s.shape}" for k, s in sources.items())
+                fail(path, f"shapes do not agree: {shapes}")
+            take = check_num_points(path, points.pop(), num_points) if points else 0
+            yield sources, stored.pop(), take
+    # What h5py raises for a damaged file; MemoryError: it claims an absurd shape.
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as e:
+        fail(path, f"not a readable HDF5 file ({e})")
 
 
 def read_hdf5(
@@ -143,7 +130,6 @@ def read_hdf5(
     fields: Mapping[str, Field],
     rows: range | None = None,
     num_points: int | None = None,
-    archive: str | None = None,
     check: RowCheck | None = None,
 ) -> dict[str, np.ndarray]:
     """Read the named keys of several files as if the files were one.
@@ -154,7 +140,6 @@ def read_hdf5(
         rows: a contiguous range of rows of the concatenation; None for all. Only these
             are read from the disk.
         num_points: the first so many points of every shape; None for all stored.
-        archive: see `how_to_get`.
         check: given the arrays read from one file, returns which rows are wrong, (M,)
             bool, and in what way.
 
@@ -168,25 +153,21 @@ def read_hdf5(
     if num_points is not None and num_points < 1:
         raise ValueError(f"--num_points must be at least 1, got {num_points}")
     pieces: dict[str, list[np.ndarray]] = {key: [] for key in fields}
-    first = 0  # row of the concatenation that the file begins with
+    first = 0  # the file's first row in the concatenation
     for path in paths:
-        with _opened(path, fields, archive) as (sources, count, clouds):
+        with opened(path, fields, num_points) as (sources, count, take):
             wanted = range(count)
             if rows is not None:
-                wanted = range(
-                    min(max(rows.start - first, 0), count),
-                    min(max(rows.stop - first, 0), count),
-                )
-            take = check_num_points(path, clouds, num_points) if clouds else 0
+                wanted = wanted[max(rows.start - first, 0) : max(rows.stop - first, 0)]
             arrays = {
-                key: _read_rows(path, key, source, fields[key], wanted, take, archive)
+                key: _read_rows(path, key, source, fields[key], wanted, take)
                 for key, source in sources.items()
             }
         if check is not None:
             bad, problem = check(arrays)
             if bad.any():
                 row = wanted.start + int(bad.argmax())
-                fail(path, f"row {row} has {problem}", archive)
+                fail(path, f"row {row} has {problem}")
         for key, array in arrays.items():
             pieces[key].append(array)
         first += count
@@ -197,7 +178,7 @@ def read_hdf5(
                 for p, a in zip(paths, parts, strict=True)
             )
             folder = Path(paths[0]).parent
-            fail(folder, f"files store clouds of different sizes: {sizes}", archive)
+            fail(folder, f"files store clouds of different sizes: {sizes}")
     return {key: np.concatenate(parts) for key, parts in pieces.items()}
 
 
@@ -206,16 +187,15 @@ def read_shard(
     fields: Mapping[str, Field],
     shard: tuple[int, int],
     num_points: int | None = None,
-    archive: str | None = None,
     keep: int | None = None,
     check: RowCheck | None = None,
 ) -> tuple[dict[str, np.ndarray], int, int]:
     """One rank's rows of several files with the keys `data` and `label`.
 
-    Every rank reads all labels, a byte or so a shape, but points of its own rows alone.
+    Every rank reads all labels, a byte or so a shape, but only its own rows' points.
 
     Args:
-        paths, fields, num_points, archive, check: as in `read_hdf5`.
+        paths, fields, num_points, check: as in `read_hdf5`.
         shard: (rank, world size), see `datasets.sampler.shard_range`.
         keep: only rows with this label count; None for all.
 
@@ -226,44 +206,35 @@ def read_shard(
     Raises:
         DataError: as `read_hdf5`.
     """
-    labels = read_hdf5(paths, {"label": fields["label"]}, archive=archive)["label"]
-    counted = (
-        np.flatnonzero(labels == keep) if keep is not None else np.arange(len(labels))
-    )
+    labels = read_hdf5(paths, {"label": fields["label"]})["label"]
+    counted = np.arange(len(labels)) if keep is None else np.flatnonzero(labels == keep)
     mine = shard_range(len(counted), *shard)
     own = counted[mine.start : mine.stop]
     span = range(own[0], own[-1] + 1) if len(own) else range(0)
-    arrays = read_hdf5(paths, fields, span, num_points, archive, check)
-    if len(own) < len(span):
-        arrays = {key: array[own - span.start] for key, array in arrays.items()}
+    arrays = read_hdf5(paths, fields, span, num_points, check)
+    arrays = {key: array[own - span.start] for key, array in arrays.items()}
     return arrays, mine.start, len(counted)
 
 
-def find_files(folder: Path, split: str, file_list: str, archive: str) -> list[Path]:
+def find_files(folder: Path, split: str, file_list: str) -> list[Path]:
     """The files of a split, sorted, so that every process sees the same order.
 
     Args:
-        folder: where they lie.
+        folder: of the data set.
         split: files are called ply_data_<split>*.h5.
         file_list: a text file in `folder` that may name them; what it names must exist.
-        archive: see `how_to_get`.
 
     Raises:
         DataError: if the folder is missing or the files are.
     """
     if not folder.is_dir():
-        fail(folder, "folder not found", archive)
+        fail(folder, "folder not found")
     listed = folder / file_list
-    if listed.is_file():
-        for line in listed.read_text().splitlines():
-            name = os.path.basename(line.strip())  # lists carry their makers' folders
-            if name and not (folder / name).is_file():
-                fail(
-                    folder / name,
-                    f"file not found, though {file_list} names it",
-                    archive,
-                )
+    for line in listed.read_text().splitlines() if listed.is_file() else ():
+        name = os.path.basename(line.strip())  # lists carry their makers' folders
+        if name and not (folder / name).is_file():
+            fail(folder / name, f"file not found, though {file_list} names it")
     paths = sorted(folder.glob(f"ply_data_{split}*.h5"))
     if not paths:
-        fail(folder / f"ply_data_{split}*.h5", "no such file", archive)
+        fail(folder / f"ply_data_{split}*.h5", "no such file")
     return paths

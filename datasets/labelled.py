@@ -36,7 +36,7 @@ VARIANTS = {
 
 
 def find_class_names(
-    folder: Path, published: Sequence[str], files: Sequence[Path], archive: str
+    folder: Path, published: Sequence[str], files: Sequence[Path]
 ) -> list[str]:
     """The names in `folder`/shape_names.txt, else the published ones.
 
@@ -49,12 +49,12 @@ def find_class_names(
     """
     listed = folder / "shape_names.txt"
     if listed.is_file():
-        names = [line.strip() for line in listed.read_text().splitlines()]
-        names = [name for name in names if name]
+        lines = listed.read_text().splitlines()
+        names = [line.strip() for line in lines if line.strip()]
         if not names:
-            fail(listed, "lists no class names", archive)
+            fail(listed, "lists no class names")
         return names
-    labels = read_hdf5(files, {"label": Field("label")}, archive=archive)["label"]
+    labels = read_hdf5(files, {"label": Field("label")})["label"]
     present = np.unique(labels)
     classes = int(present.max(initial=0)) + 1
     if classes <= len(published):
@@ -65,7 +65,6 @@ def find_class_names(
             folder,
             f"a shape has label {classes - 1}, expected 0 .. {len(published) - 1}, or "
             "without gaps up to the largest; shape_names.txt may name other classes",
-            archive,
         )
     return [str(label) for label in range(classes)]
 
@@ -80,19 +79,21 @@ class LabelledClouds(Dataset):
 
     Args:
         paths: the split's files, in order.
-        class_names, num_points, shard: see the data sets below.
+        class_names: a name for every label that can occur.
+        num_points: the first so many points of every shape; None for all stored.
+        shard: (rank, world size): read only this rank's contiguous share of the rows.
 
     Attributes:
-        archive: the name by which the data set is downloaded.
         points: (M, N, 3) float32, as stored.
         labels: (M,) int64.
-        class_names: a name for every label that can occur; the same on all ranks.
+        class_names: as given; the same on all ranks.
         num_classes: how many these are.
         start: row of the whole split that row 0 is.
         total: rows of the whole split.
-    """
 
-    archive: str
+    Raises:
+        DataError: if something is missing or damaged, or stores too few points.
+    """
 
     def __init__(
         self,
@@ -102,9 +103,7 @@ class LabelledClouds(Dataset):
         shard: tuple[int, int],
     ) -> None:
         fields = {"data": POINTS, "label": Field("label", len(class_names))}
-        arrays, self.start, self.total = read_shard(
-            paths, fields, shard, num_points, self.archive
-        )
+        arrays, self.start, self.total = read_shard(paths, fields, shard, num_points)
         self.points, self.labels = arrays["data"], arrays["label"]
         self.class_names = list(class_names)
 
@@ -128,14 +127,14 @@ def modelnet40_files(data_root: str | os.PathLike, split: str) -> list[Path]:
         DataError: if there are none, or one is missing that the list of files names.
     """
     folder = Path(data_root) / MODELNET40
-    return find_files(folder, split, f"{split}_files.txt", "modelnet40")
+    return find_files(folder, split, f"{split}_files.txt")
 
 
 def modelnet40_classes(data_root: str | os.PathLike) -> list[str]:
     """ModelNet40's classes, the same for both splits, see `find_class_names`."""
     folder = Path(data_root) / MODELNET40
     both = sorted(folder.glob("ply_data_t*.h5"))
-    return find_class_names(folder, MODELNET40_CLASSES, both, "modelnet40")
+    return find_class_names(folder, MODELNET40_CLASSES, both)
 
 
 class ModelNet40(LabelledClouds):
@@ -144,14 +143,8 @@ class ModelNet40(LabelledClouds):
     Args:
         data_root: the folder that holds `modelnet40_ply_hdf5_2048`.
         split: "train" or "test".
-        num_points: the first so many points of every shape; None for all stored.
-        shard: (rank, world size): read only this rank's contiguous share of the rows.
-
-    Raises:
-        DataError: if something is missing or damaged, or stores too few points.
+        num_points, shard: as of `LabelledClouds`.
     """
-
-    archive = "modelnet40"
 
     def __init__(
         self,
@@ -193,8 +186,7 @@ def scanobjectnn_files(
     found = [path for path in places if path.is_file()]
     if not found:
         others = ", ".join(str(path) for path in places[1:])
-        problem = f"file not found ({variant}, {split}), nor {others}"
-        fail(places[0], problem, "scanobjectnn")
+        fail(places[0], f"file not found ({variant}, {split}), nor {others}")
     return found[:1]
 
 
@@ -204,7 +196,7 @@ def scanobjectnn_classes(data_root: str | os.PathLike, variant: str) -> list[str
     for split in ("train", "test"):
         places = scanobjectnn_candidates(data_root, split, variant)
         both += [path for path in places if path.is_file()][:1]
-    return find_class_names(both[0].parent, SCANOBJECTNN_CLASSES, both, "scanobjectnn")
+    return find_class_names(both[0].parent, SCANOBJECTNN_CLASSES, both)
 
 
 class ScanObjectNN(LabelledClouds):
@@ -215,14 +207,8 @@ class ScanObjectNN(LabelledClouds):
         split: "train" or "test".
         variant: "obj_bg" objects with background, "obj_only" without, "pb_t50_rs"
             perturbed, rotated and scaled, the hardest.
-        num_points: the first so many points of every shape; None for all stored.
-        shard: (rank, world size): read only this rank's contiguous share of the rows.
-
-    Raises:
-        DataError: if something is missing or damaged, or stores too few points.
+        num_points, shard: as of `LabelledClouds`.
     """
-
-    archive = "scanobjectnn"
 
     def __init__(
         self,

@@ -9,13 +9,12 @@ from plyfile import PlyData, PlyParseError
 
 from datasets.files import fail, open_file, points_all_equal
 
-MAX_BYTES = 1 << 30
 # What plyfile and NumPy raise for a damaged file; MemoryError: its header claims more
 # rows than fit into memory.
 DAMAGE = (PlyParseError, ValueError, LookupError, OverflowError, MemoryError)
 
 
-def read_ply(path: str | os.PathLike, archive: str | None = None) -> np.ndarray:
+def read_ply(path: str | os.PathLike) -> np.ndarray:
     """The vertices of a PLY file, ASCII or binary of either byte order.
 
     Other vertex properties and other elements are ignored.
@@ -24,11 +23,11 @@ def read_ply(path: str | os.PathLike, archive: str | None = None) -> np.ndarray:
         (N, 3) float32, N >= 1, in the file's units and order.
 
     Raises:
-        DataError: if the file is missing, empty, truncated, no PLY, larger than
-            `MAX_BYTES`, without vertices or without x, y and z, if a coordinate is not
-            finite, or if all of several points are equal.
+        DataError: if the file is missing, empty, truncated or no PLY, if it lacks
+            vertices or x, y or z, if a coordinate is not finite, or if all of several
+            points are equal.
     """
-    with open_file(path, archive, MAX_BYTES) as stream:
+    with open_file(path) as stream:
         try:
             # Mapped into memory: plyfile reads other streams value by value.
             vertex = PlyData.read(stream)["vertex"].data
@@ -38,12 +37,12 @@ def read_ply(path: str | os.PathLike, archive: str | None = None) -> np.ndarray:
                 points = np.stack(columns, axis=1).astype(np.float32)
         except DAMAGE as error:
             problem = f"not a readable PLY file ({type(error).__name__}: {error})"
-            fail(path, problem, archive)
+            fail(path, problem)
     if len(points) == 0:
-        fail(path, "holds no vertices", archive)
+        fail(path, "holds no vertices")
     bad = ~np.isfinite(points).all(axis=1)
     if bad.any():
-        fail(path, f"vertex {bad.argmax()} has a non-finite coordinate", archive)
+        fail(path, f"vertex {bad.argmax()} has a non-finite coordinate")
     if points_all_equal(points):
-        fail(path, f"all of its {len(points)} points are equal", archive)
+        fail(path, f"all of its {len(points)} points are equal")
     return points

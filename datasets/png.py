@@ -10,25 +10,24 @@ from PIL import Image, UnidentifiedImageError
 
 from datasets.files import fail, open_file
 
-# A rendering has 137x137 pixels; an image this large is a mistake.
-MAX_PIXELS = 1 << 24
-MAX_BYTES = 8 * MAX_PIXELS + (1 << 20)  # 16-bit RGBA that does not compress
+# What Pillow raises for a damaged file, or for one of absurd dimensions.
+DAMAGE = (
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError),
+    Image.DecompressionBombError,
+)
 
 
-def read_picture(path: str | os.PathLike, archive: str | None = None) -> Image.Image:
+def read_picture(path: str | os.PathLike) -> Image.Image:
     """An image as 8-bit RGB, see :func:`decode_picture`.
 
     Raises:
-        DataError: if the file is missing, empty, damaged, no PNG, or has more than
-            `MAX_PIXELS` pixels.
+        DataError: if the file is missing, empty, damaged, or no PNG.
     """
-    with open_file(path, archive, MAX_BYTES) as stream:
-        return decode_picture(stream.read(), path, archive)
+    with open_file(path) as stream:
+        return decode_picture(stream.read(), path)
 
 
-def decode_picture(
-    content: bytes, path: str | os.PathLike, archive: str | None = None
-) -> Image.Image:
+def decode_picture(content: bytes, path: str | os.PathLike) -> Image.Image:
     """An image as 8-bit RGB, of whatever size it has.
 
     Alpha is dropped, not composited: a transparent pixel keeps its stored colour.
@@ -37,25 +36,18 @@ def decode_picture(
     Args:
         content: the bytes of the file.
         path: what an error names.
-        archive: as of `datasets.files.fail`.
 
     Raises:
-        DataError: if it is damaged, no PNG, or has more than `MAX_PIXELS` pixels.
+        DataError: if it is damaged, no PNG, or of more pixels than Pillow accepts.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise ValueError(f"{opened.width}x{opened.height} pixels are too many")
-            opened.load()
-            image: Image.Image = opened
-            if image.mode.startswith("I"):
-                # Pillow would clip 16-bit values at 255 instead of scaling them.
-                grey = np.clip(np.asarray(image), 0, 65535) // 257
-                image = Image.fromarray(grey.astype(np.uint8))
-            return image.convert("RGB")
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            if not image.mode.startswith("I"):
+                return image.convert("RGB")
+            # Pillow would clip 16-bit values at 255 instead of scaling them.
+            grey = np.clip(np.asarray(image), 0, 65535) // 257
+            return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     except UnidentifiedImageError:
-        fail(path, "not a readable picture (expected PNG)", archive)
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-        fail(path, f"not a readable picture ({error})", archive)
-    except Image.DecompressionBombError as error:
-        fail(path, f"not a readable picture ({error})", archive)
+        fail(path, "not a readable picture (expected PNG)")
+    except DAMAGE as error:
+        fail(path, f"not a readable picture ({error})")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from pathlib import Path
 
@@ -12,8 +11,6 @@ from PIL import Image
 from datasets.files import RENDERINGS, SHAPENET, fail
 from datasets.ply import read_ply
 from datasets.png import read_picture
-
-ARCHIVE = "shapenet"
 
 
 def _scan(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
@@ -70,24 +67,15 @@ class ShapeFiles:
         self.root = Path(data_root)
         for name in (SHAPENET, RENDERINGS):
             if not (self.root / name).is_dir():
-                fail(self.root / name, "folder not found", ARCHIVE)
+                fail(self.root / name, "folder not found")
         self.shapes = list_clouds(self.root)
         if not self.shapes:
-            wanted = self.root / SHAPENET / "<synset>" / "<model>.ply"
-            fail(wanted, "no such file", ARCHIVE)
+            fail(self.root / SHAPENET / "<synset>" / "<model>.ply", "no such file")
         # Nearly all shapes have the same file names: they share one tuple.
         shared: dict[tuple[str, ...], tuple[str, ...]] = {}
         listed = (list_views(self.root, shape) for shape in self.shapes)
         self._names = [shared.setdefault(names, names) for names in listed]
         self.views = np.array([len(names) for names in self._names])
-
-    def select(self, rows: range) -> ShapeFiles:
-        """Some of the shapes, numbered from 0."""
-        chosen = copy.copy(self)
-        some = slice(rows.start, rows.stop)
-        chosen.shapes, chosen._names = self.shapes[some], self._names[some]
-        chosen.views = self.views[some]
-        return chosen
 
     def check_views(self) -> None:
         """Raise a `DataError` that names shapes without images."""
@@ -98,7 +86,6 @@ class ShapeFiles:
                 self.root / RENDERINGS,
                 f"{len(bare)} of {len(self.shapes)} shapes have no picture (*.png), "
                 f"looked for in {some}{', ...' if len(bare) > 3 else ''}",
-                ARCHIVE,
             )
 
     def cloud_path(self, index: int) -> Path:
@@ -120,7 +107,7 @@ class ShapeFiles:
         Raises:
             DataError: if the file is missing or damaged.
         """
-        return read_ply(self.cloud_path(index), ARCHIVE)
+        return read_ply(self.cloud_path(index))
 
     def picture(self, index: int, view: int) -> Image.Image:
         """An image of a shape as RGB.
@@ -128,4 +115,4 @@ class ShapeFiles:
         Raises:
             DataError: if the file is missing or damaged.
         """
-        return read_picture(self.picture_path(index, view), ARCHIVE)
+        return read_picture(self.picture_path(index, view))

@@ -17,8 +17,6 @@ from datasets.sampler import Key, split_key
 from datasets.transforms import as_channels
 from utils.parallel.seed import POINTS, generator
 
-ARCHIVE = "shapenetpart"
-
 CATEGORIES = (
     *("airplane", "bag", "cap", "car", "chair", "earphone", "guitar", "knife", "lamp"),
     *("laptop", "motorbike", "mug", "pistol", "rocket", "skateboard", "table"),
@@ -52,7 +50,7 @@ def split_files(data_root: str | os.PathLike, split: str) -> list[Path]:
         DataError: if there are none, or one is missing that the list names.
     """
     folder = Path(data_root) / SHAPENETPART
-    return find_files(folder, split, f"{split}_hdf5_file_list.txt", ARCHIVE)
+    return find_files(folder, split, f"{split}_hdf5_file_list.txt")
 
 
 class ShapeNetPart(Dataset):
@@ -96,24 +94,19 @@ class ShapeNetPart(Dataset):
         if class_choice is not None and class_choice not in CATEGORIES:
             names = ", ".join(CATEGORIES)
             raise ValueError(f"--class_choice is one of {names}, got {class_choice!r}")
-        folder = Path(data_root) / SHAPENETPART
-        paths = []
-        for part in ("train", "val") if split == "trainval" else (split,):
-            paths += split_files(data_root, part)
+        parts = ("train", "val") if split == "trainval" else (split,)
+        paths = [path for part in parts for path in split_files(data_root, part)]
         keep = None if class_choice is None else CATEGORIES.index(class_choice)
         arrays, self.start, self.total = read_shard(
-            paths, FIELDS, shard, num_points, ARCHIVE, keep, foreign_parts
+            paths, FIELDS, shard, num_points, keep, foreign_parts
         )
         if self.total == 0:
-            fail(folder, f"no {class_choice or 'shapes'} in its {split} split", ARCHIVE)
+            folder = Path(data_root) / SHAPENETPART
+            fail(folder, f"no {class_choice or 'shapes'} in its {split} split")
         self.points, self.labels = arrays["data"], arrays["label"]
         self.parts = arrays["pid"]
         self.class_names = list(CATEGORIES)
         self.transform, self.seed = transform, seed
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
 
     def __len__(self) -> int:
         return len(self.points)

@@ -20,8 +20,8 @@ from datasets.transforms import (
     as_channels,
     augment_image,
     augment_points,
+    image_bytes,
     jitter_images,
-    picture_bytes,
 )
 from utils.parallel.seed import PICTURE, POINTS, generator
 
@@ -129,5 +129,5 @@ class ShapeNetRender(Dataset):
         view1, view2, image = self[key]
         if isinstance(image, RawImage):
             image = jitter_images(RawImage(image.pixels[None], image.jitter[None]))[0]
-        pixels = picture_bytes(image).permute(1, 2, 0).numpy()
-        return view1.T.numpy(), view2.T.numpy(), pixels
+        pixels = image_bytes(image).permute(1, 2, 0)
+        return view1.T.numpy(), view2.T.numpy(), pixels.numpy()

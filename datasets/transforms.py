@@ -1,4 +1,4 @@
-"""Augmentations of clouds and pictures, each a pure function of its random generator.
+"""Augmentations of clouds and images, each a pure function of its random generator.
 
 Points are (N, 3) float32 arrays in and out. No function changes what it is given, and
 none draws from any generator but the one that is passed.
@@ -125,8 +125,8 @@ def draw_jitter(rng: np.random.Generator, strength: float = 0.4) -> torch.Tensor
         are adjusted; the factor of each, from U(1 - strength, 1 + strength); 1 for a
         horizontal flip, else 0.
     """
-    order = rng.permutation(3).tolist()
-    factors = rng.uniform(1 - strength, 1 + strength, 3).tolist()
+    order = rng.permutation(3)
+    factors = rng.uniform(1 - strength, 1 + strength, 3)
     flip = rng.random() < 0.5
     return torch.tensor([*order, *factors, flip], dtype=torch.float32)
 
@@ -162,7 +162,7 @@ def jitter_images(
         (B, 3, H, W), float32 values in the given dtype.
 
     Raises:
-        ValueError: if the pixels or the jitter have another shape or dtype.
+        ValueError: if the pixels have another shape or dtype.
     """
     if isinstance(images, torch.Tensor):
         return images
@@ -171,8 +171,6 @@ def jitter_images(
         raise ValueError(
             f"expected pixels (B, 3, H, W) uint8, got {shape} {images.pixels.dtype}"
         )
-    if jitter.shape != (shape[0], 7):
-        raise ValueError(f"{shape[0]} images have jitter {tuple(jitter.shape)}")
     orders, factors, flips = jitter.float().split([3, 3, 1], dim=1)
     pixels = images.pixels.float()
     for kind in orders.long().split(1, dim=1):  # (B, 1): first, second, third
@@ -225,7 +223,7 @@ def _normalized_bytes(device: torch.device) -> torch.Tensor:
     return F.normalize(every, IMAGENET_MEAN, IMAGENET_STD).flatten().to(device)
 
 
-def picture_bytes(pictures: torch.Tensor) -> torch.Tensor:
-    """The pixels (..., 3, H, W) uint8 that were normalised, to look at."""
+def image_bytes(images: torch.Tensor) -> torch.Tensor:
+    """The pixels (..., 3, H, W) uint8 of normalised images, to look at."""
     mean, std = (torch.tensor(x)[:, None, None] for x in (IMAGENET_MEAN, IMAGENET_STD))
-    return (pictures * std + mean).mul(255).round().clamp(0, 255).byte()
+    return (images * std + mean).mul(255).round().clamp(0, 255).byte()

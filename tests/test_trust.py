@@ -110,7 +110,7 @@ def test_no_script_or_notebook_does():
 def test_downloads_are_checked_as_the_sites_certificates_say():
     """No source without https, and nobody is told to look away."""
     away = re.compile(r"no.check.certificate|verify=False|_create_unverified|http://")
-    for name in ("sources.py", "download.py", "archives.py"):
+    for name in ("sources.py", "download.py"):
         assert not away.search((ROOT / "datasets" / "prepare" / name).read_text()), name
     assert not away.search((ROOT / "data/download_data.sh").read_text())
 

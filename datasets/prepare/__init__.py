@@ -2,9 +2,9 @@
 
 In the order in which to read the files:
 
-    download.py sources.py archives.py   fetch the published archives and unpack them
-    verify.py inventory.py               read every file as training does
-    pack.py                              write the packed form of ShapeNetRender
+    download.py sources.py   fetch the published archives and unpack them
+    verify.py inventory.py   read every file as training does
+    pack.py                  write the packed form of ShapeNetRender
 
 It may import the readers in `datasets`, and nothing from `models` or `utils`.
 """

@@ -16,17 +16,22 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import gzip
 import os
 import shutil
 import sys
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets.files import PACKED, RENDERINGS, SHAPENET
-from datasets.prepare.archives import ArchiveError, check_archive, top_level, unpack
+from datasets.packed import checksum
 from datasets.prepare.sources import (
+    DRIVE,
     ITEMS,
     NAMES,
     WEIGHTS,
@@ -49,6 +54,13 @@ WEIGHTS_ADVICE = """\
 
 INSTALL = f"{sys.executable} -m pip install -U gdown"
 
+# What a damaged or unsafe archive makes its reader raise. RuntimeError: it is
+# encrypted, or of an unknown kind; ValueError: a name is not valid, or lies outside.
+DAMAGE = (
+    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError),
+    *(RuntimeError, ValueError),
+)
+
 
 class Failed(Exception):
     """A source, or all of them, did not give what is wanted; the message says why."""
@@ -64,21 +76,21 @@ def locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder, os.O_RDONLY)
     try:
-        # Some network file systems have no locks: the run continues without.
-        with contextlib.suppress(OSError):
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise Failed(f"{folder}: another download is running") from error
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise Failed(f"{folder}: another download is running") from error
+    except OSError:
+        pass  # Some network file systems have no locks: the run continues without.
+    try:
         yield
     finally:
         os.close(lock)
-    with contextlib.suppress(OSError):
-        folder.rmdir()
+        with contextlib.suppress(OSError):  # not empty
+            folder.rmdir()
 
 
 def run_gdown(name: str, **options: Any) -> None:
-    """Call a function of gdown that resumes what was begun.
+    """Call a function of gdown, which resumes a partial download.
 
     Raises:
         Failed: if gdown is missing, or did not get the file.
@@ -86,40 +98,64 @@ def run_gdown(name: str, **options: Any) -> None:
     try:
         import gdown
 
-        function: Callable = getattr(gdown, name)
+        getattr(gdown, name)(**options, resume=True, timeout=60, retries=5)
     except ImportError as error:
         raise Failed(f"gdown is missing: {INSTALL}") from error
-    try:
-        function(**options, resume=True, timeout=60, retries=5)
     except TypeError as error:  # an older release lacks an argument
         raise Failed(f"gdown is too old ({error}): {INSTALL}") from error
     except Exception as error:  # of the network, of Google Drive, of the disk
         raise Failed(f"{type(error).__name__}: {error}") from error
 
 
-def fetch(source: Source, downloads: Path) -> Path:
-    """Have an archive in `downloads`; it has its name only once it is complete.
+def unpack(path: Path, folder: Path, sha256: str | None = None) -> None:
+    """Unpack a tar.gz or zip into a new folder, and nothing outside of it.
+
+    Args:
+        path: the archive.
+        folder: where its members go; made here.
+        sha256: the archive's checksum, if that is known.
 
     Raises:
-        Failed: if gdown did not get it.
+        Failed: if it is another file, damaged, incomplete, or unsafe to unpack.
+        OSError: if the disk is full, say.
     """
-    path = downloads / source.archive
-    if path.is_file():
-        return path
+    with open(path, "rb") as file:
+        start = file.read(300)
+    if not start.startswith((b"\x1f\x8b", b"PK")):
+        # Google Drive sends a page where it refuses a file: its title says why.
+        text = " ".join(start.decode("utf-8", "replace").split())
+        raise Failed(f"it is no tar.gz or zip, but begins with {text!r}")
+    if sha256 is not None and (found := checksum(path)) != sha256:
+        raise Failed(f"its SHA-256 is {found}, expected {sha256}")
+    folder.mkdir(parents=True)
     try:
-        run_gdown("download", url=source.url, output=str(path))
-    except Failed as error:
-        partial_files = sorted(downloads.glob(f"{source.archive}?*"))
-        kept = "".join(
-            f". Partial file {file} kept: rerun to resume, or delete it"
-            for file in partial_files
-        )
-        raise Failed(f"{error}{kept}") from error
-    return path
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+            # Those that shutil would skip without a word.
+            unsafe = [x for x in names if x.startswith("/") or ".." in x]
+            if unsafe:
+                raise ValueError(f"{unsafe[0]!r} would land outside")
+            shutil.unpack_archive(path, folder, "zip")
+        else:
+            with gzip.open(path) as stream:
+                with tarfile.open(fileobj=stream, mode="r:") as members:
+                    members.extractall(folder, filter="data")  # refuses unsafe members
+                while stream.read(1 << 20):  # gzip's checksum is at the very end
+                    pass
+    except DAMAGE as error:
+        problem = f"it is damaged, incomplete or unsafe to unpack ({error})"
+        raise Failed(problem) from error
+
+
+def top_level(folder: Path) -> str:
+    """The names in an unpacked archive, for a message."""
+    names = sorted(os.listdir(folder))
+    return ", ".join(names[:8]) + (" ..." if len(names) > 8 else "") or "nothing"
 
 
 def obtain(source: Source, downloads: Path, folder: Path) -> None:
-    """Fetch an archive and unpack it into the new folder `folder`.
+    """Fetch an archive, unless it is there, and unpack it into the new folder `folder`.
 
     A damaged archive is removed, so that the next run fetches it again.
 
@@ -127,12 +163,13 @@ def obtain(source: Source, downloads: Path, folder: Path) -> None:
         Failed: if this source has no good archive of the data set.
         OSError: if the disk is full, say.
     """
-    path = fetch(source, downloads)
-    shutil.rmtree(folder, ignore_errors=True)
+    path = downloads / source.archive  # has this name only once it is complete
+    if not path.is_file():
+        run_gdown("download", url=source.url, output=str(path))
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
     try:
-        check_archive(path, source.size, source.sha256)
-        unpack(path, folder)
-    except ArchiveError as error:
+        unpack(path, folder, source.sha256)
+    except Failed as error:
         path.unlink()
         raise Failed(f"{path}: {error}; removed") from error
     if not (folder / source.inside).is_dir():
@@ -157,6 +194,8 @@ def get(item: Item, root: Path) -> None:
             (staging / source.inside).rename(place)
         except (Failed, OSError) as error:
             print(f"  {error}", flush=True)
+            for file in sorted(downloads.glob(f"{source.archive}?*")):
+                print(f"  Partial file {file} kept: rerun to resume, or delete it")
             continue
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -166,14 +205,13 @@ def get(item: Item, root: Path) -> None:
         if item.by_hand:
             print(item.by_hand.format(root=root), flush=True)
         return
-    lines = [f"{place}: no source gave it"]
-    drive = next((source for source in item.sources if source.on_drive), None)
-    if drive is not None:
-        path = downloads / drive.archive
-        lines.append(DRIVE_ADVICE.format(url=drive.url, path=path))
-    if item.by_hand:
-        lines.append(item.by_hand.format(root=root))
-    raise Failed("\n".join(lines))
+    advice = [
+        DRIVE_ADVICE.format(url=source.url, path=downloads / source.archive)
+        for source in item.sources
+        if source.url.startswith(DRIVE)
+    ]
+    by_hand = [item.by_hand.format(root=root)] if item.by_hand else []
+    raise Failed("\n".join([f"{place}: no source gave it", *advice, *by_hand]))
 
 
 def get_weights(place: Path) -> None:
@@ -187,64 +225,46 @@ def get_weights(place: Path) -> None:
     print(f"{place}: from {WEIGHTS_URL}", flush=True)
     staging = place.with_name(f".{place.name}.partial")
     staging.mkdir(parents=True, exist_ok=True)
-    advice = WEIGHTS_ADVICE.format(url=WEIGHTS_URL, folder=place)
     try:
         run_gdown("download_folder", id=WEIGHTS_ID, output=f"{staging}{os.sep}")
+        files = sorted(staging.rglob("*.pth"))
+        if not files:
+            raise Failed(f"no .pth file but {top_level(staging)}")
+        for path in files:
+            try:
+                torch.load(path, map_location="cpu", weights_only=True)
+            except Exception as error:  # whatever a damaged file makes torch raise
+                path.unlink()
+                reason = str(error).strip().split("\n")[0]
+                raise Failed(
+                    f"{path}: no file of weights ({reason}); removed"
+                ) from error
     except Failed as error:
+        advice = WEIGHTS_ADVICE.format(url=WEIGHTS_URL, folder=place)
         raise Failed(f"{place}: {error}\n{advice}") from error
-    files = sorted(staging.rglob("*.pth"))
-    for path in files:
-        try:
-            torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever a damaged file makes the reader raise
-            path.unlink()
-            reason = str(error).strip().split("\n")[0]
-            raise Failed(
-                f"{path}: no file of weights ({reason}); removed\n{advice}"
-            ) from error
-    if not files:
-        raise Failed(f"{place}: no .pth file but {top_level(staging)}\n{advice}")
     staging.rename(place)
     names = ", ".join(str(path.relative_to(staging)) for path in files)
     print(f"  {names}: data/README.md says what they are for", flush=True)
 
 
-def plan(items: Sequence[Item], root: Path, weights: Path | None) -> None:
-    """Say what would be done."""
-    for item in items:
-        place = root / item.folder
-        if os.path.lexists(place):
-            print(f"{place}: there already")
-            continue
-        print(f"{place}: from the first of these that gives it")
-        for source in item.sources:
-            size = f"{source.size:,} bytes" if source.size else "size not published"
-            sums = ", SHA-256 compared" if source.sha256 else ""
-            print(f"  {source.url} ({source.archive}, {size}{sums})")
-        if item.by_hand:
-            print(item.by_hand.format(root=root))
-    if weights is not None:
-        there = "there already" if os.path.lexists(weights) else f"from {WEIGHTS_URL}"
-        print(f"{weights}: {there}")
+def describe(item: Item, root: Path) -> None:
+    """Print where a folder would come from."""
+    print(f"{root / item.folder}: from the first of these that gives it")
+    for source in item.sources:
+        size = f"{source.size:,} bytes" if source.size else "size not published"
+        sums = ", SHA-256 compared" if source.sha256 else ""
+        print(f"  {source.url} ({source.archive}, {size}{sums})")
+    if item.by_hand:
+        print(item.by_hand.format(root=root))
 
 
-def download(items: Sequence[Item], root: Path, weights: Path | None) -> list[str]:
-    """Fetch what is not there yet; what failed, in words."""
-    missing = [item for item in items if not os.path.lexists(root / item.folder)]
-    for item in items:
-        if item not in missing:
-            print(f"{root / item.folder}: there already")
-    if weights is not None and os.path.lexists(weights):
-        print(f"{weights}: there already")
-        weights = None
+def download(jobs: Sequence[Callable[[], None]], downloads: Path) -> list[str]:
+    """Run what fetches the missing folders; what failed, in words."""
     failures: list[str] = []
-    if not missing and weights is None:
+    if not jobs:
         return failures
     try:
-        with locked(root / "downloads"):
-            jobs = [partial(get, item, root) for item in missing]
-            if weights is not None:
-                jobs.append(partial(get_weights, weights))
+        with locked(downloads):
             for job in jobs:
                 try:
                     job()
@@ -255,20 +275,10 @@ def download(items: Sequence[Item], root: Path, weights: Path | None) -> list[st
     return failures
 
 
-def offer_packing(root: Path) -> None:
-    """Say how to make pre-training's data faster to read."""
-    there = all((root / name).is_dir() for name in (SHAPENET, RENDERINGS))
-    if there and not (root / PACKED).exists():
-        print(
-            "\npre-training reads packed data several times as fast: "
-            f"python -m datasets.packed --data_root {root}"
-        )
-
-
-def check(items: Sequence[Item], root: Path) -> int:
+def check(names: Sequence[str], root: Path) -> int:
     """Verify the data sets of which all is there; the exit status of that."""
-    absent = {item.name for item in items if not os.path.lexists(root / item.folder)}
-    whole = [name for name in NAMES if name in {i.name for i in items} - absent]
+    absent = {item.name for item in ITEMS if not os.path.lexists(root / item.folder)}
+    whole = [name for name in NAMES if name in names and name not in {*absent, WEIGHTS}]
     if not whole:
         return 0
     from datasets.prepare import verify  # loads PyTorch
@@ -283,46 +293,55 @@ def check(items: Sequence[Item], root: Path) -> int:
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The command line."""
+    formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog="download_data.sh",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "download_data.sh", description=__doc__, formatter_class=formatter
     )
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        choices=NAMES,
-        default=list(NAMES),
-        metavar="NAME",
-        help=f"some of {', '.join(NAMES)} (default: all)",
-    )
-    parser.add_argument(
-        "--dry_run", action="store_true", help="say what would be done, and do nothing"
-    )
-    parser.add_argument(
-        "--data_root",
-        type=Path,
-        default=Path("data"),
-        help="where the data sets go (default: data)",
-    )
+    add = parser.add_argument
+    text, every = f"some of {', '.join(NAMES)} (default: all)", list(NAMES)
+    add("--only", nargs="+", choices=NAMES, default=every, metavar="NAME", help=text)
+    text = "say what would be done, and do nothing"
+    add("--dry_run", action="store_true", help=text)
+    text = "where the data sets go (default: data)"
+    add("--data_root", type=Path, default=Path("data"), help=text)
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
     args = get_args_parser().parse_args(argv)
-    items = [item for item in ITEMS if item.name in args.only]
-    weights = Path(WEIGHTS_FOLDER) if WEIGHTS in args.only else None
+    root, jobs = args.data_root, []
+    for item in ITEMS:
+        if item.name not in args.only:
+            continue
+        if os.path.lexists(root / item.folder):
+            print(f"{root / item.folder}: there already")
+        elif args.dry_run:
+            describe(item, root)
+        else:
+            jobs.append(partial(get, item, root))
+    weights = Path(WEIGHTS_FOLDER)
+    if WEIGHTS in args.only:
+        if os.path.lexists(weights):
+            print(f"{weights}: there already")
+        elif args.dry_run:
+            print(f"{weights}: from {WEIGHTS_URL}")
+        else:
+            jobs.append(partial(get_weights, weights))
     if args.dry_run:
-        plan(items, args.data_root, weights)
         return
     try:
-        failures = download(items, args.data_root, weights)
-        status = check(items, args.data_root)
+        failures = download(jobs, root / "downloads")
+        status = check(args.only, root)
     except KeyboardInterrupt:
         print("\nstopped; the same command resumes here", file=sys.stderr)
         sys.exit(130)
-    offer_packing(args.data_root)
+    shapes = all((root / name).is_dir() for name in (SHAPENET, RENDERINGS))
+    if shapes and not (root / PACKED).exists():
+        print(
+            "\npre-training reads packed data several times as fast: "
+            f"python -m datasets.packed --data_root {root}"
+        )
     for failure in failures:
         print(f"\nerror: {failure}", file=sys.stderr)
     sys.exit(status or bool(failures))

@@ -1,12 +1,15 @@
-"""What a data folder should hold, part by part, and the jobs that look for damage.
+"""What a data folder holds, part by part, and the reads that find damage.
 
 Files are found and read by the functions that training uses.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,117 +17,109 @@ from typing import Any
 
 from datasets import labelled, shapenet_part
 from datasets.files import (
+    ARCHIVES,
     MODELNET40,
     PACKED,
     RENDERINGS,
-    SCANOBJECTNN,
     SHAPENET,
     SHAPENETPART,
     DataError,
     check_num_points,
     fail,
 )
-from datasets.hdf5 import MAX_LABELS, POINTS, Field, RowCheck, count_rows, read_hdf5
+from datasets.hdf5 import MAX_LABELS, POINTS, Field, RowCheck, opened, read_hdf5
 from datasets.packed import MANIFEST as PACKED_MANIFEST
 from datasets.packed import PackedShapes, checksum
-from datasets.prepare.pack import check
+from datasets.prepare.pack import check as check_checksums
 from datasets.shapenet_files import ShapeFiles, rendering
 
-MANIFEST = "manifest.json"  # written by `datasets.synthetic`
 TITLES = {
     "shapenet": "ShapeNetRender",
     "modelnet40": "ModelNet40",
     "scanobjectnn": "ScanObjectNN",
     "shapenetpart": "ShapeNetPart",
 }
-FOLDERS = {
-    "modelnet40": MODELNET40,
-    "scanobjectnn": SCANOBJECTNN,
-    "shapenetpart": SHAPENETPART,
-}
-# Published sizes: data set -> part -> number.
+# Published sizes: data set, with its variant if it has some -> part -> number.
 PUBLISHED = {
     "shapenet": {"categories": 13, "clouds": 43_783, "pictures": 24 * 43_783},
     "modelnet40": {"train": 9_840, "test": 2_468},
-    "scanobjectnn": {
-        **{f"{v} train": 2_309 for v in ("obj_bg", "obj_only")},
-        **{f"{v} test": 581 for v in ("obj_bg", "obj_only")},
-        "pb_t50_rs train": 11_416,
-        "pb_t50_rs test": 2_882,
-    },
+    "scanobjectnn obj_bg": {"train": 2_309, "test": 581},
+    "scanobjectnn obj_only": {"train": 2_309, "test": 581},
+    "scanobjectnn pb_t50_rs": {"train": 11_416, "test": 2_882},
     "shapenetpart": {"train": 12_137, "val": 1_870, "test": 2_874},
 }
-SHAPES_AT_ONCE, ROWS_AT_ONCE = 16, 256  # a job reads about 10 MB
+MANIFEST = "manifest.json"  # written by `datasets.synthetic`
+ROWS_AT_ONCE = 256  # of an HDF5 file: about 6 MB
 Problem = tuple[str, str]  # a file, and what is wrong with it
+Job = Callable[[], list[Problem]]
 
 
 @dataclass
-class Line:
-    """A line of the table: a part of a data set.
+class Part:
+    """A part of a data set: a line of the table.
 
     Attributes:
-        archive: the data set; "" for what belongs to none.
-        title: its name in the table.
+        key: the data set, with its variant, as in `PUBLISHED`; "" for the manifest.
+        name: of the part.
         found: number of shapes, images or files; None if it is absent.
-        expected: the accepted sizes, each with its origin.
+        expected: the accepted sizes: origin -> number.
         problems: what is damaged.
-        jobs: functions still to be called, each of which returns more problems.
+        jobs: reads still to be done, each of which returns more problems.
+        title: of the line.
     """
 
-    archive: str
-    title: str
-    found: int | None
-    expected: list[tuple[int, str]] = field(default_factory=list)
+    key: str
+    name: str
+    found: int | None = 0
+    expected: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-    jobs: list[Callable[[], list[Problem]]] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        self.dataset, _, variant = self.key.partition(" ")
+        title = self.title or TITLES.get(self.dataset, "")
+        self.title = " ".join(filter(None, (title, variant, self.name)))
 
     @property
     def differs(self) -> bool:
         """Whether it has none of the expected sizes."""
-        right = [size for size, _ in self.expected]
-        return self.found is not None and bool(right) and self.found not in right
+        sizes = self.expected.values()
+        return self.found is not None and bool(sizes) and self.found not in sizes
+
+
+@contextlib.contextmanager
+def noting(problems: list[Problem]) -> Iterator[None]:
+    """Note the `DataError` that ends the block, if one does."""
+    try:
+        yield
+    except DataError as error:
+        problems.append((error.path, error.problem))
 
 
 def problems_of(read: Callable, *arguments: Any) -> list[Problem]:
     """Call a reader; its `DataError`, if it raises one."""
-    try:
+    problems: list[Problem] = []
+    with noting(problems):
         read(*arguments)
-    except DataError as error:
-        return [(error.path, error.problem)]
-    return []
-
-
-def check_clouds(shapes: ShapeFiles | PackedShapes, least: int | None) -> list[Problem]:
-    """Read every cloud; it should have at least `least` points."""
-
-    def read(index: int) -> None:
-        check_num_points(shapes.where(index), len(shapes.cloud(index)), least)
-
-    return [p for i in range(len(shapes.shapes)) for p in problems_of(read, i)]
-
-
-def check_images(shapes: ShapeFiles, start: int, quick: bool) -> list[Problem]:
-    """Decode every image, or with `quick` one of each shape.
-
-    `start`, the number of the first shape in the complete set, decides which one.
-    """
-    problems = []
-    for index, count in enumerate(shapes.views):
-        views = range(count)
-        if not views:
-            place = rendering(shapes.root, shapes.shapes[index])
-            problems.append((place, "no picture (*.png) of a shape that has a cloud"))
-        elif quick:
-            views = views[(start + index) % count :][:1]
-        for view in views:
-            problems += problems_of(shapes.picture, index, view)
     return problems
 
 
-def check_packed(shapes: PackedShapes, least: int | None, quick: bool) -> list[Problem]:
-    """Compare the checksums unless `quick`; if they agree, read every cloud."""
-    digests = [] if quick else problems_of(check, shapes.folder)
-    return digests or check_clouds(shapes, least)
+def read_cloud(
+    shapes: ShapeFiles | PackedShapes, index: int, num_points: int | None
+) -> None:
+    """Read a cloud of ShapeNetRender, which should have so many points or more."""
+    check_num_points(shapes.where(index), len(shapes.cloud(index)), num_points)
+
+
+def check_images(shapes: ShapeFiles, index: int, quick: bool) -> list[Problem]:
+    """Decode every image of a shape, or with `quick` one, not always the first."""
+    count = int(shapes.views[index])
+    if count == 0:
+        place = rendering(shapes.root, shapes.shapes[index])
+        return [(place, "no picture (*.png) of a shape that has a cloud")]
+    views = [index % count] if quick else range(count)
+    return [p for view in views for p in problems_of(shapes.picture, index, view)]
 
 
 def check_rows(read: Callable[[range], object], rows: range) -> list[Problem]:
@@ -136,7 +131,7 @@ def check_rows(read: Callable[[range], object], rows: range) -> list[Problem]:
     return check_rows(read, rows[:middle]) + check_rows(read, rows[middle:])
 
 
-def check_digest(path: Path, entry: dict[str, Any], quick: bool) -> list[Problem]:
+def check_file(path: Path, entry: dict[str, Any], quick: bool) -> list[Problem]:
     """Compare a file's size and, unless `quick`, its SHA-256 with the manifest's."""
     wrong = ""
     if not path.is_file():
@@ -148,197 +143,169 @@ def check_digest(path: Path, entry: dict[str, Any], quick: bool) -> list[Problem
     return [(str(path), wrong)] if wrong else []
 
 
-class Inventory:
-    """The parts of a data folder.
+def shapenet_parts(args: argparse.Namespace) -> Iterator[Part]:
+    """ShapeNetRender's packed form and its single files, where they exist."""
+    root = args.data_root
+    forms: list[tuple[str, Callable[[], ShapeFiles | PackedShapes]]] = []
+    if (root / PACKED / PACKED_MANIFEST).is_file():
+        forms.append((PACKED, partial(PackedShapes, root / PACKED)))
+    if (root / SHAPENET).is_dir() or (root / RENDERINGS).is_dir():
+        forms.append((TITLES["shapenet"], partial(ShapeFiles, root)))
+    for title, read_form in forms:
+        clouds = Part("shapenet", "clouds", title=title)
+        images = Part("shapenet", "pictures", None, title=title)
+        with noting(clouds.problems):
+            shapes = read_form()
+            clouds.found, images.found = len(shapes.shapes), int(shapes.views.sum())
+            every = range(clouds.found)
+            if isinstance(shapes, ShapeFiles):
+                synsets = {shape.split("/")[0] for shape in shapes.shapes}
+                yield Part("shapenet", "categories", len(synsets))
+                quick = args.quick
+                images.jobs = [partial(check_images, shapes, i, quick) for i in every]
+            elif not args.quick:
+                checks = partial(problems_of, check_checksums, shapes.folder)
+                clouds.jobs.append(checks)
+            for i in every:
+                read = partial(problems_of, read_cloud, shapes, i, args.num_points)
+                clouds.jobs.append(read)
+            if isinstance(shapes, PackedShapes):
+                shapes.check_current()
+        yield from (clouds, images)
 
-    Args:
-        root: the folder.
-        num_points: least number of points of a cloud; None for any number.
-        quick: decode one image of every shape, and compute no checksums.
 
-    Attributes:
-        lines: of the table.
-        absent: data sets of which nothing exists.
-    """
+def split_part(
+    part: Part,
+    find: Callable[[str], list[Path]],
+    fields: dict[str, Field],
+    num_points: int | None,
+    check: RowCheck | None = None,
+) -> Part:
+    """Count the rows of a split in HDF5 files, and add the jobs that read them."""
+    paths: list[Path] = []
+    with noting(part.problems):
+        paths = find(part.name)
+    part.found = 0
+    for path in paths:
+        with noting(part.problems):
+            with opened(path, fields, num_points) as (_, count, _):
+                rows = range(count)
+            part.found += len(rows)
+            read = partial(read_hdf5, [path], fields, check=check)
+            for start in rows[::ROWS_AT_ONCE]:
+                some = rows[start : start + ROWS_AT_ONCE]
+                part.jobs.append(partial(check_rows, read, some))
+    if not part.problems:  # the files together, as training reads them
+        with noting(part.problems):
+            read_hdf5(paths, fields, range(0), num_points)
+    return part
 
-    def __init__(
-        self, root: Path, num_points: int | None = None, quick: bool = False
-    ) -> None:
-        self.root, self.num_points, self.quick = root, num_points, quick
-        self.lines: list[Line] = []
-        self.absent: list[str] = []
-        # From the manifest: data set -> part -> size, and data set -> its files.
-        self._generated: dict[str, dict[str, int]] = {}
-        self._files: dict[str, list[dict[str, Any]]] = {}
-        if problems := problems_of(self._read_manifest):
-            self.lines.append(Line("", MANIFEST, 1, problems=problems))
 
-    def _read_manifest(self) -> None:
-        path = self.root / MANIFEST
-        if not path.exists():
-            return
-        try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            if manifest.get("generator") != "datasets.synthetic":
-                return
-            trees = manifest["datasets"]
-            clouds = int(trees[SHAPENET]["counts"]["all"])
-            images = int(trees[RENDERINGS]["files"][0]["count"])
-            sizes, files = {"shapenet": {"clouds": clouds, "pictures": images}}, {}
-            for name, folder in FOLDERS.items():
-                of = trees[folder]["counts"]
-                sizes[name] = {p: int(of[p.split()[-1]]) for p in PUBLISHED[name]}
-                files[name] = [
-                    {key: entry[key] for key in ("path", "bytes", "sha256")}
-                    for entry in trees[folder]["files"]
-                ]
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            fail(path, f"not a readable manifest of datasets.synthetic ({error})")
-        self._generated, self._files = sizes, files
+def labelled_parts(
+    args: argparse.Namespace,
+    key: str,
+    find: Callable[[str], list[Path]],
+    class_names: Callable[[], list[str]],
+    published: int,
+) -> list[Part]:
+    """The splits of ModelNet40, or of a variant of ScanObjectNN."""
+    problems: list[Problem] = []
+    classes = MAX_LABELS  # where a damaged file hides how many there are
+    with noting(problems):
+        classes = len(class_names())
+    if any(os.path.isdir(path) for path, _ in problems):  # a label is out of range
+        classes = published
+    fields = {"data": POINTS, "label": Field("label", classes)}
+    parts = [Part(key, split) for split in PUBLISHED[key]]
+    for part in parts:
+        split_part(part, find, fields, args.num_points)
+    # The splits find themselves what is wrong with HDF5 files.
+    parts[0].problems += [x for x in problems if not x[0].endswith(".h5")]
+    return parts
 
-    def _line(
-        self, archive: str, part: str, found: int | None = 0, title: str = ""
-    ) -> Line:
-        """Add a line with its expected sizes."""
-        generated, published = self._generated.get(archive, {}), PUBLISHED[archive]
-        line = Line(archive, f"{title or TITLES[archive]} {part}".strip(), found)
-        if part in generated:
-            line.expected.append((generated[part], "generated"))
-        if part in published and (part in generated or not generated):
-            line.expected.append((published[part], "published"))
-        self.lines.append(line)
-        return line
 
-    def add(self, archive: str) -> None:
-        """Add the parts of a data set that exist."""
-        getattr(self, f"_add_{archive}")()
-        if all(line.found is None for line in self.lines if line.archive == archive):
-            self.absent.append(archive)
-        elif files := self._files.get(archive):
-            line = self._line(archive, "files")
-            line.expected = [(len(files), "generated")]
-            paths = [self.root / str(entry["path"]) for entry in files]
-            line.found = sum(path.is_file() for path in paths)
-            for path, entry in zip(paths, files, strict=True):
-                line.jobs.append(partial(check_digest, path, entry, self.quick))
-
-    def _add_shapenet(self) -> None:
-        packed = (self.root / PACKED / PACKED_MANIFEST).is_file()
-        if packed:
-            self._add_packed()
-        if not any((self.root / name).is_dir() for name in (SHAPENET, RENDERINGS)):
-            if not packed:
-                self._line("shapenet", "", None)
-            return
-        try:
-            shapes = ShapeFiles(self.root)
-        except DataError as error:
-            line = self._line("shapenet", "clouds")
-            line.problems.append((error.path, error.problem))
-            return
-        count = len(shapes.shapes)
-        synsets = {shape.split("/")[0] for shape in shapes.shapes}
-        self._line("shapenet", "categories", len(synsets))
-        clouds = self._line("shapenet", "clouds", count)
-        images = self._line("shapenet", "pictures", int(shapes.views.sum()))
-        for start in range(0, count, SHAPES_AT_ONCE):
-            some = shapes.select(range(start, min(start + SHAPES_AT_ONCE, count)))
-            clouds.jobs.append(partial(check_clouds, some, self.num_points))
-            images.jobs.append(partial(check_images, some, start, self.quick))
-
-    def _add_packed(self) -> None:
-        clouds = self._line("shapenet", "clouds", title="ShapeNetPacked")
-        images = self._line("shapenet", "pictures", title="ShapeNetPacked")
-        try:
-            shapes = PackedShapes(self.root / PACKED)
-        except DataError as error:
-            clouds.problems.append((error.path, error.problem))
-            return
-        clouds.found, images.found = len(shapes.shapes), int(shapes.views.sum())
-        clouds.problems += problems_of(shapes.check_current)
-        clouds.jobs.append(partial(check_packed, shapes, self.num_points, self.quick))
-
-    def _add_modelnet40(self) -> None:
-        if not (self.root / MODELNET40).is_dir():
-            self._line("modelnet40", "", None)
-            return
-        find = partial(labelled.modelnet40_files, self.root)
-        classes = partial(labelled.modelnet40_classes, self.root)
+def list_parts(args: argparse.Namespace, dataset: str) -> Iterator[Part]:
+    """The parts of a data set that are there, and the variants that are not."""
+    root = args.data_root
+    if dataset == "shapenet":
+        yield from shapenet_parts(args)
+    elif dataset == "modelnet40" and (root / MODELNET40).is_dir():
+        find = partial(labelled.modelnet40_files, root)
+        names = partial(labelled.modelnet40_classes, root)
         published = len(labelled.MODELNET40_CLASSES)
-        self._add_labelled("modelnet40", "", find, classes, published)
-
-    def _add_scanobjectnn(self) -> None:
-        published = len(labelled.SCANOBJECTNN_CLASSES)
+        yield from labelled_parts(args, dataset, find, names, published)
+    elif dataset == "scanobjectnn":
         for variant in labelled.VARIANTS:
-            find = partial(labelled.scanobjectnn_files, self.root, variant=variant)
-            classes = partial(labelled.scanobjectnn_classes, self.root, variant)
-            if all(problems_of(find, split) for split in ("train", "test")):
-                self._line("scanobjectnn", variant, None)
-                continue
-            prefix = f"{variant} "
-            self._add_labelled("scanobjectnn", prefix, find, classes, published)
-
-    def _add_labelled(
-        self,
-        archive: str,
-        prefix: str,
-        find: Callable[[str], list[Path]],
-        class_names: Callable[[], Sequence[str]],
-        published: int,
-    ) -> None:
-        """The splits of a classification data set."""
-        failure = []
-        try:
-            classes = len(class_names())
-        except DataError as error:
-            # Labels are out of range, or a file does not say how many classes it has.
-            classes = published if Path(error.path).is_dir() else MAX_LABELS
-            failure = [(error.path, error.problem)]
-        fields = {"data": POINTS, "label": Field("label", classes)}
-        lines = [
-            self._add_split(archive, prefix + split, partial(find, split), fields)
-            for split in ("train", "test")
-        ]
-        known = {path for line in lines for path, _ in line.problems}
-        lines[0].problems += [new for new in failure if new[0] not in known]
-
-    def _add_shapenetpart(self) -> None:
-        if not (self.root / SHAPENETPART).is_dir():
-            self._line("shapenetpart", "", None)
-            return
+            key = f"{dataset} {variant}"
+            find = partial(labelled.scanobjectnn_files, root, variant=variant)
+            names = partial(labelled.scanobjectnn_classes, root, variant)
+            published = len(labelled.SCANOBJECTNN_CLASSES)
+            if all(problems_of(find, split) for split in PUBLISHED[key]):
+                yield Part(key, "", None)
+            else:
+                yield from labelled_parts(args, key, find, names, published)
+    elif dataset == "shapenetpart" and (root / SHAPENETPART).is_dir():
+        find = partial(shapenet_part.split_files, root)
         fields, check = shapenet_part.FIELDS, shapenet_part.foreign_parts
-        for split in ("train", "val", "test"):
-            find = partial(shapenet_part.split_files, self.root, split)
-            self._add_split("shapenetpart", split, find, fields, check)
+        for split in PUBLISHED[dataset]:
+            part = Part(dataset, split)
+            yield split_part(part, find, fields, args.num_points, check)
 
-    def _add_split(
-        self,
-        archive: str,
-        part: str,
-        find: Callable[[], list[Path]],
-        fields: Mapping[str, Field],
-        check: RowCheck | None = None,
-    ) -> Line:
-        """The files of a split: count their rows, and add jobs that read these."""
-        line = self._line(archive, part)
-        paths: list[Path] = []
-        line.problems += problems_of(lambda: paths.extend(find()))
-        found, nothing, least = 0, range(0), self.num_points
-        for path in paths:
-            try:
-                rows = count_rows(path, fields, archive)
-                found += rows
-                read_hdf5([path], fields, nothing, least, archive)
-            except DataError as error:
-                line.problems.append((error.path, error.problem))
-                continue
-            read = partial(read_hdf5, [path], fields, archive=archive, check=check)
-            for start in range(0, rows, ROWS_AT_ONCE):
-                some = range(start, min(start + ROWS_AT_ONCE, rows))
-                line.jobs.append(partial(check_rows, read, some))
-        line.found = found
-        if not line.problems:  # all files together, as training reads them
-            line.problems = problems_of(
-                read_hdf5, paths, fields, nothing, least, archive
-            )
-        return line
+
+def read_manifest(path: Path) -> tuple[dict[str, dict[str, int]], dict[str, list]]:
+    """What `datasets.synthetic` wrote, if it did: sizes as in `PUBLISHED`, and files.
+
+    The files are those of each data set in HDF5: dicts of path, bytes and sha256.
+
+    Raises:
+        DataError: if the manifest is damaged.
+    """
+    sizes: dict[str, dict[str, int]] = {}
+    files: dict[str, list] = {}
+    if not path.exists():
+        return sizes, files
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest.get("generator") != "datasets.synthetic":
+            return sizes, files
+        trees = {ARCHIVES[name]: tree for name, tree in manifest["datasets"].items()}
+        for key, parts in PUBLISHED.items():
+            dataset = key.split()[0]
+            counts, listed = trees[dataset]["counts"], trees[dataset]["files"]
+            if dataset == "shapenet":
+                images = manifest["datasets"][RENDERINGS]["files"][0]["count"]
+                sizes[key] = {"clouds": int(counts["all"]), "pictures": int(images)}
+            else:
+                sizes[key] = {name: int(counts[name]) for name in parts}
+                files[dataset] = listed
+                [(str(x["path"]), x["bytes"], x["sha256"]) for x in listed]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        fail(path, f"not a readable manifest of datasets.synthetic ({error})")
+    return sizes, files
+
+
+def inventory(args: argparse.Namespace) -> list[Part]:
+    """Every line of the table, with its expected sizes and its jobs."""
+    generated: dict[str, dict[str, int]] = {}
+    files: dict[str, list[dict[str, Any]]] = {}
+    manifest = Part("", MANIFEST, 1)
+    with noting(manifest.problems):
+        generated, files = read_manifest(args.data_root / MANIFEST)
+    parts = [manifest] if manifest.problems else []
+    for dataset in args.dataset or TITLES:
+        some = list(list_parts(args, dataset)) or [Part(dataset, "", None)]
+        for part in some:
+            published, own = PUBLISHED.get(part.key, {}), generated.get(part.key)
+            if own is not None and part.name in own:
+                part.expected["generated"] = own[part.name]
+            if part.name in published and (own is None or part.name in own):
+                part.expected["published"] = published[part.name]
+        parts += some
+        if dataset in files and any(part.found is not None for part in some):
+            paths = [args.data_root / entry["path"] for entry in files[dataset]]
+            found = sum(path.is_file() for path in paths)
+            part = Part(dataset, "files", found, {"generated": len(paths)})
+            for path, entry in zip(paths, files[dataset], strict=True):
+                part.jobs.append(partial(check_file, path, entry, args.quick))
+            parts.append(part)
+    return parts

@@ -4,8 +4,8 @@
     python -m datasets.packed --data_root data --pictures decoded
     python -m datasets.packed --data_root data --check          # every checksum
 
-An interrupted packing resumes where it stopped. The manifest is written last, so an
-incomplete folder is never read.
+If packing is interrupted, the same command resumes it. The manifest is written last,
+so an incomplete folder is never read.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from datasets.packed import (
 from datasets.shapenet_files import ShapeFiles
 
 PROGRESS = "progress.json"
-AT_ONCE = 1024  # shapes between two notes of how far packing has come
+AT_ONCE = 1024  # shapes between two writes of the progress file
 
 
 def pack(
@@ -46,21 +46,21 @@ def pack(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Path:
-    """Pack ``ShapeNet`` and ``ShapeNetRendering``, or go on with it.
+    """Pack ``ShapeNet`` and ``ShapeNetRendering``, or resume an interrupted packing.
 
     Args:
         data_root: the folder that holds both; ``ShapeNetPacked`` is made in it.
-        pictures: ``files`` keeps each as it is (13 KB a rendering or less), ``decoded``
-            stores its pixels (55 KB), which saves decoding it for every item.
-        overwrite: start anew, even where a packed folder is complete.
+        pictures: ``files`` copies each image file (13 KB a rendering or less),
+            ``decoded`` stores the pixels (55 KB), which saves decoding in training.
+        overwrite: start from the first shape, even if a packed folder is complete.
         progress: whether a bar is drawn.
 
     Returns:
         the packed folder.
 
     Raises:
-        DataError: if a file is damaged, or the folder is complete already, or was begun
-            from other shapes or with other pictures.
+        DataError: if a file is damaged, if the folder is complete already, or if the
+            interrupted packing was of other shapes or with other `pictures`.
     """
     raw = ShapeFiles(data_root)
     raw.check_views()
@@ -68,46 +68,43 @@ def pack(
     if (folder / MANIFEST).is_file() and not overwrite:
         raise DataError(f"{folder} is complete; --overwrite packs it again")
     folder.mkdir(exist_ok=True)
-    for name in (MANIFEST, *((PROGRESS,) if overwrite else ())):
-        (folder / name).unlink(missing_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    if overwrite:
+        (folder / PROGRESS).unlink(missing_ok=True)
     digest = hashlib.sha256("\n".join(raw.shapes).encode()).hexdigest()
-    state: dict[str, Any] = {
-        "shapes": digest,
-        "pictures": pictures,
-        "done": 0,
-        "rows": [],
-    }
+    run = {"shapes": digest, "pictures": pictures}
+    rows: list[list[Any]] = []  # of each shape: points, [(bytes, width, height), ...]
     if (folder / PROGRESS).is_file():
-        found = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
-        if any(found[name] != state[name] for name in ("shapes", "pictures")):
+        state = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+        rows = state["rows"]
+        if any(state[name] != run[name] for name in run):
             raise DataError(
                 f"{folder} was begun from other shapes or with other --pictures; "
                 "--overwrite starts anew"
             )
-        state = found
-    rows: list[list[Any]] = state["rows"]  # of each shape: points, then its pictures
-    sizes = [12 * sum(row[0] for row in rows)]
-    sizes.append(sum(view[0] for row in rows for view in row[1]))
     bar = tqdm(
         total=len(raw.shapes),
         initial=len(rows),
         desc="packing",
         unit="shape",
-        disable=not (progress and sys.stderr.isatty()),
+        disable=None if progress else True,  # None: no bar without a terminal
     )
     with (
+        bar,
         open(folder / POINTS, "r+b" if rows else "wb") as points,
         open(folder / PICTURES, "r+b" if rows else "wb") as pixels,
     ):
-        for file, size in zip((points, pixels), sizes, strict=True):
-            file.truncate(size)  # what was written after the last note
-            file.seek(size)
+        # Cut off what was written after the progress file.
+        points.truncate(12 * sum(row[0] for row in rows))
+        pixels.truncate(sum(view[0] for row in rows for view in row[1]))
+        for file in (points, pixels):
+            file.seek(0, os.SEEK_END)
         for index in range(len(rows), len(raw.shapes)):
             cloud = raw.cloud(index)
             points.write(cloud.astype("<f4").tobytes())
             views = []
             for view in range(raw.views[index]):
-                image = raw.picture(index, view)  # also checks a file that is kept
+                image = raw.picture(index, view)  # damage is found in both forms
                 content = (
                     image.tobytes()
                     if pictures == "decoded"
@@ -121,8 +118,7 @@ def pack(
                 for file in (points, pixels):
                     file.flush()
                     os.fsync(file.fileno())
-                _write_json(folder / PROGRESS, state)
-    bar.close()
+                _write_json(folder / PROGRESS, {**run, "rows": rows})
     _finish(folder, raw.shapes, rows, pictures)
     return folder
 
@@ -134,11 +130,11 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _finish(folder: Path, shapes: list[str], rows: list, pictures: str) -> None:
-    """Index, checksums and manifest; then the notes of the way are not needed."""
+    """Write the index and the manifest, and remove the progress file."""
     views = [view for row in rows for view in row[1]]
 
     def starts(lengths: list[int]) -> np.ndarray:
-        return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        return np.cumsum([0, *lengths], dtype=np.int64)
 
     np.savez(
         folder / INDEX,
@@ -148,18 +144,16 @@ def _finish(folder: Path, shapes: list[str], rows: list, pictures: str) -> None:
         first_byte=starts([view[0] for view in views]),
         size=np.array([view[1:] for view in views], np.int32).reshape(-1, 2),
     )
+    files = {}
+    for name in (POINTS, PICTURES, INDEX):
+        path = folder / name
+        files[name] = {"bytes": path.stat().st_size, "sha256": checksum(path)}
     manifest = {
         "version": VERSION,
         "pictures": pictures,
         "shapes": len(shapes),
         "views": len(views),
-        "files": {
-            name: {
-                "bytes": (folder / name).stat().st_size,
-                "sha256": checksum(folder / name),
-            }
-            for name in (POINTS, PICTURES, INDEX)
-        },
+        "files": files,
     }
     _write_json(folder / MANIFEST, manifest)
     (folder / PROGRESS).unlink(missing_ok=True)
@@ -186,7 +180,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--pictures",
         choices=KINDS,
         default="files",
-        help="as they are, or their pixels: four times the space, less work an item "
+        help="as they are, or their pixels: four times the space, less work a sample "
         "(default: files)",
     )
     parser.add_argument("--overwrite", action="store_true", help="pack it again")

@@ -6,13 +6,19 @@ nobody has. No source has been fetched by this project's tests.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from datasets.files import MODELNET40, SCANOBJECTNN, SHAPENETPART
+from datasets.files import (
+    ARCHIVES,
+    MODELNET40,
+    RENDERINGS,
+    SCANOBJECTNN,
+    SHAPENET,
+    SHAPENETPART,
+)
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A place that an archive can be fetched from.
 
     Attributes:
@@ -29,19 +35,13 @@ class Source:
     size: int | None = None
     sha256: str | None = None
 
-    @property
-    def on_drive(self) -> bool:
-        """Whether Google Drive has it, which counts downloads and refuses some."""
-        return self.url.startswith("https://drive.google.com/")
 
-
-@dataclass(frozen=True)
-class Item:
-    """A folder of ``--data_root``.
+class Item(NamedTuple):
+    """A folder to fetch.
 
     Attributes:
         name: of the data set, as ``--only`` takes it.
-        folder: the folder.
+        folder: in ``--data_root``.
         sources: tried in this order.
         by_hand: what to do where none of them helps.
     """
@@ -49,27 +49,10 @@ class Item:
     name: str
     folder: str
     sources: tuple[Source, ...]
-    by_hand: str = field(default="", repr=False)
+    by_hand: str = ""
 
 
-def _drive(file_id: str, archive: str, inside: str) -> Source:
-    return Source(f"https://drive.google.com/uc?id={file_id}", archive, inside)
-
-
-def _modelnet(url: str) -> Source:
-    # Size and SHA-256 as TensorFlow Graphics lists them for the copy at Stanford
-    # (tensorflow_graphics/datasets/modelnet40/checksums.tsv). Others have put the file
-    # elsewhere; only the same bytes are taken from there.
-    name = "modelnet40_ply_hdf5_2048.zip"
-    return Source(
-        f"{url}/{name}",
-        name,
-        MODELNET40,
-        435_212_151,
-        "07670e237db72ece0f723b9abb571534c9ad655a6456b389646587dc72bb8bae",
-    )
-
-
+DRIVE = "https://drive.google.com/uc?id="
 STANFORD = "https://shapenet.cs.stanford.edu/media"  # often off, or its certificate is
 SCANOBJECTNN_BY_HAND = """\
 ScanObjectNN's official release (all variants) is given to those who accept its terms:
@@ -80,69 +63,48 @@ ScanObjectNN's official release (all variants) is given to those who accept its 
   3. python -m datasets.verify --data_root {root} --dataset scanobjectnn"""
 
 # The authors' archives and their ids: data/download_data.sh of MohamedAfham/CrossPoint.
-ITEMS = (
+_AUTHORS = {
+    SHAPENET: ("1F9XIhF1qngLt-GtdnOnXiTsXH84YtrbC", "shapenet.tar.gz"),
+    RENDERINGS: ("1UUY729-4VK_igjKUzLn_ygm3LxwW23pX", "shapenet_render.tar.gz"),
+    MODELNET40: ("15lmtRaHvVIPLOp_o7rms8e6VQp_en8WF", "modelnet40.tar.gz"),
+    SCANOBJECTNN: ("1r3nJ6gEu6cL59h7cIfMrBeY5p1P_JiIV", "scanobjectnn.tar.gz"),
+    SHAPENETPART: ("1-Yhqgi7KH6guIej_4X8pciiybQB4pBWQ", "shapenet_part.tar.gz"),
+}
+_OTHERS = {
+    # Copies that charlesq34/pointnet#318 and ma-xu/pointMLP-pytorch#98 name; size and
+    # SHA-256 as TensorFlow Graphics lists them for the one at Stanford
+    # (tensorflow_graphics/datasets/modelnet40/checksums.tsv).
+    MODELNET40: [
+        Source(
+            f"{place}/modelnet40_ply_hdf5_2048.zip",
+            "modelnet40_ply_hdf5_2048.zip",
+            MODELNET40,
+            435_212_151,
+            "07670e237db72ece0f723b9abb571534c9ad655a6456b389646587dc72bb8bae",
+        )
+        for place in (
+            "https://huggingface.co/datasets/Msun/modelnet40/resolve/main",
+            "https://github.com/ma-xu/pointMLP-pytorch/releases/download/"
+            "Modenet40_dataset",
+            STANFORD,
+        )
+    ],
+    SHAPENETPART: [
+        Source(
+            f"{STANFORD}/shapenet_part_seg_hdf5_data.zip",
+            "shapenet_part_seg_hdf5_data.zip",
+            "hdf5_data",
+        )
+    ],
+}
+ITEMS = tuple(
     Item(
-        "shapenet",
-        "ShapeNet",
-        (_drive("1F9XIhF1qngLt-GtdnOnXiTsXH84YtrbC", "shapenet.tar.gz", "ShapeNet"),),
-    ),
-    Item(
-        "shapenet",
-        "ShapeNetRendering",
-        (
-            _drive(
-                "1UUY729-4VK_igjKUzLn_ygm3LxwW23pX",
-                "shapenet_render.tar.gz",
-                "ShapeNetRendering",
-            ),
-        ),
-    ),
-    Item(
-        "modelnet40",
-        MODELNET40,
-        (
-            _drive(
-                "15lmtRaHvVIPLOp_o7rms8e6VQp_en8WF",
-                "modelnet40.tar.gz",
-                MODELNET40,
-            ),
-            # Copies named in charlesq34/pointnet#318 and ma-xu/pointMLP-pytorch#98.
-            _modelnet("https://huggingface.co/datasets/Msun/modelnet40/resolve/main"),
-            _modelnet(
-                "https://github.com/ma-xu/pointMLP-pytorch/releases/download/"
-                "Modenet40_dataset"
-            ),
-            _modelnet(STANFORD),
-        ),
-    ),
-    Item(
-        "scanobjectnn",
-        SCANOBJECTNN,
-        (
-            _drive(
-                "1r3nJ6gEu6cL59h7cIfMrBeY5p1P_JiIV",
-                "scanobjectnn.tar.gz",
-                SCANOBJECTNN,
-            ),
-        ),
-        SCANOBJECTNN_BY_HAND,
-    ),
-    Item(
-        "shapenetpart",
-        SHAPENETPART,
-        (
-            _drive(
-                "1-Yhqgi7KH6guIej_4X8pciiybQB4pBWQ",
-                "shapenet_part.tar.gz",
-                SHAPENETPART,
-            ),
-            Source(
-                f"{STANFORD}/shapenet_part_seg_hdf5_data.zip",
-                "shapenet_part_seg_hdf5_data.zip",
-                "hdf5_data",
-            ),
-        ),
-    ),
+        ARCHIVES[folder],
+        folder,
+        (Source(f"{DRIVE}{file_id}", archive, folder), *_OTHERS.get(folder, ())),
+        SCANOBJECTNN_BY_HAND if folder == SCANOBJECTNN else "",
+    )
+    for folder, (file_id, archive) in _AUTHORS.items()
 )
 
 # The Google Drive folder that the README of MohamedAfham/CrossPoint calls its

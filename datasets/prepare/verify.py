@@ -20,7 +20,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -28,47 +28,58 @@ from pathlib import Path
 from tqdm import tqdm
 
 from datasets.files import GENERATE, download
-from datasets.prepare.inventory import MANIFEST, TITLES, Inventory, Line, Problem
+from datasets.prepare.inventory import (
+    MANIFEST,
+    TITLES,
+    Job,
+    Part,
+    Problem,
+    inventory,
+)
+
+_jobs: list[Job] = []  # of a reading process
 
 
-def run_jobs(lines: Sequence[Line], workers: int) -> None:
-    """Run the jobs of all lines with a progress bar, and note what they found."""
-    jobs = [(line, job) for line in lines for job in line.jobs]
-    workers = min(workers, len(jobs))
+def _start(jobs: list[Job]) -> None:
+    """Give a reading process all jobs at once: they share what they read from."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent handles Ctrl-C
+    _jobs.extend(jobs)
+
+
+def _run(number: int) -> list[Problem]:
+    return _jobs[number]()
+
+
+def run_jobs(parts: Sequence[Part], workers: int) -> None:
+    """Run the jobs of all parts with a progress bar, and note what they found."""
+    owners = [part for part in parts for _ in part.jobs]
+    jobs = [job for part in parts for job in part.jobs]
     with contextlib.ExitStack() as stack:
-        each: Callable = map
+        found: Iterable[list[Problem]] = (job() for job in jobs)
         if workers > 1:
-            # Ctrl-C reaches every process of the terminal; only the parent handles it.
-            ignore = signal.signal, (signal.SIGINT, signal.SIG_IGN)
             context = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(workers, context, *ignore)
+            pool = ProcessPoolExecutor(workers, context, _start, (jobs,))
             stack.callback(pool.shutdown, cancel_futures=True)
-            each = pool.map
+            found = pool.map(_run, range(len(jobs)), chunksize=4)
         # disable=None: no bar without a terminal
-        bar = tqdm(total=len(jobs), unit="job", disable=None, dynamic_ncols=True)
-        stack.enter_context(bar)
-        found = each(_call, [job for _, job in jobs])
-        for (line, _), problems in zip(jobs, found, strict=True):
-            line.problems += problems
-            bar.update()
+        bar = tqdm(found, total=len(jobs), unit="job", disable=None, dynamic_ncols=True)
+        for part, problems in zip(owners, bar, strict=True):
+            part.problems += problems
 
 
-def _call(job: Callable[[], list[Problem]]) -> list[Problem]:
-    return job()
-
-
-def table(lines: Sequence[Line]) -> str:
+def table(parts: Sequence[Part]) -> str:
     """For every part: its size, the expected size, and the number of damaged files."""
     rows = [("data", "found", "expected", "damaged", "")]
-    for line in lines:
-        if line.found is None:
-            rows.append((line.title, "absent", "", "", ""))
+    for part in parts:
+        if part.found is None:
+            rows.append((part.title, "absent", "", "", ""))
             continue
-        fits = [(size, origin) for size, origin in line.expected if size == line.found]
-        sizes = [f"{size:,} {origin}" for size, origin in fits[:1] or line.expected]
-        states = ["damaged"] * bool(line.problems) + ["size differs"] * line.differs
-        counts = f"{line.found:,}", " or ".join(sizes) or "-", f"{len(line.problems):,}"
-        rows.append((line.title, *counts, ", ".join(states) or "ok"))
+        sizes = [f"{size:,} {origin}" for origin, size in part.expected.items()]
+        fits = [text for text in sizes if text.startswith(f"{part.found:,} ")][:1]
+        states = ["damaged"] * bool(part.problems) + ["size differs"] * part.differs
+        counts = f"{part.found:,}", " or ".join(fits or sizes) or "-"
+        damaged = f"{len(part.problems):,}"
+        rows.append((part.title, *counts, damaged, ", ".join(states) or "ok"))
     a, b, c, d, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
     return "\n".join(
         f"{v:<{a}}  {w:>{b}}  {x:<{c}}  {y:>{d}}  {z}".rstrip()
@@ -76,39 +87,36 @@ def table(lines: Sequence[Line]) -> str:
     )
 
 
-def details(lines: Sequence[Line], show: int, any_size: bool) -> list[str]:
+def details(parts: Sequence[Part], show: int, any_size: bool) -> Iterator[str]:
     """The damaged files of every part, and the parts of another size."""
-    texts = []
-    for line in lines:
-        if line.problems:
-            shown = line.problems[:show] if show else line.problems
-            text = [f"{line.title}: {len(line.problems)} damaged"]
-            text += [f"  {path}: {problem}" for path, problem in shown]
-            if len(shown) < len(line.problems):
-                text.append(f"  ... {len(line.problems) - len(shown)} more: --show 0")
-            texts.append("\n".join(text))
-    differing = [line.title for line in lines if line.differs]
+    for part in parts:
+        if part.problems:
+            shown = part.problems[:show] if show else part.problems
+            yield f"\n{part.title}: {len(part.problems)} damaged"
+            yield from (f"  {path}: {problem}" for path, problem in shown)
+            if len(shown) < len(part.problems):
+                yield f"  ... {len(part.problems) - len(shown)} more: --show 0"
+    differing = [part.title for part in parts if part.differs]
     if differing and not any_size:
-        texts.append(
-            f"other sizes than expected: {', '.join(differing)}.\n"
-            "  This alone is no damage: a subset, or data of your own, may be used as\n"
-            "  it is, and --any_size accepts it. Otherwise something is missing."
-        )
-    return texts
+        yield f"\nother sizes than expected: {', '.join(differing)}."
+        yield "  This alone is no damage: a subset, or data of your own, may be used as"
+        yield "  it is, and --any_size accepts it. Otherwise something is missing."
 
 
 def verify(args: argparse.Namespace) -> bool:
     """Check a data folder, print what was found, and return whether all is well."""
-    inventory = Inventory(args.data_root, args.num_points, args.quick)
-    for name in args.dataset or TITLES:
-        inventory.add(name)
-    lines, absent = inventory.lines, inventory.absent
-    run_jobs(lines, args.workers)
-    print(f"{args.data_root}:\n{table(lines)}")
-    for text in details(lines, args.show, args.any_size):
-        print(f"\n{text}")
-    wrong = [x for x in lines if x.problems or (x.differs and not args.any_size)]
-    to_get = {*absent, *(line.archive for line in wrong)}
+    parts = inventory(args)
+    try:
+        run_jobs(parts, args.workers)
+    except BrokenProcessPool:
+        sys.exit("a reading process died (out of memory?): try --workers 1")
+    print(f"{args.data_root}:\n{table(parts)}")
+    for text in details(parts, args.show, args.any_size):
+        print(text)
+    present = {part.dataset for part in parts if part.found is not None}
+    absent = [name for name in args.dataset or TITLES if name not in present]
+    wrong = [x for x in parts if x.problems or (x.differs and not args.any_size)]
+    to_get = {*absent, *(part.dataset for part in wrong)}
     if to_get - {""}:
         print("\nhow to get what is absent, damaged or missing:")
         for name in TITLES:
@@ -141,8 +149,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--any_size", action="store_true", help=text)
     text = "damaged files to list of each line of the table, 0 for all (default: 20)"
     add("--show", type=int, default=20, metavar="N", help=text)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     text = "processes that read; they never change the table (default: one a core)"
+    cores = len(os.sched_getaffinity(0))
     add("--workers", type=int, default=cores, help=text)
     return parser
 
@@ -161,8 +169,6 @@ def main(argv: list[str] | None = None) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         sys.exit(0 if verify(args) else 1)
-    except BrokenProcessPool:
-        sys.exit("a reading process died (out of memory?): try --workers 1")
     except KeyboardInterrupt:
         sys.exit(130)
 

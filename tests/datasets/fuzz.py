@@ -6,6 +6,7 @@ python -m tests.datasets.fuzz [--cases 10000] [--seed 0]
 from __future__ import annotations
 
 import argparse
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from PIL import Image
 from datasets.files import DataError
 from datasets.hdf5 import POINTS, Field, read_hdf5
 from datasets.ply import read_ply
-from datasets.png import MAX_PIXELS, read_picture
+from datasets.png import read_picture
 
 FIELDS = {"data": POINTS, "label": Field("label", 40), "pid": Field("parts", 50)}
 HEADER = (
@@ -36,7 +37,7 @@ def check_ply(path: Path) -> None:
 
 def check_png(path: Path) -> None:
     image = read_picture(path)
-    assert image.mode == "RGB" and 0 < image.size[0] * image.size[1] <= MAX_PIXELS
+    assert image.mode == "RGB" and min(image.size) > 0
 
 
 def check_hdf5(path: Path) -> None:
@@ -113,11 +114,8 @@ def fuzz(cases: int, seed: int) -> dict[str, tuple[int, int]]:
             except BaseException:
                 print(f"{name}: case {number} of --seed {seed} is kept as {case}")
                 raise
-        case.unlink(missing_ok=True)
         counts[name] = (cases - refused, refused)
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()
+    shutil.rmtree(folder)
     return counts
 
 

@@ -1,23 +1,17 @@
 """What the tests of the readers share: the check of an error's text."""
 
-import os
+from collections.abc import Callable
 
 import pytest
 
 from datasets.files import DataError
 
-CURE = "bash data/download_data.sh --only shapenet`"
 
-
-def refused(read, path, *texts, cure=CURE, **kwargs):
-    """The error that reading ends in names the file, the problem and the cure."""
+def refused(call: Callable[[], object], *texts: object, only: str = "") -> None:
+    """A call ends in a `DataError` with these texts and the cure, `--only NAME`."""
     with pytest.raises(DataError) as error:
-        read(path, **kwargs)
-    message = str(error.value)
-    for text in (str(path), cure, *texts):
-        assert text in message, message
-    return message
-
-
-def open_files():
-    return set(os.listdir("/proc/self/fd"))
+        call()
+    cure = "bash data/download_data.sh" + (f" --only {only}" if only else "")
+    cures = f"`{cure}`", "`--data_root data/synthetic`"
+    for text in (*texts, *cures):
+        assert str(text) in str(error.value), error.value

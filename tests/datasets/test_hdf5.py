@@ -8,7 +8,7 @@ import pytest
 
 from datasets.files import DataError
 from datasets.hdf5 import POINTS, Field, read_hdf5
-from tests.datasets.refusals import open_files, refused
+from tests.datasets.refusals import refused
 
 LABEL = Field("label", 40)
 
@@ -39,11 +39,7 @@ def read_one(path, fields=FIELDS, **kwargs):
 def test_read_hdf5_of_several_files_as_one(tmp_path):
     paths = [tmp_path / f"{i}.h5" for i in range(3)]
     parts = [write_hdf5(p, rows=4 + i, seed=i) for i, p in enumerate(paths)]
-    for path in paths:
-        path.chmod(0o444)
-    before = open_files()
     arrays = read_hdf5(paths, FIELDS)
-    assert open_files() == before
     assert set(arrays) == set(FIELDS)
     for key, array in arrays.items():
         whole = np.concatenate([part[key] for part in parts])
@@ -80,10 +76,7 @@ def test_read_hdf5_of_other_number_types(tmp_path, dtype):
 
 
 def hdf5_refused(path, *texts, **kwargs):
-    def read(path):
-        return read_one(path, archive="modelnet40", **kwargs)
-
-    return refused(read, path, *texts, cure="--only modelnet40`")
+    refused(lambda: read_one(path, **kwargs), f"{path}: ", *texts)
 
 
 def test_read_hdf5_cut_anywhere_or_no_hdf5(tmp_path):
@@ -118,6 +111,7 @@ def test_read_hdf5_cut_anywhere_or_no_hdf5(tmp_path):
         ({"data": np.zeros((5, 0, 3))}, "which holds nothing"),
         ({"data": np.zeros((0, 6, 3))}, "which holds nothing"),
         ({"label": np.full(5, 2**64 - 1, np.uint64)}, "`label`, row 0 has a value"),
+        ({"label": np.full(5, 1e30)}, "`label`, row 0 has a value"),
         ({"label": h5py.Empty("f4")}, "`label` holds float32 of shape ()"),
         ({"data": np.zeros((5, 6, 3), "c8")}, "`data` holds complex64"),
         ({"pid": None}, "key `pid` not found; keys present: data, label, normal"),
@@ -153,13 +147,3 @@ def test_read_hdf5_of_several_files_that_do_not_agree(tmp_path):
     with pytest.raises(DataError, match=r"different sizes: a\.h5 6, b\.h5 8"):
         read_hdf5(paths, FIELDS)
     assert read_hdf5(paths, FIELDS, num_points=6)["data"].shape == (10, 6, 3)
-    write_hdf5(paths[1], label=np.array([0, 0, 99, 0, 0]))
-    with pytest.raises(DataError, match=r"b\.h5: key `label`, row 2 "):
-        read_hdf5(paths, FIELDS)
-
-
-def test_read_hdf5_of_a_label_too_large_for_an_integer(tmp_path):
-    for number in (1e30, 2.0**40):
-        write_hdf5(tmp_path / "a.h5", label=np.full(5, number))
-        fields = {"label": Field("label")}
-        hdf5_refused(tmp_path / "a.h5", "row 0 has a value", fields=fields)

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.files import DataError
 from datasets.labelled import (
     MODELNET40_CLASSES,
     SCANOBJECTNN_CLASSES,
     ModelNet40,
     ScanObjectNN,
 )
+from tests.datasets import refusals
 
 STORED = 16
 LONG = "{long}_objectdataset.h5"
@@ -66,11 +66,8 @@ def folder_of(root):
 
 
 def refused(root, *texts, split="train", data=ModelNet40, **kwargs):
-    with pytest.raises(DataError) as error:
-        data(root, split, **kwargs)
-    message = str(error.value)
-    for text in (*texts, f"bash data/download_data.sh --only {data.archive}`"):
-        assert text in message, message
+    only = "modelnet40" if data is ModelNet40 else "scanobjectnn"
+    refusals.refused(lambda: data(root, split, **kwargs), *texts, only=only)
 
 
 def test_published_names():
@@ -82,7 +79,6 @@ def test_published_names():
 def test_a_complete_split(root):
     data = ModelNet40(root, "train")
     assert data.points.shape == (12, STORED, 3) and data.points.dtype == np.float32
-    assert data.labels.shape == (12,) and data.labels.dtype == np.int64
     assert (len(data), data.total, data.start, data.num_classes) == (12, 12, 0, 40)
     assert data.class_names == list(MODELNET40_CLASSES)
     row = 0
@@ -100,7 +96,7 @@ def test_a_complete_split(root):
     assert ModelNet40(root, "test").labels.tolist() == [0, 39, 7, 7]
 
 
-@pytest.mark.parametrize(("split", "world"), [("train", 2), ("train", 5), ("test", 6)])
+@pytest.mark.parametrize(("split", "world"), [("train", 5), ("test", 6)])
 def test_shards_concatenate_to_the_complete_split(root, split, world):
     whole = ModelNet40(root, split)
     shards = [ModelNet40(root, split, 8, (rank, world)) for rank in range(world)]
@@ -120,7 +116,9 @@ def test_a_shard_does_not_read_the_points_of_others(root):
 
 
 def test_class_names_come_from_the_list_or_the_labels(root):
-    names = folder_of(root) / "shape_names.txt"
+    names, test = (
+        folder_of(root) / x for x in ("shape_names.txt", "ply_data_test0.h5")
+    )
     names.write_text("\n".join(f"class {i}" for i in range(50)))
     assert ModelNet40(root, "train").class_names[49] == "class 49"
     names.write_text("cube\nball\n")
@@ -132,13 +130,13 @@ def test_class_names_come_from_the_list_or_the_labels(root):
     data = ModelNet40(root, "train")
     assert len(data) == 12 and data.class_names == list(MODELNET40_CLASSES)
     # Labels beyond the published ones: numbers, the same in both splits and all ranks.
-    write(folder_of(root) / "ply_data_test0.h5", range(45))
-    for split, shard in (("train", (0, 1)), ("test", (0, 2)), ("test", (1, 2))):
+    write(test, range(45))
+    for split, shard in (("train", (0, 1)), ("test", (1, 2))):
         data = ModelNet40(root, split, shard=shard)
         assert data.class_names == [str(i) for i in range(45)]
     # One that leaves a gap is damaged.
-    write(folder_of(root) / "ply_data_test0.h5", [3, 3, 200, 3])
-    refused(root, str(folder_of(root)), "label 200", "0 .. 39", "shape_names.txt")
+    write(test, [3, 3, 200, 3])
+    refused(root, folder_of(root), "label 200", "0 .. 39", "shape_names.txt")
 
 
 def test_what_is_missing_or_damaged_is_named(root):
@@ -177,13 +175,15 @@ def test_every_layout_of_scanobjectnn(tmp_path, variant, layout):
         refused(tmp_path, text, split=split, data=ScanObjectNN, variant=variant)
 
 
-def test_variants_side_by_side_are_not_mixed_up(tmp_path):
-    for seed, (variant, layout) in enumerate(LAYOUTS[2::3]):
+@pytest.mark.parametrize("layouts", [LAYOUTS[2::3], LAYOUTS])
+def test_variants_are_not_mixed_up_and_the_first_layout_is_read(tmp_path, layouts):
+    for seed, (_, layout) in enumerate(layouts):
         write_layout(tmp_path, layout, seed)
-        first = np.random.default_rng(seed).normal(size=3).astype("f4")
+    variants = [variant for variant, _ in layouts]
+    for variant in set(variants):
         found = ScanObjectNN(tmp_path, "test", variant).points[0, 0]
-        np.testing.assert_array_equal(found, first)
-    assert not np.array_equal(ScanObjectNN(tmp_path, "test").points[0, 0], first)
+        random = np.random.default_rng(variants.index(variant))
+        np.testing.assert_array_equal(found, random.normal(size=3).astype("f4"))
 
 
 def test_more_scans_than_the_published_classes(tmp_path):
@@ -199,14 +199,5 @@ def test_more_scans_than_the_published_classes(tmp_path):
 
 def test_missing_scans_are_named_with_all_places_looked_at(tmp_path):
     layouts = [layout for variant, layout in LAYOUTS if variant == "obj_bg"]
-    places = [str(tmp_path / x.format(short="test", long="test")) for x in layouts]
+    places = [tmp_path / x.format(short="test", long="test") for x in layouts]
     refused(tmp_path, *places, split="test", data=ScanObjectNN)
-
-
-def test_of_two_layouts_of_a_variant_the_first_is_read(tmp_path):
-    layouts = [layout for variant, layout in LAYOUTS if variant == "obj_bg"]
-    for number, layout in enumerate(layouts):
-        write_layout(tmp_path, layout, seed=number)
-    first = np.random.default_rng(0).normal(size=(5, STORED, 3)).astype(np.float32)
-    found = ScanObjectNN(tmp_path, "train").points
-    np.testing.assert_array_equal(found, first)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import shutil
 import sys
@@ -84,45 +83,42 @@ def test_packing_goes_on_where_it_was(
     check(root / FOLDER)
     with pytest.raises(DataError, match="is complete; --overwrite"):
         pack(root, "decoded", progress=False)
+    (root / FOLDER / packing.PROGRESS).write_text("{}")  # of an older interruption
     pack(root, "decoded", overwrite=True, progress=False)
     assert PackedShapes(root / FOLDER).manifest["pictures"] == "decoded"
 
 
 def test_damage_is_found(root: Path) -> None:
     folder = pack(root, progress=False)
-    path = folder / packed.POINTS
-    whole = path.read_bytes()
-    content = bytearray(whole)
-    content[100] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=r"points\.f4: is damaged: another SHA-256"):
-        check(folder)
-    path.write_bytes(content[:-4])
-    with pytest.raises(DataError, match=r"points\.f4: has \d+ bytes instead of"):
-        ShapeNetRender(root, None)
-    path.unlink()
-    with pytest.raises(DataError, match=r"points\.f4: file not found"):
-        ShapeNetRender(root, None)
-    path.write_bytes(whole)
-    ShapeNetRender(root, None)
-    path = folder / packed.INDEX
-    whole = path.read_bytes()
-    for at in range(0, len(whole), 499):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        with pytest.raises(DataError, match=r"index\.npz: is damaged: another SHA-256"):
-            ShapeNetRender(root, None)
-    path.write_bytes(whole)
-    manifest = folder / packed.MANIFEST
-    content = json.loads(manifest.read_text())
-    changes = {"pictures": "none"}, {"files": {}}, {"files": []}
-    wrong = [json.dumps(content | change) for change in changes]
-    for text, said in (
-        *((text, "not a readable manifest") for text in (*wrong, "{")),
-        ('{"version": 9}', "is of version 9"),
+
+    def refused(name: str, content: bytes, said: str, call=ShapeNetRender) -> None:
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(content)
+        with pytest.raises(DataError, match=rf"{name}: .*{said}"):
+            call(root if call is ShapeNetRender else folder)
+        (folder / name).write_bytes(whole)
+
+    points, index = ((folder / x).read_bytes() for x in (packed.POINTS, packed.INDEX))
+    damaged = "is damaged: another SHA-256"
+    refused(packed.POINTS, points[:-1] + bytes([points[-1] ^ 1]), damaged, check)
+    refused(packed.POINTS, points[:-4], r"has \d+ bytes instead of")
+    for at in range(0, len(index), 499):
+        flipped = index[:at] + bytes([index[at] ^ 1]) + index[at + 1 :]
+        refused(packed.INDEX, flipped, damaged)
+    for text in (b"{", b"[]", b"{}"):
+        refused(packed.MANIFEST, text, "not a readable manifest")
+    refused(packed.MANIFEST, b'{"version": 9}', "is of version 9")
+    ShapeNetRender(root)
+    for bad, said in (
+        (np.full(3, np.nan, "f4").tobytes() + points[12:], "a non-finite"),
+        (bytes(len(points)), "equal points only"),
     ):
-        manifest.write_text(text)
-        with pytest.raises(DataError, match=said):
-            ShapeNetRender(root, None)
+        (folder / packed.POINTS).write_bytes(bad)
+        with pytest.raises(DataError, match=rf"points\.f4: .* has {said}"):
+            ShapeNetRender(root)[0]
+    (folder / packed.POINTS).unlink()
+    with pytest.raises(DataError, match=r"points\.f4: file not found"):
+        ShapeNetRender(root)
 
 
 def test_a_pack_of_other_shapes_is_refused(root: Path) -> None:
@@ -169,19 +165,21 @@ def test_a_damaged_raw_file_stops_packing_with_its_name(root: Path) -> None:
 def test_the_command(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    def run(*words: str) -> int:
+    def run(*words: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["packed", "--data_root", str(root), *words])
+        status = 0
         try:
             packing.main()
         except SystemExit as end:
-            return int(end.code or 0)
-        return 0
+            status = int(end.code or 0)
+        return status, "".join(capsys.readouterr())
 
-    assert run("--check") == 2
-    assert "packing has not ended" in capsys.readouterr().err
-    assert run() == 0
-    assert "24 shapes" in capsys.readouterr().out
-    assert run("--check") == 0
-    assert "all checksums as they were written" in capsys.readouterr().out
-    assert run() == 2
-    assert "is complete" in capsys.readouterr().err
+    for words, status, said in (
+        (["--check"], 2, "packing has not ended"),
+        ([], 0, "24 shapes, 576 pictures (files)"),
+        (["--check"], 0, "all checksums as they were written"),
+        ([], 2, "is complete"),
+        (["--overwrite", "--pictures", "decoded"], 0, "576 pictures (decoded)"),
+    ):
+        found, text = run(*words)
+        assert found == status and said in text, text
