@@ -1,15 +1,20 @@
 #!/usr/bin/env bash
 # Lint, types and all tests, two files at a time (-n 0: one, which --pdb and -s need).
-# `--fast` leaves out tests marked slow; other arguments go to pytest:
-#   scripts/test.sh [--fast] [PYTEST ARGUMENTS]
+# `--fast` leaves out tests marked slow, `--gpu` runs only those of the kernels, on a GPU
+# instead of Triton's interpreter; other arguments go to pytest:
+#   scripts/test.sh [--fast | --gpu] [PYTEST ARGUMENTS]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-case ${1:-} in -h | --help) sed -n '2,4s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
+case ${1:-} in -h | --help) sed -n '2,5s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 . scripts/environment.sh requirements-dev.txt
 select=()
 if [ "${1:-}" = --fast ]; then
   shift
   select=(-m "not slow")
+elif [ "${1:-}" = --gpu ]; then
+  shift
+  export TEST_ON_GPU=1
+  exec python -m pytest tests/models tests/datasets/test_transforms.py "$@"
 fi
 ruff check .
 ruff format --check .

@@ -16,10 +16,14 @@ from tests.ddp_helpers import Pool
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 
-# Without a GPU Triton's kernels are run by its interpreter. Triton reads the variable
-# when it is first imported, which anything may do.
-if not torch.cuda.is_available():
+# Expected numbers are the CPU's, so GPUs are hidden, and Triton's kernels are run by its
+# interpreter. `scripts/test.sh --gpu` runs them on a GPU. Triton reads its variable when
+# it is first imported, which anything may do.
+if "TEST_ON_GPU" not in os.environ:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ.setdefault("TRITON_INTERPRET", "1")
+elif not torch.cuda.is_available():
+    pytest.exit("TEST_ON_GPU is set, but PyTorch sees no GPU here", returncode=2)
 
 import tests.small_resnet  # noqa: E402, F401  # after the variable, before any script
 

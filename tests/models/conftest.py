@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.edgeconv import PlainClouds
 from models.fused.batch import Graph, RaggedBatch
@@ -19,9 +19,9 @@ Kernels = ModuleType | SimpleNamespace
 
 
 def _moved(x: Any, device: str) -> Any:
-    if isinstance(x, Tensor):
-        return x.to(device)
-    if isinstance(x, tuple):
+    if isinstance(x, Tensor | nn.Module):
+        return x.to(device)  # a module itself, a tensor's copy
+    if isinstance(x, tuple | list):
         return tuple(_moved(one, device) for one in x)
     if isinstance(x, Graph | RaggedBatch):
         return type(x)(*(_moved(one, device) for one in vars(x).values()))
@@ -29,15 +29,17 @@ def _moved(x: Any, device: str) -> Any:
 
 
 def load_kernels(name: str) -> Kernels:
-    """``numba``, or ``triton``: by its interpreter, or on the GPU where there is one,
-    with tensors copied there and back."""
+    """``numba``, or ``triton``: by its interpreter, or with TEST_ON_GPU on the GPU, with
+    tensors copied there and back."""
     pytest.importorskip(name)
     package = importlib.import_module(f"models.fused.{name}")
     if name == "numba" or not torch.cuda.is_available():
         return package
 
     def run(operation: str, *given: Any) -> Any:
-        return _moved(getattr(package, operation)(*_moved(given, "cuda")), "cpu")
+        found = getattr(package, operation)(*_moved(given, "cuda"))
+        _moved([x for x in given if isinstance(x, nn.Module)], "cpu")
+        return _moved(found, "cpu")
 
     operations = {name: functools.partial(run, name) for name in package.__all__}
     return SimpleNamespace(**operations)
