@@ -196,7 +196,7 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
             load_pretrained(model, run.folder / BEST)
             predicted = evaluate(model, test, precision, args)[2]
             save_part_examples(args.save_predictions, test, predicted, SHOWN)
-            run.logger.info(f"pictures in {args.save_predictions}")
+            run.logger.info(f"images in {args.save_predictions}")
 
 
 def train_one_epoch(
@@ -304,7 +304,7 @@ def log_evaluation(
     logger.record({**record, **values, "category_iou": by_category})
     if args.save_predictions:
         save_part_examples(args.save_predictions, test, predicted, SHOWN)
-        logger.info(f"pictures in {args.save_predictions}")
+        logger.info(f"images in {args.save_predictions}")
 
 
 if __name__ == "__main__":

@@ -28,10 +28,10 @@ import numpy as np
 from PIL import Image
 
 from datasets.files import PACKED, RENDERINGS, DataError, points_all_equal
-from datasets.png import decode_picture
+from datasets.png import decode_image
 from datasets.shapenet_files import list_clouds, list_views
 
-POINTS, PICTURES, INDEX = "points.f4", "pictures.u1", "index.npz"
+POINTS, IMAGES, INDEX = "points.f4", "pictures.u1", "index.npz"
 MANIFEST = "manifest.json"
 VERSION = 1
 KINDS = ("files", "decoded")
@@ -63,7 +63,7 @@ class PackedShapes:
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder)
-        for name in (POINTS, PICTURES, INDEX):
+        for name in (POINTS, IMAGES, INDEX):
             path, wanted = self.folder / name, self.manifest["files"][name]["bytes"]
             if not path.is_file():
                 refuse(path, "file not found")
@@ -124,7 +124,7 @@ class PackedShapes:
     def _mapped(self) -> tuple[np.ndarray, np.ndarray]:
         if self._maps is None:
             points = np.memmap(self.folder / POINTS, np.float32, "r")
-            images = np.memmap(self.folder / PICTURES, np.uint8, "r")
+            images = np.memmap(self.folder / IMAGES, np.uint8, "r")
             # As plain arrays: a slice of a memmap takes ten times as long.
             self._maps = np.asarray(points).reshape(-1, 3), np.asarray(images)
         return self._maps
@@ -147,7 +147,7 @@ class PackedShapes:
             refuse(self.folder / POINTS, f"{self.shapes[index]} has {problem}")
         return points
 
-    def picture(self, index: int, view: int) -> Image.Image:
+    def image(self, index: int, view: int) -> Image.Image:
         """An image of a shape as RGB.
 
         Raises:
@@ -159,8 +159,8 @@ class PackedShapes:
         if self.manifest["pictures"] == "decoded":
             width, height = self._size[number]
             return Image.fromarray(content.reshape(height, width, 3))
-        where = f"{self.folder}/{PICTURES}, picture {view} of {self.shapes[index]}"
-        return decode_picture(content.tobytes(), where)
+        where = f"{self.folder}/{IMAGES}, image {view} of {self.shapes[index]}"
+        return decode_image(content.tobytes(), where)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

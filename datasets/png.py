@@ -17,17 +17,17 @@ DAMAGE = (
 )
 
 
-def read_picture(path: str | os.PathLike) -> Image.Image:
-    """An image as 8-bit RGB, see :func:`decode_picture`.
+def read_image(path: str | os.PathLike) -> Image.Image:
+    """An image as 8-bit RGB, see :func:`decode_image`.
 
     Raises:
         DataError: if the file is missing, empty, damaged, or no PNG.
     """
     with open_file(path) as stream:
-        return decode_picture(stream.read(), path)
+        return decode_image(stream.read(), path)
 
 
-def decode_picture(content: bytes, path: str | os.PathLike) -> Image.Image:
+def decode_image(content: bytes, path: str | os.PathLike) -> Image.Image:
     """An image as 8-bit RGB, of whatever size it has.
 
     Alpha is dropped, not composited: a transparent pixel keeps its stored colour.
@@ -48,6 +48,6 @@ def decode_picture(content: bytes, path: str | os.PathLike) -> Image.Image:
             grey = np.clip(np.asarray(image), 0, 65535) // 257
             return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     except UnidentifiedImageError:
-        fail(path, "not a readable picture (expected PNG)")
+        fail(path, "not a readable image (expected PNG)")
     except DAMAGE as error:
-        fail(path, f"not a readable picture ({error})")
+        fail(path, f"not a readable image ({error})")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from datasets.files import RENDERINGS, SHAPENET, fail
 from datasets.ply import read_ply
-from datasets.png import read_picture
+from datasets.png import read_image
 
 
 def _scan(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
@@ -84,7 +84,7 @@ class ShapeFiles:
             some = ", ".join(rendering(self.root, self.shapes[i]) for i in bare[:3])
             fail(
                 self.root / RENDERINGS,
-                f"{len(bare)} of {len(self.shapes)} shapes have no picture (*.png), "
+                f"{len(bare)} of {len(self.shapes)} shapes have no image (*.png), "
                 f"looked for in {some}{', ...' if len(bare) > 3 else ''}",
             )
 
@@ -92,7 +92,7 @@ class ShapeFiles:
         """The PLY of a shape."""
         return self.root / SHAPENET / f"{self.shapes[index]}.ply"
 
-    def picture_path(self, index: int, view: int) -> str:
+    def image_path(self, index: int, view: int) -> str:
         """One image file of a shape."""
         folder = rendering(self.root, self.shapes[index])
         return os.path.join(folder, self._names[index][view])
@@ -109,10 +109,10 @@ class ShapeFiles:
         """
         return read_ply(self.cloud_path(index))
 
-    def picture(self, index: int, view: int) -> Image.Image:
+    def image(self, index: int, view: int) -> Image.Image:
         """An image of a shape as RGB.
 
         Raises:
             DataError: if the file is missing or damaged.
         """
-        return read_picture(self.picture_path(index, view))
+        return read_image(self.image_path(index, view))

@@ -23,7 +23,7 @@ from datasets.transforms import (
     image_bytes,
     jitter_images,
 )
-from utils.parallel.seed import PICTURE, POINTS, generator
+from utils.parallel.seed import IMAGE, POINTS, generator
 
 PointTransform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 ImageTransform = Callable[
@@ -112,10 +112,10 @@ class ShapeNetRender(Dataset):
             )
             for view in (0, 1)
         )
-        rng = generator(PICTURE, self.seed, epoch, index)
+        rng = generator(IMAGE, self.seed, epoch, index)
         chosen = int(rng.integers(self.source.views[index]))
-        picture = self.source.picture(index, chosen)
-        return view1, view2, self.image_transform(picture, rng, self.image_size)
+        image = self.source.image(index, chosen)
+        return view1, view2, self.image_transform(image, rng, self.image_size)
 
     def example(self, key: Key) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """An item to look at: the augmented views and the jittered image.

@@ -16,9 +16,9 @@ from tests.ddp_helpers import Pool
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 
-# Expected numbers are the CPU's, so GPUs are hidden, and Triton's kernels are run by its
-# interpreter. `scripts/test.sh --gpu` runs them on a GPU. Triton reads its variable when
-# it is first imported, which anything may do.
+# Expected numbers are the CPU's, so GPUs are hidden and Triton's interpreter runs its
+# kernels; `scripts/test.sh --gpu` runs them on a GPU. Triton reads its variable when it
+# is first imported, which anything may do.
 if "TEST_ON_GPU" not in os.environ:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ.setdefault("TRITON_INTERPRET", "1")

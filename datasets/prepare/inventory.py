@@ -117,9 +117,9 @@ def check_images(shapes: ShapeFiles, index: int, quick: bool) -> list[Problem]:
     count = int(shapes.views[index])
     if count == 0:
         place = rendering(shapes.root, shapes.shapes[index])
-        return [(place, "no picture (*.png) of a shape that has a cloud")]
+        return [(place, "no image (*.png) of a shape that has a cloud")]
     views = [index % count] if quick else range(count)
-    return [p for view in views for p in problems_of(shapes.picture, index, view)]
+    return [p for view in views for p in problems_of(shapes.image, index, view)]
 
 
 def check_rows(read: Callable[[range], object], rows: range) -> list[Problem]:

@@ -23,10 +23,10 @@ from tqdm import tqdm
 
 from datasets.files import PACKED, DataError
 from datasets.packed import (
+    IMAGES,
     INDEX,
     KINDS,
     MANIFEST,
-    PICTURES,
     POINTS,
     VERSION,
     PackedShapes,
@@ -92,7 +92,7 @@ def pack(
     with (
         bar,
         open(folder / POINTS, "r+b" if rows else "wb") as points,
-        open(folder / PICTURES, "r+b" if rows else "wb") as pixels,
+        open(folder / IMAGES, "r+b" if rows else "wb") as pixels,
     ):
         # Cut off what was written after the progress file.
         points.truncate(12 * sum(row[0] for row in rows))
@@ -104,11 +104,11 @@ def pack(
             points.write(cloud.astype("<f4").tobytes())
             views = []
             for view in range(raw.views[index]):
-                image = raw.picture(index, view)  # damage is found in both forms
+                image = raw.image(index, view)  # damage is found in both forms
                 content = (
                     image.tobytes()
                     if pictures == "decoded"
-                    else Path(raw.picture_path(index, view)).read_bytes()
+                    else Path(raw.image_path(index, view)).read_bytes()
                 )
                 pixels.write(content)
                 views.append((len(content), *image.size))
@@ -145,7 +145,7 @@ def _finish(folder: Path, shapes: list[str], rows: list, pictures: str) -> None:
         size=np.array([view[1:] for view in views], np.int32).reshape(-1, 2),
     )
     files = {}
-    for name in (POINTS, PICTURES, INDEX):
+    for name in (POINTS, IMAGES, INDEX):
         path = folder / name
         files[name] = {"bytes": path.stat().st_size, "sha256": checksum(path)}
     manifest = {

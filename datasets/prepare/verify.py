@@ -143,7 +143,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--dataset", nargs="+", choices=names, default=[], metavar="NAME", help=text)
     text = "a cloud with fewer points is damaged (default: any number will do)"
     add("--num_points", type=int, help=text)
-    text = "decode one picture of every shape, not all, and leave out checksums"
+    text = "decode one image of every shape, not all, and leave out checksums"
     add("--quick", action="store_true", help=text)
     text = "sizes that differ from the published ones are right: a subset, own data"
     add("--any_size", action="store_true", help=text)

@@ -19,7 +19,7 @@ from PIL import Image
 from datasets.files import DataError
 from datasets.hdf5 import POINTS, Field, read_hdf5
 from datasets.ply import read_ply
-from datasets.png import read_picture
+from datasets.png import read_image
 
 FIELDS = {"data": POINTS, "label": Field("label", 40), "pid": Field("parts", 50)}
 HEADER = (
@@ -36,7 +36,7 @@ def check_ply(path: Path) -> None:
 
 
 def check_png(path: Path) -> None:
-    image = read_picture(path)
+    image = read_image(path)
     assert image.mode == "RGB" and min(image.size) > 0
 
 

@@ -8,7 +8,7 @@ import pytest
 from datasets.files import DataError, fail, points_all_equal
 from datasets.hdf5 import Field, read_hdf5
 from datasets.ply import read_ply
-from datasets.png import read_picture
+from datasets.png import read_image
 from tests.datasets.refusals import refused
 
 
@@ -43,7 +43,7 @@ def read_labels(path):
     return read_hdf5([path], {"label": Field("label")})
 
 
-@pytest.mark.parametrize("read", [read_ply, read_picture, read_labels])
+@pytest.mark.parametrize("read", [read_ply, read_image, read_labels])
 def test_what_is_missing_empty_or_no_file(tmp_path, read):
     (tmp_path / "empty").touch()
     for name, problem in (

@@ -33,7 +33,7 @@ def root(synthetic_root: Path, tmp_path: Path) -> Path:
 def test_items_are_those_of_single_files(pictures: str, root: Path) -> None:
     folder = pack(root, pictures, progress=False)
     assert sorted(p.name for p in folder.iterdir()) == sorted(
-        [packed.POINTS, packed.PICTURES, packed.INDEX, packed.MANIFEST]
+        [packed.POINTS, packed.IMAGES, packed.INDEX, packed.MANIFEST]
     )
     raw = ShapeNetRender(root, 128, 32, seed=4, packed=False)
     mapped = ShapeNetRender(root, 128, 32, seed=4)
@@ -50,7 +50,7 @@ def test_items_are_those_of_single_files(pictures: str, root: Path) -> None:
     for index, views in enumerate(files.views):
         assert np.array_equal(shapes.cloud(index), files.cloud(index))
         for view in range(views):
-            one, other = (x.picture(index, view) for x in (shapes, files))
+            one, other = (x.image(index, view) for x in (shapes, files))
             assert np.array_equal(np.asarray(one), np.asarray(other))
 
 
@@ -78,7 +78,7 @@ def test_packing_goes_on_where_it_was(
         pack(root, "decoded", progress=False)
     pack(root, progress=False)
     assert len(calls) == 13 + 24 - 10  # ten were noted
-    for name in (packed.POINTS, packed.PICTURES):
+    for name in (packed.POINTS, packed.IMAGES):
         assert (root / FOLDER / name).read_bytes() == (whole / name).read_bytes()
     check(root / FOLDER)
     with pytest.raises(DataError, match="is complete; --overwrite"):

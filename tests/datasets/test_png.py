@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.files import DataError
-from datasets.png import read_picture
+from datasets.png import read_image
 from tests.datasets.refusals import refused
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 4), dtype=np.uint8)
@@ -15,7 +15,7 @@ PIXELS[0, 0] = (10, 200, 30, 0)  # invisible, but its colour is what counts
 
 
 def read_pixels(path):
-    image = read_picture(path)
+    image = read_image(path)
     assert image.mode == "RGB"
     return np.asarray(image)
 
@@ -58,8 +58,8 @@ def test_what_is_no_png_is_refused(tmp_path):
         (png(900, 900, 8, 2, zlib.compress(bytes(1000))), "truncated"),
     ):
         path.write_bytes(content)
-        said = f"{path}: not a readable picture"
-        refused(lambda: read_picture(path), said, problem)
+        said = f"{path}: not a readable image"
+        refused(lambda: read_image(path), said, problem)
 
 
 def test_damage_never_changes_the_pixels_unnoticed(tmp_path):
@@ -76,7 +76,7 @@ def test_damage_never_changes_the_pixels_unnoticed(tmp_path):
         try:
             pixels = read_pixels(damaged)
         except DataError as error:
-            assert f"{damaged}: not a readable picture" in str(error)
+            assert f"{damaged}: not a readable image" in str(error)
         else:
             np.testing.assert_array_equal(pixels, PIXELS[..., :3])
             unnoticed += 1

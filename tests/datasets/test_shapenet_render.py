@@ -1,4 +1,4 @@
-"""Pre-training triplets: listing, choice of picture, independence of the loader."""
+"""Pre-training triplets: listing, choice of image, independence of the loader."""
 
 import pickle
 from pathlib import Path
@@ -23,7 +23,7 @@ from datasets.transforms import (
     jitter_images,
 )
 from tests.datasets import refusals
-from utils.parallel.seed import PICTURE, POINTS, generator
+from utils.parallel.seed import IMAGE, POINTS, generator
 
 POINTS_STORED = 32
 # Unsorted on purpose; unlike numbers and sizes of views.
@@ -71,7 +71,7 @@ def equal(one, two):
 
 def picture_paths(data, index):
     views = range(data.source.views[index])
-    return [Path(data.source.picture_path(index, view)) for view in views]
+    return [Path(data.source.image_path(index, view)) for view in views]
 
 
 def make(root, **kwargs):
@@ -99,7 +99,7 @@ def test_an_item_is_a_function_of_seed_epoch_and_index(root):
         for view, got in enumerate((view1, view2)):
             expected = augment_points(points, generator(POINTS, 3, epoch, index, view))
             np.testing.assert_array_equal(got.numpy(), expected.T)
-        rng = generator(PICTURE, 3, epoch, index)
+        rng = generator(IMAGE, 3, epoch, index)
         paths = picture_paths(data, index)
         pixels = np.asarray(Image.open(paths[rng.integers(len(paths))]))[..., :3]
         expected = augment_image(Image.fromarray(pixels), rng, 16)
@@ -170,7 +170,7 @@ def test_a_pickled_set_gives_the_same_items_in_any_order(root):
 
 def test_an_item_parses_one_cloud_and_one_picture(root, monkeypatch):
     data, read = make(root), []
-    for name in ("read_ply", "read_picture"):
+    for name in ("read_ply", "read_image"):
         function = getattr(shapenet_files, name)
 
         def noted(path, *rest, function=function):
@@ -213,7 +213,7 @@ def test_shapes_without_pictures_are_named_and_counted(root):
     renderings = root / "ShapeNetRendering"
     (renderings / "03" / "c").rename(root / "elsewhere")  # no folder of views
     place = str(renderings / "03/c/rendering")
-    refused(lambda: make(root), "1 of 6 shapes have no picture", place)
+    refused(lambda: make(root), "1 of 6 shapes have no image", place)
     for shape in ("02/x", "02/z", "04/a"):  # a folder, but no pictures in it
         for path in (renderings / shape / "rendering").glob("0*.png"):
             path.unlink()

@@ -29,8 +29,10 @@ def _moved(x: Any, device: str) -> Any:
 
 
 def load_kernels(name: str) -> Kernels:
-    """``numba``, or ``triton``: by its interpreter, or with TEST_ON_GPU on the GPU, with
-    tensors copied there and back."""
+    """``numba``, or ``triton``: by its interpreter, or with TEST_ON_GPU on the GPU.
+
+    Tensors are copied there and back.
+    """
     pytest.importorskip(name)
     package = importlib.import_module(f"models.fused.{name}")
     if name == "numba" or not torch.cuda.is_available():

@@ -22,7 +22,7 @@ from tests.runs import pretrain
 from tests.test_eval_svm import judge
 from tests.utils.drawing.test_page import Page, assert_self_contained
 from utils.errors import UsageError
-from utils.parallel.seed import PICTURE, generator
+from utils.parallel.seed import IMAGE, generator
 from utils.run.run_folder import read_metrics
 
 SETS = ("modelnet40", "scanobjectnn")
@@ -199,7 +199,7 @@ def test_training_shapes_are_those_of_the_first_epoch(runs: Runs, monkeypatch) -
     folder = runs.data / "ShapeNetRendering" / data.shapes[index] / "rendering"
     files = sorted(folder.glob("*.png"))
     for epoch, cell in enumerate(rendered):
-        chosen = generator(PICTURE, 3, epoch, index).integers(len(files))
+        chosen = generator(IMAGE, 3, epoch, index).integers(len(files))
         own = Image.open(files[chosen]).convert("RGB")
         assert np.array_equal(cell.shown, np.asarray(own))
 

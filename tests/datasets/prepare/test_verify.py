@@ -116,12 +116,12 @@ def damage(root: Path) -> dict[Path, str]:
     rewrite(clouds[0], clouds[0].read_bytes()[:-2000], "not a readable PLY file")
     rewrite(clouds[1], b"", "the file is empty")
     rewrite(clouds[2], header % 2 + b"1 2 3\n1 2 4\n", "stores 2 points a shape, fewer")
-    rewrite(images[0], images[0].read_bytes()[:-300], "not a readable picture")
+    rewrite(images[0], images[0].read_bytes()[:-300], "not a readable image")
     flip(images[2], images[2].stat().st_size // 2)
-    said[images[2]] = "not a readable picture"
+    said[images[2]] = "not a readable image"
     bare = images[10].parent
     shutil.rmtree(bare)
-    said[bare] = "no picture (*.png)"
+    said[bare] = "no image (*.png)"
     path = root / MODELNET / "ply_data_train0.h5"
     change(path, "data", 3, np.inf)
     change(path, "data", 5, 1.0)
@@ -283,13 +283,13 @@ def test_packed_shapes(run, root):
 
 
 def test_quick_reads_one_image_a_shape(run, root, monkeypatch):
-    read, original = [], shapenet_files.read_picture
+    read, original = [], shapenet_files.read_image
 
     def noted(path):
         read.append(path)
         return original(path)
 
-    monkeypatch.setattr(shapenet_files, "read_picture", noted)
+    monkeypatch.setattr(shapenet_files, "read_image", noted)
     run(root, "--dataset shapenet --quick")
     assert len(read) == 24 and len({os.path.basename(path) for path in read}) == 24
     run(root, "--dataset shapenet")
