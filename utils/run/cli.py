@@ -45,13 +45,23 @@ class _Retired(argparse.Action):
         parser.error(f"{flag} is gone: {RETIRED[flag]}")
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Adds to a flag's help its default, unless that says nothing or is said."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = (None, "", True, False, argparse.SUPPRESS)
+        if action.default in silent or "(default" in (action.help or ""):
+            return action.help
+        return f"{action.help} (default: %(default)s)"
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that explains retired flags and reports errors once a node."""
 
     def __init__(self, doc: str) -> None:
         super().__init__(
             description=doc,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Help,
             allow_abbrev=False,
         )
         for flag in RETIRED:

@@ -17,8 +17,9 @@ import torch
 from tqdm import tqdm
 
 from utils.parallel import distributed
-from utils.run import run_folder, wandb_run
+from utils.run import wandb_run
 from utils.run.cli import message
+from utils.run.run_folder import read_metrics, release, replace_file
 
 
 def describe_environment() -> dict[str, str]:
@@ -57,6 +58,9 @@ def describe_environment() -> dict[str, str]:
 class RunLogger:
     """Writes a run's log, metrics and W&B record on rank 0; silent on other ranks.
 
+    A resumed run keeps the ``config.json`` of its start. Flags that differ from it now
+    are a line of the log.
+
     Args:
         folder: the run folder.
         arguments: of the script; ``wandb``, ``wb_url`` and ``exp_name`` are used.
@@ -79,22 +83,29 @@ class RunLogger:
         if not self.main:
             return
         self.environment = describe_environment()
-        others: dict[str, Any] = {
-            "environment": self.environment,
-            "world_size": distributed.world_size(),
-        }
-        config = {"arguments": arguments, **others}
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        metrics = folder / "metrics.jsonl"
-        if resumed_at is not None and metrics.is_file():
-            _keep_metrics_before(metrics, *resumed_at)
-        mode = "w" if resumed_at is None else "a"
+        resumed = resumed_at is not None
+        if resumed_at is not None:
+            _keep_records_before(folder, *resumed_at)
+        mode = "a" if resumed else "w"
         self._log = open(folder / "run.log", mode, encoding="utf-8")
-        self._metrics = open(metrics, mode, encoding="utf-8")
-        flat = {**arguments, **others}  # a column each in W&B's tables
-        self.wandb = wandb_run.start(
-            folder, arguments, flat, resumed_at is not None, self.info
-        )
+        self._metrics = open(folder / "metrics.jsonl", mode, encoding="utf-8")
+        path = folder / "config.json"
+        if resumed and path.is_file():
+            config = json.loads(path.read_text(encoding="utf-8"))
+            if changed := _changed_flags(config["arguments"], arguments):
+                self.info(f"flags that differ from {path}: {changed}")
+        else:
+            config = {
+                "arguments": arguments,
+                "environment": self.environment,
+                "world_size": distributed.world_size(),
+            }
+            replace_file(path, (json.dumps(config, indent=2) + "\n").encode())
+        # A column for each argument in W&B's tables.
+        flat = config["arguments"] | {
+            n: v for n, v in config.items() if n != "arguments"
+        }
+        self.wandb = wandb_run.start(folder, arguments, flat, resumed, self.info)
 
     def info(self, text: str) -> None:
         """Write a line to the terminal, without breaking a bar, and to ``run.log``."""
@@ -141,7 +152,7 @@ class RunLogger:
         if not self.main:
             return
         with ExitStack() as stack:  # each is called even if the next line fails
-            stack.callback(run_folder.release, self.folder)
+            stack.callback(release, self.folder)
             stack.callback(self._metrics.close)
             stack.callback(self._log.close)
             if self.wandb is not None:
@@ -156,18 +167,18 @@ def progress(items: Iterable[Any] | None = None, **options: Any) -> tqdm:
     return tqdm(items, disable=silent, dynamic_ncols=True, leave=False, **options)
 
 
-def _keep_metrics_before(path: Path, epoch: int, step: int) -> None:
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            values = json.loads(line)
-        except ValueError:  # cut off when the run was killed
-            continue
-        done = (
-            values["epoch"] < epoch if "epoch_end" in values else values["step"] < step
-        )
-        if done:
-            kept.append(line + "\n")
-    temporary = path.with_suffix(".partial")
-    temporary.write_text("".join(kept))
-    os.replace(temporary, path)
+def _changed_flags(before: dict[str, Any], now: dict[str, Any]) -> str:
+    return ", ".join(
+        f"--{name} {before[name]!r} -> {value!r}"
+        for name, value in now.items()
+        if name not in ("resume", "overwrite") and before.get(name, value) != value
+    )
+
+
+def _keep_records_before(folder: Path, epoch: int, step: int) -> None:
+    kept = [
+        json.dumps(record) + "\n"
+        for record in read_metrics(folder)
+        if (record["epoch"] < epoch if "epoch_end" in record else record["step"] < step)
+    ]
+    replace_file(folder / "metrics.jsonl", "".join(kept).encode())

@@ -49,7 +49,8 @@ def open_run(*words: str, device: torch.device = CPU) -> Run:
     optimizer = build_optimizer(model.parameters(), args)
     process = distributed.Process(0, 1, 0, device, "none")
     state: dict[str, Any] = {"model": model, "optimizer": optimizer}
-    return Run(args, process, args.resume, {}, **state)
+    weights = {"best_model.pth": model}
+    return Run(args, process, args.resume, {}, weights, **state)
 
 
 def train(
@@ -66,11 +67,7 @@ def train(
                     return seen
                 seen.append(value(batch).item())
                 run.step(loss=value(batch), sums=torch.tensor([1.0, epoch]))
-            run.end_epoch(
-                {"x": run.sums[0]},
-                {"best_model.pth": run.parts["model"]},
-                run.parts["model"],
-            )
+            run.end_epoch({"x": run.sums[0]}, is_best=True)
     return seen
 
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
-from utils.run import checkpoint, signals
+from utils.run import checkpoint, run_folder, signals
 from utils.run.checkpoint import CheckpointError, Progress
 
 
@@ -179,7 +179,6 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) ->
 def test_ctrl_c_once_more_is_no_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torch.save makes a RuntimeError of it, if it comes inside its writing."""
 
     class Interrupted(io.FileIO):
         def write(self, data: Any) -> int:
@@ -189,7 +188,7 @@ def test_ctrl_c_once_more_is_no_full_disk(
 
     path = tmp_path / "w.pth"
     checkpoint.save_atomically({"a": torch.ones(2)}, path)
-    monkeypatch.setattr(checkpoint, "open", Interrupted, raising=False)
+    monkeypatch.setattr(run_folder, "open", Interrupted, raising=False)
     with pytest.raises(KeyboardInterrupt), signals.listening():
         os.kill(os.getpid(), signal.SIGTERM)
         checkpoint.save_atomically({"a": torch.zeros(2000)}, path)
