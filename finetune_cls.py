@@ -74,10 +74,10 @@ from utils.judging.metrics import confusion_matrix, mean_class_accuracy
 from utils.parallel import distributed
 from utils.parallel.batchnorm import synchronise_batchnorm
 from utils.parallel.seed import seed_torch
-from utils.run.bookkeeping import DivergenceError, Run, is_resumed, shown
+from utils.run.bookkeeping import DivergenceError, Run, shown
 from utils.run.checkpoint import LoadReport, load_pretrained, run_name
 from utils.run.logger import RunLogger
-from utils.run.run_folder import BEST, open_run_folder
+from utils.run.run_folder import BEST, is_resumed, open_run_folder
 from utils.run.training import (
     DEFAULT_LR,
     Precision,
@@ -103,7 +103,7 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
     args.lr = args.lr or DEFAULT_LR[args.optimizer]
     args.exp_name = args.exp_name or default_name(args)
     device, precision = process.device, Precision(args.precision, process.device)
-    resumed = not args.eval and is_resumed(args)
+    resumed = not args.eval and is_resumed(args.exp_name, args.resume)
 
     # Whatever is wrong with flags or files shows here, before anything is written.
     with distributed.fail_together():

@@ -102,9 +102,9 @@ from utils.judging.svm import fit_linear_svm
 from utils.parallel import distributed
 from utils.parallel.batchnorm import synchronise_batchnorm
 from utils.parallel.seed import seed_torch
-from utils.run.bookkeeping import Run, is_resumed
+from utils.run.bookkeeping import Run
 from utils.run.checkpoint import load_pretrained
-from utils.run.run_folder import BEST
+from utils.run.run_folder import BEST, is_resumed
 from utils.run.training import (
     DEFAULT_LR,
     Precision,
@@ -129,7 +129,7 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
     """Read the data, build the model, train, and write the run folder."""
     args.lr = args.lr or DEFAULT_LR[args.optimizer]
     device, precision = process.device, Precision(args.precision, process.device)
-    resumed = is_resumed(args)
+    resumed = is_resumed(args.exp_name, args.resume)
     with_probe = args.svm_every > 0 and distributed.run_on_main(
         lambda: Path(args.data_root, PROBE_FOLDER).is_dir()
     )

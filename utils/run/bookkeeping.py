@@ -18,14 +18,7 @@ from utils.parallel import distributed
 from utils.run import checkpoint, signals
 from utils.run.checkpoint import Progress
 from utils.run.logger import RunLogger, progress
-from utils.run.run_folder import (
-    BEST,
-    LAST,
-    PREVIOUS,
-    continues,
-    open_run_folder,
-    run_folder,
-)
+from utils.run.run_folder import BEST, LAST, PREVIOUS, open_run_folder
 from utils.run.training import TimedLoader
 
 
@@ -46,16 +39,6 @@ def all_finite(parameters: Iterable[nn.Parameter]) -> bool:
     return bool(torch.stack([p.detach().isfinite().all() for p in parameters]).all())
 
 
-def is_resumed(args: argparse.Namespace) -> bool:
-    """Whether the run continues from a checkpoint: rank 0 decides for all ranks."""
-    return distributed.run_on_main(
-        lambda: (
-            continues(args.exp_name, args.resume)
-            and (run_folder(args.exp_name) / LAST).is_file()
-        )
-    )
-
-
 class Run:
     """Records, checkpoints and signals of a training run; the script owns the loop.
 
@@ -73,7 +56,7 @@ class Run:
     Args:
         args: of the script.
         process: this one.
-        resumed: see :func:`is_resumed`; then ``parts`` are restored.
+        resumed: of :func:`utils.run.run_folder.is_resumed`: ``parts`` are restored.
         defaults: of all flags; a checkpoint from before a flag existed has its default.
         weights: file in ``models/`` -> whose weights it gets in the best epoch;
             ``best_model.pth``'s are also kept every ``--save_freq`` epochs.
@@ -98,11 +81,7 @@ class Run:
         self.args, self.process, self.resumed = args, process, resumed
         self.weights, self.parts = weights, parts
         self.folder = open_run_folder(
-            args.exp_name,
-            args.overwrite,
-            args.resume,
-            [path for path in inputs if path],
-            self._sizes(),
+            args.exp_name, args.overwrite, args.resume, inputs, self._sizes()
         )
         self.state = Progress()
         if resumed:
@@ -125,15 +104,14 @@ class Run:
 
     def __enter__(self) -> Run:
         before = (self.state.epoch, self.state.step) if self.resumed else None
-        with ExitStack() as stack:
-            stack.enter_context(signals.listening())
-            self.logger = RunLogger(self.folder, vars(self.args), before)
-            stack.enter_context(self.logger)
-            self._close = stack.pop_all().__exit__
+        self._exits = ExitStack()
+        self._exits.enter_context(signals.listening())
+        self.logger = RunLogger(self.folder, vars(self.args), before)
+        self._exits.enter_context(self.logger)
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._close(*error)
+        self._exits.__exit__(*error)
 
     @property
     def epoch(self) -> int:
@@ -204,9 +182,7 @@ class Run:
         state, args = self.state, self.args
         values = torch.stack([x.detach().double() for x in means.values()])
         values /= self.process.world_size
-        numbers = (
-            values if sums is None else torch.cat([values, sums.detach().double()])
-        )
+        numbers = values if sums is None else torch.cat([values, sums.double()])
         self._own = numbers if self._own is None else self._own + numbers
         self._counted += 1
         if state.step % args.print_freq == 0:
@@ -235,9 +211,10 @@ class Run:
         seconds = max(now - self._since, 1e-9)
         speed = self._counted * self.args.batch_size / seconds
         waited = (self._loader.waited - self._waited) / seconds
-        record: dict[str, Any] = {"step": self.state.step, "epoch": self.epoch}
-        record |= dict(zip(values, means, strict=True))
-        record |= {
+        record: dict[str, Any] = {
+            "step": self.state.step,
+            "epoch": self.epoch,
+            **dict(zip(values, means, strict=True)),
             "lr": self._lr,
             "samples_per_second": round(speed, 2),
             "data_wait": round(waited, 3),

@@ -27,32 +27,27 @@ def describe_environment() -> dict[str, str]:
     import numpy
     import torchvision
 
-    def git(*command: str) -> str:
-        here = Path(__file__).resolve().parent
-        done = subprocess.run(
-            ["git", "-C", str(here), *command], capture_output=True, text=True
-        )
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    try:
-        commit = git("rev-parse", "--short=12", "HEAD") or "unknown"
-        if git("status", "--porcelain", "--untracked-files=no"):
-            commit += " (modified)"
-    except OSError:  # no git on this machine
-        commit = "unknown"
+    gpus = "no GPU"
+    if torch.cuda.is_available():
+        gpus = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     return {
-        "commit": commit,
+        "commit": _commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "numpy": numpy.__version__,
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, "
-        + (
-            f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-            if torch.cuda.is_available()
-            else "no GPU"
-        ),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, {gpus}",
     }
+
+
+def _commit() -> str:
+    describe = "git describe --always --exclude=* --abbrev=12 --dirty".split()
+    here = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(describe, cwd=here, capture_output=True, text=True)
+    except OSError:  # no git on this machine
+        return "unknown"
+    return done.stdout.strip().replace("-dirty", " (modified)") or "unknown"
 
 
 class RunLogger:

@@ -35,13 +35,19 @@ def run_folder(exp_name: str) -> Path:
     return CHECKPOINTS / exp_name
 
 
-def continues(exp_name: str, resume: bool) -> bool:
-    """Whether a run continues: by ``--resume``, or because torchrun restarted it.
+def is_resumed(exp_name: str, resume: bool) -> bool:
+    """Whether a run continues from a checkpoint: rank 0 decides for all ranks.
 
-    A restart continues only what an earlier attempt of the same torchrun has opened: a
-    folder that was refused is refused again.
+    By ``--resume``, or because torchrun has restarted it. A restart continues only what
+    an earlier attempt of the same torchrun has opened: a folder that was refused is
+    refused again.
     """
-    return resume or _is_own_restart(run_folder(exp_name))
+
+    def decide() -> bool:
+        folder = run_folder(exp_name)
+        return (resume or _is_own_restart(folder)) and (folder / LAST).is_file()
+
+    return distributed.run_on_main(decide)
 
 
 def _is_own_restart(folder: Path) -> bool:
@@ -72,7 +78,7 @@ def open_run_folder(
         exp_name: name of the run.
         overwrite: delete what an earlier run left.
         resume: keep it and continue; None for a script without such a flag.
-        inputs: files that the run reads, which must not be deleted.
+        inputs: files that the run reads, which must not be deleted; "" is ignored.
         sizes: of the weights and checkpoints that the run will write, in bytes, by
             their paths in the folder.
 
@@ -192,7 +198,7 @@ def _clear(
             f"{folder} is not empty: {go_on}delete it with --overwrite, "
             "or choose another --exp_name"
         )
-    for path in inputs:
+    for path in filter(None, inputs):
         if folder.resolve() in Path(path).resolve().parents:
             raise UsageError(
                 f"--overwrite would delete {path}, which this run reads: "
