@@ -1,4 +1,4 @@
-"""Fine-tuning for classification: the same numbers on any world size."""
+"""Fine-tuning for classification: the same numbers on any world size; its weights."""
 
 from __future__ import annotations
 
@@ -14,12 +14,23 @@ import torch.nn.functional as F
 import finetune_cls
 from datasets.sampler import labelled_share
 from models.dgcnn import DGCNN
-from tests.runs import finetune, interrupted, judged, metrics, same_records, weights
+from models.image import ImageEncoder
+from tests.runs import (
+    evaluated,
+    finetune,
+    interrupted,
+    metrics,
+    pretrain,
+    same_records,
+    starting_state,
+    weights,
+)
 from utils.parallel.seed import seed_torch
-from utils.run import checkpoint
+from utils.run import checkpoint, cli
 
 TEST_KEYS = ("test_loss", "test_accuracy", "test_class_accuracy")
 NUM_CLASSES = 5  # of the fixture `uneven_root`, one without a cloud
+HEAD = ("linear1", "bn6", "linear2", "bn7", "linear3")
 
 
 def agree(one: Path, two: Path) -> None:
@@ -114,7 +125,7 @@ def test_the_test_metrics_against_a_loop(tuned: Path, uneven_root: Path) -> None
         assert math.isclose(line["test_class_accuracy"], np.mean(rates))
 
 
-def test_any_world_size_and_test_batch_judge_alike(
+def test_any_world_size_and_test_batch_evaluate_alike(
     tmp_path: Path, tuned: Path, uneven_root: Path, two_ranks, four_ranks
 ) -> None:
     best = max(metrics(tuned)[1], key=lambda line: line["test_accuracy"])
@@ -122,7 +133,7 @@ def test_any_world_size_and_test_batch_judge_alike(
     words = (uneven_root, "--eval", "--model_path", path)
     run = finetune(tmp_path / "one", *words, "--exp_name", "")
     assert run.name == "eval_modelnet40_run_best_model"
-    one = judged(run)
+    one = evaluated(run)
     assert set(one) == {"dataset", "model_path", "test_size", *TEST_KEYS}
     assert {name: one[name] for name in TEST_KEYS} == {n: best[n] for n in TEST_KEYS}
     assert one["test_size"] == 13
@@ -131,7 +142,7 @@ def test_any_world_size_and_test_batch_judge_alike(
     runs += [two_ranks.run(finetune, tmp_path / "two", *words)[0]]
     runs += [four_ranks.run(finetune, tmp_path / "four", *words)[0]]
     for run in runs:
-        other = judged(run)
+        other = evaluated(run)
         assert other["test_accuracy"] == one["test_accuracy"]
         assert other["test_class_accuracy"] == one["test_class_accuracy"]
         assert math.isclose(other["test_loss"], one["test_loss"], rel_tol=1e-6)
@@ -153,20 +164,14 @@ def test_a_label_fraction_trains_on_those_clouds_alone(
         uneven_root / "modelnet40_ply_hdf5_2048" / "ply_data_train0.h5"
     ) as file:
         points, labels = file["data"][:, :64], file["label"][:, 0].astype(int)
-    for seed in (1, 2, 1):
-        run = finetune(
-            tmp_path, uneven_root, *words, "--seed", str(seed), "--overwrite"
-        )
-        train = seen[-1]
-        assert np.bincount(train.labels).tolist() == [3, 2, 2, 1]
-        assert "8 of 21 training and 13 test clouds" in (run / "run.log").read_text()
-        kept = labelled_share(labels, 0.34, seed)
-        assert np.array_equal(train.points, points[kept])
-        assert np.array_equal(train.labels, labels[kept])
-        assert len(metrics(run)[0]) == 1
-    one, other, again = (share.points for share in seen)
-    assert np.array_equal(one, again)
-    assert not np.array_equal(one, other)
+    run = finetune(tmp_path, uneven_root, *words, "--seed", "2")
+    (train,) = seen
+    kept = labelled_share(labels, 0.34, seed=2)
+    assert np.bincount(train.labels).tolist() == [3, 2, 2, 1]
+    assert np.array_equal(train.points, points[kept])
+    assert np.array_equal(train.labels, labels[kept])
+    assert "8 of 21 training and 13 test clouds" in (run / "run.log").read_text()
+    assert len(metrics(run)[0]) == 1
 
 
 def test_a_data_set_smaller_than_a_batch(
@@ -200,17 +205,84 @@ def test_the_variants_of_scanobjectnn(tmp_path: Path, synthetic_root: Path) -> N
     found = []
     for variant in ("obj_only", "pb_t50_rs"):
         again = finetune(tmp_path, synthetic_root, *words, "--variant", variant)
-        found.append(judged(again)["test_loss"])
+        found.append(evaluated(again)["test_loss"])
     assert found[0] != found[1] == metrics(run)[1][0]["test_loss"]
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_starts_where_float32_does(
-    precision: str, tmp_path: Path, tuned: Path, uneven_root: Path
+def test_fine_tuning_starts_from_what_pretraining_saved(
+    tmp_path: Path, synthetic_root: Path, two_ranks
 ) -> None:
-    words = ("--from_scratch", "--epochs", "1", "--precision", precision)
-    run = finetune(tmp_path, uneven_root, *words)
-    first, full = metrics(run)[0][0]["loss"], metrics(tuned)[0][0]["loss"]
-    assert first != full
-    assert math.isclose(first, full, rel_tol=0.1)
-    assert weights(run)["conv1.0.weight"].dtype == torch.float32
+    pretrained = pretrain(tmp_path / "pretrained", synthetic_root, "--epochs", "1")
+    path = pretrained / "models" / "best_model.pth"
+    saved = torch.load(path, weights_only=True)
+    words = ("--dataset", "scanobjectnn", "--model_path", str(path))
+    for state in two_ranks.run(
+        starting_state, finetune, tmp_path, synthetic_root, *words
+    ):
+        encoder = {n: v for n, v in state.items() if n.split(".")[0] not in HEAD}
+        assert set(encoder) == {n for n in saved if not n.startswith("inv_head.")}
+        assert all(torch.equal(v, saved[n]) for n, v in encoder.items())
+    log = (tmp_path / "checkpoints" / "run" / "run.log").read_text()
+    assert f"{len(encoder)} entries loaded; not used from the file: inv_head.0" in log
+    assert f"not in the file, left at random: {', '.join(HEAD)}" in log
+
+
+def test_files_of_the_paper_s_code(
+    tmp_path: Path, tuned: Path, uneven_root: Path
+) -> None:
+    torch.manual_seed(4)
+    encoder = DGCNN(k=5, emb_dims=16)
+    published = {f"module.{n}": v for n, v in encoder.state_dict().items()}
+    torch.save(published, tmp_path / "pretrained.pth")
+    words = ("--model_path", str(tmp_path / "pretrained.pth"))
+    state = starting_state(finetune, tmp_path, uneven_root, *words)
+    same = [name for name in state if name.split(".")[0] not in HEAD]
+    assert same
+    assert all(torch.equal(state[n], published[f"module.{n}"]) for n in same)
+
+    head = {n: v for n, v in encoder.state_dict().items() if n.startswith("inv_head")}
+    torch.save({**weights(tuned), **head}, tmp_path / "tuned.pth")
+    words = ("--model_path", str(tmp_path / "tuned.pth"), "--overwrite")
+    run = finetune(tmp_path, uneven_root, "--eval", *words)
+    found = evaluated(run)["test_accuracy"]
+    assert found == metrics(tuned)[1][-1]["best_test_accuracy"]
+    assert "not used from the file: inv_head.0" in (run / "run.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("file", "message", "words"),
+    [
+        ("tuned", "--eval takes the whole test split", "--eval --label_fraction 0.5"),
+        ("tuned", r"linear3\.weight has shape .*number of classes", "--eval"),
+        ("encoder", "--eval needs the weights of a complete .*linear1", "--eval"),
+        ("image", "none of its .* entries is one of the model's", ""),
+        ("part", r"--freeze_encoder would train on .*conv1\.1", "--freeze_encoder"),
+    ],
+)
+def test_weights_that_do_not_fit_stop_the_run(
+    file: str, message: str, words: str, tmp_path: Path, tuned: Path, synthetic_root
+) -> None:
+    encoder = DGCNN(5, 16).state_dict()
+    states = {
+        "tuned": weights(tuned),
+        "encoder": encoder,
+        "image": ImageEncoder("resnet18").state_dict(),
+        "part": {"conv1.0.weight": encoder["conv1.0.weight"]},
+    }
+    torch.save(states[file], tmp_path / "w.pth")
+    flags = ("--model_path", str(tmp_path / "w.pth"), *words.split())
+    with pytest.raises(cli.UsageError, match=message):
+        finetune(tmp_path, synthetic_root, *flags)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_defaults_are_the_published_protocol() -> None:
+    args = finetune_cls.get_args_parser().parse_args([])
+    assert (args.num_points, args.k, args.batch_size, args.epochs) == (
+        1024,
+        20,
+        600,
+        300,
+    )
+    assert (args.optimizer, args.weight_decay, args.dropout) == ("adam", 1e-6, 0.5)
+    assert (args.dataset, args.label_fraction, args.emb_dims) == ("modelnet40", 1, 1024)

@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from plyfile import PlyData
 
 import train_partseg
-from datasets.shapenet_part import (
-    CATEGORIES,
-    NUM_PARTS,
-    ShapeNetPart,
-)
+from datasets.shapenet_part import CATEGORIES, FIRST_PART, NUM_PARTS, ShapeNetPart
+from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
 from tests.ddp_helpers import Pool
-from tests.runs import judged, metrics, segment, weights
+from tests.runs import evaluated, metrics, segment, starting_state, weights
+from utils.drawing.parts import FOREIGN, PALETTE
 from utils.judging.metrics import shape_iou
 from utils.run import cli
 from utils.run.bookkeeping import DivergenceError
@@ -31,18 +30,14 @@ TEST_KEYS = {
     *("test_loss", "test_miou", "test_class_miou", "test_accuracy"),
     "test_class_accuracy",
 }
-EPOCH_KEYS = TEST_KEYS | {
-    *("epoch", "epoch_end", "train_loss", "train_miou", "train_accuracy"),
-    "best_test_miou",
-}
 
 
-def shapes_judged(folder: Path, part_root: Path, *words: str) -> int:
+def shapes_predicted(folder: Path, part_root: Path, *words: str) -> int:
     """Run the script; how many shapes this rank predicted."""
-    judge, counts = train_partseg.evaluate, []
+    evaluate, counts = train_partseg.evaluate, []
 
     def count(*args: Any) -> tuple:
-        found = judge(*args)
+        found = evaluate(*args)
         counts.append(len(found[2]))
         return found
 
@@ -50,7 +45,7 @@ def shapes_judged(folder: Path, part_root: Path, *words: str) -> int:
     try:
         segment(folder, part_root, *words)
     finally:
-        train_partseg.evaluate = judge
+        train_partseg.evaluate = evaluate
     return sum(counts)
 
 
@@ -63,13 +58,13 @@ def test_evaluation_is_exact_on_two_and_four_ranks(
     words = ("--eval", "--model_path", str(tmp_path / "w.pth"))
     # Test batches of 1, and one that holds the whole split.
     records = [
-        judged(segment(tmp_path / n, part_root, *words, "--test_batch_size", n))
+        evaluated(segment(tmp_path / n, part_root, *words, "--test_batch_size", n))
         for n in ("1", "8")
     ]
     for pool, shares in ((two_ranks, [3, 4]), (four_ranks, [1, 2, 2, 2])):
         where = tmp_path / f"{pool.world_size} ranks"
-        assert pool.run(shapes_judged, where, part_root, *words) == shares
-        records.append(judged(where / "checkpoints" / "run"))
+        assert pool.run(shapes_predicted, where, part_root, *words) == shares
+        records.append(evaluated(where / "checkpoints" / "run"))
     # Without --exp_name the run folder is named after what was judged.
     segment(tmp_path / "1", part_root, *words, "--exp_name", "")
     assert (
@@ -152,6 +147,14 @@ def test_training_learns(tmp_path: Path, part_root: Path) -> None:
     assert epochs[-1]["train_loss"] < 0.7 * epochs[0]["train_loss"]
     assert epochs[-1]["train_miou"] > epochs[0]["train_miou"] + 0.2
     assert epochs[-1]["train_accuracy"] > epochs[0]["train_accuracy"] + 0.2
+    # What is evaluated later is what was recorded.
+    best = max(epochs, key=lambda line: line["test_miou"])
+    path = str(run / "models" / "best_model.pth")
+    words = ("--eval", "--model_path", path, "--test_batch_size", "1")
+    again = evaluated(segment(tmp_path / "eval", part_root, *words))
+    for name in TEST_KEYS - {"test_loss"}:
+        assert again[name] == best[name], name
+    assert math.isclose(again["test_loss"], best["test_loss"], rel_tol=1e-5)
 
 
 def test_one_category_in_a_set_smaller_than_a_batch(
@@ -216,26 +219,6 @@ def test_the_step_schedule_and_sgd_reach_the_optimiser(
     assert {line["lr"] for line in metrics(run)[0]} == {0.03}
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_starts_where_float32_does(
-    precision: str, tmp_path: Path, part_root: Path
-) -> None:
-    words = ("--from_scratch", "--epochs", "1", "--precision")
-    runs = [segment(tmp_path / p, part_root, *words, p) for p in ("fp32", precision)]
-    first = [metrics(run)[0][0]["loss"] for run in runs]
-    assert first[0] != first[1]
-    assert math.isclose(*first, rel_tol=0.1)
-    assert weights(runs[1])["conv1.0.weight"].dtype == torch.float32
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(
-    tmp_path: Path, part_root: Path
-) -> None:
-    with pytest.raises(DivergenceError, match=r"the loss is not finite at step .*--lr"):
-        segment(tmp_path, part_root, *SCRATCH, "--lr", "1e30", "--epochs", "5")
-    assert not list((tmp_path / "checkpoints" / "run" / "models").iterdir())
-
-
 def test_a_test_loss_that_is_not_finite_stops_the_run(
     tmp_path: Path, part_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,3 +233,144 @@ def test_a_test_loss_that_is_not_finite_stops_the_run(
         segment(tmp_path, part_root, *SCRATCH)
     models = tmp_path / "checkpoints" / "run" / "models"
     assert [path.name for path in models.iterdir()] == ["checkpoint_last.pth"]
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_training_starts_from_the_file(
+    published: bool, tmp_path: Path, part_root: Path, two_ranks
+) -> None:
+    torch.manual_seed(9)
+    encoder = DGCNNPartSeg(k=4, emb_dims=16)
+    with torch.no_grad():
+        for value in encoder.state_dict().values():
+            if value.is_floating_point():
+                value.uniform_(0.5, 1.5)
+    path = tmp_path / "w.pth"
+    save_weights(encoder, path)
+    state = torch.load(path, weights_only=True)
+    if published:
+        torch.save({f"module.{name}": value for name, value in state.items()}, path)
+    head = {f"bn{n}" for n in (7, 8, 9, 10)}
+    wanted = {n for n in state if n.split(".")[0] not in {"inv_head", *head}}
+    assert len(wanted) > 80
+    words = (part_root, "--model_path", str(path))
+    starts = two_ranks.run(starting_state, segment, tmp_path / "two", *words)
+    for found in (starting_state(segment, tmp_path, *words), *starts):
+        assert set(wanted) <= set(found)
+        assert all(torch.equal(found[name], state[name]) for name in wanted)
+        assert torch.equal(found["conv11.weight"], starts[0]["conv11.weight"])
+    log = (tmp_path / "checkpoints" / "run" / "run.log").read_text()
+    assert f"{len(wanted)} entries loaded" in log
+    assert "not used from the file: inv_head.0" in log and "bn10 (" in log
+    assert "not in the file, left at random: conv7.0" in log
+
+
+def test_a_file_of_which_nothing_fits_or_a_head_is_missing_stops_the_run(
+    tmp_path: Path, part_root: Path
+) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"fc.weight": torch.zeros(3)}, path)
+    with pytest.raises(cli.UsageError, match="none of its 1 entries"):
+        segment(tmp_path, part_root, "--model_path", str(path))
+    save_weights(DGCNN(k=4, emb_dims=16), path)
+    with pytest.raises(cli.UsageError, match="has shape"):
+        segment(tmp_path, part_root, "--model_path", str(path))
+    save_weights(DGCNNPartSeg(k=4, emb_dims=16), path)  # not fine-tuned
+    with pytest.raises(cli.UsageError, match=r"--eval needs .*fine-tuned.*conv11"):
+        segment(tmp_path, part_root, "--model_path", str(path), "--eval")
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_predictions_are_written_as_they_were_made(
+    tmp_path: Path, part_root: Path, two_ranks
+) -> None:
+    path = tmp_path / "w.pth"
+    torch.manual_seed(4)
+    model = DGCNNPartSeg(k=4, emb_dims=16, num_parts=NUM_PARTS)
+    with torch.no_grad():  # parts of chairs are favoured, foreign ones stay possible
+        model.conv11.weight[12:16] *= 3
+    save_weights(model, path)
+    pictures = tmp_path / "two" / "new" / "pictures"
+    words = ("--eval", "--model_path", str(path), "--save_predictions", str(pictures))
+    two_ranks.run(segment, tmp_path / "two", part_root, *words)
+    test = ShapeNetPart(part_root, "test", num_points=32)
+    kept = [
+        row
+        for row, c in enumerate(test.labels)
+        if (test.labels[:row] == c).sum() < train_partseg.SHOWN
+    ]
+    names = {
+        f"{CATEGORIES[test.labels[row]]}_{row:04d}_{kind}.ply"
+        for row in kept
+        for kind in ("truth", "predicted")
+    }
+    assert {p.name for p in pictures.iterdir()} == {*names, "contact_sheet.png"}
+    assert kept == [0, 1, 2, 4, 5, 6]  # row 3, the fourth chair, is rank 1's first
+    model.eval()
+    foreign = own = 0
+    for row in kept:
+        points, category, parts = test[row]
+        with torch.no_grad():
+            one_hot = torch.eye(16)[category][None]
+            predicted = model(points[None], one_hot)[0].argmax(dim=0)
+        for kind, labels in (("truth", parts), ("predicted", predicted)):
+            name = f"{CATEGORIES[category]}_{row:04d}_{kind}.ply"
+            vertices = PlyData.read(str(pictures / name))["vertex"]
+            for axis, values in zip("xyz", points.numpy(), strict=True):
+                assert np.array_equal(vertices[axis], values)
+            assert np.array_equal(vertices["part"], labels.numpy())
+            for i, part in enumerate(labels.tolist()):
+                index = part - FIRST_PART[category]
+                last = [*FIRST_PART, NUM_PARTS][category + 1] - FIRST_PART[category]
+                mine = 0 <= index < last
+                wanted = PALETTE[index] if mine else FOREIGN
+                foreign, own = foreign + (not mine), own + mine
+                colour = [vertices[c][i] for c in ("red", "green", "blue")]
+                assert colour == wanted.tolist()
+    assert foreign and own
+    header = (pictures / "contact_sheet.png").read_bytes()
+    assert header.startswith(b"\x89PNG")
+    # What is there already is never mixed with new files.
+    with pytest.raises(cli.UsageError, match=r"pictures is not an empty folder"):
+        segment(tmp_path / "again", part_root, *words)
+    (tmp_path / "file").touch()
+    with pytest.raises(cli.UsageError, match=r"file is not an empty folder"):
+        segment(tmp_path, part_root, *words[:-1], str(tmp_path / "file"))
+    assert not (tmp_path / "again" / "checkpoints").exists()
+
+
+def test_training_writes_the_predictions_of_the_best_weights(
+    tmp_path: Path, part_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+    monkeypatch.setattr(
+        "utils.drawing.parts.save_part_predictions", lambda *a: written.append(a)
+    )
+    evaluate = train_partseg.evaluate
+    scores = iter([0.5, 0.9, 0.1, 0.0])  # the second epoch is the best
+
+    def scored(*args: Any) -> tuple:
+        values, by_category, predicted = evaluate(*args)
+        return {**values, "test_miou": next(scores)}, by_category, predicted
+
+    monkeypatch.setattr(train_partseg, "evaluate", scored)
+    words = ("--from_scratch", "--epochs", "3", "--save_freq", "1")
+    run = segment(
+        tmp_path, part_root, *words, "--save_predictions", str(tmp_path / "p")
+    )
+    ((folder, _, rows, category, points, target, predicted),) = written
+    assert folder == tmp_path / "p"
+    test = ShapeNetPart(part_root, "test", num_points=32)
+    assert np.array_equal(points, test.points[rows])
+    assert np.array_equal(target, test.parts[rows])
+    assert np.array_equal(category, test.labels[rows])
+    model = DGCNNPartSeg(k=4, emb_dims=16, num_parts=NUM_PARTS)
+    model.load_state_dict(weights(run, "ckpt_epoch_2.pth"))
+    model.eval()
+    with torch.no_grad():
+        logits = model(
+            torch.from_numpy(points).transpose(1, 2), torch.eye(16)[category]
+        )
+    assert np.array_equal(logits.argmax(dim=1).numpy(), predicted)
+    assert "best epoch: test_miou 0.9000" in (run / "run.log").read_text()
+    assert "last epoch: test_miou 0.1000" in (run / "run.log").read_text()
