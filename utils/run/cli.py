@@ -22,8 +22,6 @@ from utils.run.signals import Interrupted
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 UNTRAINED = "none"  # what --model_path says for an encoder without weights
-# In the errors of a collective when another rank has died or does not answer.
-_LOST = ("closed by peer", "reset by peer", "Timed out", "timed out", "Broken pipe")
 
 # Flags of the paper's code and of CrossPoint-DDP, and what to use now.
 RETIRED = {
@@ -152,9 +150,8 @@ def _call(main: Callable[[], None], debug: bool) -> int:
         )
         return 1
     except RuntimeError as error:
-        # torch.distributed raises RuntimeErrors of many kinds.
-        lost = any(word in str(error) for word in _LOST)
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not lost:
+        alone = os.environ.get("WORLD_SIZE", "1") == "1"
+        if alone or not is_loss_of_a_rank(str(error)):
             raise
         _say(
             f"error (rank {rank}): another process of the run has ended, or did not "
@@ -162,6 +159,15 @@ def _call(main: Callable[[], None], debug: bool) -> int:
             "checkpoint, if any, is complete: continue with --resume"
         )
         return 1
+
+
+def is_loss_of_a_rank(text: str) -> bool:
+    """Whether a collective's error says that another rank has died or is silent.
+
+    torch.distributed raises RuntimeErrors of many kinds.
+    """
+    words = ("closed by peer", "reset by peer", "imed out", "Broken pipe")
+    return any(word in text for word in words)
 
 
 def _say(text: str) -> None:
