@@ -318,22 +318,6 @@ def test_a_signal_to_the_second_of_two_nodes_stops_both(
     same_weights(one_node, run_in(tmp_path))
 
 
-def test_a_second_run_of_the_same_name_is_refused(
-    tmp_path: Path, synthetic_root: Path
-) -> None:
-    first = start(tmp_path, synthetic_root, "--epochs", "10000")
-    try:
-        wait_for(lambda: steps_done(tmp_path) >= 1)
-        for flag in ("--resume", "--overwrite"):
-            said = f"checkpoints/run is in use by process {first.pid} on "
-            with pytest.raises(UsageError, match=said):
-                pretrain(tmp_path, synthetic_root, "--epochs", "1", flag)
-    finally:
-        first.kill()  # whatever ends it, the name is free again
-        finish(first)
-    pretrain(tmp_path, synthetic_root, "--epochs", "1", "--overwrite")
-
-
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
     """As a full disk: no file may grow beyond ``size`` bytes."""
