@@ -264,7 +264,12 @@ class Run:
         Args:
             values: of the epoch, as ``metrics.jsonl`` names them.
             is_best: whether its weights are the best so far.
+
+        Raises:
+            DivergenceError: if ``test_loss`` is not finite.
         """
+        if not math.isfinite(values.get("test_loss", 0.0)):
+            raise DivergenceError(self.state.step - 1, "the test loss", self.args)
         done = self.epoch + 1
         self.logger.record({"epoch": self.epoch, "epoch_end": True, **values})
         self.logger.info(f"epoch {done}/{self.args.epochs}: {shown(values)}")

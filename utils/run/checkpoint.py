@@ -89,8 +89,7 @@ def save_atomically(value: Any, path: str | Path, previous: str = "") -> None:
     """``torch.save`` that leaves either the old file or the complete new one.
 
     Args:
-        value: what is saved.
-        path: of the file.
+        value, path: as of ``torch.save``.
         previous: name under which the old file is kept, if any.
 
     Raises:
