@@ -14,23 +14,19 @@ import torch.nn.functional as F
 import finetune_cls
 from datasets.sampler import labelled_share
 from models.dgcnn import DGCNN
-from models.image import ImageEncoder
 from tests.runs import (
     evaluated,
     finetune,
     interrupted,
     metrics,
-    pretrain,
     same_records,
-    starting_state,
     weights,
 )
 from utils.parallel.seed import seed_torch
-from utils.run import checkpoint, cli
+from utils.run import checkpoint
 
 TEST_KEYS = ("test_loss", "test_accuracy", "test_class_accuracy")
 NUM_CLASSES = 5  # of the fixture `uneven_root`, one without a cloud
-HEAD = ("linear1", "bn6", "linear2", "bn7", "linear3")
 
 
 def agree(one: Path, two: Path) -> None:
@@ -207,82 +203,3 @@ def test_the_variants_of_scanobjectnn(tmp_path: Path, synthetic_root: Path) -> N
         again = finetune(tmp_path, synthetic_root, *words, "--variant", variant)
         found.append(evaluated(again)["test_loss"])
     assert found[0] != found[1] == metrics(run)[1][0]["test_loss"]
-
-
-def test_fine_tuning_starts_from_what_pretraining_saved(
-    tmp_path: Path, synthetic_root: Path, two_ranks
-) -> None:
-    pretrained = pretrain(tmp_path / "pretrained", synthetic_root, "--epochs", "1")
-    path = pretrained / "models" / "best_model.pth"
-    saved = torch.load(path, weights_only=True)
-    words = ("--dataset", "scanobjectnn", "--model_path", str(path))
-    for state in two_ranks.run(
-        starting_state, finetune, tmp_path, synthetic_root, *words
-    ):
-        encoder = {n: v for n, v in state.items() if n.split(".")[0] not in HEAD}
-        assert set(encoder) == {n for n in saved if not n.startswith("inv_head.")}
-        assert all(torch.equal(v, saved[n]) for n, v in encoder.items())
-    log = (tmp_path / "checkpoints" / "run" / "run.log").read_text()
-    assert f"{len(encoder)} entries loaded; not used from the file: inv_head.0" in log
-    assert f"not in the file, left at random: {', '.join(HEAD)}" in log
-
-
-def test_files_of_the_paper_s_code(
-    tmp_path: Path, tuned: Path, uneven_root: Path
-) -> None:
-    torch.manual_seed(4)
-    encoder = DGCNN(k=5, emb_dims=16)
-    published = {f"module.{n}": v for n, v in encoder.state_dict().items()}
-    torch.save(published, tmp_path / "pretrained.pth")
-    words = ("--model_path", str(tmp_path / "pretrained.pth"))
-    state = starting_state(finetune, tmp_path, uneven_root, *words)
-    same = [name for name in state if name.split(".")[0] not in HEAD]
-    assert same
-    assert all(torch.equal(state[n], published[f"module.{n}"]) for n in same)
-
-    head = {n: v for n, v in encoder.state_dict().items() if n.startswith("inv_head")}
-    torch.save({**weights(tuned), **head}, tmp_path / "tuned.pth")
-    words = ("--model_path", str(tmp_path / "tuned.pth"), "--overwrite")
-    run = finetune(tmp_path, uneven_root, "--eval", *words)
-    found = evaluated(run)["test_accuracy"]
-    assert found == metrics(tuned)[1][-1]["best_test_accuracy"]
-    assert "not used from the file: inv_head.0" in (run / "run.log").read_text()
-
-
-@pytest.mark.parametrize(
-    ("file", "message", "words"),
-    [
-        ("tuned", "--eval takes the whole test split", "--eval --label_fraction 0.5"),
-        ("tuned", r"linear3\.weight has shape .*number of classes", "--eval"),
-        ("encoder", "--eval needs the weights of a complete .*linear1", "--eval"),
-        ("image", "none of its .* entries is one of the model's", ""),
-        ("part", r"--freeze_encoder would train on .*conv1\.1", "--freeze_encoder"),
-    ],
-)
-def test_weights_that_do_not_fit_stop_the_run(
-    file: str, message: str, words: str, tmp_path: Path, tuned: Path, synthetic_root
-) -> None:
-    encoder = DGCNN(5, 16).state_dict()
-    states = {
-        "tuned": weights(tuned),
-        "encoder": encoder,
-        "image": ImageEncoder("resnet18").state_dict(),
-        "part": {"conv1.0.weight": encoder["conv1.0.weight"]},
-    }
-    torch.save(states[file], tmp_path / "w.pth")
-    flags = ("--model_path", str(tmp_path / "w.pth"), *words.split())
-    with pytest.raises(cli.UsageError, match=message):
-        finetune(tmp_path, synthetic_root, *flags)
-    assert not (tmp_path / "checkpoints").exists()
-
-
-def test_the_defaults_are_the_published_protocol() -> None:
-    args = finetune_cls.get_args_parser().parse_args([])
-    assert (args.num_points, args.k, args.batch_size, args.epochs) == (
-        1024,
-        20,
-        600,
-        300,
-    )
-    assert (args.optimizer, args.weight_decay, args.dropout) == ("adam", 1e-6, 0.5)
-    assert (args.dataset, args.label_fraction, args.emb_dims) == ("modelnet40", 1, 1024)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import shutil
@@ -159,9 +160,27 @@ def test_files_and_records(case: Case, finished: Path) -> None:
     log = (finished / "run.log").read_text()
     for said in case.said:
         assert said.format(last=epochs[-1][case.merit], best=best) in log, said
+    group = weights(finished, "checkpoint_last.pth")["optimizer"]["param_groups"][0]
+    assert group["lr"] == case.rates[-1]
+    assert group.get("momentum") == (0.9 if case.run is segment else None)
     config = json.loads((finished / "config.json").read_text())
     assert not set(config["arguments"]) & {flag[2:] for flag in cli.RETIRED}
     assert config["arguments"]["emb_dims"] == 16 and config["world_size"] == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "published"),
+    [  # points, K, global batch, epochs, optimiser, weight decay
+        ("train_crosspoint", (2048, 15, 20, 100, "adam", 1e-6)),
+        ("finetune_cls", (1024, 20, 600, 300, "adam", 1e-6)),
+        ("train_partseg", (2048, 40, 32, 300, "sgd", 1e-4)),
+    ],
+)
+def test_the_defaults_are_the_published_protocol(script: str, published: tuple) -> None:
+    args = importlib.import_module(script).get_args_parser().parse_args([])
+    names = ("num_points", "k", "batch_size", "epochs", "optimizer", "weight_decay")
+    assert tuple(vars(args)[name] for name in names) == published
+    assert (args.momentum, args.emb_dims, args.lr) == (0.9, 1024, None)
 
 
 @pytest.mark.slow  # the CPU emulates them
