@@ -11,7 +11,7 @@ one rank. The number of processes changes the time, nothing else.
                   --rdzv_endpoint=HOST:29500 train_partseg.py --from_scratch
               (the same line on both nodes, HOST being one of them)
   evaluate    python train_partseg.py --eval --model_path best_model.pth \\
-                  --save_predictions pictures
+                  --save_predictions predictions
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
             load_pretrained(model, run.folder / BEST)
             predicted = evaluate(model, test, precision, args)[2]
             save_part_examples(args.save_predictions, test, predicted, SHOWN)
-            run.logger.info(f"pictures in {args.save_predictions}")
+            run.logger.info(f"predictions in {args.save_predictions}")
 
 
 def train_one_epoch(
@@ -298,7 +298,7 @@ def log_evaluation(
     logger.record({**record, **values, "category_iou": by_category})
     if args.save_predictions:
         save_part_examples(args.save_predictions, test, predicted, SHOWN)
-        logger.info(f"pictures in {args.save_predictions}")
+        logger.info(f"predictions in {args.save_predictions}")
 
 
 if __name__ == "__main__":

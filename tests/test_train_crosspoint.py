@@ -22,7 +22,7 @@ from utils.run import cli
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory, synthetic_root: Path) -> Path:
-    """The run folder of one epoch, judged by the probe."""
+    """The run folder of one epoch, evaluated by the probe."""
     words = ("--epochs", "1", "--svm_every", "1")
     return pretrain(tmp_path_factory.mktemp("pretrained"), synthetic_root, *words)
 

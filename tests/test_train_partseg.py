@@ -186,8 +186,8 @@ def test_predictions_are_written_as_they_were_made(
     torch.manual_seed(4)
     model = DGCNNPartSeg(k=4, emb_dims=16, num_parts=NUM_PARTS)
     save_weights(model, path)
-    pictures = tmp_path / "two" / "new" / "pictures"
-    words = ("--eval", "--model_path", str(path), "--save_predictions", str(pictures))
+    found = tmp_path / "two" / "new" / "found"
+    words = ("--eval", "--model_path", str(path), "--save_predictions", str(found))
     two_ranks.run(segment, tmp_path / "two", part_root, *words)
     test = ShapeNetPart(part_root, "test", num_points=32)
     kept = [
@@ -200,7 +200,7 @@ def test_predictions_are_written_as_they_were_made(
         for row in kept
         for kind in ("truth", "predicted")
     }
-    assert {p.name for p in pictures.iterdir()} == {*names, "contact_sheet.png"}
+    assert {p.name for p in found.iterdir()} == {*names, "contact_sheet.png"}
     assert kept == [0, 1, 2, 4, 5, 6]  # row 3, the fourth chair, is rank 1's first
     model.eval()
     for row in kept:
@@ -210,12 +210,12 @@ def test_predictions_are_written_as_they_were_made(
             predicted = model(points[None], one_hot)[0].argmax(dim=0)
         for kind, labels in (("truth", parts), ("predicted", predicted)):
             name = f"{CATEGORIES[category]}_{row:04d}_{kind}.ply"
-            vertices = PlyData.read(str(pictures / name))["vertex"]
+            vertices = PlyData.read(str(found / name))["vertex"]
             for axis, values in zip("xyz", points.numpy(), strict=True):
                 assert np.array_equal(vertices[axis], values)
             assert np.array_equal(vertices["part"], labels.numpy())
     # What is there already is never mixed with new files.
-    with pytest.raises(cli.UsageError, match=r"pictures is not an empty folder"):
+    with pytest.raises(cli.UsageError, match=r"found is not an empty folder"):
         segment(tmp_path / "again", part_root, *words)
     (tmp_path / "file").touch()
     with pytest.raises(cli.UsageError, match=r"file is not an empty folder"):

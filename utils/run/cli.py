@@ -47,8 +47,9 @@ class _Help(argparse.RawDescriptionHelpFormatter):
     """Adds to a flag's help its default, unless that says nothing or is said."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        silent = (None, "", True, False, argparse.SUPPRESS)
-        if action.default in silent or "(default" in (action.help or ""):
+        silent = action.default in (None, "", argparse.SUPPRESS)
+        silent = silent or isinstance(action.default, bool)
+        if silent or "(default" in (action.help or ""):
             return action.help
         return f"{action.help} (default: %(default)s)"
 
