@@ -252,6 +252,11 @@ def test_a_resumed_run_keeps_its_configuration_and_needs_no_weights_to_start_fro
         assert (run / "config.json").read_bytes() == config
         assert metrics(run) == records  # nothing is left to do
     assert "entries loaded" in log and log.count("random weights") == 0
+    # Nor does one that started from random weights need to be told so again.
+    shutil.copytree(finished, tmp_path / "scratch" / "checkpoints" / "run")
+    words = ("--epochs", "3", *words[4:], "--resume")
+    run = case.run(tmp_path / "scratch", data, *words)
+    assert metrics(run) == metrics(finished)
 
 
 FINE_TUNING = ("finetune_cls", "train_partseg")

@@ -1,4 +1,4 @@
-"""What a training loop is made of: precision, optimiser, schedule, loader, device move.
+"""What loops are made of: precision, optimiser, schedule, batches, device move.
 
 The loops themselves are in the scripts.
 """
