@@ -74,10 +74,10 @@ from utils.judging.metrics import confusion_matrix, mean_class_accuracy
 from utils.parallel import distributed
 from utils.parallel.batchnorm import synchronise_batchnorm
 from utils.parallel.seed import seed_torch
-from utils.run.bookkeeping import BEST, DivergenceError, Run, is_resumed, shown
+from utils.run.bookkeeping import Run, shown
 from utils.run.checkpoint import LoadReport, load_pretrained, run_name
-from utils.run.logger import RunLogger, progress
-from utils.run.run_folder import open_run_folder
+from utils.run.logger import RunLogger
+from utils.run.run_folder import BEST, is_resumed, open_run_folder
 from utils.run.training import (
     DEFAULT_LR,
     Precision,
@@ -85,6 +85,7 @@ from utils.run.training import (
     build_optimizer,
     cosine,
     data_loader,
+    evaluation_batches,
     to_device,
 )
 
@@ -102,15 +103,17 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
     args.lr = args.lr or DEFAULT_LR[args.optimizer]
     args.exp_name = args.exp_name or default_name(args)
     device, precision = process.device, Precision(args.precision, process.device)
-    resumed = not args.eval and is_resumed(args)
+    resumed = not args.eval and is_resumed(args.exp_name, args.resume)
 
     # Whatever is wrong with flags or files shows here, before anything is written.
     with distributed.fail_together():
-        check_flags(args)
-        form = chosen_form(args.edgeconv, device)
-        test = open_split(args, "test", process.shard)
+        check_flags(args, resumed)
+        edgeconv = chosen_form(args.edgeconv, device)
+        place = (args.dataset, args.data_root)
+        data = {"num_points": args.num_points, "variant": args.variant}
+        test = labelled_clouds(*place, "test", shard=process.shard, **data)
         if not args.eval:
-            train = open_split(args, "train")
+            train = labelled_clouds(*place, "train", **data)
             kept = labelled_share(train.labels, args.label_fraction, args.seed)
             train.points, train.labels = train.points[kept], train.labels[kept]
             sampler = GlobalBatchSampler(
@@ -126,7 +129,7 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
             linear_head=args.freeze_encoder,
         )
         model.to(precision.dtype)  # before the weights, which may be float64
-        report = None
+        report, start = None, args.model_path or f"random weights (seed {args.seed})"
         if args.model_path and not resumed:
             report = load_pretrained(model, args.model_path)
             check_report(args, report)
@@ -146,7 +149,8 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
 
     defaults = vars(get_args_parser().parse_args([]))
     state = {"model": model, "optimizer": optimizer, "precision": precision.scaler}
-    run = Run(args, process, resumed, defaults, [args.model_path], **state)
+    weights = {BEST.name: model}
+    run = Run(args, process, resumed, defaults, weights, [args.model_path], **state)
     samples: tuple[Samples, Samples] = (train, test)
     if args.freeze_encoder:  # its features do not change: compute them once
         samples = encode(model, train, test, args, process)
@@ -159,8 +163,8 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
             {
                 "model": f"{args.model} {parameters:.2f} M parameters, "
                 f"{learned:.2f} M trained",
-                "edgeconv": "{}: {}".format(*form),
-                "start": args.model_path or f"random weights (seed {args.seed})",
+                "edgeconv": "{}: {}".format(*edgeconv),
+                "start": "its checkpoint" if resumed else start,
                 "data": f"{args.dataset}, {len(train)} of {train.total} training and "
                 f"{test.total} test clouds, {test.num_classes} classes, "
                 f"{args.num_points} points",
@@ -174,12 +178,11 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
         for epoch in range(run.epoch, args.epochs):
             values = train_one_epoch(parallel, loader, optimizer, precision, run)
             figures, matrix = evaluate(trained, samples[1], precision, args)
-            if not math.isfinite(figures["test_loss"]):
-                raise DivergenceError(run.state.step - 1, "the test loss", args)
             is_best = run.improves(figures["test_accuracy"])
             values |= figures | {"best_test_accuracy": run.state.best}
-            run.end_epoch(values, {BEST.name: model} if is_best else {}, model)
-            show_confusion(run.logger, epoch, run.due(epoch), matrix, test.class_names)
+            run.end_epoch(values, is_best)
+            with_images = run.logs_images(epoch)
+            show_confusion(run.logger, epoch, with_images, matrix, test.class_names)
             last = f"last epoch: test accuracy {figures['test_accuracy']:.2%}; "
         run.logger.info(f"{last}best, chosen on the test split: {run.state.best:.2%}")
         run.logger.info(f"done; weights in {run.folder / BEST}")
@@ -231,16 +234,11 @@ def evaluate(
     gathered in the order of the data set, whatever the world size.
     """
     model.eval()
-    batch = max(1, args.test_batch_size // distributed.world_size())
     device = next(model.parameters()).device
     own = [torch.empty(0, samples.num_classes, device=device)]
-    bar = progress(total=len(samples), desc="test", unit="cloud")
-    for first in range(0, len(samples), batch):
-        some = range(first, min(first + batch, len(samples)))
-        inputs = torch.stack([samples[i][0] for i in some])
+    for rows in evaluation_batches(len(samples), args.test_batch_size):
+        inputs = torch.stack([samples[i][0] for i in range(rows.start, rows.stop)])
         own.append(model(inputs.to(device, precision.dtype)))
-        bar.update(len(inputs))
-    bar.close()
     logits = distributed.gather_array(torch.cat(own).double().cpu().numpy())
     labels = distributed.gather_array(samples.labels)
     loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)).item()
@@ -263,25 +261,13 @@ def default_name(args: argparse.Namespace) -> str:
     return f"finetune_{args.dataset}"
 
 
-def check_flags(args: argparse.Namespace) -> None:
+def check_flags(args: argparse.Namespace, resumed: bool) -> None:
     """Raise a ValueError for flags that do not fit each other."""
-    flags.check_fine_tuning(args)
+    flags.check_fine_tuning(args, resumed)
     if args.label_fraction > 1:
         raise ValueError(f"--label_fraction {args.label_fraction:g} is more than 1")
     if args.eval and args.label_fraction < 1:
         raise ValueError("--eval takes the whole test split: no --label_fraction")
-
-
-def open_split(
-    args: argparse.Namespace, split: str, shard: tuple[int, int] = (0, 1)
-) -> LabelledClouds:
-    """A split, or this rank's share of it."""
-    clouds = labelled_clouds(
-        args.dataset, args.data_root, split, args.num_points, shard, args.variant
-    )
-    if clouds.total == 0:
-        raise ValueError(f"{args.dataset}'s {split} split is empty")
-    return clouds
 
 
 def check_report(args: argparse.Namespace, report: LoadReport) -> None:

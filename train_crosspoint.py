@@ -29,7 +29,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--image_encoder",
         choices=BACKBONES,
         default="resnet50",
-        help="image encoder (default: resnet50)",
+        help="image encoder",
     )
     model.add_argument(
         "--img_model_path",
@@ -51,13 +51,10 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--image_size",
         type=flags.positive_int,
         default=224,
-        help="side of an image in pixels (default: 224)",
+        help="side of an image in pixels",
     )
     training.add_argument(
-        "--temperature",
-        type=flags.positive_float,
-        default=0.1,
-        help="of NT-Xent (default: 0.1)",
+        "--temperature", type=flags.positive_float, default=0.1, help="of NT-Xent"
     )
     training.add_argument(
         "--packed",
@@ -71,13 +68,10 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--svm_every",
         type=flags.natural_int,
         default=1,
-        help="epochs between two probes; 0 for none (default: 1)",
+        help="epochs between two probes; 0 for none",
     )
     probe.add_argument(
-        "--svm_C",
-        type=flags.positive_float,
-        default=0.1,
-        help="the SVM's C (default: 0.1)",
+        "--svm_C", type=flags.positive_float, default=0.1, help="the SVM's C"
     )
     return parser
 
@@ -108,8 +102,9 @@ from utils.judging.svm import fit_linear_svm
 from utils.parallel import distributed
 from utils.parallel.batchnorm import synchronise_batchnorm
 from utils.parallel.seed import seed_torch
-from utils.run.bookkeeping import BEST, Run, is_resumed
+from utils.run.bookkeeping import Run
 from utils.run.checkpoint import load_pretrained
+from utils.run.run_folder import BEST, is_resumed
 from utils.run.training import (
     DEFAULT_LR,
     Precision,
@@ -134,7 +129,7 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
     """Read the data, build the model, train, and write the run folder."""
     args.lr = args.lr or DEFAULT_LR[args.optimizer]
     device, precision = process.device, Precision(args.precision, process.device)
-    resumed = is_resumed(args)
+    resumed = is_resumed(args.exp_name, args.resume)
     with_probe = args.svm_every > 0 and distributed.run_on_main(
         lambda: Path(args.data_root, PROBE_FOLDER).is_dir()
     )
@@ -142,7 +137,7 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
     # Whatever is wrong with flags or files shows here, before anything is written.
     with distributed.fail_together():
         check_flags(args)
-        form = chosen_form(args.edgeconv, device)
+        edgeconv = chosen_form(args.edgeconv, device)
         dataset = ShapeNetRender(
             args.data_root,
             args.num_points,
@@ -179,9 +174,13 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
     optimizer = build_optimizer(parallel.parameters(), args)
 
     defaults = vars(get_args_parser().parse_args([]))
+    weights = {
+        BEST.name: model.point_encoder,
+        "img_model_best.pth": model.image_encoder,
+    }
     inputs = (args.model_path, args.img_model_path)
     state = {"model": model, "optimizer": optimizer, "precision": precision.scaler}
-    run = Run(args, process, resumed, defaults, inputs, **state)
+    run = Run(args, process, resumed, defaults, weights, inputs, **state)
     with distributed.fail_together():
         check_probe(args, probe, run.state.best)
     with run:
@@ -196,7 +195,7 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
         run.introduce(
             {
                 "model": f"{args.model} {point}, {args.image_encoder} {image}",
-                "edgeconv": "{}: {}".format(*form),
+                "edgeconv": "{}: {}".format(*edgeconv),
                 "data": f"{len(dataset)} shapes in {args.data_root}{packed}, "
                 f"{args.num_points} points",
                 "best": f"models/best_model.pth is {best}",
@@ -214,12 +213,8 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
                 probed = run_probe(model.point_encoder, probe, device, args)
                 values["svm_accuracy"] = probed.accuracy
                 is_best = run.improves(probed.accuracy)
-            weights = {
-                BEST.name: model.point_encoder,
-                "img_model_best.pth": model.image_encoder,
-            }
-            run.end_epoch(values, weights if is_best else {}, model.point_encoder)
-            show_pretraining(run.logger, epoch, run.due(epoch), dataset, probed)
+            run.end_epoch(values, is_best)
+            show_pretraining(run.logger, epoch, run.logs_images(epoch), dataset, probed)
         run.logger.info(f"done; weights in {run.folder / BEST}")
 
 

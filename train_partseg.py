@@ -11,13 +11,12 @@ one rank. The number of processes changes the time, nothing else.
                   --rdzv_endpoint=HOST:29500 train_partseg.py --from_scratch
               (the same line on both nodes, HOST being one of them)
   evaluate    python train_partseg.py --eval --model_path best_model.pth \\
-                  --save_predictions pictures
+                  --save_predictions predictions
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 
 from utils.run import cli, flags
 
@@ -41,8 +40,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--scheduler",
         choices=("cos", "step"),
         default="cos",
-        help="cos: cosine to 1e-3; step: halved every 20 epochs, not below 1e-5 "
-        "(default: cos)",
+        help="cos: cosine to 1e-3; step: halved every 20 epochs, not below 1e-5",
     )
     group = flags.add_downstream_flags(parser)
     group.add_argument(
@@ -83,16 +81,17 @@ from utils.judging.metrics import part_figures, shape_iou
 from utils.parallel import distributed
 from utils.parallel.batchnorm import synchronise_batchnorm
 from utils.parallel.seed import seed_torch
-from utils.run.bookkeeping import BEST, DivergenceError, Run, is_resumed, shown
+from utils.run.bookkeeping import Run, shown
 from utils.run.checkpoint import load_pretrained, run_name
-from utils.run.logger import RunLogger, progress
-from utils.run.run_folder import open_run_folder
+from utils.run.logger import RunLogger
+from utils.run.run_folder import BEST, is_resumed, open_run_folder
 from utils.run.training import (
     DEFAULT_LR,
     Precision,
     TimedLoader,
     build_optimizer,
     data_loader,
+    evaluation_batches,
     scheduled,
     to_device,
 )
@@ -109,12 +108,12 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
     args.lr = args.lr or DEFAULT_LR[args.optimizer]
     args.exp_name = args.exp_name or default_name(args)
     device, precision = process.device, Precision(args.precision, process.device)
-    resumed = not args.eval and is_resumed(args)
+    resumed = not args.eval and is_resumed(args.exp_name, args.resume)
 
     # Whatever is wrong with flags or files shows here, before anything is written.
     with distributed.fail_together():
-        flags.check_fine_tuning(args)
-        form = chosen_form(args.edgeconv, device)
+        flags.check_fine_tuning(args, resumed)
+        edgeconv = chosen_form(args.edgeconv, device)
         if args.save_predictions:
             check_empty(args.save_predictions, "--save_predictions")
         data = {"num_points": args.num_points, "class_choice": args.class_choice}
@@ -139,18 +138,17 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
             edgeconv=args.edgeconv,
         )
         model.to(precision.dtype)  # before the weights, which may be float64
-        weights = f"random weights (seed {args.seed})"
+        report, start = None, args.model_path or f"random weights (seed {args.seed})"
         if args.model_path and not resumed:
             report = load_pretrained(model, args.model_path)
             if args.eval and report.initialised:
                 raise ValueError(f"--eval needs fine-tuned weights: {report}")
-            weights = str(report)
 
     model.to(device)
     if args.eval:
         folder = open_run_folder(args.exp_name, args.overwrite, None, [args.model_path])
         with RunLogger(folder, vars(args)) as logger:
-            log_evaluation(model, test, precision, weights, args, logger)
+            log_evaluation(model, test, precision, str(report), args, logger)
         return
     loader = data_loader(train, sampler, args.num_workers, device)
     synchronise_batchnorm(model)
@@ -159,13 +157,15 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
 
     defaults = vars(get_args_parser().parse_args([]))
     state = {"model": model, "optimizer": optimizer, "precision": precision.scaler}
-    run = Run(args, process, resumed, defaults, [args.model_path], **state)
+    weights = {BEST.name: model}
+    run = Run(args, process, resumed, defaults, weights, [args.model_path], **state)
     with run:
         parameters = sum(p.numel() for p in model.parameters()) / 1e6
         run.introduce(
             {
                 "model": f"{args.model} {parameters:.2f} M parameters, k {args.k}",
-                "edgeconv": "{}: {}".format(*form),
+                "edgeconv": "{}: {}".format(*edgeconv),
+                "start": "its checkpoint" if resumed else start,
                 "data": f"{len(train)} training and {test.total} test shapes in "
                 f"{args.data_root} ({args.class_choice or 'all categories'}), "
                 f"{args.num_points} points",
@@ -173,16 +173,14 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
             },
             steps=len(sampler),
         )
-        if not resumed:
-            run.logger.info(weights)
+        if report is not None:
+            run.logger.info(str(report))
         for epoch in range(run.epoch, args.epochs):
             values = train_one_epoch(parallel, loader, optimizer, precision, run)
             figures, by_category, _ = evaluate(model, test, precision, args)
-            if not math.isfinite(figures["test_loss"]):
-                raise DivergenceError(run.state.step - 1, "the test loss", args)
             is_best = run.improves(figures["test_miou"])
             values |= figures | {"best_test_miou": run.state.best}
-            run.end_epoch(values, {BEST.name: model} if is_best else {}, model)
+            run.end_epoch(values, is_best)
             if is_best:
                 run.logger.info(f"best so far; IoU by category: {shown(by_category)}")
             if epoch + 1 == args.epochs:
@@ -196,7 +194,7 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
             load_pretrained(model, run.folder / BEST)
             predicted = evaluate(model, test, precision, args)[2]
             save_part_examples(args.save_predictions, test, predicted, SHOWN)
-            run.logger.info(f"images in {args.save_predictions}")
+            run.logger.info(f"predictions in {args.save_predictions}")
 
 
 def train_one_epoch(
@@ -256,13 +254,11 @@ def evaluate(
         The figures; IoU by category; this rank's predicted parts (m, N).
     """
     model.eval()
-    batch = max(1, args.test_batch_size // distributed.world_size())
     device = next(model.parameters()).device
     losses, predicted = [np.empty(0)], [np.empty((0, args.num_points), np.int64)]
-    bar = progress(total=len(test), desc="test", unit="shape")
-    for first in range(0, len(test), batch):
+    for rows in evaluation_batches(len(test), args.test_batch_size, unit="shape"):
         points, category, target = (
-            torch.from_numpy(x[first : first + batch]).to(device)
+            torch.from_numpy(x[rows]).to(device)
             for x in (test.points, test.labels, test.parts)
         )
         points = points.transpose(1, 2).to(precision.dtype)
@@ -271,8 +267,6 @@ def evaluate(
         loss = torch.stack([part_loss(*shape) for shape in shapes])
         losses.append(loss.double().cpu().numpy())
         predicted.append(logits.argmax(dim=1).cpu().numpy())
-        bar.update(len(points))
-    bar.close()
     parts = np.concatenate(predicted)
     values, by_category = part_figures(parts, test.parts, test.labels, test.class_names)
     mean_loss = distributed.gather_array(np.concatenate(losses)).mean()
@@ -304,7 +298,7 @@ def log_evaluation(
     logger.record({**record, **values, "category_iou": by_category})
     if args.save_predictions:
         save_part_examples(args.save_predictions, test, predicted, SHOWN)
-        logger.info(f"images in {args.save_predictions}")
+        logger.info(f"predictions in {args.save_predictions}")
 
 
 if __name__ == "__main__":

@@ -11,15 +11,16 @@ Arguments and results are pickled; tensors arrive as copies.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
+import signal
 import socket
 import sys
-import time
-import traceback
 from collections.abc import Callable
-from multiprocessing.connection import Connection, wait
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class Pool:
     """``world_size`` processes on gloo and the loopback interface.
 
     The processes start with the first :meth:`run` and serve until :meth:`close`. An
-    exception leaves them running; ranks that do not answer are ended, and the next
+    exception leaves them running; if a rank does not answer all are ended, and the next
     :meth:`run` starts new ones.
     """
 
@@ -49,8 +50,8 @@ class Pool:
         self.world_size = world_size
         self.timeout_s = timeout_s
         self.collective_timeout_s = collective_timeout_s
-        self._processes: list[multiprocessing.process.BaseProcess] = []
-        self._connections: list[Connection] = []
+        self.processes: list[int] = []  # their numbers
+        self._ranks: list[ProcessPoolExecutor] = []
 
     def run(self, function: Callable[..., Any], *args: Any) -> list[Any]:
         """Call ``function(*args)`` on every rank; the results, in order of rank.
@@ -61,85 +62,54 @@ class Pool:
 
         Raises:
             Exception: what the lowest failing rank raised, its traceback as the cause.
-            TimeoutError: if a rank did not answer in ``timeout_s`` seconds.
+            TimeoutError: if a rank has died or did not answer in ``timeout_s`` seconds.
         """
-        if not self._processes:
+        if not self._ranks:
             self._start()
-        call = pickle.dumps((function, args))
-        for connection in self._connections:
-            connection.send_bytes(call)
-        answers = self._answers()
-        errors = {
-            rank: answer[1:] for rank, answer in answers.items() if answer[0] == "error"
-        }
-        silent = [rank for rank in range(self.world_size) if rank not in answers]
+        calls = [rank.submit(_call, function, *args) for rank in self._ranks]
+        done, _ = wait(calls, self.timeout_s, FIRST_EXCEPTION)
+        if any(call.exception() for call in done):
+            wait(calls, GRACE_S)
+        ends = [call.exception() if call.done() else TimeoutError() for call in calls]
+        lost = BrokenProcessPool, TimeoutError
+        silent = [rank for rank, end in enumerate(ends) if isinstance(end, lost)]
         if silent:
             self.close()
-        text = "".join(f"\n\nrank {rank}:\n{errors[rank][1]}" for rank in errors)
+        errors = {n: end for n, end in enumerate(ends) if end and n not in silent}
         if errors:
-            if silent:
-                text += f"\n\nno answer from rank(s) {silent}, ended"
-            raise errors[min(errors)][0] from RankFailure(text)
+            text = "".join(f"\n\nrank {n}:{end.__cause__}" for n, end in errors.items())
+            text += f"\n\nno answer from rank(s) {silent}, ended" if silent else ""
+            raise errors[min(errors)] from RankFailure(text)
         if silent:
             raise TimeoutError(
                 f"no answer from rank(s) {silent} of {function.__qualname__}: "
                 f"dead, or {self.timeout_s:g} s were not enough; all ranks were ended"
             )
-        return [answers[rank][1] for rank in range(self.world_size)]
+        return [call.result() for call in calls]
 
     def close(self) -> None:
         """End the processes, if any."""
-        for connection in self._connections:
-            connection.close()
-        for process in self._processes:
-            process.terminate()
-        for process in self._processes:
-            process.join(5)
-            if process.is_alive():
-                process.kill()
-                process.join()
-        self._processes, self._connections = [], []
+        for number, rank in zip(self.processes, self._ranks, strict=True):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+            rank.shutdown()
+        self.processes, self._ranks = [], []
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        port = _free_port()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        spawn = multiprocessing.get_context("spawn")
         for rank in range(self.world_size):
-            here, there = context.Pipe()
-            place = (rank, self.world_size, port, self.collective_timeout_s)
-            process = context.Process(target=_serve, args=(there, *place), daemon=True)
-            process.start()
-            there.close()
-            self._connections.append(here)
-            self._processes.append(process)
-
-    def _answers(self) -> dict[int, tuple]:
-        """One answer a rank, without those that were silent for too long."""
-        answers: dict[int, tuple] = {}
-        waiting = dict(zip(self._connections, range(self.world_size), strict=True))
-        deadline = time.monotonic() + self.timeout_s
-        while waiting and (left := deadline - time.monotonic()) > 0:
-            for connection in wait(list(waiting), left):
-                rank = waiting.pop(connection)
-                try:
-                    answers[rank] = pickle.loads(connection.recv_bytes())
-                except (EOFError, ConnectionError):  # the process has died
-                    deadline = min(deadline, time.monotonic() + GRACE_S)
-                    continue
-                if answers[rank][0] == "error":
-                    deadline = min(deadline, time.monotonic() + GRACE_S)
-        return dict(sorted(answers.items()))
+            place = (rank, self.world_size, port)
+            self._ranks.append(ProcessPoolExecutor(1, spawn, _prepare, place))
+        numbers = [rank.submit(os.getpid) for rank in self._ranks]
+        self.processes = [number.result(self.timeout_s) for number in numbers]
+        self.run(_join, self.collective_timeout_s)  # all are there: nobody waits long
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def _serve(
-    connection: Connection, rank: int, world_size: int, port: int, timeout_s: float
-) -> None:
-    """What a worker process does: calls in, answers out, until the pipe is closed."""
+def _prepare(rank: int, world_size: int, port: int) -> None:
+    """Make a process one of the ranks, up to the imports, which take seconds."""
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),
@@ -155,27 +125,23 @@ def _serve(
     import torch
 
     import tests.small_resnet  # noqa: F401  # before any script
-    from utils.parallel import distributed
+    import utils.parallel.distributed  # noqa: F401
 
     torch.set_num_threads(1)
+
+
+def _join(timeout_s: float) -> None:
+    from utils.parallel import distributed
+
     distributed.start(timeout_s)
-    while True:
-        try:
-            call = connection.recv_bytes()
-        except (EOFError, ConnectionError):
-            break
-        connection.send_bytes(_answer(call))
-    distributed.stop()
 
 
-def _answer(call: bytes) -> bytes:
+def _call(function: Callable[..., Any], *args: Any) -> Any:
     try:
-        function, args = pickle.loads(call)
-        return pickle.dumps(("result", function(*args)))
+        return function(*args)
     except BaseException as error:
-        text = traceback.format_exc()
         try:
             pickle.loads(pickle.dumps(error))
         except Exception:
-            error = RuntimeError(f"{type(error).__name__}: {error}")
-        return pickle.dumps(("error", error, text))
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error
+        raise

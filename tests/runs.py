@@ -75,7 +75,7 @@ def metrics(run: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return [x for x in lines if "step" in x], [x for x in lines if "epoch_end" in x]
 
 
-def judged(run: Path) -> dict[str, Any]:
+def evaluated(run: Path) -> dict[str, Any]:
     """The one record of ``--eval``."""
     (record,) = read_metrics(run)
     return record
@@ -104,6 +104,27 @@ def same_weights(one: Path, two: Path) -> None:
 
 class _Interrupted(Exception):
     pass
+
+
+def starting_state(run: Callable, *args: Any) -> dict[str, torch.Tensor]:
+    """The weights before the first step of ``run(*args)``, which ends there."""
+    script = {finetune: finetune_cls, segment: train_partseg}[run]
+    found = {}
+
+    def capture(model: torch.nn.Module, *_: Any) -> None:
+        inner = distributed.unwrap(model)
+        assert (inner is model) == (distributed.world_size() == 1)
+        found.update({name: v.clone() for name, v in inner.state_dict().items()})
+        raise _Interrupted
+
+    train, script.train_one_epoch = script.train_one_epoch, capture
+    try:
+        run(*args)
+    except _Interrupted:
+        return found
+    finally:
+        script.train_one_epoch = train
+    raise AssertionError("the run ended before its first step")
 
 
 def interrupted(step: int, run: Callable, *args: Any) -> None:

@@ -1,4 +1,4 @@
-"""Fine-tuning for classification: the same numbers on any world size."""
+"""Fine-tuning for classification: the same numbers on any world size; its weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ import torch.nn.functional as F
 import finetune_cls
 from datasets.sampler import labelled_share
 from models.dgcnn import DGCNN
-from tests.runs import finetune, interrupted, judged, metrics, same_records, weights
+from tests.runs import (
+    evaluated,
+    finetune,
+    interrupted,
+    metrics,
+    same_records,
+    weights,
+)
 from utils.parallel.seed import seed_torch
 from utils.run import checkpoint
 
@@ -114,7 +121,7 @@ def test_the_test_metrics_against_a_loop(tuned: Path, uneven_root: Path) -> None
         assert math.isclose(line["test_class_accuracy"], np.mean(rates))
 
 
-def test_any_world_size_and_test_batch_judge_alike(
+def test_any_world_size_and_test_batch_evaluate_alike(
     tmp_path: Path, tuned: Path, uneven_root: Path, two_ranks, four_ranks
 ) -> None:
     best = max(metrics(tuned)[1], key=lambda line: line["test_accuracy"])
@@ -122,7 +129,7 @@ def test_any_world_size_and_test_batch_judge_alike(
     words = (uneven_root, "--eval", "--model_path", path)
     run = finetune(tmp_path / "one", *words, "--exp_name", "")
     assert run.name == "eval_modelnet40_run_best_model"
-    one = judged(run)
+    one = evaluated(run)
     assert set(one) == {"dataset", "model_path", "test_size", *TEST_KEYS}
     assert {name: one[name] for name in TEST_KEYS} == {n: best[n] for n in TEST_KEYS}
     assert one["test_size"] == 13
@@ -131,7 +138,7 @@ def test_any_world_size_and_test_batch_judge_alike(
     runs += [two_ranks.run(finetune, tmp_path / "two", *words)[0]]
     runs += [four_ranks.run(finetune, tmp_path / "four", *words)[0]]
     for run in runs:
-        other = judged(run)
+        other = evaluated(run)
         assert other["test_accuracy"] == one["test_accuracy"]
         assert other["test_class_accuracy"] == one["test_class_accuracy"]
         assert math.isclose(other["test_loss"], one["test_loss"], rel_tol=1e-6)
@@ -153,20 +160,14 @@ def test_a_label_fraction_trains_on_those_clouds_alone(
         uneven_root / "modelnet40_ply_hdf5_2048" / "ply_data_train0.h5"
     ) as file:
         points, labels = file["data"][:, :64], file["label"][:, 0].astype(int)
-    for seed in (1, 2, 1):
-        run = finetune(
-            tmp_path, uneven_root, *words, "--seed", str(seed), "--overwrite"
-        )
-        train = seen[-1]
-        assert np.bincount(train.labels).tolist() == [3, 2, 2, 1]
-        assert "8 of 21 training and 13 test clouds" in (run / "run.log").read_text()
-        kept = labelled_share(labels, 0.34, seed)
-        assert np.array_equal(train.points, points[kept])
-        assert np.array_equal(train.labels, labels[kept])
-        assert len(metrics(run)[0]) == 1
-    one, other, again = (share.points for share in seen)
-    assert np.array_equal(one, again)
-    assert not np.array_equal(one, other)
+    run = finetune(tmp_path, uneven_root, *words, "--seed", "2")
+    (train,) = seen
+    kept = labelled_share(labels, 0.34, seed=2)
+    assert np.bincount(train.labels).tolist() == [3, 2, 2, 1]
+    assert np.array_equal(train.points, points[kept])
+    assert np.array_equal(train.labels, labels[kept])
+    assert "8 of 21 training and 13 test clouds" in (run / "run.log").read_text()
+    assert len(metrics(run)[0]) == 1
 
 
 def test_a_data_set_smaller_than_a_batch(
@@ -200,17 +201,5 @@ def test_the_variants_of_scanobjectnn(tmp_path: Path, synthetic_root: Path) -> N
     found = []
     for variant in ("obj_only", "pb_t50_rs"):
         again = finetune(tmp_path, synthetic_root, *words, "--variant", variant)
-        found.append(judged(again)["test_loss"])
+        found.append(evaluated(again)["test_loss"])
     assert found[0] != found[1] == metrics(run)[1][0]["test_loss"]
-
-
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_starts_where_float32_does(
-    precision: str, tmp_path: Path, tuned: Path, uneven_root: Path
-) -> None:
-    words = ("--from_scratch", "--epochs", "1", "--precision", precision)
-    run = finetune(tmp_path, uneven_root, *words)
-    first, full = metrics(run)[0][0]["loss"], metrics(tuned)[0][0]["loss"]
-    assert first != full
-    assert math.isclose(first, full, rel_tol=0.1)
-    assert weights(run)["conv1.0.weight"].dtype == torch.float32

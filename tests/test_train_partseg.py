@@ -10,16 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from plyfile import PlyData
 
 import train_partseg
-from datasets.shapenet_part import (
-    CATEGORIES,
-    NUM_PARTS,
-    ShapeNetPart,
-)
+from datasets.shapenet_part import CATEGORIES, NUM_PARTS, ShapeNetPart
 from models.partseg import DGCNNPartSeg
 from tests.ddp_helpers import Pool
-from tests.runs import judged, metrics, segment, weights
+from tests.runs import evaluated, metrics, segment
 from utils.judging.metrics import shape_iou
 from utils.run import cli
 from utils.run.bookkeeping import DivergenceError
@@ -31,27 +28,6 @@ TEST_KEYS = {
     *("test_loss", "test_miou", "test_class_miou", "test_accuracy"),
     "test_class_accuracy",
 }
-EPOCH_KEYS = TEST_KEYS | {
-    *("epoch", "epoch_end", "train_loss", "train_miou", "train_accuracy"),
-    "best_test_miou",
-}
-
-
-def shapes_judged(folder: Path, part_root: Path, *words: str) -> int:
-    """Run the script; how many shapes this rank predicted."""
-    judge, counts = train_partseg.evaluate, []
-
-    def count(*args: Any) -> tuple:
-        found = judge(*args)
-        counts.append(len(found[2]))
-        return found
-
-    train_partseg.evaluate = count
-    try:
-        segment(folder, part_root, *words)
-    finally:
-        train_partseg.evaluate = judge
-    return sum(counts)
 
 
 def test_evaluation_is_exact_on_two_and_four_ranks(
@@ -63,18 +39,15 @@ def test_evaluation_is_exact_on_two_and_four_ranks(
     words = ("--eval", "--model_path", str(tmp_path / "w.pth"))
     # Test batches of 1, and one that holds the whole split.
     records = [
-        judged(segment(tmp_path / n, part_root, *words, "--test_batch_size", n))
+        evaluated(segment(tmp_path / n, part_root, *words, "--test_batch_size", n))
         for n in ("1", "8")
     ]
-    for pool, shares in ((two_ranks, [3, 4]), (four_ranks, [1, 2, 2, 2])):
+    for pool in (two_ranks, four_ranks):
         where = tmp_path / f"{pool.world_size} ranks"
-        assert pool.run(shapes_judged, where, part_root, *words) == shares
-        records.append(judged(where / "checkpoints" / "run"))
-    # Without --exp_name the run folder is named after what was judged.
-    segment(tmp_path / "1", part_root, *words, "--exp_name", "")
-    assert (
-        tmp_path / "1" / "checkpoints" / "eval_shapenetpart_w" / "metrics.jsonl"
-    ).is_file()
+        records.append(evaluated(pool.run(segment, where, part_root, *words)[0]))
+    # Without --exp_name the run folder is named after what is evaluated.
+    named = segment(tmp_path / "1", part_root, *words, "--exp_name", "")
+    assert named.name == "eval_shapenetpart_w"
     for record in records:
         assert set(record) == TEST_KEYS | {"model_path", "test_size", "category_iou"}
         assert record["test_size"] == 7
@@ -115,16 +88,11 @@ def test_the_first_step_is_that_of_the_definition(
     steps, epochs = metrics(segment(tmp_path, part_root, *words, "--batch_size", "8"))
     ((points, category, target),) = batches
     model = models[0].train()
-    logits = model(points.double(), torch.eye(16)[category]).detach().numpy()
-    losses = []
-    for shape, parts in zip(logits, target.numpy(), strict=True):
-        for column, part in zip(shape.T, parts, strict=True):
-            log_p = column - np.log(np.exp(column).sum())
-            wanted = np.full(50, 0.2 / 49)
-            wanted[part] = 0.8
-            losses.append(-(wanted * log_p).sum())
-    assert math.isclose(steps[0]["loss"], np.mean(losses), rel_tol=1e-9)
-    predicted = logits.argmax(axis=1)
+    logits = model(points.double(), torch.eye(16)[category]).detach()
+    wanted = torch.full_like(logits, 0.2 / 49).scatter_(1, target[:, None], 0.8)
+    loss = -(wanted * logits.log_softmax(dim=1)).sum(dim=1).mean().item()
+    assert math.isclose(steps[0]["loss"], loss, rel_tol=1e-9)
+    predicted = logits.argmax(dim=1).numpy()
     iou = shape_iou(predicted, target, category)
     assert math.isclose(epochs[0]["train_loss"], steps[0]["loss"], rel_tol=1e-12)
     assert math.isclose(epochs[0]["train_miou"], iou.mean(), rel_tol=1e-9)
@@ -148,10 +116,19 @@ def test_the_first_step_is_that_of_the_definition(
 def test_training_learns(tmp_path: Path, part_root: Path) -> None:
     words = ("--epochs", "12", "--optimizer", "adam", "--lr", "0.01", "--dropout", "0")
     run = segment(tmp_path, part_root, "--from_scratch", *words, "--scheduler", "step")
-    epochs = metrics(run)[1]
+    steps, epochs = metrics(run)
+    assert {line["lr"] for line in steps} == {0.01}  # not halved before epoch 20
     assert epochs[-1]["train_loss"] < 0.7 * epochs[0]["train_loss"]
     assert epochs[-1]["train_miou"] > epochs[0]["train_miou"] + 0.2
     assert epochs[-1]["train_accuracy"] > epochs[0]["train_accuracy"] + 0.2
+    # What is evaluated later is what was recorded.
+    best = max(epochs, key=lambda line: line["test_miou"])
+    path = str(run / "models" / "best_model.pth")
+    words = ("--eval", "--model_path", path, "--test_batch_size", "1")
+    again = evaluated(segment(tmp_path / "eval", part_root, *words))
+    for name in TEST_KEYS - {"test_loss"}:
+        assert again[name] == best[name], name
+    assert math.isclose(again["test_loss"], best["test_loss"], rel_tol=1e-5)
 
 
 def test_one_category_in_a_set_smaller_than_a_batch(
@@ -184,56 +161,6 @@ def test_schedules() -> None:
     for name in ("cos", "step"):  # a start below the end does not rise
         rates = [scheduled(name, 1e-6, epoch, 300) for epoch in range(300)]
         assert max(rates) == pytest.approx(1e-6)
-    with pytest.raises(ValueError, match="cos or step"):
-        scheduled("linear", 0.1, 0, 1)
-
-
-def test_the_step_schedule_and_sgd_reach_the_optimiser(
-    tmp_path: Path, part_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    args = train_partseg.get_args_parser().parse_args([])
-    assert (args.optimizer, args.momentum, args.weight_decay) == ("sgd", 0.9, 1e-4)
-    assert (args.batch_size, args.epochs, args.k, args.num_points) == (
-        32,
-        300,
-        40,
-        2048,
-    )
-    asked, made = [], []
-    monkeypatch.setattr(
-        *(train_partseg, "scheduled"),
-        lambda name, start, *when: asked.append((name, start, *when)) or 0.03,
-    )
-    build = train_partseg.build_optimizer
-    monkeypatch.setattr(
-        *(train_partseg, "build_optimizer"),
-        lambda *a: made.append(build(*a)) or made[0],
-    )
-    run = segment(tmp_path, part_root, *SCRATCH, "--scheduler", "step")
-    assert asked == [("step", 0.1, 0, 2), ("step", 0.1, 1, 2)]
-    assert isinstance(made[0], torch.optim.SGD)
-    assert [g["lr"] for g in made[0].param_groups] == [0.03]
-    assert {line["lr"] for line in metrics(run)[0]} == {0.03}
-
-
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_starts_where_float32_does(
-    precision: str, tmp_path: Path, part_root: Path
-) -> None:
-    words = ("--from_scratch", "--epochs", "1", "--precision")
-    runs = [segment(tmp_path / p, part_root, *words, p) for p in ("fp32", precision)]
-    first = [metrics(run)[0][0]["loss"] for run in runs]
-    assert first[0] != first[1]
-    assert math.isclose(*first, rel_tol=0.1)
-    assert weights(runs[1])["conv1.0.weight"].dtype == torch.float32
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(
-    tmp_path: Path, part_root: Path
-) -> None:
-    with pytest.raises(DivergenceError, match=r"the loss is not finite at step .*--lr"):
-        segment(tmp_path, part_root, *SCRATCH, "--lr", "1e30", "--epochs", "5")
-    assert not list((tmp_path / "checkpoints" / "run" / "models").iterdir())
 
 
 def test_a_test_loss_that_is_not_finite_stops_the_run(
@@ -250,3 +177,71 @@ def test_a_test_loss_that_is_not_finite_stops_the_run(
         segment(tmp_path, part_root, *SCRATCH)
     models = tmp_path / "checkpoints" / "run" / "models"
     assert [path.name for path in models.iterdir()] == ["checkpoint_last.pth"]
+
+
+def test_predictions_are_written_as_they_were_made(
+    tmp_path: Path, part_root: Path, two_ranks
+) -> None:
+    path = tmp_path / "w.pth"
+    torch.manual_seed(4)
+    model = DGCNNPartSeg(k=4, emb_dims=16, num_parts=NUM_PARTS)
+    save_weights(model, path)
+    found = tmp_path / "two" / "new" / "found"
+    words = ("--eval", "--model_path", str(path), "--save_predictions", str(found))
+    two_ranks.run(segment, tmp_path / "two", part_root, *words)
+    test = ShapeNetPart(part_root, "test", num_points=32)
+    kept = [
+        row
+        for row, c in enumerate(test.labels)
+        if (test.labels[:row] == c).sum() < train_partseg.SHOWN
+    ]
+    names = {
+        f"{CATEGORIES[test.labels[row]]}_{row:04d}_{kind}.ply"
+        for row in kept
+        for kind in ("truth", "predicted")
+    }
+    assert {p.name for p in found.iterdir()} == {*names, "contact_sheet.png"}
+    assert kept == [0, 1, 2, 4, 5, 6]  # row 3, the fourth chair, is rank 1's first
+    model.eval()
+    for row in kept:
+        points, category, parts = test[row]
+        with torch.no_grad():
+            one_hot = torch.eye(16)[category][None]
+            predicted = model(points[None], one_hot)[0].argmax(dim=0)
+        for kind, labels in (("truth", parts), ("predicted", predicted)):
+            name = f"{CATEGORIES[category]}_{row:04d}_{kind}.ply"
+            vertices = PlyData.read(str(found / name))["vertex"]
+            for axis, values in zip("xyz", points.numpy(), strict=True):
+                assert np.array_equal(vertices[axis], values)
+            assert np.array_equal(vertices["part"], labels.numpy())
+    # What is there already is never mixed with new files.
+    with pytest.raises(cli.UsageError, match=r"found is not an empty folder"):
+        segment(tmp_path / "again", part_root, *words)
+    (tmp_path / "file").touch()
+    with pytest.raises(cli.UsageError, match=r"file is not an empty folder"):
+        segment(tmp_path, part_root, *words[:-1], str(tmp_path / "file"))
+    assert not (tmp_path / "again" / "checkpoints").exists()
+
+
+def test_training_writes_the_predictions_of_the_best_weights(
+    tmp_path: Path, part_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = train_partseg.evaluate
+    scores = iter([0.5, 0.9, 0.1, 0.0, 0.0])  # the second epoch is the best
+
+    def scored(*args: Any) -> tuple:
+        values, *others = evaluate(*args)
+        return {**values, "test_miou": next(scores)}, *others
+
+    monkeypatch.setattr(train_partseg, "evaluate", scored)
+    words = ("--from_scratch", "--epochs", "3", "--save_freq", "1")
+    written, wanted = tmp_path / "written", tmp_path / "wanted"
+    run = segment(tmp_path, part_root, *words, "--save_predictions", str(written))
+    log = (run / "run.log").read_text()
+    assert "best epoch: test_miou 0.9000" in log
+    assert "last epoch: test_miou 0.1000" in log
+    second = str(run / "models" / "ckpt_epoch_2.pth")
+    words = ("--eval", "--model_path", second, "--save_predictions", str(wanted))
+    segment(tmp_path / "eval", part_root, *words)
+    found = {path.name: path.read_bytes() for path in written.glob("*.ply")}
+    assert found == {path.name: path.read_bytes() for path in wanted.glob("*.ply")}

@@ -140,21 +140,27 @@ def test_the_first_step_in_float32(case: str, undisturbed: Callable[..., Path]) 
             assert math.isclose(first[name], theirs[name], rel_tol=1e-5)
 
 
+@pytest.fixture
+def command(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., tuple]:
+    """``command(case, precision)``: a run in pieces, with a checkpoint every step."""
+
+    def words(case: str, precision: str) -> tuple:
+        run, data, flags, _ = CASES[case]
+        more = ("--precision", precision, "--checkpoint_steps", "1")
+        return run, tmp_path, request.getfixturevalue(data), *flags, *more
+
+    return words
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_resuming_on_another_number_of_processes_keeps_the_trajectory(
-    case: str,
-    tmp_path: Path,
-    on: Callable[..., Path],
-    undisturbed: Callable[..., Path],
-    request: pytest.FixtureRequest,
+    case: str, command: Callable, on: Callable, undisturbed: Callable[..., Path]
 ) -> None:
-    run, data, words, names = CASES[case]
-    more = ("--precision", "fp64", "--checkpoint_steps", "1")
-    words = (tmp_path, request.getfixturevalue(data), *words, *more)
+    run, *words = command(case, "fp64")
     on(2, interrupted, 5, run, *words)
     on(4, interrupted, 10, run, *words, "--resume")
-    agree(undisturbed(case, "fp64"), run(*words, "--resume"), names)
+    agree(undisturbed(case, "fp64"), run(*words, "--resume"), CASES[case][-1])
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -162,19 +168,16 @@ def test_resuming_on_another_number_of_processes_keeps_the_trajectory(
 def test_resuming_inside_an_epoch_gives_the_same_bits(
     world: int,
     case: str,
-    tmp_path: Path,
-    on: Callable[..., Path],
+    command: Callable,
+    on: Callable,
     undisturbed: Callable[..., Path],
-    request: pytest.FixtureRequest,
 ) -> None:
-    run, data, words, names = CASES[case]
-    more = ("--precision", "fp32", "--checkpoint_steps", "1")
-    words = (tmp_path, request.getfixturevalue(data), *words, *more)
+    run, *words = command(case, "fp32")
     on(world, interrupted, 13, run, *words)
     parts = on(world, run, *words, "--resume")
     assert "at step 13" in (parts / "run.log").read_text()
     whole = undisturbed(case, "fp32", world)
     same_records(whole, parts)
-    for name in names:
+    for name in CASES[case][-1]:
         theirs = tensors(parts, name)
         assert all(torch.equal(v, theirs[n]) for n, v in tensors(whole, name).items())

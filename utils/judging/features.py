@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from utils.parallel import distributed
-from utils.run.logger import progress
+from utils.run.training import evaluation_batches
 
 
 @torch.no_grad()
@@ -40,15 +40,11 @@ def extract_features(
     was_training = encoder.training
     encoder.eval()
     dtype = next(encoder.parameters()).dtype
-    own = max(1, batch_size // distributed.world_size())
     network: Any = encoder  # feature_dim and features are not nn.Module's
     parts = [torch.empty(0, network.feature_dim, dtype=dtype)]
-    bar = progress(total=len(points), desc=name, unit="cloud")
-    for first in range(0, len(points), own):
-        batch = torch.from_numpy(points[first : first + own]).transpose(1, 2)
+    for rows in evaluation_batches(len(points), batch_size, name):
+        batch = torch.from_numpy(points[rows]).transpose(1, 2)
         parts.append(network.features(batch.to(device, dtype)).to(dtype).cpu())
-        bar.update(len(batch))
-    bar.close()
     encoder.train(was_training)
     return distributed.gather_array(torch.cat(parts).numpy())
 

@@ -7,7 +7,6 @@ With one process nothing is initialised and every function here is the identity,
 from __future__ import annotations
 
 import inspect
-import json
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -179,28 +178,20 @@ def gather_array(x: np.ndarray) -> np.ndarray:
     """
     if world_size() == 1:
         return x
-    counts = torch.zeros(world_size(), dtype=torch.int64)
-    counts[rank()] = len(x)
-    dist.all_reduce(counts, group=_host_group)
-    longest = int(counts.max())
-    padded = np.zeros((longest, *x.shape[1:]), x.dtype)
-    padded[: len(x)] = x
-    mine = torch.from_numpy(padded)
-    parts = [torch.empty_like(mine) for _ in range(world_size())]
-    dist.all_gather(parts, mine, group=_host_group)
-    kept = zip(parts, counts.tolist(), strict=True)
-    return np.concatenate([part.numpy()[:count] for part, count in kept])
+    parts: list[Any] = [None] * world_size()
+    dist.all_gather_object(parts, x, group=_host_group)
+    return np.concatenate(parts)
 
 
 def run_on_main(work: Callable[[], Any]) -> Any:
-    """Rank 0 calls ``work`` and every rank gets its (JSON-able) result.
+    """Rank 0 calls ``work`` and every rank gets its result.
 
     ``work`` may take any time (an SVM on 9,840 samples takes minutes). The other ranks
     wait as long as rank 0 shows signs of life; they fail when it is gone, or silent for
     longer than the run's timeout.
 
     Args:
-        work: no collectives inside.
+        work: no collectives inside; its result is pickled.
 
     Raises:
         FailedElsewhere: on the other ranks, if ``work`` raised on rank 0, where the
@@ -208,20 +199,23 @@ def run_on_main(work: Callable[[], Any]) -> Any:
     """
     if world_size() == 1:
         return work()
-    if rank() != 0:
-        while not _broadcast_number(0):
-            pass
-        answer = _broadcast_json(None)
-        if "error" in answer:
-            raise FailedElsewhere(f"rank 0 failed: {answer['error']}")
-        return answer["result"]
-    try:
-        with _heartbeat():
-            result = work()
-    except BaseException as error:
-        _broadcast_json({"error": f"{type(error).__name__}: {error}"})
-        raise
-    return _broadcast_json({"result": result})["result"]
+    answer: list[Any] = [None, ""]  # the result, the error
+    if rank() == 0:
+        try:
+            with _heartbeat():
+                answer[0] = work()
+        except BaseException as error:
+            answer[1] = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            dist.broadcast_object_list(answer, 0, group=_host_group)
+        return answer[0]
+    while not _broadcast_number(0):
+        pass
+    dist.broadcast_object_list(answer, 0, group=_host_group)
+    if answer[1]:
+        raise FailedElsewhere(f"rank 0 failed: {answer[1]}")
+    return answer[0]
 
 
 @contextmanager
@@ -247,15 +241,6 @@ def _broadcast_number(value: int) -> int:
     number = torch.tensor([value])
     dist.broadcast(number, 0, group=_host_group)
     return int(number)
-
-
-def _broadcast_json(value: Any) -> Any:
-    data = json.dumps(value).encode() if rank() == 0 else b""
-    text = torch.zeros(_broadcast_number(len(data)), dtype=torch.uint8)
-    if rank() == 0:
-        text.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
-    dist.broadcast(text, 0, group=_host_group)
-    return json.loads(text.numpy().tobytes())
 
 
 @contextmanager

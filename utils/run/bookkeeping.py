@@ -18,11 +18,8 @@ from utils.parallel import distributed
 from utils.run import checkpoint, signals
 from utils.run.checkpoint import Progress
 from utils.run.logger import RunLogger, progress
-from utils.run.run_folder import continues, open_run_folder, run_folder
+from utils.run.run_folder import BEST, LAST, PREVIOUS, open_run_folder
 from utils.run.training import TimedLoader
-
-LAST = Path("models", "checkpoint_last.pth")
-BEST = Path("models", "best_model.pth")
 
 
 class DivergenceError(UsageError):
@@ -42,35 +39,27 @@ def all_finite(parameters: Iterable[nn.Parameter]) -> bool:
     return bool(torch.stack([p.detach().isfinite().all() for p in parameters]).all())
 
 
-def is_resumed(args: argparse.Namespace) -> bool:
-    """Whether the run continues from a checkpoint: rank 0 decides for all ranks."""
-    return distributed.run_on_main(
-        lambda: (
-            continues(args.exp_name, args.resume)
-            and (run_folder(args.exp_name) / LAST).is_file()
-        )
-    )
-
-
 class Run:
     """Records, checkpoints and signals of a training run; the script owns the loop.
 
-        with Run(args, process, resumed, defaults, model=..., optimizer=...) as run:
+        with Run(args, process, resumed, defaults, weights, model=..., ...) as run:
             for epoch in range(run.epoch, args.epochs):
                 run.start_epoch(loader, lr)
                 for batch in loader:                  # steps left after a resume
                     ...                               # forward, loss, backward, update
                     run.step(loss=loss)
-                run.end_epoch(figures, best={...}, regular=model)
+                run.end_epoch(figures, is_best)
 
     A checkpoint is written after an epoch's last step and again after its evaluation:
-    a crash during the evaluation loses no training.
+    a run that ends during the evaluation loses no training.
 
     Args:
         args: of the script.
         process: this one.
-        resumed: see :func:`is_resumed`; then ``parts`` are restored.
+        resumed: of :func:`utils.run.run_folder.is_resumed`: ``parts`` are restored.
         defaults: of all flags; a checkpoint from before a flag existed has its default.
+        weights: file in ``models/`` -> whose weights it gets in the best epoch;
+            ``best_model.pth``'s are also kept every ``--save_freq`` epochs.
         inputs: files that the run reads; empty names are ignored.
         parts: model, optimizer, ...: anything with a ``state_dict``.
 
@@ -85,17 +74,14 @@ class Run:
         process: distributed.Process,
         resumed: bool,
         defaults: Mapping[str, Any],
+        weights: Mapping[str, nn.Module],
         inputs: Sequence[str] = (),
         **parts: Any,
     ) -> None:
-        self.args, self.process = args, process
-        self.resumed, self.parts = resumed, parts
+        self.args, self.process, self.resumed = args, process, resumed
+        self.weights, self.parts = weights, parts
         self.folder = open_run_folder(
-            args.exp_name,
-            args.overwrite,
-            args.resume,
-            [path for path in inputs if path],
-            _bytes_of_checkpoints(parts["model"]),
+            args.exp_name, args.overwrite, args.resume, inputs, self._sizes()
         )
         self.state = Progress()
         if resumed:
@@ -104,25 +90,36 @@ class Run:
                     self.folder / LAST, vars(args), defaults, **parts
                 )
 
+    def _sizes(self) -> dict[Path, int]:
+        """Bytes of all files that the run leaves in ``models/``, about."""
+        # Adam keeps two numbers a weight. A third checkpoint is being written at times.
+        checkpoint_size = 3 * _bytes_of(self.parts["model"])
+        names = (LAST.name, PREVIOUS, "a checkpoint being written")
+        sizes = dict.fromkeys(names, checkpoint_size)
+        sizes |= {name: _bytes_of(module) for name, module in self.weights.items()}
+        regular = range(self.args.save_freq, self.args.epochs + 1, self.args.save_freq)
+        best_size = sizes[BEST.name]
+        sizes |= {f"ckpt_epoch_{done}.pth": best_size for done in regular}
+        return {Path("models", name): size for name, size in sizes.items()}
+
     def __enter__(self) -> Run:
         before = (self.state.epoch, self.state.step) if self.resumed else None
-        with ExitStack() as stack:
-            stack.enter_context(signals.listening())
-            self.logger = RunLogger(self.folder, vars(self.args), before)
-            stack.enter_context(self.logger)
-            self._close = stack.pop_all().__exit__
+        self._exits = ExitStack()
+        self._exits.enter_context(signals.listening())
+        self.logger = RunLogger(self.folder, vars(self.args), before)
+        self._exits.enter_context(self.logger)
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._close(*error)
+        self._exits.__exit__(*error)
 
     @property
     def epoch(self) -> int:
         """The epoch being trained or evaluated, from 0."""
         return self.state.epoch
 
-    def due(self, epoch: int) -> bool:
-        """Whether an epoch logs images: every ``--save_freq`` epochs, and the last."""
+    def logs_images(self, epoch: int) -> bool:
+        """Whether an epoch does: every ``--save_freq`` epochs, and the last."""
         done = epoch + 1
         return done % self.args.save_freq == 0 or done == self.args.epochs
 
@@ -168,7 +165,7 @@ class Run:
         )
 
     def step(self, sums: Tensor | None = None, **means: Tensor) -> None:
-        """Count a step; record it and write a checkpoint where due.
+        """Count a step; every so many steps, record it and write a checkpoint.
 
         A signal to any rank ends the run on all ranks, after a checkpoint.
 
@@ -185,9 +182,7 @@ class Run:
         state, args = self.state, self.args
         values = torch.stack([x.detach().double() for x in means.values()])
         values /= self.process.world_size
-        numbers = (
-            values if sums is None else torch.cat([values, sums.detach().double()])
-        )
+        numbers = values if sums is None else torch.cat([values, sums.double()])
         self._own = numbers if self._own is None else self._own + numbers
         self._counted += 1
         if state.step % args.print_freq == 0:
@@ -196,9 +191,9 @@ class Run:
         state.step_in_epoch += 1
         self._bar.update()
         at_end = state.step_in_epoch == self._steps
-        due = args.checkpoint_steps and state.step % args.checkpoint_steps == 0
+        regular = args.checkpoint_steps and state.step % args.checkpoint_steps == 0
         signal = distributed.highest(signals.received())
-        if at_end or due or signal:
+        if at_end or regular or signal:
             self._add_up()
             self.save()
         if at_end:
@@ -216,9 +211,10 @@ class Run:
         seconds = max(now - self._since, 1e-9)
         speed = self._counted * self.args.batch_size / seconds
         waited = (self._loader.waited - self._waited) / seconds
-        record: dict[str, Any] = {"step": self.state.step, "epoch": self.epoch}
-        record |= dict(zip(values, means, strict=True))
-        record |= {
+        record: dict[str, Any] = {
+            "step": self.state.step,
+            "epoch": self.epoch,
+            **dict(zip(values, means, strict=True)),
             "lr": self._lr,
             "samples_per_second": round(speed, 2),
             "data_wait": round(waited, 3),
@@ -262,38 +258,34 @@ class Run:
         path = self.folder / LAST
         checkpoint.save_training_state(path, vars(self.args), self.state, **self.parts)
 
-    def end_epoch(
-        self,
-        values: Mapping[str, float],
-        best: Mapping[str, nn.Module],
-        regular: nn.Module,
-    ) -> None:
+    def end_epoch(self, values: Mapping[str, float], is_best: bool) -> None:
         """Write the epoch's record and weights, and a checkpoint at the next epoch.
 
         Args:
             values: of the epoch, as ``metrics.jsonl`` names them.
-            best: file in ``models/`` -> whose weights to write; empty if the epoch is
-                not the best so far.
-            regular: weights kept every ``--save_freq`` epochs.
+            is_best: whether its weights are the best so far.
+
+        Raises:
+            DivergenceError: if ``test_loss`` is not finite.
         """
+        if not math.isfinite(values.get("test_loss", 0.0)):
+            raise DivergenceError(self.state.step - 1, "the test loss", self.args)
         done = self.epoch + 1
         self.logger.record({"epoch": self.epoch, "epoch_end": True, **values})
         self.logger.info(f"epoch {done}/{self.args.epochs}: {shown(values)}")
         if distributed.rank() == 0:
             models = self.folder / "models"
-            for name, part in best.items():
-                checkpoint.save_weights(part, models / name)
+            for name, module in self.weights.items() if is_best else ():
+                checkpoint.save_weights(module, models / name)
             if done % self.args.save_freq == 0:
-                checkpoint.save_weights(regular, models / f"ckpt_epoch_{done}.pth")
+                kept = models / f"ckpt_epoch_{done}.pth"
+                checkpoint.save_weights(self.weights[BEST.name], kept)
         self.state.next_epoch()
         self.save()
 
 
-def _bytes_of_checkpoints(model: nn.Module) -> int:
-    weights = sum(v.numel() * v.element_size() for v in model.state_dict().values())
-    # Adam keeps two numbers a weight. Two complete files and one being written, and the
-    # weights of the best epoch twice.
-    return (3 * 3 + 2) * weights
+def _bytes_of(module: nn.Module) -> int:
+    return sum(v.numel() * v.element_size() for v in module.state_dict().values())
 
 
 def shown(values: Mapping[str, float]) -> str:

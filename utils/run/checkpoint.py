@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
+import io
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +16,16 @@ from utils.errors import UsageError
 from utils.parallel import distributed
 from utils.parallel.distributed import unwrap
 from utils.run.cli import UNTRAINED
+from utils.run.run_folder import PREVIOUS, replace_file
 
 FORMAT = 1  # of checkpoint_last.pth
-PREVIOUS = "checkpoint_previous.pth"  # beside it: its predecessor
 
-# Arguments that change only how a run is watched or how fast it is: they may differ
-# when it is resumed.
+# Arguments that may differ when a run is resumed: they change only how it is watched
+# or how fast it is, or where its weights came from when it started.
 FREE_ARGUMENTS = (
+    "model_path",
+    "img_model_path",
+    "from_scratch",
     "data_root",
     "exp_name",
     "overwrite",
@@ -87,66 +88,23 @@ def _few(names: tuple[str, ...]) -> str:
 def save_atomically(value: Any, path: str | Path, previous: str = "") -> None:
     """``torch.save`` that leaves either the old file or the complete new one.
 
-    Writes a temporary file in the same folder, flushes it to the disk and renames it.
-
     Args:
-        value: what is saved.
-        path: of the file.
+        value, path: as of ``torch.save``.
         previous: name under which the old file is kept, if any.
 
     Raises:
         CheckpointError: if it cannot be written; the old file is unchanged.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    content = io.BytesIO()
+    torch.save(value, content)
     try:
-        with open(temporary, "wb") as file:
-            torch.save(value, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if previous and path.is_file():
-            _keep(path, path.with_name(previous))
-        os.replace(temporary, path)
-        _flush_names(path.parent)
-    except (OSError, RuntimeError) as error:  # torch.save's own error for a full disk
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, OSError | KeyboardInterrupt):
-            cause = cause.__cause__ or cause.__context__
-        if isinstance(cause, KeyboardInterrupt):  # while torch.save was writing
-            raise cause from None
-        kept = "the previous one is intact" if path.is_file() else "there is none yet"
+        replace_file(path, content.getbuffer(), previous)
+    except UsageError as error:
+        there = Path(path).is_file()
+        kept = "the previous one is intact" if there else "there is none yet"
         raise CheckpointError(
-            f"{path} could not be written ({cause or error}); {kept}. Check the "
-            "disk's free space and the folder's permissions"
+            f"{error}; {kept}. Check the disk's free space and the folder's permissions"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):  # of a folder that is not writable
-            temporary.unlink(missing_ok=True)
-
-
-def _keep(path: Path, previous: Path) -> None:
-    """Make ``previous`` a second name of the file; it is complete at every moment."""
-    link = path.with_name(f".{previous.name}.{os.getpid()}.partial")
-    link.unlink(missing_ok=True)
-    try:
-        os.link(path, link)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(path, link)
-    os.replace(link, previous)
-
-
-def _flush_names(folder: Path) -> None:
-    """Make a rename survive a power cut, where folders can be opened."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
 
 
 def published_weights(model: nn.Module) -> dict[str, Tensor]:

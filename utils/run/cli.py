@@ -22,8 +22,6 @@ from utils.run.signals import Interrupted
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 UNTRAINED = "none"  # what --model_path says for an encoder without weights
-# In the errors of a collective when another rank has died or does not answer.
-_LOST = ("closed by peer", "reset by peer", "Timed out", "timed out", "Broken pipe")
 
 # Flags of the paper's code and of CrossPoint-DDP, and what to use now.
 RETIRED = {
@@ -45,13 +43,24 @@ class _Retired(argparse.Action):
         parser.error(f"{flag} is gone: {RETIRED[flag]}")
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Adds to a flag's help its default, unless that says nothing or is said."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = action.default in (None, "", argparse.SUPPRESS)
+        silent = silent or isinstance(action.default, bool)
+        if silent or "(default" in (action.help or ""):
+            return action.help
+        return f"{action.help} (default: %(default)s)"
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that explains retired flags and reports errors once a node."""
 
     def __init__(self, doc: str) -> None:
         super().__init__(
             description=doc,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Help,
             allow_abbrev=False,
         )
         for flag in RETIRED:
@@ -142,9 +151,8 @@ def _call(main: Callable[[], None], debug: bool) -> int:
         )
         return 1
     except RuntimeError as error:
-        # torch.distributed raises RuntimeErrors of many kinds.
-        lost = any(word in str(error) for word in _LOST)
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not lost:
+        alone = os.environ.get("WORLD_SIZE", "1") == "1"
+        if alone or not is_loss_of_a_rank(str(error)):
             raise
         _say(
             f"error (rank {rank}): another process of the run has ended, or did not "
@@ -152,6 +160,15 @@ def _call(main: Callable[[], None], debug: bool) -> int:
             "checkpoint, if any, is complete: continue with --resume"
         )
         return 1
+
+
+def is_loss_of_a_rank(text: str) -> bool:
+    """Whether a collective's error says that another rank has died or is silent.
+
+    torch.distributed raises RuntimeErrors of many kinds.
+    """
+    words = ("closed by peer", "reset by peer", "imed out", "Broken pipe")
+    return any(word in text for word in words)
 
 
 def _say(text: str) -> None:

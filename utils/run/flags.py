@@ -7,41 +7,39 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from utils.run.cli import RETIRED, UNTRAINED
 
+Number = TypeVar("Number", int, float)
+
+
+def _bounded(value: Number, least: int, excluded: bool = False) -> Number:
+    if not least <= value < float("inf") or (excluded and value == least):
+        bound = "above" if excluded else "at least"
+        raise argparse.ArgumentTypeError(f"must be {bound} {least}, got {value}")
+    return value
+
 
 def positive_int(text: str) -> int:
     """An argparse type: an integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+    return _bounded(int(text), 1)
 
 
 def natural_int(text: str) -> int:
     """An argparse type: an integer of at least 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
-    return value
+    return _bounded(int(text), 0)
 
 
 def natural_float(text: str) -> float:
     """An argparse type: a finite number of at least 0."""
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
-    return value
+    return _bounded(float(text), 0)
 
 
 def positive_float(text: str) -> float:
     """An argparse type: a finite number above 0."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
-    return value
+    return _bounded(float(text), 0, excluded=True)
 
 
 def server_url(text: str) -> str:
@@ -69,10 +67,9 @@ def add_run_flags(
         naming: help text on how the name is made if ``exp_name`` is empty.
     """
     group = parser.add_argument_group("run")
-    group.add_argument(
-        "--data_root", default="data", help="folder of the data sets (default: data)"
-    )
-    group.add_argument(
+    add = group.add_argument
+    add("--data_root", default="data", help="folder of the data sets")
+    add(
         "--exp_name",
         default=exp_name,
         help=f"results go to checkpoints/<exp_name>/ (default: {exp_name or naming})",
@@ -88,33 +85,25 @@ def add_run_flags(
             help="continue from the run folder's checkpoint_last.pth; start if there "
             "is none",
         )
-    group.add_argument(
-        "--seed",
-        type=natural_int,
-        default=1,
-        help="seed of all randomness (default: 1)",
-    )
-    group.add_argument(
+    add("--seed", type=natural_int, default=1, help="seed of all randomness")
+    add(
         "--dist_timeout",
         type=positive_float,
         default=600.0,
-        help="seconds without an answer from a rank after which the run ends "
-        "(default: 600)",
+        help="seconds without an answer from a rank after which the run ends",
     )
-    group.add_argument(
-        "--debug", action="store_true", help="show the traceback of every error"
-    )
-    group.add_argument(
+    add("--debug", action="store_true", help="show the traceback of every error")
+    add(
         "--wandb",
         choices=("offline", "online", "disabled"),
         default="offline",
-        help="W&B: record in the run folder, on a server, or not (default: offline)",
+        help="W&B: record in the run folder, on a server, or not",
     )
-    group.add_argument(
+    add(
         "--wb_url",
         type=server_url,
         default="http://localhost:28282",
-        help="W&B server of --wandb online (default: http://localhost:28282)",
+        help="W&B server of --wandb online",
     )
 
 
@@ -137,40 +126,34 @@ def add_model_flags(
         Their group.
     """
     group = parser.add_argument_group("model")
-    group.add_argument(
-        "--model", choices=models, default=models[0], help=f"(default: {models[0]})"
-    )
-    group.add_argument(
+    add = group.add_argument
+    add("--model", choices=models, default=models[0], help="encoder")
+    add(
         "--model_path",
         default="",
         required=bool(weights),
         metavar="FILE",
         help=weights or "weights to start from (default: a random start)",
     )
-    group.add_argument(
+    add(
         "--num_points",
         type=positive_int,
         default=num_points,
-        help=f"points per cloud, the first ones as stored (default: {num_points})",
+        help="points per cloud, the first ones as stored",
     )
-    group.add_argument(
+    add(
         "--k",
         type=positive_int,
         default=k,
-        help=f"neighbours per point in the kNN graph (default: {k})",
+        help="neighbours per point in the kNN graph",
     )
-    group.add_argument(
-        "--emb_dims",
-        type=positive_int,
-        default=1024,
-        help="width of the embedding (default: 1024)",
-    )
-    group.add_argument(
+    add("--emb_dims", type=positive_int, default=1024, help="width of the embedding")
+    add(
         "--edgeconv",
         choices=("auto", "fused", "plain"),
         default="auto",
-        help="form of EdgeConv: fused; plain, by definition (slower, the same numbers "
-        "up to rounding); auto, fused where it can run (default: auto)",
+        help="implementation of EdgeConv: fused; plain, by definition (slower, equal "
+        "up to rounding); auto, fused where it can run",
     )
     return group
 
@@ -184,71 +167,58 @@ def add_training_flags(
 ) -> argparse._ArgumentGroup:
     """Flags of every training script, with their defaults; returns their group."""
     group = parser.add_argument_group("training")
-    group.add_argument(
+    add = group.add_argument
+    add(
         "--batch_size",
         type=positive_int,
         default=batch_size,
-        help="global batch in samples, whatever the number of processes "
-        f"(default: {batch_size})",
+        help="global batch in samples, whatever the number of processes",
     )
-    group.add_argument(
+    add(
         "--test_batch_size",
         type=positive_int,
         default=32,
-        help="global batch in samples for features and predictions, without training "
-        "(default: 32)",
+        help="global batch in samples for features and predictions, without training",
     )
-    group.add_argument(
-        "--epochs", type=positive_int, default=epochs, help=f"(default: {epochs})"
+    add("--epochs", type=positive_int, default=epochs, help="of training")
+    add(
+        "--optimizer", choices=("adam", "sgd"), default=optimizer, help="of the weights"
     )
-    group.add_argument(
-        "--optimizer",
-        choices=("adam", "sgd"),
-        default=optimizer,
-        help=f"(default: {optimizer})",
-    )
-    group.add_argument(
+    add(
         "--lr",
         type=positive_float,
         default=None,
         help="learning rate, not scaled with the batch (default: Adam 1e-3, SGD 0.1)",
     )
-    group.add_argument(
-        "--momentum", type=natural_float, default=0.9, help="of SGD (default: 0.9)"
-    )
-    group.add_argument(
-        "--weight_decay",
-        type=natural_float,
-        default=weight_decay,
-        help=f"(default: {weight_decay:g})",
-    )
-    group.add_argument(
+    add("--momentum", type=natural_float, default=0.9, help="of SGD")
+    add("--weight_decay", type=natural_float, default=weight_decay, help="L2 penalty")
+    add(
         "--precision",
         choices=("fp32", "fp64", "bf16", "fp16"),
         default="fp32",
         help="bf16 and fp16 use autocast; in fp32, convolutions on GPUs use TF32, the "
-        "default of PyTorch (default: fp32)",
+        "default of PyTorch",
     )
-    group.add_argument(
+    add(
         "--num_workers",
         type=natural_int,
         default=min(4, os.cpu_count() or 1),
         help="loader processes per rank (default: 4, or the CPU cores if fewer)",
     )
-    group.add_argument(
+    add(
         "--print_freq",
         type=positive_int,
         default=10,
-        help="steps between two lines of metrics.jsonl (default: 10)",
+        help="steps between two lines of metrics.jsonl",
     )
-    group.add_argument(
+    add(
         "--save_freq",
         type=positive_int,
         default=10,
         help="epochs between two models/ckpt_epoch_N.pth, and between two sets of "
-        "images in W&B; the last epoch logs images too (default: 10)",
+        "images in W&B; the last epoch logs images too",
     )
-    group.add_argument(
+    add(
         "--checkpoint_steps",
         type=natural_int,
         default=0,
@@ -263,18 +233,19 @@ def add_downstream_flags(
 ) -> argparse._ArgumentGroup:
     """Flags of the scripts that fine-tune; returns their group."""
     group = parser.add_argument_group("fine-tuning")
-    group.add_argument(
+    add = group.add_argument
+    add(
         "--from_scratch",
         action="store_true",
         help="start from random weights instead of --model_path",
     )
-    group.add_argument(
+    add(
         "--dropout",
         type=natural_float,
         default=0.5,
-        help="dropout probability in the head (default: 0.5)",
+        help="dropout probability in the head",
     )
-    group.add_argument(
+    add(
         "--eval",
         action="store_true",
         help="only evaluate the weights of --model_path on the test split",
@@ -295,7 +266,7 @@ def add_frozen_encoder_flags(
         "--test_batch_size",
         type=positive_int,
         default=32,
-        help="clouds per step over all ranks, at least one each (default: 32)",
+        help="clouds per step over all ranks, at least one each",
     )
 
 
@@ -320,15 +291,15 @@ def add_dataset_flags(
         help=f"{'one or several ' if several else ''}(default: {datasets[0]})",
     )
     group.add_argument(
-        "--variant",
-        choices=variants,
-        default=variants[0],
-        help=f"of ScanObjectNN (default: {variants[0]})",
+        "--variant", choices=variants, default=variants[0], help="of ScanObjectNN"
     )
 
 
-def check_fine_tuning(args: argparse.Namespace) -> None:
+def check_fine_tuning(args: argparse.Namespace, resumed: bool) -> None:
     """Check a fine-tuning script's flags: range, and which exclude each other.
+
+    A resumed run has its weights from the checkpoint: neither --model_path nor
+    --from_scratch is needed then.
 
     Raises:
         ValueError: naming the flag and what to do.
@@ -337,7 +308,8 @@ def check_fine_tuning(args: argparse.Namespace) -> None:
         raise ValueError("--eval evaluates the weights of --model_path FILE: give one")
     if args.eval and args.resume:
         raise ValueError("--eval has nothing to --resume")
-    if not args.eval and bool(args.model_path) == args.from_scratch:
+    starts = bool(args.model_path) + args.from_scratch
+    if not args.eval and starts != 1 and not (resumed and starts == 0):
         raise ValueError(
             "choose where to start: either --model_path FILE (pre-trained weights) or "
             "--from_scratch (random weights)"

@@ -17,8 +17,9 @@ import torch
 from tqdm import tqdm
 
 from utils.parallel import distributed
-from utils.run import run_folder, wandb_run
+from utils.run import wandb_run
 from utils.run.cli import message
+from utils.run.run_folder import read_metrics, release, replace_file
 
 
 def describe_environment() -> dict[str, str]:
@@ -26,36 +27,34 @@ def describe_environment() -> dict[str, str]:
     import numpy
     import torchvision
 
-    def git(*command: str) -> str:
-        here = Path(__file__).resolve().parent
-        done = subprocess.run(
-            ["git", "-C", str(here), *command], capture_output=True, text=True
-        )
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    try:
-        commit = git("rev-parse", "--short=12", "HEAD") or "unknown"
-        if git("status", "--porcelain", "--untracked-files=no"):
-            commit += " (modified)"
-    except OSError:  # no git on this machine
-        commit = "unknown"
+    gpus = "no GPU"
+    if torch.cuda.is_available():
+        gpus = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     return {
-        "commit": commit,
+        "commit": _commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "numpy": numpy.__version__,
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, "
-        + (
-            f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-            if torch.cuda.is_available()
-            else "no GPU"
-        ),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, {gpus}",
     }
+
+
+def _commit() -> str:
+    describe = "git describe --always --exclude=* --abbrev=12 --dirty".split()
+    here = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(describe, cwd=here, capture_output=True, text=True)
+    except OSError:  # no git on this machine
+        return "unknown"
+    return done.stdout.strip().replace("-dirty", " (modified)") or "unknown"
 
 
 class RunLogger:
     """Writes a run's log, metrics and W&B record on rank 0; silent on other ranks.
+
+    A resumed run keeps the ``config.json`` of its start. Flags that differ from it now
+    are a line of the log.
 
     Args:
         folder: the run folder.
@@ -79,22 +78,29 @@ class RunLogger:
         if not self.main:
             return
         self.environment = describe_environment()
-        others: dict[str, Any] = {
-            "environment": self.environment,
-            "world_size": distributed.world_size(),
-        }
-        config = {"arguments": arguments, **others}
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        metrics = folder / "metrics.jsonl"
-        if resumed_at is not None and metrics.is_file():
-            _keep_metrics_before(metrics, *resumed_at)
-        mode = "w" if resumed_at is None else "a"
+        resumed = resumed_at is not None
+        if resumed_at is not None:
+            _keep_records_before(folder, *resumed_at)
+        mode = "a" if resumed else "w"
         self._log = open(folder / "run.log", mode, encoding="utf-8")
-        self._metrics = open(metrics, mode, encoding="utf-8")
-        flat = {**arguments, **others}  # a column each in W&B's tables
-        self.wandb = wandb_run.start(
-            folder, arguments, flat, resumed_at is not None, self.info
-        )
+        self._metrics = open(folder / "metrics.jsonl", mode, encoding="utf-8")
+        path = folder / "config.json"
+        if resumed and path.is_file():
+            config = json.loads(path.read_text(encoding="utf-8"))
+            if changed := _changed_flags(config["arguments"], arguments):
+                self.info(f"flags that differ from {path}: {changed}")
+        else:
+            config = {
+                "arguments": arguments,
+                "environment": self.environment,
+                "world_size": distributed.world_size(),
+            }
+            replace_file(path, (json.dumps(config, indent=2) + "\n").encode())
+        # A column for each argument in W&B's tables.
+        flat = config["arguments"] | {
+            n: v for n, v in config.items() if n != "arguments"
+        }
+        self.wandb = wandb_run.start(folder, arguments, flat, resumed, self.info)
 
     def info(self, text: str) -> None:
         """Write a line to the terminal, without breaking a bar, and to ``run.log``."""
@@ -141,7 +147,7 @@ class RunLogger:
         if not self.main:
             return
         with ExitStack() as stack:  # each is called even if the next line fails
-            stack.callback(run_folder.release, self.folder)
+            stack.callback(release, self.folder)
             stack.callback(self._metrics.close)
             stack.callback(self._log.close)
             if self.wandb is not None:
@@ -156,18 +162,18 @@ def progress(items: Iterable[Any] | None = None, **options: Any) -> tqdm:
     return tqdm(items, disable=silent, dynamic_ncols=True, leave=False, **options)
 
 
-def _keep_metrics_before(path: Path, epoch: int, step: int) -> None:
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            values = json.loads(line)
-        except ValueError:  # cut off when the run was killed
-            continue
-        done = (
-            values["epoch"] < epoch if "epoch_end" in values else values["step"] < step
-        )
-        if done:
-            kept.append(line + "\n")
-    temporary = path.with_suffix(".partial")
-    temporary.write_text("".join(kept))
-    os.replace(temporary, path)
+def _changed_flags(before: dict[str, Any], now: dict[str, Any]) -> str:
+    return ", ".join(
+        f"--{name} {before[name]!r} -> {value!r}"
+        for name, value in now.items()
+        if name not in ("resume", "overwrite") and before.get(name, value) != value
+    )
+
+
+def _keep_records_before(folder: Path, epoch: int, step: int) -> None:
+    kept = [
+        json.dumps(record) + "\n"
+        for record in read_metrics(folder)
+        if (record["epoch"] < epoch if "epoch_end" in record else record["step"] < step)
+    ]
+    replace_file(folder / "metrics.jsonl", "".join(kept).encode())

@@ -1,14 +1,16 @@
-"""The folder of a run: named, locked, made or cleared, and its metrics read."""
+"""The folder of a run: named, locked, made or cleared; its files replaced and read."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import json
 import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,6 +18,10 @@ from utils.errors import UsageError
 from utils.parallel import distributed
 
 CHECKPOINTS = Path("checkpoints")
+# In a run folder.
+BEST = Path("models", "best_model.pth")
+LAST = Path("models", "checkpoint_last.pth")
+PREVIOUS = "checkpoint_previous.pth"  # beside it: its predecessor
 
 
 def run_folder(exp_name: str) -> Path:
@@ -29,13 +35,19 @@ def run_folder(exp_name: str) -> Path:
     return CHECKPOINTS / exp_name
 
 
-def continues(exp_name: str, resume: bool) -> bool:
-    """Whether a run continues: by ``--resume``, or because torchrun restarted it.
+def is_resumed(exp_name: str, resume: bool) -> bool:
+    """Whether a run continues from a checkpoint: rank 0 decides for all ranks.
 
-    A restart continues only what an earlier attempt of the same torchrun has opened: a
-    folder that was refused is refused again.
+    By ``--resume``, or because torchrun has restarted it. A restart continues only what
+    an earlier attempt of the same torchrun has opened: a folder that was refused is
+    refused again.
     """
-    return resume or _is_own_restart(run_folder(exp_name))
+
+    def decide() -> bool:
+        folder = run_folder(exp_name)
+        return (resume or _is_own_restart(folder)) and (folder / LAST).is_file()
+
+    return distributed.run_on_main(decide)
 
 
 def _is_own_restart(folder: Path) -> bool:
@@ -56,7 +68,7 @@ def open_run_folder(
     overwrite: bool = False,
     resume: bool | None = None,
     inputs: Sequence[str] = (),
-    needed: int = 0,
+    sizes: Mapping[Path, int] | None = None,
 ) -> Path:
     """Rank 0 makes :func:`run_folder`, with ``models/`` in it for a training run.
 
@@ -66,8 +78,9 @@ def open_run_folder(
         exp_name: name of the run.
         overwrite: delete what an earlier run left.
         resume: keep it and continue; None for a script without such a flag.
-        inputs: files that the run reads, which must not be deleted.
-        needed: bytes of the run's weights and checkpoints.
+        inputs: files that the run reads, which must not be deleted; "" is ignored.
+        sizes: of the weights and checkpoints that the run will write, in bytes, by
+            their paths in the folder.
 
     Raises:
         UsageError: if the folder is not empty and neither flag was given, or holds a
@@ -82,7 +95,7 @@ def open_run_folder(
             restarted = _is_own_restart(folder)  # before the lock: see there
             resumed = bool(resume) or restarted
             _lock(folder)
-            _check_room(folder, needed, resumed)
+            _check_room(folder, sizes or {}, resumed)
             if resumed:
                 _check_resumable(folder, restarted)
             else:
@@ -111,10 +124,6 @@ def _lock(folder: Path) -> None:
     not hold it. Its file is beside the folder, which ``--overwrite`` deletes. Opening
     and closing that file again in this process would end the lock.
     """
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return
     path = _lock_file(folder)
     if path in _locks:
         return
@@ -122,28 +131,24 @@ def _lock(folder: Path) -> None:
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EAGAIN):
-            file.close()  # a file system without locks
-            return
-        file.seek(0)
-        holder = file.readline().strip() or "another process"
-        file.close()
-        raise UsageError(
-            f"{folder} is in use by {holder}: wait for it, or choose another --exp_name"
-        ) from error
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            file.seek(0)
+            holder = file.readline().strip() or "another process"
+            file.close()
+            raise UsageError(
+                f"{folder} is in use by {holder}: wait for it, or choose another "
+                "--exp_name"
+            ) from error
+        # Otherwise a file system without locks: go on without one.
     _locks[path] = file
 
 
 def _sign(folder: Path) -> None:
     """Note in the lock who uses the folder, now that it has not been refused."""
-    text = f"process {os.getpid()} on {platform.node()}{_launcher()}"
-    path = _lock_file(folder)
-    if path not in _locks:  # no locks here
-        path.write_text(text, encoding="utf-8")
-        return
-    _locks[path].truncate(0)
-    _locks[path].write(text)
-    _locks[path].flush()
+    file = _locks[_lock_file(folder)]
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}{_launcher()}")
+    file.flush()
 
 
 def release(folder: Path) -> None:
@@ -157,14 +162,15 @@ def _lock_file(folder: Path) -> Path:
     return (CHECKPOINTS / f".{folder.name}.lock").resolve()
 
 
-# Files that a resumed run replaces.
-_REWRITTEN = ("checkpoint_*.pth", "best_model.pth", "img_model_best.pth")
+def _check_room(folder: Path, sizes: Mapping[Path, int], resumed: bool) -> None:
+    """Refuse a run for whose files the disk is too full.
 
-
-def _check_room(folder: Path, needed: int, resumed: bool) -> None:
-    patterns = [f"models/{p}" for p in _REWRITTEN] if resumed else ["**/*"]
-    files = {f for p in patterns for f in folder.glob(p) if f.is_file()}
-    there = sum(path.stat().st_size for path in files)
+    A resumed run replaces or keeps those of its files that are there; any other run
+    deletes whatever is there.
+    """
+    found = [folder / path for path in sizes] if resumed else folder.rglob("*")
+    there = sum(path.stat().st_size for path in found if path.is_file())
+    needed = sum(sizes.values())
     free = shutil.disk_usage(CHECKPOINTS).free
     if free + there < needed:
         raise UsageError(
@@ -192,7 +198,7 @@ def _clear(
             f"{folder} is not empty: {go_on}delete it with --overwrite, "
             "or choose another --exp_name"
         )
-    for path in inputs:
+    for path in filter(None, inputs):
         if folder.resolve() in Path(path).resolve().parents:
             raise UsageError(
                 f"--overwrite would delete {path}, which this run reads: "
@@ -208,8 +214,8 @@ def _clear(
 
 def _check_resumable(folder: Path, restarted: bool) -> None:
     """Refuse to restart over results if there is no checkpoint to resume from."""
-    last = folder / "models" / "checkpoint_last.pth"
-    before = last.with_name("checkpoint_previous.pth")
+    last = folder / LAST
+    before = last.with_name(PREVIOUS)
     if last.is_file():
         return
     if before.is_file():
@@ -240,8 +246,17 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def replace_file(path: str | Path, content: bytes) -> None:
+def replace_file(
+    path: str | Path, content: bytes | memoryview, previous: str = ""
+) -> None:
     """Replace a file atomically: there is always the old one or the complete new one.
+
+    Writes a temporary file in the same folder, flushes it to the disk and renames it.
+
+    Args:
+        path: of the file.
+        content: of the new one.
+        previous: name under which the old file is kept beside it, if any.
 
     Raises:
         UsageError: if it cannot be written; the old file is unchanged.
@@ -249,9 +264,37 @@ def replace_file(path: str | Path, content: bytes) -> None:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        temporary.write_bytes(content)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if previous and path.is_file():
+            _give_second_name(path, path.with_name(previous))
         os.replace(temporary, path)
+        with contextlib.suppress(OSError):  # where folders cannot be flushed
+            _flush_names(path.parent)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a folder that is not writable
+            temporary.unlink(missing_ok=True)
+
+
+def _give_second_name(path: Path, name: Path) -> None:
+    """Make ``name`` another name of the file; either is complete at every moment."""
+    link = path.with_name(f".{name.name}.{os.getpid()}.partial")
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, link)
+    os.replace(link, name)
+
+
+def _flush_names(folder: Path) -> None:
+    """Make a rename in the folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

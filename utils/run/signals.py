@@ -63,7 +63,10 @@ def received() -> int:
 
 
 def check(place: str) -> None:
-    """Raise :class:`Interrupted` if a signal has arrived; for long work of one rank."""
+    """Raise :class:`Interrupted` if a signal has arrived; for long work of one rank.
+
+    What all ranks do together ends together: see ``evaluation_batches`` and ``Run``.
+    """
     if _received:
         raise Interrupted(_received, place)
 

@@ -1,4 +1,4 @@
-"""What a training loop is made of: precision, optimiser, schedule, loader, device move.
+"""What loops are made of: precision, optimiser, schedule, batches, device move.
 
 The loops themselves are in the scripts.
 """
@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from utils.parallel import distributed
 from utils.run import signals
+from utils.run.logger import progress
 
 DEFAULT_LR = {"adam": 1e-3, "sgd": 0.1}
 
@@ -86,9 +88,7 @@ def scheduled(scheduler: str, start: float, epoch: int, epochs: int) -> float:
     """
     if scheduler == "cos":
         return cosine(start, epoch, epochs, min(start, 1e-3))
-    if scheduler == "step":
-        return max(start * 0.5 ** (epoch // 20), min(start, 1e-5))
-    raise ValueError(f"--scheduler is cos or step, got {scheduler!r}")
+    return max(start * 0.5 ** (epoch // 20), min(start, 1e-5))
 
 
 class TimedLoader(DataLoader):
@@ -130,3 +130,29 @@ def to_device(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:
         return batch.to(device, kind, non_blocking=True)
     moved = [to_device(part, device, dtype) for part in batch]
     return type(batch)(*moved) if hasattr(batch, "_fields") else moved
+
+
+def evaluation_batches(
+    count: int, batch_size: int, name: str = "test", unit: str = "cloud"
+) -> Iterator[slice]:
+    """This rank's samples of an evaluation in batches, behind a progress bar.
+
+    Args:
+        count: samples of this rank, 0 or more; other ranks may have more or fewer.
+        batch_size: samples of a batch over all ranks, at least one each.
+        name, unit: of the bar.
+
+    Raises:
+        Interrupted: on all ranks, before the next batch, if a signal came to one.
+    """
+    own = max(1, batch_size // distributed.world_size())
+    with progress(total=count, desc=name, unit=unit) as bar:
+        # Every rank takes part as often as the one with the most batches.
+        for first in range(0, own * distributed.highest(math.ceil(count / own)), own):
+            signal = distributed.highest(signals.received())
+            if signal:
+                raise signals.Interrupted(signal, "in an evaluation")
+            batch = slice(first, min(first + own, count))
+            if first < count:
+                yield batch
+                bar.update(batch.stop - first)

@@ -76,7 +76,7 @@ def start(
         }
         if mode == "online":
             try:
-                return _open(mode, options, say)
+                return WandbRun(mode, options, say)
             except Exception as error:
                 parts = folder / "wandb" / "offline-run-*"  # another with each resume
                 say(
@@ -85,18 +85,10 @@ def start(
                 )
                 with contextlib.suppress(SystemExit):
                     wandb.teardown()  # W&B's process may still hold the run's id
-        return _open("offline", options, say)
+        return WandbRun("offline", options, say)
     except Exception as error:  # a failure of W&B must not stop training
         say(f"W&B is off for this run: {first_line(error)}")
         return None
-
-
-def _open(mode: Any, options: dict[str, Any], say: Callable[[str], None]) -> WandbRun:
-    import wandb
-
-    # Without this `init` prints, and asks for a key, before it reads its settings.
-    wandb.setup(wandb.Settings(silent=True))
-    return WandbRun(wandb.init(mode=mode, **options), options, say)
 
 
 def _run_id(folder: Path, resumed: bool) -> str:
@@ -129,16 +121,21 @@ class WandbRun:
     """A W&B run to which values are logged. After an error it ignores all further ones.
 
     Args:
-        run: returned by ``wandb.init``.
-        options: given to it.
-        say: is given one line if W&B fails.
+        mode: ``online`` or ``offline``.
+        options: more arguments of ``wandb.init``.
+        say: is given one line if W&B fails later.
     """
 
     def __init__(
-        self, run: Any, options: dict[str, Any], say: Callable[[str], None]
+        self, mode: Any, options: dict[str, Any], say: Callable[[str], None]
     ) -> None:
-        self._run, self._say, self._step = run, say, None
-        url, place = options["settings"].base_url, Path(run.dir).parent
+        import wandb
+
+        # Without this `init` prints, and asks for a key, before it reads its settings.
+        wandb.setup(wandb.Settings(silent=True))
+        self._run: Any = wandb.init(mode=mode, **options)
+        self._say, self._step = say, None
+        url, place = options["settings"].base_url, Path(self._run.dir).parent
         self._remedy = (
             "to upload what is on disk: "
             f"WANDB_BASE_URL={url} wandb sync --include-online {place}"

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from datasets.sampler import GlobalBatchSampler
 from utils.parallel import distributed
-from utils.run import cli, flags, training
-from utils.run.bookkeeping import LAST, DivergenceError, Run, all_finite
-from utils.run.run_folder import read_metrics
+from utils.run import bookkeeping, cli, flags, training
+from utils.run.bookkeeping import DivergenceError, Run, all_finite
+from utils.run.run_folder import LAST, read_metrics
 from utils.run.training import TimedLoader, build_optimizer, data_loader
 
 CPU = torch.device("cpu")
@@ -49,7 +49,8 @@ def open_run(*words: str, device: torch.device = CPU) -> Run:
     optimizer = build_optimizer(model.parameters(), args)
     process = distributed.Process(0, 1, 0, device, "none")
     state: dict[str, Any] = {"model": model, "optimizer": optimizer}
-    return Run(args, process, args.resume, {}, **state)
+    weights = {"best_model.pth": model}
+    return Run(args, process, args.resume, {}, weights, **state)
 
 
 def train(
@@ -66,11 +67,7 @@ def train(
                     return seen
                 seen.append(value(batch).item())
                 run.step(loss=value(batch), sums=torch.tensor([1.0, epoch]))
-            run.end_epoch(
-                {"x": run.sums[0]},
-                {"best_model.pth": run.parts["model"]},
-                run.parts["model"],
-            )
+            run.end_epoch({"x": run.sums[0]}, is_best=True)
     return seen
 
 
@@ -99,7 +96,7 @@ class TestRun:
             "ckpt_epoch_2.pth",
         ]
 
-    def test_an_epoch_is_safe_before_it_is_judged(self) -> None:
+    def test_an_epoch_is_safe_before_its_evaluation(self) -> None:
         run = open_run()
         with run:
             run.start_epoch(loader(), 0.1)
@@ -112,7 +109,7 @@ class TestRun:
         with again:
             batches = loader()
             again.start_epoch(batches, 0.1)
-            assert list(batches) == []  # nothing is left but the judging
+            assert list(batches) == []  # nothing is left but the evaluation
             assert again.sums == (28.0, 4.0, 4.0)
 
     @pytest.mark.parametrize("stop", [1, 4, 6])
@@ -126,6 +123,28 @@ class TestRun:
         for mine, theirs in zip(read_metrics(run.folder), other, strict=True):
             for name in ("step", "epoch", "loss", "lr", "x"):
                 assert mine.get(name) == theirs.get(name)
+
+    def test_room_is_needed_for_the_weights_of_every_so_many_epochs(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sizes = {}
+        monkeypatch.setattr(
+            bookkeeping, "open_run_folder", lambda *a: sizes.update(a[4])
+        )
+        open_run("--epochs", "7", "--save_freq", "3")
+        weights = 8  # a weight and a bias
+        assert {path.name: size for path, size in sizes.items()} == {
+            "checkpoint_last.pth": 3 * weights,
+            "checkpoint_previous.pth": 3 * weights,
+            "a checkpoint being written": 3 * weights,
+            **dict.fromkeys(
+                ("best_model.pth", "ckpt_epoch_3.pth", "ckpt_epoch_6.pth"), weights
+            ),
+        }
+
+    def test_images_are_logged_with_the_kept_weights_and_at_the_end(self) -> None:
+        run = open_run("--epochs", "7", "--save_freq", "3")
+        assert [epoch for epoch in range(7) if run.logs_images(epoch)] == [2, 5, 6]
 
     @pytest.mark.parametrize("bad", ["loss", "weight"])
     def test_divergence_is_seen_before_anything_is_written(self, bad: str) -> None:

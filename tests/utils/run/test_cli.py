@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import multiprocessing
 import os
@@ -10,13 +11,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
 
-from utils.errors import UsageError, usage_errors
+from utils.errors import FailedElsewhere, UsageError, usage_errors
 from utils.run import cli, flags
+from utils.run.signals import Interrupted
 
 ROOT = Path(__file__).parents[3]
 
@@ -31,31 +34,28 @@ def parser() -> argparse.ArgumentParser:
 
 @pytest.mark.parametrize("flag", cli.RETIRED)
 @pytest.mark.parametrize("value", [[], ["3"]])
-def test_retired_flags_name_what_serves_now(
+def test_retired_flags_name_what_to_use_now(
     flag: str, value: list[str], capsys: pytest.CaptureFixture
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         parser().parse_args([flag, *value])
     assert ended.value.code == 2
     assert f"{flag} is gone: {cli.RETIRED[flag]}" in capsys.readouterr().err
+    assert flag not in parser().format_help()
 
 
-def test_retired_flags_are_not_in_the_help() -> None:
-    arguments = parser()
-    with pytest.raises(SystemExit):
-        arguments.parse_args(["--batch_size", "0"])
-    text = arguments.format_help()
-    assert "--batch_size" in text
-    assert not [flag for flag in cli.RETIRED if flag in text]
+def test_the_help_has_the_defaults() -> None:
+    text = " ".join(parser().format_help().split())
+    for said in (
+        *("whatever the number of processes (default: 20)", "(default: 1e-06)"),
+        *("of all randomness (default: 1)", "of SGD (default: 0.9)"),
+        *("data sets (default: data)", "a random start) --num", "run folder --resume"),
+    ):
+        assert said in text, said
+    assert "--help show this help message and exit run:" in text
 
 
-SCRIPTS = (
-    *("train_crosspoint", "eval_svm", "eval_fewshot", "finetune_cls"),
-    "train_partseg",
-)
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", sorted(path.stem for path in ROOT.glob("*.py")))
 def test_switches_take_no_text(script: str) -> None:
     """``type=bool`` would read the text ``False`` as true."""
     flags = importlib.import_module(script).get_args_parser()._actions
@@ -67,21 +67,17 @@ def test_switches_take_no_text(script: str) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["--batch_size", "0"],
-        ["--batch_size", "2.5"],
-        ["--lr", "nan"],
-        ["--lr", "-1"],
-        ["--seed", "-1"],
-        ["--precision", "fp8"],
-        ["--resume", "--overwrite"],
-        ["--wb_url", "localhost:28282"],
-        ["--batch", "3"],  # abbreviations would take part in silence
+        *("--batch_size 0", "--batch_size 2.5", "--lr 0", "--lr nan", "--lr inf"),
+        *("--seed -1", "--momentum -1", "--resume --overwrite"),
+        "--wb_url localhost:28282",
+        "--batch 3",  # abbreviations would take part in silence
     ],
 )
-def test_impossible_values_are_refused(words: list[str]) -> None:
+def test_impossible_values_are_refused(words: str) -> None:
     with pytest.raises(SystemExit) as ended:
-        parser().parse_args(words)
+        parser().parse_args(words.split())
     assert ended.value.code == 2
+    parser().parse_args(["--seed", "0", "--momentum", "0", "--batch_size", "1"])
 
 
 def test_a_key_in_the_address_is_refused_and_not_repeated(
@@ -107,54 +103,73 @@ def test_only_one_rank_a_node_prints_the_usage(
     assert waits  # for the rank that prints: torchrun ends it with the first to leave
 
 
-class Expected(UsageError):
-    pass
+def raises(error: BaseException) -> Callable[[], None]:
+    def fails() -> None:
+        raise error
+
+    return fails
 
 
-def test_expected_errors_become_one_line(capsys: pytest.CaptureFixture) -> None:
+WORKER = """Caught UsageError in DataLoader worker process 0.
+Original Traceback (most recent call last):
+  File ...
+utils.errors.UsageError: data/x.ply: truncated
+"""
+LOST = "another process of the run has ended, or did not answer within --dist_timeout"
+
+
+STOPPED = "SIGTERM: stopped after step 5; a checkpoint is written, continue with "
+
+
+@pytest.mark.parametrize(
+    ("rank", "error", "code", "said"),
+    [
+        ("0", UsageError("x.ply: truncated"), 2, "error: x.ply: truncated"),
+        ("3", UsageError("x.ply: truncated"), 2, "error (rank 3): x.ply: truncated"),
+        ("3", UsageError(WORKER), 2, "error (rank 3): data/x.ply: truncated"),
+        ("3", FailedElsewhere("rank 0 failed"), 2, None),
+        ("0", KeyboardInterrupt(), 130, "interrupted"),
+        ("3", KeyboardInterrupt(), 130, None),
+        ("0", Interrupted(signal.SIGTERM, "after step 5"), 143, f"{STOPPED}--resume"),
+        ("3", Interrupted(signal.SIGTERM, "after step 5"), 143, None),
+        ("0", OSError(errno.ENOSPC, "No space"), 1, "make room, then --resume"),
+        ("3", RuntimeError("Timed out\nmore"), 1, f"error (rank 3): {LOST}: Timed out"),
+    ],
+)
+def test_errors_become_one_line_and_a_status(
+    *,
+    rank: str,
+    error: BaseException,
+    code: int,
+    said: str | None,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cli.time, "sleep", lambda _: None)
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(SystemExit) as ended:
+        cli.run(raises(error))
+    assert ended.value.code == code
+    printed = capsys.readouterr().err
+    assert f"{said}\n" in printed if said else printed == ""
+
+
+def test_debug_shows_the_traceback_of_the_cause(capsys: pytest.CaptureFixture) -> None:
     def fails() -> None:
         with usage_errors():
-            raise ValueError("data/x.ply: truncated")
+            raise ValueError
 
-    with pytest.raises(SystemExit) as ended:
-        cli.run(fails)
-    assert ended.value.code == 2
-    assert capsys.readouterr().err == "\nerror: data/x.ply: truncated\n"
     with pytest.raises(SystemExit):
         cli.run(fails, debug=True)
     said = capsys.readouterr().err
-    assert "in fails" in said  # the cause's traceback
-    assert said.endswith("\nerror: data/x.ply: truncated\n")
+    assert "in fails" in said and said.endswith("\nerror: ValueError\n")
 
 
-def test_an_unexpected_error_keeps_its_traceback() -> None:
-    def fails() -> None:
-        raise KeyError("x")
-
-    with pytest.raises(KeyError):
-        cli.run(fails)
-
-
-def test_a_value_error_without_text_is_an_error_all_the_same() -> None:
-    with pytest.raises(UsageError, match="ValueError"), usage_errors():
-        raise ValueError
-
-
-def test_an_error_of_a_loader_process_keeps_only_its_message(
-    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RANK", "3")  # only this rank read the sample
-
-    def fails() -> None:
-        raise Expected(
-            "Caught Expected in DataLoader worker process 0.\n"
-            "Original Traceback (most recent call last):\n  File ...\n"
-            "tests.Expected: data/x.ply: truncated\n"
-        )
-
-    with pytest.raises(SystemExit):
-        cli.run(fails)
-    assert capsys.readouterr().err == "\nerror (rank 3): data/x.ply: truncated\n"
+@pytest.mark.parametrize("error", [KeyError("x"), RuntimeError("Timed out"), OSError()])
+def test_an_unexpected_error_keeps_its_traceback(error: Exception) -> None:
+    with pytest.raises(type(error)):
+        cli.run(raises(error))
 
 
 def _sleep(ready: Event) -> None:
@@ -173,7 +188,7 @@ def test_workers_end_with_the_run_and_other_processes_stay() -> None:
         started[-1].start()
         assert ready.wait(30)
         if len(started) > 1:
-            raise Expected
+            raise UsageError
 
     start()
     try:
@@ -204,18 +219,18 @@ def test_help_comes_before_pytorch_is_imported(script: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="another OpenMP")
-@pytest.mark.parametrize("said", [None, "ACTIVE"])
 def test_threads_sleep_between_operations_unless_the_user_says_otherwise(
-    said: str | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     env = os.environ | {"OMP_DISPLAY_ENV": "true"}  # as PyTorch's OpenMP has read it
     env.pop("OMP_WAIT_POLICY", None)
-    env |= {"OMP_WAIT_POLICY": said} if said else {}
-    flags = ["--model_path", "none", "--data_root", "nowhere"]
-    words = [sys.executable, "eval_svm.py", *flags]  # all scripts begin alike
+    code = "from utils.run import cli; cli.start(cli.Parser('')); import torch"
+    words = [sys.executable, "-c", code]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=env)
-    assert done.returncode == 2, done.stderr
-    assert f"OMP_WAIT_POLICY = '{said or 'PASSIVE'}'" in done.stderr
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    cli.wait_asleep()
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
 
 
 def test_ctrl_c_before_anything_has_begun_says_nothing() -> None:

@@ -1,7 +1,8 @@
-"""Run folders, metrics and W&B."""
+"""The records of a run: its log, metrics and configuration; bars; W&B."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -16,7 +17,7 @@ import pytest
 
 from utils.errors import UsageError
 from utils.run.logger import RunLogger
-from utils.run.run_folder import open_run_folder
+from utils.run.run_folder import open_run_folder, read_metrics
 
 ARGUMENTS = {"exp_name": "run", "wandb": "disabled", "wb_url": "http://localhost:9"}
 
@@ -36,26 +37,33 @@ def test_what_ended_a_run_is_in_its_log() -> None:
     assert "ended by UsageError: data/x.ply: truncated" in text
 
 
-def test_later_steps_are_dropped_when_a_run_goes_on() -> None:
+def test_a_resumed_run_drops_later_steps_and_keeps_its_configuration() -> None:
     folder = open_run_folder("run")
-    log = RunLogger(folder, ARGUMENTS)
+    log = RunLogger(folder, {**ARGUMENTS, "overwrite": True, "num_workers": 4})
     for step in range(6):
-        log.record({"step": step, "epoch": step // 3, "loss": 1.0})
+        log.record({"step": step, "epoch": step // 3, "loss": 1 / 3})
         if step % 3 == 2:
             log.record({"epoch": step // 3, "epoch_end": True})
     log.info("first")
     log.__exit__(None, None, None)
-    log = RunLogger(folder, ARGUMENTS, resumed_at=(1, 4))
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write('{"step": 6, "ep')  # cut off when the run was killed
+    config = (folder / "config.json").read_bytes()
+    now = {**ARGUMENTS, "overwrite": False, "num_workers": 0, "newer": 1}
+    log = RunLogger(folder, now, resumed_at=(1, 4))
     log.record({"step": 4, "epoch": 1, "loss": 2.0})
-    log.info("second")
     log.__exit__(None, None, None)
-    lines = [
-        json.loads(x) for x in (folder / "metrics.jsonl").read_text().split("\n")[:-1]
-    ]
+    lines = read_metrics(folder)
     assert [x.get("step", "end") for x in lines] == [0, 1, 2, "end", 3, 4]
+    assert [x["loss"] for x in lines if "loss" in x] == [1 / 3] * 4 + [2.0]
+    assert (folder / "config.json").read_bytes() == config
     text = (folder / "run.log").read_text()
     assert "first" in text
-    assert "second" in text
+    differ = "flags that differ from checkpoints/run/config.json: --num_workers 4 -> 0"
+    assert f"{differ}\n" in text
+    log = RunLogger(folder, now)  # without a checkpoint the run starts anew
+    log.__exit__(None, None, None)
+    assert json.loads((folder / "config.json").read_text())["arguments"] == now
 
 
 def test_a_wandb_that_cannot_start_does_not_stop_a_run(
@@ -88,26 +96,23 @@ log.info("done")
 """
 
 
-def test_a_bar_is_for_terminals_and_apart_from_the_log(tmp_path: Path) -> None:
-    root = Path(__file__).parents[3]
+def test_a_bar_is_for_terminals_and_apart_from_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     code = BAR.format(folder=str(tmp_path), arguments=ARGUMENTS)
-    command = [sys.executable, "-c", code]
-    piped = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert (piped.stdout, piped.stderr) == ("a line of the log\ndone\n", "")
+    exec(code)
+    assert capsys.readouterr() == ("a line of the log\ndone\n", "")
 
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    root = Path(__file__).parents[3]
+    command = [sys.executable, "-c", code]
     process = subprocess.Popen(command, cwd=root, stdout=theirs, stderr=theirs)
     os.close(theirs)
     seen = b""
-    while True:
-        try:
-            chunk = os.read(ours, 4096)
-        except OSError:  # the other end is closed
-            break
-        if not chunk:
-            break
-        seen += chunk
+    with contextlib.suppress(OSError):  # raised when the other end is closed
+        while chunk := os.read(ours, 4096):
+            seen += chunk
     os.close(ours)
     assert process.wait(60) == 0
     shown = seen.decode()

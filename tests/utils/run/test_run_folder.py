@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -10,7 +13,9 @@ import pytest
 
 from utils.errors import UsageError
 from utils.run import run_folder
-from utils.run.run_folder import open_run_folder, replace_file
+from utils.run.run_folder import BEST, LAST, open_run_folder, replace_file
+
+MIB = 2**20
 
 
 @pytest.fixture(autouse=True)
@@ -18,46 +23,53 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
 
 
-def test_an_empty_run_folder_is_used_again() -> None:
-    # What a start leaves that failed before the first file.
-    folder = open_run_folder("run", resume=False)
+@pytest.fixture
+def folder() -> Path:
+    """Of a training run that has just started."""
+    return open_run_folder("run", resume=False)
+
+
+@pytest.fixture
+def nearly_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk of which 1 MiB is free."""
+    usage = namedtuple("usage", "total used free")(2**30, 2**30, MIB)
+    monkeypatch.setattr(run_folder.shutil, "disk_usage", lambda _: usage)
+
+
+def test_what_a_failed_start_left_is_used_again(folder: Path) -> None:
     assert (folder / "models").is_dir()
     (folder / "run.log").write_text("x")
     (folder / "metrics.jsonl").touch()
     assert open_run_folder("run", resume=False) == folder
-    (folder / "metrics.jsonl").write_text("{}")
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "notes.txt"])
+def test_results_and_what_others_left_are_not_deleted_unasked(
+    name: str, folder: Path
+) -> None:
+    (folder / name).write_text("{}")
     with pytest.raises(UsageError, match=r"checkpoints.run is not empty.*--resume"):
         open_run_folder("run", resume=False)
-    with pytest.raises(UsageError) as error:  # a script that cannot resume
-        open_run_folder("run")
-    assert "--resume" not in str(error.value)
+    with pytest.raises(UsageError, match="is not empty: delete it"):
+        open_run_folder("run")  # a script that cannot resume
+    assert (folder / name).read_text() == "{}"
+    open_run_folder("run", overwrite=True)
+    assert not (folder / name).exists()
+
+
+def test_a_run_stopped_before_its_first_checkpoint_starts_anew(folder: Path) -> None:
     leftover = folder / "models" / ".checkpoint_last.pth.12.partial"
     leftover.touch()
-    (folder / "metrics.jsonl").write_text('{"step": 0}\n')  # stopped before it saved
+    (folder / "metrics.jsonl").write_text('{"step": 0}\n')
     open_run_folder("run", resume=True)
     assert (folder / "metrics.jsonl").exists()
     assert not leftover.exists()
-    open_run_folder("run", overwrite=True)
-    assert not (folder / "metrics.jsonl").exists()
-
-
-def test_what_others_left_is_not_deleted_unasked() -> None:
-    notes = Path("checkpoints/run/notes.txt")
-    notes.parent.mkdir(parents=True)
-    notes.write_text("mine")
-    for resume in (False, None):
-        with pytest.raises(UsageError, match="is not empty"):
-            open_run_folder("run", resume=resume)
-    assert notes.read_text() == "mine"
-    open_run_folder("run", overwrite=True, resume=False)
-    assert not notes.exists()
 
 
 def test_results_without_a_checkpoint_are_not_resumed(
-    monkeypatch: pytest.MonkeyPatch,
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = open_run_folder("run", resume=False)
-    metrics, weights = folder / "metrics.jsonl", folder / "models" / "best_model.pth"
+    metrics, weights = folder / "metrics.jsonl", folder / BEST
     metrics.write_text('{"dataset": "modelnet40"}\n')  # of another script
     with pytest.raises(UsageError, match=r"no models/checkpoint_last\.pth to --resume"):
         open_run_folder("run", resume=True)
@@ -69,17 +81,16 @@ def test_results_without_a_checkpoint_are_not_resumed(
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     open_run_folder("run", resume=True)
     monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT")
-    (folder / "models" / "checkpoint_last.pth").touch()
+    (folder / LAST).touch()
     open_run_folder("run", resume=True)
     assert weights.exists()
 
 
 @pytest.mark.parametrize("restarts", ["0", "1"])
 def test_a_checkpoint_whose_successor_is_missing_is_named(
-    restarts: str, monkeypatch: pytest.MonkeyPatch
+    restarts: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    models = open_run_folder("run", resume=False) / "models"
-    (models / "checkpoint_previous.pth").touch()
+    (folder / "models" / "checkpoint_previous.pth").touch()
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restarts)
     with pytest.raises(UsageError, match=r"missing.*: mv (\S+) (\S+)") as error:
         open_run_folder("run", resume=True)
@@ -88,20 +99,66 @@ def test_a_checkpoint_whose_successor_is_missing_is_named(
     open_run_folder("run", resume=True)
 
 
-def test_an_evaluation_does_not_delete_a_training() -> None:
+def test_a_restart_continues_only_what_the_same_launcher_has_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
     folder = open_run_folder("run", resume=False)
-    (folder / "models" / "best_model.pth").touch()
+    (folder / "metrics.jsonl").write_text('{"step": 0}\n')
+    (folder / LAST).touch()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "second")
+    for attempt in ("0", "1"):  # refused, and refused again when torchrun restarts it
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", attempt)
+        run_folder.release(folder)
+        assert not run_folder.is_resumed("run", resume=False)
+        for resume in (False, None):
+            with pytest.raises(UsageError, match="is not empty"):
+                open_run_folder("run", resume=resume)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
+    run_folder.release(folder)
+    assert run_folder.is_resumed("run", resume=False)
+    open_run_folder("run", resume=False)
+    assert (folder / "metrics.jsonl").read_text() == '{"step": 0}\n'
+
+
+def test_a_folder_is_one_run_s_until_that_ends() -> None:
+    code = (
+        f"import sys, time; sys.path[:0] = [{str(Path(__file__).parents[3])!r}]\n"
+        "from utils.run.run_folder import open_run_folder\n"
+        "print(open_run_folder('run', resume=False), flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    first = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    )
+    assert first.stdout is not None
+    assert first.stdout.readline() == "checkpoints/run\n"
+    said = f"checkpoints/run is in use by process {first.pid} on "
+    for overwrite in (True, False):
+        with pytest.raises(UsageError, match=said):
+            open_run_folder("run", overwrite, resume=not overwrite)
+    first.kill()  # whatever ends it, the name is free again
+    first.communicate()
+    open_run_folder("run", overwrite=True, resume=False)
+
+
+def test_a_file_system_without_locks_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", no_locks)
+    open_run_folder("run", resume=False)
+
+
+def test_no_weights_are_deleted_that_another_script_wrote_or_this_one_reads(
+    folder: Path,
+) -> None:
+    weights = folder / BEST
+    weights.touch()
     with pytest.raises(UsageError, match="weights of a training run"):
-        open_run_folder("run", overwrite=True)
-    assert (folder / "models" / "best_model.pth").exists()
-
-
-def test_a_file_that_the_run_reads_is_not_overwritten() -> None:
-    folder = open_run_folder("run", resume=False)
-    weights = folder / "models" / "best_model.pth"
-    weights.write_text("weights")
+        open_run_folder("run", overwrite=True)  # an evaluation
     with pytest.raises(UsageError, match=r"would delete .*best_model\.pth"):
-        open_run_folder("run", overwrite=True, inputs=[str(weights)])
+        open_run_folder("run", True, False, inputs=["", str(weights)])
     assert weights.exists()
     open_run_folder("other", overwrite=True, inputs=[str(weights)])
 
@@ -118,41 +175,30 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         open_run_folder("run")
 
 
+@pytest.mark.usefixtures("nearly_full")
 def test_a_disk_without_room_is_refused_before_anything_is_deleted(
-    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
 ) -> None:
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(
-        run_folder.shutil, "disk_usage", lambda _: usage(2**30, 2**30, 2**20)
-    )
-    folder = open_run_folder("run", resume=False, needed=2**20)
-    weights = folder / "models" / "best_model.pth"
-    weights.write_bytes(bytes(2**20))
+    weights = folder / BEST
+    weights.write_bytes(bytes(MIB))
     with pytest.raises(UsageError, match=r"run: 1 MiB are free .* need about 4: make"):
-        open_run_folder("run", overwrite=True, resume=False, needed=5 * 2**20)
+        open_run_folder("run", True, False, sizes={LAST: 3 * MIB, BEST: 2 * MIB})
     assert weights.exists()
-    # What is there is deleted first.
-    open_run_folder("run", overwrite=True, resume=False, needed=2 * 2**20)
+    open_run_folder("run", True, False, sizes={LAST: 2 * MIB})  # what is there goes
     assert not weights.exists()
 
 
-def test_a_resumed_run_has_only_the_room_of_the_files_that_it_replaces(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    folder = open_run_folder("run", resume=False)
-    kept = [folder / "models" / "ckpt_epoch_1.pth", folder / "wandb" / "run-1.wandb"]
-    names = ("checkpoint_last.pth", "best_model.pth")
-    replaced = [folder / "models" / name for name in names]
-    for path in (*kept, *replaced):
+@pytest.mark.usefixtures("nearly_full")
+def test_a_resumed_run_needs_no_room_for_the_files_that_are_there(folder: Path) -> None:
+    first, second = (folder / "models" / f"ckpt_epoch_{n}.pth" for n in (1, 2))
+    others = (folder / "wandb" / "run-1.wandb", folder / "models" / "notes.pth")
+    for path in (first, folder / LAST, *others):
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(bytes(2**20))
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(
-        run_folder.shutil, "disk_usage", lambda _: usage(2**30, 2**30, 2**20)
-    )
-    open_run_folder("run", resume=True, needed=3 * 2**20)
+        path.write_bytes(bytes(MIB))
+    sizes = {path.relative_to(folder): MIB for path in (first, second, folder / LAST)}
+    open_run_folder("run", resume=True, sizes=sizes)
     with pytest.raises(UsageError, match=r"1 MiB are free .* need about 2: make"):
-        open_run_folder("run", resume=True, needed=4 * 2**20)
+        open_run_folder("run", resume=True, sizes={**sizes, BEST: MIB})
 
 
 def test_a_file_is_replaced_as_a_whole(
@@ -160,36 +206,25 @@ def test_a_file_is_replaced_as_a_whole(
 ) -> None:
     path = tmp_path / "page.html"
     replace_file(path, b"old")
-    replace_file(path, b"new")
+    replace_file(path, b"new", previous="before.html")
     assert path.read_bytes() == b"new"
+    assert (tmp_path / "before.html").read_bytes() == b"old"
 
-    def full(self: Path, content: bytes) -> None:
-        with open(self, "wb") as file:
-            file.write(content[:2])
+    def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(run_folder.os, "fsync", full)
     with pytest.raises(UsageError, match=r"page\.html cannot be written: No space"):
-        replace_file(path, b"newer")
+        replace_file(path, b"newer", previous="before.html")
     assert path.read_bytes() == b"new"
-    assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
+    assert {p.name for p in tmp_path.iterdir()} == {"page.html", "before.html"}
 
 
-def test_a_restart_continues_only_what_the_same_launcher_has_opened(
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_old_file_is_kept_on_file_systems_without_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
-    folder = open_run_folder("run", resume=False)
-    (folder / "metrics.jsonl").write_text('{"step": 0}\n')
-    (folder / "models" / "checkpoint_last.pth").touch()
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "second")
-    for attempt in ("0", "1"):  # refused, and refused again when torchrun restarts it
-        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", attempt)
-        for resume in (False, None):
-            run_folder.release(folder)
-            with pytest.raises(UsageError, match="is not empty"):
-                open_run_folder("run", resume=resume)
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
-    run_folder.release(folder)
-    open_run_folder("run", resume=False)
-    assert (folder / "metrics.jsonl").read_text() == '{"step": 0}\n'
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(run_folder.os, "link", no_links)
+    test_a_file_is_replaced_as_a_whole(tmp_path, monkeypatch)

@@ -1,15 +1,19 @@
-"""The optimisers."""
+"""The optimisers, and the batches of an evaluation."""
 
 from __future__ import annotations
 
 import argparse
 import copy
+import os
+import signal
 
 import pytest
 import torch
 from torch import nn
 
-from utils.run.training import build_optimizer
+from utils.parallel import distributed
+from utils.run import signals
+from utils.run.training import build_optimizer, evaluation_batches
 
 
 def updates(
@@ -63,3 +67,36 @@ def test_updates_are_those_of_the_plain_optimiser(kind: str) -> None:
             model(x).square().sum().backward()
             optimizer.step()
     torch.testing.assert_close(ours.weight, plain.weight, rtol=1e-12, atol=1e-12)
+
+
+def batches_of(counts: tuple[int, ...], interrupt: int | None = None) -> list[slice]:
+    """This rank's batches; the last rank gets a signal in its ``interrupt``-th."""
+    found = []
+    rank, world = distributed.rank(), distributed.world_size()
+    with signals.listening():
+        try:
+            for rows in evaluation_batches(counts[rank], 2 * world):
+                found.append(rows)
+                if rank == world - 1 and len(found) == interrupt:
+                    os.kill(os.getpid(), signal.SIGTERM)
+        except signals.Interrupted as end:
+            found.append(str(end))
+    return found
+
+
+def test_an_evaluation_covers_every_sample_once(two_ranks) -> None:
+    three = [slice(0, 2), slice(2, 4), slice(4, 5)]
+    assert batches_of((5,)) == three
+    assert batches_of((0,)) == []
+    assert two_ranks.run(batches_of, (5, 0)) == [three, []]
+    assert two_ranks.run(batches_of, (1, 5)) == [[slice(0, 1)], three]
+
+
+def test_a_signal_ends_an_evaluation_on_all_ranks_before_the_next_batch(
+    two_ranks,
+) -> None:
+    end = "SIGTERM: stopped in an evaluation"
+    assert batches_of((5,), 1) == [slice(0, 2), end]
+    # Rank 1 has no batch left when rank 0 has two.
+    ends = two_ranks.run(batches_of, (5, 1), 1)
+    assert ends == [[slice(0, 2), end], [slice(0, 1), end]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import sys
 import threading
@@ -21,21 +22,8 @@ from tests.wandb_server import WandbServer
 from utils.run import wandb_run
 
 ROOT = Path(__file__).resolve().parents[3]
+PAGE = (ROOT / "docs" / "wandb.md").read_text(encoding="utf-8")
 KEY = "0123456789abcdef" * 2 + "deadbeef"  # looks like a key, and can be searched for
-NAMES = {
-    "train_loss": "Train Loss",
-    "train_imid_loss": "Train IMID Loss",
-    "train_cmid_loss": "Train CMID Loss",
-    "svm_accuracy": "Overall Linear Accuracy",
-    "test_loss": "Test Loss",
-    "train_accuracy": "Train Accuracy",
-    "test_accuracy": "Test Accuracy",
-    "best_test_accuracy": "Best Test Accuracy",
-    "train_class_accuracy": "Train Per Class Accuracy",
-    "test_class_accuracy": "Test Per Class Accuracy",
-    "train_miou": "Train Mean IOU",
-    "test_miou": "Test Mean IOU",
-}
 STEP = {"step": 0, "epoch": 0, "loss": 2.5}
 EPOCH = {"epoch": 0, "epoch_end": True}
 CONFIG = {"arguments": {"lr": 0.1}, "environment": {"commit": "0a1b2c"}}
@@ -69,7 +57,7 @@ def record(
     said: list[str] = []
     run = started(mode, url, said, resumed)
     run.log(STEP)
-    run.log(EPOCH | {name: number / 8 for number, name in enumerate(NAMES)})
+    run.log(EPOCH | {name: number / 8 for number, name in enumerate(wandb_run.NAMES)})
     run.finish(exit_code=0)
     return said
 
@@ -87,9 +75,15 @@ def files(pattern: str = "offline-run-*") -> list[Path]:
 def test_a_record_on_disk_has_the_configuration_and_the_published_names() -> None:
     assert record("offline") == []
     (path,) = files()
-    named = {name: number / 8 for number, name in enumerate(NAMES.values())}
+    values = enumerate(wandb_run.NAMES.values())
+    named = {name: number / 8 for number, name in values}
     assert history(path) == [STEP, {"step": 0} | EPOCH | named]
     assert config(path) == CONFIG
+    names = {}
+    for ours, published in re.findall(r"^\| (`.*`) \| (`[A-Z].*`) \|$", PAGE, re.M):
+        both = zip(ours.split(", "), published.split(", "), strict=True)
+        names |= {name.strip("`"): title.strip("`") for name, title in both}
+    assert names == wandb_run.NAMES
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,119 @@
+"""Fine-tuning starts from weight files: what is loaded, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.dgcnn import DGCNN
+from models.partseg import DGCNNPartSeg
+from tests.ddp_helpers import Pool
+from tests.runs import evaluated, finetune, metrics, segment, starting_state, weights
+from utils.run import cli
+from utils.run.checkpoint import published_weights
+
+
+class Case(NamedTuple):
+    run: Callable[..., Path]
+    data: str
+    encoder: Callable[[], nn.Module]
+    unused: set[str]  # modules of the file
+    initialised: str  # what the log says of the head
+
+
+CASES = {
+    "finetune_cls": Case(
+        *(finetune, "uneven_root", lambda: DGCNN(5, 16), {"inv_head"}),
+        "linear1, bn6, linear2, bn7, linear3 (",
+    ),
+    "train_partseg": Case(
+        *(segment, "part_root", lambda: DGCNNPartSeg(4, 16)),
+        {"inv_head", "bn7", "bn8", "bn9", "bn10"},
+        "conv7.0, ",
+    ),
+}
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])  # files of the paper's code
+@pytest.mark.parametrize("script", CASES)
+def test_training_starts_from_the_file(
+    script: str, prefix: str, tmp_path: Path, two_ranks: Pool, request: Any
+) -> None:
+    case = CASES[script]
+    torch.manual_seed(9)
+    state = published_weights(case.encoder())
+    for value in state.values():
+        if value.is_floating_point():
+            value.uniform_(0.5, 1.5)
+    path = tmp_path / "w.pth"
+    torch.save({prefix + name: value for name, value in state.items()}, path)
+    wanted = {n: v for n, v in state.items() if n.split(".")[0] not in case.unused}
+    words = (request.getfixturevalue(case.data), "--model_path", str(path))
+    starts = two_ranks.run(starting_state, case.run, tmp_path / "two", *words)
+    starts.append(starting_state(case.run, tmp_path, *words))
+    for start in starts:
+        assert all(torch.equal(start[name], value) for name, value in wanted.items())
+        assert all(torch.equal(start[n], value) for n, value in starts[0].items())
+    log = (tmp_path / "checkpoints" / "run" / "run.log").read_text()
+    used = f"{len(wanted)} entries loaded; not used from the file: inv_head.0, "
+    assert used in log and all(name in log for name in case.unused)
+    assert f"not in the file, left at random: {case.initialised}" in log
+
+
+@pytest.mark.parametrize(
+    ("script", "file", "message", "words"),
+    [
+        ("finetune_cls", "none", "none of its 1 entries is one of the model's", ""),
+        (
+            "finetune_cls",
+            "tuned",
+            "--eval takes the whole",
+            "--eval --label_fraction .5",
+        ),
+        ("finetune_cls", "tuned", r"linear3\.weight has shape .*of classes", "--eval"),
+        ("finetune_cls", "encoder", "--eval needs .*complete .*linear1", "--eval"),
+        ("finetune_cls", "part", r"would train on .*conv1\.1", "--freeze_encoder"),
+        ("train_partseg", "encoder", "has shape", ""),
+        ("train_partseg", "segmenter", "--eval needs fine-tuned .*conv11", "--eval"),
+    ],
+)
+def test_weights_that_do_not_fit_stop_the_run(
+    script: str,
+    file: str,
+    message: str,
+    words: str,
+    tmp_path: Path,
+    tuned: Path,
+    synthetic_root: Path,
+) -> None:
+    encoder = DGCNN(5, 16).state_dict()
+    states: dict[str, dict[str, Tensor]] = {
+        "none": {"fc.weight": torch.zeros(3)},
+        "tuned": weights(tuned),
+        "encoder": encoder,
+        "part": {"conv1.0.weight": encoder["conv1.0.weight"]},
+        "segmenter": published_weights(DGCNNPartSeg(4, 16)),  # not fine-tuned
+    }
+    torch.save(states[file], tmp_path / "w.pth")
+    flags = ("--model_path", str(tmp_path / "w.pth"), *words.split())
+    with pytest.raises(cli.UsageError, match=message):
+        CASES[script].run(tmp_path, synthetic_root, *flags)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_fine_tuned_file_of_the_paper_s_code_is_evaluated(
+    tmp_path: Path, tuned: Path, uneven_root: Path
+) -> None:
+    encoder = DGCNN(k=5, emb_dims=16).state_dict()
+    head = {n: v for n, v in encoder.items() if n.startswith("inv_head")}
+    torch.save({**weights(tuned), **head}, tmp_path / "tuned.pth")
+    words = ("--eval", "--model_path", str(tmp_path / "tuned.pth"))
+    run = finetune(tmp_path, uneven_root, *words)
+    found = evaluated(run)["test_accuracy"]
+    assert found == metrics(tuned)[1][-1]["best_test_accuracy"]
+    assert "not used from the file: inv_head.0" in (run / "run.log").read_text()
