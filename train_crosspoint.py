@@ -68,7 +68,8 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--svm_every",
         type=flags.natural_int,
         default=1,
-        help="epochs between two probes; 0 for none",
+        help="epochs between two probes, 5 or so where an epoch takes seconds; 0 for "
+        "none",
     )
     probe.add_argument(
         "--svm_C", type=flags.positive_float, default=0.1, help="the SVM's C"

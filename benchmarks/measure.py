@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from utils.parallel.memory import keep_freed_memory
+from utils.parallel.machine import keep_freed_memory
 
 FORMS = ("reference", "ours")
 Forms = Mapping[str, Callable[[], object]]

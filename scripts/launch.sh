@@ -20,6 +20,10 @@ given() { # given FLAG WORDS...: whether the flag is among the words
   return 1
 }
 
+# Merged points make another size of tensors in every step, which would fragment a GPU's
+# memory.
+export PYTORCH_CUDA_ALLOC_CONF=${PYTORCH_CUDA_ALLOC_CONF:-expandable_segments:True}
+
 launch() {
   local label=$1 batch=$2 script=$3 defaults=()
   shift 3

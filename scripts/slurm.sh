@@ -69,6 +69,8 @@ words=("--nnodes=${#nodes[@]}" "--nproc_per_node=$((gpus > 1 ? gpus : 1))"
   --rdzv_backend=c10d "--rdzv_endpoint=$endpoint" "--rdzv_id=$SLURM_JOB_ID"
   "$script" "$@" ${resume[@]+"${resume[@]}"})
 
+# Tensors of another size in every step would fragment a GPU's memory.
+export PYTORCH_CUDA_ALLOC_CONF=${PYTORCH_CUDA_ALLOC_CONF:-expandable_segments:True}
 # torchrun kills its ranks 30 s after a SIGTERM; newer releases read this instead.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-120}
 # srun does not take over the batch job's number of CPUs.

@@ -17,7 +17,6 @@ import argparse
 import contextlib
 import io
 import multiprocessing
-import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,6 +35,7 @@ from datasets.prepare.inventory import (
     Problem,
     inventory,
 )
+from utils.parallel.machine import cores
 
 _jobs: list[Job] = []  # of a reading process
 
@@ -150,8 +150,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     text = "damaged files to list of each line of the table, 0 for all (default: 20)"
     add("--show", type=int, default=20, metavar="N", help=text)
     text = "processes that read; they never change the table (default: one a core)"
-    cores = len(os.sched_getaffinity(0))
-    add("--workers", type=int, default=cores, help=text)
+    add("--workers", type=int, default=cores(), help=text)
     return parser
 
 

@@ -41,6 +41,7 @@ from datasets.prepare import pack as packed
 from datasets.shapenet_part import CATEGORIES
 from datasets.synthetic import write
 from datasets.synthetic.preview import contact_sheet
+from utils.parallel.machine import cores
 
 # Increase when the same arguments give other bytes.
 VERSION = 4
@@ -94,8 +95,7 @@ def generate(
         ValueError: if a number is out of range.
     """
     if workers is None:
-        linux = hasattr(os, "sched_getaffinity")
-        workers = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
+        workers = cores()
     if shapes < 1 or seed < 0 or workers < 1:
         raise ValueError(
             "shapes and workers must be at least 1 and the seed at least 0, got "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 from sklearn.svm import SVC
 
 from utils.judging.metrics import confusion_matrix, mean_class_accuracy
+from utils.parallel.machine import cores
 from utils.parallel.seed import SPLIT, generator
 from utils.run import signals
 from utils.run.logger import progress
@@ -91,18 +91,12 @@ class SVMProblem:
             weights = -svm.dual_coef_[0] @ self.features[own[svm.support_]]
             return weights, -float(svm.intercept_[0])
 
-        with ThreadPoolExecutor(_cores()) as pool:
+        # Rank 0 has the cores to itself while the other ranks wait.
+        with ThreadPoolExecutor(cores()) as pool:
             solving = pool.map(solve, pairs)
             solved = list(progress(solving, total=len(pairs), desc=f"SVM, C = {C:g}"))
         weights, intercepts = zip(*solved, strict=True)
         return LinearSVM(classes, np.stack(weights), np.array(intercepts))
-
-
-def _cores() -> int:
-    """Cores of this process; rank 0 has them to itself while the other ranks wait."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _gram(features: np.ndarray) -> np.ndarray:
@@ -119,7 +113,7 @@ def _gram(features: np.ndarray) -> np.ndarray:
         gram[own, start:] = (x[own] @ x[start:].T).numpy()
         gram[start:, own] = gram[own, start:].T
 
-    with ThreadPoolExecutor(_cores()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         list(pool.map(fill, range(0, count, _BLOCK)))
     return gram
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from utils.errors import FailedElsewhere, UsageError, usage_errors
-from utils.parallel.memory import keep_freed_memory
+from utils.parallel.machine import keep_freed_memory
 
 # A gloo group for numbers in host memory: nothing here waits for a GPU.
 _host_group: dist.ProcessGroup | None = None
@@ -55,7 +55,9 @@ def start(timeout_s: float = 600.0) -> Process:
     is kept for reuse.
 
     Args:
-        timeout_s: seconds after which a collective that some rank did not join fails.
+        timeout_s: seconds after which a collective that some rank did not join fails;
+            twice as many for NCCL, whose own timeout ends the process before the error
+            of the ranks' exchange through host memory is shown.
 
     Raises:
         UsageError: if more processes were started on this node than it has GPUs, or by
@@ -94,7 +96,7 @@ def start(timeout_s: float = 600.0) -> Process:
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         dist.init_process_group(
             backend,
-            timeout=timeout,
+            timeout=2 * timeout if backend == "nccl" else timeout,
             store=dist.PrefixStore(f"attempt {attempt}", store),
             rank=rank,
             world_size=world_size,

@@ -167,7 +167,9 @@ def is_loss_of_a_rank(text: str) -> bool:
 
     torch.distributed raises RuntimeErrors of many kinds.
     """
-    words = ("closed by peer", "reset by peer", "imed out", "Broken pipe")
+    of_gloo = ("closed by peer", "reset by peer", "imed out", "Broken pipe")
+    of_nccl = ("closed by remote peer", "remote process exited", "before timing out")
+    words = (*of_gloo, *of_nccl, "communicator was aborted")
     return any(word in text for word in words)
 
 

@@ -10,6 +10,7 @@ import os
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from utils.parallel.machine import cores
 from utils.run.cli import RETIRED, UNTRAINED
 
 Number = TypeVar("Number", int, float)
@@ -30,6 +31,12 @@ def positive_int(text: str) -> int:
 def natural_int(text: str) -> int:
     """An argparse type: an integer of at least 0."""
     return _bounded(int(text), 0)
+
+
+def loader_workers() -> int:
+    """This rank's share of the cores it may run on, from 1 to 12."""
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return min(12, max(1, cores() // ranks))
 
 
 def natural_float(text: str) -> float:
@@ -202,8 +209,9 @@ def add_training_flags(
     add(
         "--num_workers",
         type=natural_int,
-        default=min(4, os.cpu_count() or 1),
-        help="loader processes per rank (default: 4, or the CPU cores if fewer)",
+        default=loader_workers(),
+        help="loader processes per rank (default: a rank's share of the CPU cores, at "
+        "most 12)",
     )
     add(
         "--print_freq",

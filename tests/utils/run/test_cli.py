@@ -266,3 +266,25 @@ def test_a_run_has_python_s_own_ctrl_c_again() -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert found == [signal.default_int_handler]
+
+
+def test_loader_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flags, "cores", lambda: 32)
+    for ranks, expected in (("1", 12), ("4", 8), ("64", 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+        assert flags.loader_workers() == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Watchdog caught collective operation timeout: WorkNCCL(OpType=ALLREDUCE) ran "
+        "for 600000 milliseconds before timing out.",
+        "ncclRemoteError: A call failed possibly due to a network error or a remote "
+        "process exited prematurely.",
+        "NCCL communicator was aborted on rank 1.",
+        "Connection closed by remote peer",
+    ],
+)
+def test_a_lost_rank_is_known_by_what_nccl_says(text: str) -> None:
+    assert cli.is_loss_of_a_rank(text)

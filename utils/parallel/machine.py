@@ -1,14 +1,22 @@
-"""Keep freed CPU memory for the next step instead of returning it to the system."""
+"""Cores of this process, and reuse of its memory on the CPU."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 # mallopt's parameters by their numbers in malloc.h (maximum number of mapped blocks,
 # their minimum size): to keep memory, and glibc's own after large blocks.
 _LIMITS = {-4: (0, 65536), -3: (2**25, 2**25)}
 _TRIM = -1  # how much may stay free at the end of the heap; the value -1: all
+
+
+def cores() -> int:
+    """CPU cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def keep_freed_memory(keep: bool = True) -> None:
