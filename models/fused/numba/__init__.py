@@ -1,8 +1,8 @@
 """The fused form's kernels on the CPU, compiled by Numba on first use.
 
 ``tasks.py`` says how kernels are compiled and run on threads, then ``graph.py``,
-``products.py``, ``edges.py``, ``two_layers.py`` and ``pool.py`` follow a cloud through
-the encoder.
+``products.py``, ``edges.py``, ``two_layers.py``, ``norm.py`` and ``pool.py`` follow a
+cloud through the encoder.
 Partial sums are added in the order of the tasks: the number of threads changes no bit.
 """
 

@@ -1,8 +1,7 @@
 """The fused form's kernels on a GPU, compiled by Triton on first use.
 
-The functions are those of :mod:`models.fused.numba`, where they are documented. Partial
-sums are added in a fixed order. Atomic additions (the gradient of ``a``) are not: they
-differ between runs by rounding, as PyTorch's own scatters on GPUs do.
+The functions are those of :mod:`models.fused.numba`, where they are documented. Sums
+are added in a fixed order, never by atomic additions.
 """
 
 from torch import mm as product
