@@ -59,6 +59,7 @@ def test_an_exception_that_does_not_pickle_is_told_in_words(two_ranks):
         two_ranks.run(raise_unpicklable)
 
 
+@pytest.mark.slow
 def test_a_rank_that_does_not_answer_is_ended_and_new_ones_start(
     two_ranks, monkeypatch
 ):

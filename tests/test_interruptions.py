@@ -136,6 +136,7 @@ def test_ctrl_c_ends_the_step_and_resuming_gives_the_undisturbed_run(
     same_weights(whole, run)
 
 
+@pytest.mark.slow
 def test_a_signal_at_the_end_of_an_epoch(
     tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +202,7 @@ def stopped_by_a_signal(after: int, run: Callable, *args: Any) -> tuple[str, int
     return str(end.value), evaluated
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("run", "data", "words", "clouds"),
     [
@@ -325,6 +327,7 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_leaves_the_checkpoint_before(
     whole: Path, tmp_path: Path, synthetic_root: Path
 ) -> None:

@@ -30,6 +30,7 @@ TEST_KEYS = {
 }
 
 
+@pytest.mark.slow
 def test_evaluation_is_exact_on_two_and_four_ranks(
     tmp_path: Path, part_root: Path, two_ranks: Pool, four_ranks: Pool
 ) -> None:

@@ -107,8 +107,14 @@ def agree(one: Path, other: Path, names: tuple[str, ...]) -> None:
             torch.testing.assert_close(theirs[key], value, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("world", "case"),
+    [
+        pytest.param(world, case, marks=() if case in quick else pytest.mark.slow)
+        for world, quick in ((2, ("dgcnn", "finetune_cls")), (4, ()))
+        for case in CASES
+    ],
+)
 def test_more_processes_give_the_numbers_of_one(
     world: int, case: str, undisturbed: Callable[..., Path]
 ) -> None:
@@ -117,7 +123,9 @@ def test_more_processes_give_the_numbers_of_one(
     agree(one, undisturbed(case, "fp64", world), CASES[case][-1])
 
 
-@pytest.mark.parametrize("case", ["finetune_cls", "train_partseg"])
+@pytest.mark.parametrize(
+    "case", ["finetune_cls", pytest.param("train_partseg", marks=pytest.mark.slow)]
+)
 def test_dropout_takes_part(
     case: str,
     tmp_path: Path,

@@ -179,6 +179,7 @@ def test_encoder_steps(network: str, precision: str) -> None:
             form()
 
 
+@pytest.mark.slow
 def test_whole_steps_and_their_profile(tmp_path: Path) -> None:
     both = forms.pretraining(CPU, TINY_STEP)
     assert list(both) == list(measure.FORMS)
@@ -213,6 +214,7 @@ def test_processes_of_their_own() -> None:
         assert found["ours"] > 0 and found["reference"] > 0 and not found["note"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ended by a signal")
 def test_a_killed_process_is_a_row_that_says_so() -> None:
     assert measured_apart(killed, 1)["note"] == "ended early: SIGKILL"

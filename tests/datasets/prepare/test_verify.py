@@ -135,6 +135,7 @@ def damage(root: Path) -> dict[Path, str]:
     return said
 
 
+@pytest.mark.slow
 def test_every_damage_is_found_and_said(run, root):
     said = damage(root)
     status, text = run(root, "--num_points 2048")

@@ -142,7 +142,8 @@ def test_what_is_drawn_and_nothing_that_nobody_sees(
     assert matrix.tolist() == [[5, 0, 0, 0], [0, 5, 0, 0], [0, 0, 5, 0], [0, 0, 5, 0]]
 
 
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
 def test_a_pretraining_with_images_has_the_numbers_of_one_without(
     ranks: int, tmp_path: Path, synthetic_root: Path, two_ranks, monkeypatch
 ) -> None:

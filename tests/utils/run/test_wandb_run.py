@@ -86,6 +86,7 @@ def test_a_record_on_disk_has_the_configuration_and_the_published_names() -> Non
     assert names == wandb_run.NAMES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mood", "reason"),
     [
@@ -142,6 +143,7 @@ def test_an_online_run_is_resumed_as_the_same_run(server: WandbServer) -> None:
     assert len(server.history()) == 4
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_in_the_middle_does_not_block_the_run(
     server: WandbServer,
 ) -> None:
