@@ -63,8 +63,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from datasets import labelled_clouds
-from datasets.labelled import LabelledClouds
-from datasets.sampler import GlobalBatchSampler, labelled_share, shard_range
+from datasets.labelled import LabelledClouds, labelled_share
+from datasets.sampler import GlobalBatchSampler, shard_range
 from models.dgcnn import DGCNN
 from models.dropout import set_dropout_step
 from models.edgeconv import chosen_form
@@ -151,11 +151,11 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
     state = {"model": model, "optimizer": optimizer, "precision": precision.scaler}
     weights = {BEST.name: model}
     run = Run(args, process, resumed, defaults, weights, [args.model_path], **state)
-    samples: tuple[Samples, Samples] = (train, test)
-    if args.freeze_encoder:  # its features do not change: compute them once
-        samples = encode(model, train, test, args, process)
-    loader = data_loader(samples[0], sampler, args.num_workers, device)
     with run:
+        samples: tuple[Samples, Samples] = (train, test)
+        if args.freeze_encoder:  # its features do not change: compute them once
+            samples = encode(model, train, test, args, process)
+        loader = data_loader(samples[0], sampler, args.num_workers, device)
         parameters, learned = (
             sum(p.numel() for p in part.parameters()) / 1e6 for part in (model, trained)
         )
@@ -219,9 +219,9 @@ def train_one_epoch(
         ones = torch.ones_like(cells, dtype=torch.float64)
         counts = ones.new_zeros(classes**2).index_add_(0, cells, ones)
         run.step(loss=loss, sums=counts)
-    train_loss, *cells_of_epoch = run.sums
+    means, cells_of_epoch = run.means_and_sums("train_loss")
     matrix = np.reshape(cells_of_epoch, (math.isqrt(len(cells_of_epoch)), -1))
-    return {"train_loss": train_loss / run.steps, **accuracies("train", matrix)}
+    return {**means, **accuracies("train", matrix)}
 
 
 @torch.no_grad()

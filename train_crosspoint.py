@@ -151,7 +151,7 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
         sampler = GlobalBatchSampler(
             len(dataset), args.batch_size, *process.shard, seed=args.seed
         )
-        _ = dataset[0]  # has enough points
+        _ = dataset[0]  # clouds of too few points fail here, not in a loader's worker
         probe = open_probe(args, process) if with_probe else None
         seed_torch(args.seed)
         model = CrossPoint(
@@ -160,6 +160,7 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
             ),
             ImageEncoder(args.image_encoder),
         )
+        model.to(precision.dtype)  # before the weights, which may be float64
         reports = []
         if args.model_path and not resumed:
             reports.append(load_pretrained(model.point_encoder, args.model_path))
@@ -167,7 +168,7 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
             reports.append(load_pretrained(model.image_encoder, args.img_model_path))
 
     loader = data_loader(dataset, sampler, args.num_workers, device)
-    model.to(device, precision.dtype)
+    model.to(device)
     # Convolutions of images are faster with channels last; activations follow weights.
     model.image_encoder.to(memory_format=torch.channels_last)
     synchronise_batchnorm(model)
@@ -246,8 +247,7 @@ def train_one_epoch(
         precision.scaler.step(optimizer)
         precision.scaler.update()
         run.step(loss=loss, imid_loss=imid, cmid_loss=cmid)
-    names = ("train_loss", "train_imid_loss", "train_cmid_loss")
-    return {n: x / run.steps for n, x in zip(names, run.sums, strict=True)}
+    return run.means_and_sums("train_loss", "train_imid_loss", "train_cmid_loss")[0]
 
 
 def check_flags(args: argparse.Namespace) -> None:

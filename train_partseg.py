@@ -190,7 +190,7 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
             f"weights in {run.folder / BEST}"
         )
         if args.save_predictions:
-            distributed.run_on_main(lambda: None)  # rank 0 has written the weights
+            distributed.barrier()  # rank 0 has written the weights
             load_pretrained(model, run.folder / BEST)
             predicted = evaluate(model, test, precision, args)[2]
             save_part_examples(args.save_predictions, test, predicted, SHOWN)
@@ -226,10 +226,8 @@ def train_one_epoch(
         predicted = logits.detach().argmax(dim=1)  # (b, N)
         iou = shape_iou(predicted, target, category).mean()
         accuracy = (predicted == target).double().mean()
-        world = run.process.world_size
-        run.step(loss=loss, sums=torch.stack([iou, accuracy]) / world)
-    names = ("train_loss", "train_miou", "train_accuracy")
-    return {n: x / run.steps for n, x in zip(names, run.sums, strict=True)}
+        run.step(loss=loss, epoch_means=(iou, accuracy))
+    return run.means_and_sums("train_loss", "train_miou", "train_accuracy")[0]
 
 
 def part_loss(logits: Tensor, target: Tensor) -> Tensor:

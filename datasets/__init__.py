@@ -10,11 +10,12 @@ In the order in which to read the files:
     packed.py            ShapeNetRender in a few files that are mapped into memory
     shapenet_files.py    ShapeNetRender as it is unpacked, one file a cloud and image
     ply.py png.py hdf5.py files.py    strict readers of single files, and their errors
-    prepare/             download, verify, pack, make from meshes
+    prepare/             download, verify, pack
     synthetic/           procedural data sets for trying everything
 
-Nothing here imports `models`, or of `utils` more than ``utils.parallel.seed``. This
-file holds what command lines and metrics need to know without loading PyTorch.
+Readers import of `utils` only ``errors`` and ``parallel``, and nothing here imports
+`models`. This file holds what command lines and metrics need to know without loading
+PyTorch.
 """
 
 from __future__ import annotations

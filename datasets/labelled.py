@@ -14,6 +14,7 @@ from datasets.files import MODELNET40, SCANOBJECTNN, fail
 from datasets.hdf5 import POINTS, Field, find_files, read_hdf5, read_shard
 from datasets.sampler import Key, split_key
 from datasets.transforms import as_channels
+from utils.parallel.seed import SPLIT, generator
 
 MODELNET40_CLASSES = (
     *("airplane", "bathtub", "bed", "bench", "bookshelf", "bottle", "bowl", "car"),
@@ -226,3 +227,22 @@ class ScanObjectNN(LabelledClouds):
         paths = scanobjectnn_files(data_root, split, variant)
         names = scanobjectnn_classes(data_root, variant)
         super().__init__(paths, names, num_points, shard)
+
+
+def labelled_share(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Row numbers, ascending, of a stratified share of a labelled set.
+
+    Of every class that occurs the share is rounded, to one row at least. It is a
+    function of (seed, class) and holds the smaller shares of the same seed.
+
+    Args:
+        labels: (M,) integers >= 0.
+        fraction: in (0, 1].
+        seed: of the choice.
+    """
+    kept = []
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        count = max(1, round(fraction * len(rows)))
+        kept.append(generator(SPLIT, seed, int(label)).permutation(rows)[:count])
+    return np.sort(np.concatenate(kept)) if kept else np.empty(0, np.int64)

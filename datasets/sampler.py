@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 from torch.utils.data import Sampler
 
-from utils.parallel.seed import ORDER, SPLIT, generator
+from utils.parallel.seed import ORDER, generator
 
 Key = tuple[int, int]
 
@@ -46,25 +45,6 @@ def check_batch_size(batch_size: int, world_size: int) -> None:
             f"--batch_size {batch_size} cannot be divided among {world_size} "
             f"processes; the nearest that fit: {' and '.join(fits)}"
         )
-
-
-def labelled_share(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Row numbers, ascending, of a stratified share of a labelled set.
-
-    Of every class that occurs the share is rounded, to one row at least. It is a
-    function of (seed, class) and holds the smaller shares of the same seed.
-
-    Args:
-        labels: (M,) integers >= 0.
-        fraction: in (0, 1].
-        seed: of the choice.
-    """
-    kept = []
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        count = max(1, round(fraction * len(rows)))
-        kept.append(generator(SPLIT, seed, int(label)).permutation(rows)[:count])
-    return np.sort(np.concatenate(kept)) if kept else np.empty(0, np.int64)
 
 
 class GlobalBatchSampler(Sampler[list[Key]]):

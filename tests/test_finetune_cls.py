@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 import finetune_cls
-from datasets.sampler import labelled_share
+from datasets.labelled import labelled_share
 from models.dgcnn import DGCNN
 from tests.runs import (
     evaluated,

@@ -6,5 +6,5 @@ In the order in which to read the files:
     verify.py inventory.py   read every file as training does
     pack.py                  write the packed form of ShapeNetRender
 
-It may import the readers in `datasets`, and nothing from `models` or `utils`.
+It may import the readers in `datasets` and `utils.parallel`, and nothing of `models`.
 """

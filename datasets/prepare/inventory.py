@@ -278,7 +278,8 @@ def read_manifest(path: Path) -> tuple[dict[str, dict[str, int]], dict[str, list
             else:
                 sizes[key] = {name: int(counts[name]) for name in parts}
                 files[dataset] = listed
-                [(str(x["path"]), x["bytes"], x["sha256"]) for x in listed]
+                for entry in listed:  # a missing key is found here
+                    _ = entry["path"], entry["bytes"], entry["sha256"]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         fail(path, f"not a readable manifest of datasets.synthetic ({error})")
     return sizes, files

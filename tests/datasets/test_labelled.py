@@ -10,6 +10,7 @@ from datasets.labelled import (
     SCANOBJECTNN_CLASSES,
     ModelNet40,
     ScanObjectNN,
+    labelled_share,
 )
 from tests.datasets import refusals
 
@@ -201,3 +202,19 @@ def test_missing_scans_are_named_with_all_places_looked_at(tmp_path):
     layouts = [layout for variant, layout in LAYOUTS if variant == "obj_bg"]
     places = [tmp_path / x.format(short="test", long="test") for x in layouts]
     refused(tmp_path, *places, split="test", data=ScanObjectNN)
+
+
+def test_label_shares_are_stratified_and_seeded():
+    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 3], [100, 37, 2]))
+
+    def counts(rows):
+        return np.bincount(labels[rows], minlength=4).tolist()
+
+    tenth = labelled_share(labels, 0.1, 1)
+    assert counts(tenth) == [10, 4, 0, 1]
+    assert counts(labelled_share(labels, 0.001, 1)) == [1, 1, 0, 1]
+    assert len(np.unique(tenth)) == len(tenth)
+    assert np.array_equal(tenth, labelled_share(labels, 0.1, 1))
+    assert not np.array_equal(tenth, labelled_share(labels, 0.1, 2))
+    assert set(tenth) < set(labelled_share(labels, 0.2, 1))
+    assert np.array_equal(labelled_share(labels, 1.0, 1), np.arange(139))

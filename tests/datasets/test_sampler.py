@@ -1,12 +1,10 @@
 """Global batches: the same for every world size, resumable at every step."""
 
-import numpy as np
 import pytest
 
 from datasets.sampler import (
     GlobalBatchSampler,
     check_batch_size,
-    labelled_share,
     shard_range,
 )
 from utils.parallel.seed import ORDER, generator
@@ -90,19 +88,3 @@ def test_fill_completes_the_last_batch_from_the_head(size, world):
 def test_arguments_that_do_not_fit_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_label_shares_are_stratified_and_seeded():
-    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 3], [100, 37, 2]))
-
-    def counts(rows):
-        return np.bincount(labels[rows], minlength=4).tolist()
-
-    tenth = labelled_share(labels, 0.1, 1)
-    assert counts(tenth) == [10, 4, 0, 1]
-    assert counts(labelled_share(labels, 0.001, 1)) == [1, 1, 0, 1]
-    assert len(np.unique(tenth)) == len(tenth)
-    assert np.array_equal(tenth, labelled_share(labels, 0.1, 1))
-    assert not np.array_equal(tenth, labelled_share(labels, 0.1, 2))
-    assert set(tenth) < set(labelled_share(labels, 0.2, 1))
-    assert np.array_equal(labelled_share(labels, 1.0, 1), np.arange(139))

@@ -27,17 +27,16 @@ from utils.parallel.machine import keep_freed_memory
 # A gloo group for numbers in host memory: nothing here waits for a GPU.
 _host_group: dist.ProcessGroup | None = None
 # Rank 0, while it works alone, tells the others every few seconds that it is alive.
-_HEARTBEAT_S = 5.0
-_heartbeat_s = _HEARTBEAT_S
+LONGEST_BEAT_S = 5.0
+_beat_s = LONGEST_BEAT_S
 
 
 @dataclass(frozen=True)
 class Process:
-    """Rank, world size and device of this process."""
+    """Rank, world size, device and backend of this process."""
 
     rank: int
     world_size: int
-    local_rank: int
     device: torch.device
     backend: str  # "none" with one process
 
@@ -63,7 +62,7 @@ def start(timeout_s: float = 600.0) -> Process:
         UsageError: if more processes were started on this node than it has GPUs, or by
             something else than torchrun.
     """
-    global _host_group, _heartbeat_s
+    global _host_group, _beat_s
     rank = int(os.environ.get("RANK", 0))
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     if world_size > 1 and "LOCAL_RANK" not in os.environ:
@@ -104,8 +103,8 @@ def start(timeout_s: float = 600.0) -> Process:
         )
         group = dist.new_group(backend="gloo", timeout=timeout)
         _host_group = cast(dist.ProcessGroup, group)
-        _heartbeat_s = min(_HEARTBEAT_S, timeout_s / 4)
-    return Process(rank, world_size, local_rank, device, backend)
+        _beat_s = min(LONGEST_BEAT_S, timeout_s / 4)
+    return Process(rank, world_size, device, backend)
 
 
 def stop() -> None:
@@ -124,6 +123,12 @@ def rank() -> int:
 def world_size() -> int:
     """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if world_size() > 1:
+        dist.barrier(group=_host_group)
 
 
 def all_reduce_sum(x: Tensor) -> Tensor:
@@ -226,7 +231,7 @@ def _heartbeat() -> Iterator[None]:
     done = threading.Event()
 
     def beat() -> None:
-        while not done.wait(_heartbeat_s):
+        while not done.wait(_beat_s):
             _broadcast_number(0)
 
     thread = threading.Thread(target=beat, daemon=True)

@@ -6,10 +6,10 @@ import ctypes
 import os
 import sys
 
-# mallopt's parameters by their numbers in malloc.h (maximum number of mapped blocks,
-# their minimum size): to keep memory, and glibc's own after large blocks.
-_LIMITS = {-4: (0, 65536), -3: (2**25, 2**25)}
-_TRIM = -1  # how much may stay free at the end of the heap; the value -1: all
+# Parameters of mallopt, by their numbers in malloc.h: a value that keeps freed memory,
+# and the default.
+_M_MMAP_MAX, _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -4, -3, -1
+_VALUES = {_M_MMAP_MAX: (0, 65536), _M_MMAP_THRESHOLD: (2**25, 2**25)}
 
 
 def cores() -> int:
@@ -31,6 +31,6 @@ def keep_freed_memory(keep: bool = True) -> None:
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:
-            mallopt(_TRIM, -1)
-            for parameter, values in _LIMITS.items():
+            mallopt(_M_TRIM_THRESHOLD, -1)  # never return the end of the heap
+            for parameter, values in _VALUES.items():
                 mallopt(parameter, values[not keep])

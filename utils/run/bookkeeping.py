@@ -164,12 +164,18 @@ class Run:
             unit="step",
         )
 
-    def step(self, sums: Tensor | None = None, **means: Tensor) -> None:
+    def step(
+        self,
+        epoch_means: Sequence[Tensor] = (),
+        sums: Tensor | None = None,
+        **means: Tensor,
+    ) -> None:
         """Count a step; every so many steps, record it and write a checkpoint.
 
         A signal to any rank ends the run on all ranks, after a checkpoint.
 
         Args:
+            epoch_means: further means, which only the epoch's record has.
             sums: (n,) numbers of this rank that are added over the ranks and steps.
             means: over this rank's samples, ``loss`` first: their mean over the ranks
                 is that of the global batch, and goes into the step's record.
@@ -180,13 +186,14 @@ class Run:
             Interrupted: if a signal has arrived.
         """
         state, args = self.state, self.args
-        values = torch.stack([x.detach().double() for x in means.values()])
+        every = (*means.values(), *epoch_means)
+        values = torch.stack([x.detach().double() for x in every])
         values /= self.process.world_size
         numbers = values if sums is None else torch.cat([values, sums.double()])
         self._own = numbers if self._own is None else self._own + numbers
         self._counted += 1
         if state.step % args.print_freq == 0:
-            self._record(dict(zip(means, values, strict=True)))
+            self._record(dict(zip(means, values, strict=False)))
         state.step += 1
         state.step_in_epoch += 1
         self._bar.update()
@@ -242,16 +249,18 @@ class Run:
         if not all_finite(self.parts["model"].parameters()):
             raise DivergenceError(self.state.step - 1, "a weight", self.args)
 
-    @property
-    def sums(self) -> tuple[float, ...]:
-        """Sums of the epoch over steps and ranks, in the order of ``step``'s numbers:
-        the means first. Valid after the last step, also when resumed there."""
-        return self.state.sums
+    def means_and_sums(self, *names: str) -> tuple[dict[str, float], list[float]]:
+        """The epoch's numbers after its last step, also when resumed there.
 
-    @property
-    def steps(self) -> int:
-        """Steps of an epoch."""
-        return self._steps
+        Args:
+            names: of the means that were given to :meth:`step`, in its order.
+
+        Returns:
+            The means over the epoch's global batches; the sums given to :meth:`step`.
+        """
+        means = zip(names, self.state.sums, strict=False)
+        sums = list(self.state.sums[len(names) :])
+        return {name: total / self._steps for name, total in means}, sums
 
     def save(self) -> None:
         """Write ``checkpoint_last.pth``."""

@@ -106,7 +106,7 @@ def open_run_folder(
             (folder / models).mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder / models):
                 pass  # a folder that exists may still refuse files
-            _sign(folder)
+            _write_owner(folder)
         except OSError as error:
             raise UsageError(f"{folder} cannot be written: {error}") from error
 
@@ -143,7 +143,7 @@ def _lock(folder: Path) -> None:
     _locks[path] = file
 
 
-def _sign(folder: Path) -> None:
+def _write_owner(folder: Path) -> None:
     """Note in the lock who uses the folder, now that it has not been refused."""
     file = _locks[_lock_file(folder)]
     file.truncate(0)
@@ -269,10 +269,10 @@ def replace_file(
             file.flush()
             os.fsync(file.fileno())
         if previous and path.is_file():
-            _give_second_name(path, path.with_name(previous))
+            _link_or_copy(path, path.with_name(previous))
         os.replace(temporary, path)
         with contextlib.suppress(OSError):  # where folders cannot be flushed
-            _flush_names(path.parent)
+            _sync_folder(path.parent)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error
     finally:
@@ -280,7 +280,7 @@ def replace_file(
             temporary.unlink(missing_ok=True)
 
 
-def _give_second_name(path: Path, name: Path) -> None:
+def _link_or_copy(path: Path, name: Path) -> None:
     """Make ``name`` another name of the file; either is complete at every moment."""
     link = path.with_name(f".{name.name}.{os.getpid()}.partial")
     link.unlink(missing_ok=True)
@@ -291,7 +291,7 @@ def _give_second_name(path: Path, name: Path) -> None:
     os.replace(link, name)
 
 
-def _flush_names(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Make a rename in the folder survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -30,7 +30,7 @@ class Interrupted(Exception):
         super().__init__(f"{signal.Signals(number).name}: stopped {place}")
 
 
-def _note(number: int, _: FrameType | None) -> None:
+def _on_signal(number: int, _: FrameType | None) -> None:
     global _received
     if _received and number == signal.SIGINT:
         raise KeyboardInterrupt
@@ -48,7 +48,7 @@ def listening() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _note) for number in SIGNALS}
+    before = {number: signal.signal(number, _on_signal) for number in SIGNALS}
     try:
         yield
     finally:
@@ -71,7 +71,7 @@ def check(place: str) -> None:
         raise Interrupted(_received, place)
 
 
-def leave_to_parent(_: int = 0) -> None:
+def ignore_signals(_: int = 0) -> None:
     """Ignore the signals in a loader's worker: its parent process handles them."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

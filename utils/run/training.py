@@ -118,7 +118,7 @@ def data_loader(
         batch_sampler=sampler,
         num_workers=num_workers,
         pin_memory=device.type == "cuda",
-        worker_init_fn=signals.leave_to_parent,
+        worker_init_fn=signals.ignore_signals,
         persistent_workers=num_workers > 0,
     )
 

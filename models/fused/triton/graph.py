@@ -149,7 +149,7 @@ def knn(x: Tensor, batch: RaggedBatch, k: int) -> Tensor:
         # With so many groups k to 1.2 k columns are within the bound.
         groups = max(64, triton.next_power_of_2(4 * k))
         places = max(32, triton.next_power_of_2(k + k // 2))
-        rows = 4096 // groups  # of a program
+        rows = max(16, 4096 // groups)  # of a program
         listed = torch.empty(len(x), places, dtype=torch.int64, device=x.device)
         launch(
             _knn,
@@ -157,7 +157,7 @@ def knn(x: Tensor, batch: RaggedBatch, k: int) -> Tensor:
             *(x, (x * x).sum(1), batch.offsets, listed, found, x.shape[1], k),
             PLACES=places,
             DEPTH=16 if x.shape[1] <= 16 else 32,
-            ROWS=max(16, rows),
+            ROWS=rows,
             num_warps=8,
             COLS=groups,
         )

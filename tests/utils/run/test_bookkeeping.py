@@ -47,7 +47,7 @@ def open_run(*words: str, device: torch.device = CPU) -> Run:
     args = parser.parse_args([*defaults, *words])
     model = nn.Linear(1, 1)
     optimizer = build_optimizer(model.parameters(), args)
-    process = distributed.Process(0, 1, 0, device, "none")
+    process = distributed.Process(0, 1, device, "none")
     state: dict[str, Any] = {"model": model, "optimizer": optimizer}
     weights = {"best_model.pth": model}
     return Run(args, process, args.resume, {}, weights, **state)
@@ -67,7 +67,8 @@ def train(
                     return seen
                 seen.append(value(batch).item())
                 run.step(loss=value(batch), sums=torch.tensor([1.0, epoch]))
-            run.end_epoch({"x": run.sums[0]}, is_best=True)
+            _, (x, *_) = run.means_and_sums()
+            run.end_epoch({"x": x}, is_best=True)
     return seen
 
 
@@ -89,7 +90,7 @@ class TestRun:
         assert [line["loss"] for line in steps] == seen[::2]
         assert [line["lr"] for line in steps] == [0.1] * 2 + [0.05] * 2 + [0.1 / 3] * 2
         assert [line["x"] for line in ends] == [28.0] * 3  # 0 + 1 + ... + 7
-        assert run.sums == () and run.epoch == 3
+        assert run.means_and_sums() == ({}, []) and run.epoch == 3
         names = sorted(p.name for p in (run.folder / "models").iterdir())
         assert names == [
             *("best_model.pth", "checkpoint_last.pth", "checkpoint_previous.pth"),
@@ -110,7 +111,7 @@ class TestRun:
             batches = loader()
             again.start_epoch(batches, 0.1)
             assert list(batches) == []  # nothing is left but the evaluation
-            assert again.sums == (28.0, 4.0, 4.0)
+            assert again.means_and_sums("loss") == ({"loss": 7.0}, [4.0, 4.0])
 
     @pytest.mark.parametrize("stop", [1, 4, 6])
     def test_a_resumed_run_repeats_no_step_and_misses_none(self, stop: int) -> None:
