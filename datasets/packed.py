@@ -29,7 +29,7 @@ from PIL import Image
 
 from datasets.files import PACKED, RENDERINGS, DataError, points_all_equal
 from datasets.png import decode_image
-from datasets.shapenet_files import list_clouds, list_views
+from datasets.shapenet_files import list_clouds, list_images
 
 POINTS, IMAGES, INDEX = "points.f4", "pictures.u1", "index.npz"
 MANIFEST = "manifest.json"
@@ -53,7 +53,7 @@ class PackedShapes:
 
     Attributes:
         shapes: "<synset>/<model>" of every shape, in the order of the raw data set.
-        views: number of images of every shape.
+        image_counts: number of images of every shape.
 
     Raises:
         DataError: if a file is missing or not of the size that the manifest gives, or
@@ -76,10 +76,10 @@ class PackedShapes:
         with np.load(path, allow_pickle=False) as index:
             self.shapes: list[str] = index["shapes"].tolist()
             self._first_point = index["first_point"]  # (S + 1,)
-            self._first_view = index["first_view"]  # (S + 1,)
+            self._first_image = index["first_view"]  # (S + 1,)
             self._first_byte = index["first_byte"]  # (V + 1,)
             self._size = index["size"]  # (V, 2) width, height
-        self.views = np.diff(self._first_view)
+        self.image_counts = np.diff(self._first_image)
         self._maps: tuple[np.ndarray, np.ndarray] | None = None
 
     def check_current(self) -> None:
@@ -95,7 +95,7 @@ class PackedShapes:
         now = list_clouds(root)
         if not now:
             return
-        packed = dict(zip(self.shapes, self.views.tolist(), strict=True))
+        packed = dict(zip(self.shapes, self.image_counts.tolist(), strict=True))
         found = {
             "added": sorted(set(now) - packed.keys()),
             "removed": sorted(packed.keys() - set(now)),
@@ -104,7 +104,7 @@ class PackedShapes:
             found["with another number of images"] = [
                 shape
                 for shape in now
-                if shape in packed and len(list_views(root, shape)) != packed[shape]
+                if shape in packed and len(list_images(root, shape)) != packed[shape]
             ]
         changes = ", ".join(
             f"{len(shapes)} {change} ({shapes[0]}{', ...' if len(shapes) > 1 else ''})"
@@ -147,19 +147,19 @@ class PackedShapes:
             refuse(self.folder / POINTS, f"{self.shapes[index]} has {problem}")
         return points
 
-    def image(self, index: int, view: int) -> Image.Image:
+    def image(self, index: int, number: int) -> Image.Image:
         """An image of a shape as RGB.
 
         Raises:
             DataError: if it is damaged.
         """
-        number = self._first_view[index] + view
-        start, end = self._first_byte[number : number + 2]
+        row = self._first_image[index] + number
+        start, end = self._first_byte[row : row + 2]
         content = self._mapped()[1][start:end]
         if self.manifest["pictures"] == "decoded":
-            width, height = self._size[number]
+            width, height = self._size[row]
             return Image.fromarray(content.reshape(height, width, 3))
-        where = f"{self.folder}/{IMAGES}, image {view} of {self.shapes[index]}"
+        where = f"{self.folder}/{IMAGES}, image {number} of {self.shapes[index]}"
         return decode_image(content.tobytes(), where)
 
 

@@ -42,7 +42,7 @@ def rendering(data_root: str | os.PathLike, shape: str) -> str:
     return os.path.join(data_root, RENDERINGS, shape, "rendering")
 
 
-def list_views(data_root: str | os.PathLike, shape: str) -> tuple[str, ...]:
+def list_images(data_root: str | os.PathLike, shape: str) -> tuple[str, ...]:
     """File names of a shape's images, sorted."""
     return _named(rendering(data_root, shape), ".png")
 
@@ -57,7 +57,7 @@ class ShapeFiles:
 
     Attributes:
         shapes: "<synset>/<model>" of every shape that has a cloud.
-        views: (S,) number of images of each.
+        image_counts: (S,) number of images of each.
 
     Raises:
         DataError: if a folder is missing, or there are no clouds.
@@ -73,13 +73,13 @@ class ShapeFiles:
             fail(self.root / SHAPENET / "<synset>" / "<model>.ply", "no such file")
         # Nearly all shapes have the same file names: they share one tuple.
         shared: dict[tuple[str, ...], tuple[str, ...]] = {}
-        listed = (list_views(self.root, shape) for shape in self.shapes)
+        listed = (list_images(self.root, shape) for shape in self.shapes)
         self._names = [shared.setdefault(names, names) for names in listed]
-        self.views = np.array([len(names) for names in self._names])
+        self.image_counts = np.array([len(names) for names in self._names])
 
-    def check_views(self) -> None:
+    def check_images(self) -> None:
         """Raise a `DataError` that names shapes without images."""
-        bare = np.flatnonzero(self.views == 0)
+        bare = np.flatnonzero(self.image_counts == 0)
         if len(bare):
             some = ", ".join(rendering(self.root, self.shapes[i]) for i in bare[:3])
             fail(
@@ -92,10 +92,10 @@ class ShapeFiles:
         """The PLY of a shape."""
         return self.root / SHAPENET / f"{self.shapes[index]}.ply"
 
-    def image_path(self, index: int, view: int) -> str:
+    def image_path(self, index: int, number: int) -> str:
         """One image file of a shape."""
         folder = rendering(self.root, self.shapes[index])
-        return os.path.join(folder, self._names[index][view])
+        return os.path.join(folder, self._names[index][number])
 
     def where(self, index: int) -> str:
         """What an error about a shape's cloud names."""
@@ -109,10 +109,10 @@ class ShapeFiles:
         """
         return read_ply(self.cloud_path(index))
 
-    def image(self, index: int, view: int) -> Image.Image:
+    def image(self, index: int, number: int) -> Image.Image:
         """An image of a shape as RGB.
 
         Raises:
             DataError: if the file is missing or damaged.
         """
-        return read_image(self.image_path(index, view))
+        return read_image(self.image_path(index, number))

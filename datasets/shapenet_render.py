@@ -84,7 +84,7 @@ class ShapeNetRender(Dataset):
             self.source.check_current()
         else:
             self.source = ShapeFiles(data_root)
-            self.source.check_views()
+            self.source.check_images()
             self.hint = (
                 f"reading single files from {data_root}; packed data are read several "
                 f"times as fast: python -m datasets.packed --data_root {data_root}"
@@ -113,7 +113,7 @@ class ShapeNetRender(Dataset):
             for view in (0, 1)
         )
         rng = generator(IMAGE, self.seed, epoch, index)
-        chosen = int(rng.integers(self.source.views[index]))
+        chosen = int(rng.integers(self.source.image_counts[index]))
         image = self.source.image(index, chosen)
         return view1, view2, self.image_transform(image, rng, self.image_size)
 

@@ -114,7 +114,7 @@ def read_cloud(
 
 def check_images(shapes: ShapeFiles, index: int, quick: bool) -> list[Problem]:
     """Decode every image of a shape, or with `quick` one, not always the first."""
-    count = int(shapes.views[index])
+    count = int(shapes.image_counts[index])
     if count == 0:
         place = rendering(shapes.root, shapes.shapes[index])
         return [(place, "no image (*.png) of a shape that has a cloud")]
@@ -156,7 +156,10 @@ def shapenet_parts(args: argparse.Namespace) -> Iterator[Part]:
         images = Part("shapenet", "pictures", None, title=title)
         with noting(clouds.problems):
             shapes = read_form()
-            clouds.found, images.found = len(shapes.shapes), int(shapes.views.sum())
+            clouds.found, images.found = (
+                len(shapes.shapes),
+                int(shapes.image_counts.sum()),
+            )
             every = range(clouds.found)
             if isinstance(shapes, ShapeFiles):
                 synsets = {shape.split("/")[0] for shape in shapes.shapes}

@@ -63,7 +63,7 @@ def pack(
             interrupted packing was of other shapes or with other `pictures`.
     """
     raw = ShapeFiles(data_root)
-    raw.check_views()
+    raw.check_images()
     folder = Path(data_root) / PACKED
     if (folder / MANIFEST).is_file() and not overwrite:
         raise DataError(f"{folder} is complete; --overwrite packs it again")
@@ -103,7 +103,7 @@ def pack(
             cloud = raw.cloud(index)
             points.write(cloud.astype("<f4").tobytes())
             views = []
-            for view in range(raw.views[index]):
+            for view in range(raw.image_counts[index]):
                 image = raw.image(index, view)  # damage is found in both forms
                 content = (
                     image.tobytes()

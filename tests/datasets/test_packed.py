@@ -46,8 +46,8 @@ def test_items_are_those_of_single_files(pictures: str, root: Path) -> None:
         assert all(equal(raw[key], again[key]))
     check(folder)
     shapes, files = PackedShapes(folder), ShapeFiles(root)
-    assert shapes.views.tolist() == files.views.tolist()
-    for index, views in enumerate(files.views):
+    assert shapes.image_counts.tolist() == files.image_counts.tolist()
+    for index, views in enumerate(files.image_counts):
         assert np.array_equal(shapes.cloud(index), files.cloud(index))
         for view in range(views):
             one, other = (x.image(index, view) for x in (shapes, files))

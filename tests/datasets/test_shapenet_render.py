@@ -70,7 +70,7 @@ def equal(one, two):
 
 
 def picture_paths(data, index):
-    views = range(data.source.views[index])
+    views = range(data.source.image_counts[index])
     return [Path(data.source.image_path(index, view)) for view in views]
 
 
