@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 from benchmarks import floors, forms
-from benchmarks.measure import FORMS, Case, Work
+from benchmarks.floors import Sizes
+from benchmarks.measure import Case, Work
 
 KEEPS = "; the reference keeps freed memory too"
 
-# Encoder steps: network, batch, points, k, augmented, whether both forms keep memory.
-STEPS: list[tuple[str, int, int, int, bool, bool]] = [
+# Steps of a point encoder: its sizes, and whether the reference keeps freed memory too.
+STEPS = (
     *(
-        (network, batch, 2048, k, augmented, False)
+        (Sizes(network, batch, 2048, k, augmented), False)
         for network, batch in (("dgcnn", 8), ("dgcnn_seg", 2))
         for k in (15, 20, 40)
         for augmented in (False, True)
     ),
-    ("dgcnn", 8, 2048, 15, False, True),
-    ("dgcnn_seg", 2, 2048, 15, False, True),
-    ("dgcnn", 8, 1024, 15, False, False),
-    ("dgcnn", 8, 4096, 15, False, False),
-    ("dgcnn", 8, 8192, 15, False, False),
-    ("dgcnn_seg", 4, 1024, 15, False, False),
-    ("dgcnn_seg", 2, 4096, 15, False, False),
-    ("dgcnn_seg", 2, 8192, 15, False, False),
-]
+    (Sizes("dgcnn", 8, 2048, 15), True),
+    (Sizes("dgcnn_seg", 2, 2048, 15), True),
+    (Sizes("dgcnn", 8, 1024, 15), False),
+    (Sizes("dgcnn", 8, 4096, 15), False),
+    (Sizes("dgcnn", 8, 8192, 15), False),
+    (Sizes("dgcnn_seg", 4, 1024, 15), False),
+    (Sizes("dgcnn_seg", 2, 4096, 15), False),
+    (Sizes("dgcnn_seg", 2, 8192, 15), False),
+)
 
 # Options of the image encoder's step: name, reference, ours, processes.
 KEPT = ("channels_last", "fused")
 DDP = (*KEPT, "ddp")
 BUCKET, STATIC = "gradient_as_bucket_view", "static_graph"
-OPTIONS: list[tuple[str, tuple[str, ...], tuple[str, ...], int]] = [
+OPTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], int], ...] = (
     ("channels_last", (), ("channels_last",), 0),
     ("fused Adam", (), ("fused",), 0),
     ("fused SGD", ("sgd",), ("sgd", "fused"), 0),
@@ -44,132 +46,110 @@ OPTIONS: list[tuple[str, tuple[str, ...], tuple[str, ...], int]] = [
         for names in ((BUCKET,), (STATIC,), (BUCKET, STATIC))
     ),
     (f"channels_last, fused Adam and {BUCKET}", ("ddp",), (*DDP, BUCKET), 2),
-]
+)
 
 
 def cases(device: str) -> list[Case]:
     """All rows for a kind of device, in the order of the table."""
+    every = (*pretraining_cases(device), *encoder_cases(), *cpu_cases(), *image_cases())
+    return [case for case in every if device in case.devices]
+
+
+def pretraining_cases(device: str) -> Iterator[Case]:
+    """The whole step, and the same on one process and on two."""
     sizes = [(4, False), (4, True)] if device == "cpu" else [(20, False), (128, False)]
-    found = [
-        *(pretraining_case(*size) for size in sizes),
-        scaling_case(20 if device == "cuda" else 4),
-        *(step_case(*step) for step in STEPS),
-        *(features_case(network) for network in ("dgcnn", "dgcnn_seg")),
-        product_case(),
-        graph_case(),
-        *(svm_case(*split) for split in ((2460, 615), (9840, 2468))),
-        few_shot_case(),
-        *(loader_case(images) for images in ("files", "decoded")),
-        *(option_case(*option) for option in OPTIONS),
-    ]
-    return [case for case in found if device in case.devices]
-
-
-def pretraining_case(pairs: int, both_keep: bool) -> Case:
-    return Case(
-        f"pre-training step, {pairs} pairs of 2048, ResNet-50 at 224"
-        + KEEPS * both_keep,
-        partial(forms.pretraining, pairs=pairs),
-        partial(floors.pretraining_work, pairs),
-        pairs,
-        keeps=FORMS if both_keep else ("ours",),
-    )
-
-
-def scaling_case(pairs: int) -> Case:
-    return Case(
+    for pairs, both_keep in sizes:
+        yield Case(
+            f"pre-training step, {pairs} pairs of 2048, ResNet-50 at 224"
+            + KEEPS * both_keep,
+            partial(forms.pretraining, step=forms.Step(pairs)),
+            partial(floors.pretraining_work, pairs),
+            pairs,
+            reference_keeps=both_keep,
+        )
+    pairs = sizes[0][0]
+    yield Case(
         f"scaling: pre-training step, {pairs} pairs, 1 and 2 processes of 1 thread",
-        partial(forms.scaling, pairs=pairs),
+        partial(forms.scaling, step=forms.Step(pairs)),
         partial(floors.pretraining_work, pairs),
         pairs,
         processes=2,
         threads=1,
-        keeps=FORMS,
+        reference_keeps=True,
     )
 
 
-def step_case(
-    network: str, batch: int, points: int, k: int, augmented: bool, both_keep: bool
-) -> Case:
-    sizes = (network, k, batch, points, augmented)
-    large = batch * points > 2**15  # may be killed for memory: a process of its own
-    return Case(
-        f"{network} step, {batch} x {points}, K={k}, "
-        f"{'augmented' if augmented else 'random'}{KEEPS * both_keep}",
-        partial(forms.encoder, sizes=sizes),
-        partial(floors.cloud_work, sizes),
-        batch,
-        processes=int(large),
-        gib=batch * points * k / 1e5 if large else 0,  # about 10 kB an edge
-        keeps=FORMS if both_keep else ("ours",),
-    )
-
-
-def features_case(network: str) -> Case:
-    sizes = (network, 15, 16, 1024, False)
-    return Case(
-        f"{network} features, 16 x 1024, K=15",
-        partial(forms.encoder, sizes=sizes, training=False),
-        partial(floors.cloud_work, sizes, passes=1),
-        16,
-    )
-
-
-def product_case() -> Case:
-    return Case(
+def encoder_cases() -> Iterator[Case]:
+    """Steps and features of the point encoders, and two of their operations."""
+    for sizes, both_keep in STEPS:
+        network, batch, points, k, augmented = sizes
+        large = batch * points > 2**15  # may be killed for memory: its own process
+        yield Case(
+            f"{network} step, {batch} x {points}, K={k}, "
+            f"{'augmented' if augmented else 'random'}{KEEPS * both_keep}",
+            partial(forms.encoder, sizes=sizes),
+            partial(floors.cloud_work, sizes),
+            batch,
+            processes=int(large),
+            gib=batch * points * k / 1e5 if large else 0,  # about 10 kB an edge
+            reference_keeps=both_keep,
+        )
+    for network in ("dgcnn", "dgcnn_seg"):
+        sizes = Sizes(network, 16, 1024, 15)
+        make = partial(forms.encoder, sizes=sizes, training=False)
+        work = partial(floors.cloud_work, sizes, passes=1)
+        yield Case(f"{network} features, 16 x 1024, K=15", make, work, 16)
+    yield Case(
         "product, 16384 x 512 by 512 x 1024",
         partial(forms.products, rows=16384, wide=512, out=1024),
-        lambda: Work(2.0 * 16384 * 512 * 1024),
-        keeps=FORMS,
+        partial(Work, 2.0 * 16384 * 512 * 1024),
+        reference_keeps=True,
+    )
+    yield Case(
+        "knn, 8 x 2048, C=64, K=15",
+        partial(forms.graphs, channels=64, k=15, batch=8, points=2048),
+        # Only the usual form writes the distances and reads them again.
+        partial(Work, 2.0 * 8 * 2048**2 * 64, 4.0 * 8 * 2048 * (64 + 15)),
+        8,
     )
 
 
-def graph_case() -> Case:
-    # Only the usual form writes the distances and reads them again.
-    work = Work(2.0 * 8 * 2048**2 * 64, 4.0 * 8 * 2048 * (64 + 15))
-    graph = partial(forms.graphs, channels=64, k=15, batch=8, points=2048)
-    return Case("knn, 8 x 2048, C=64, K=15", graph, lambda: work, 8)
-
-
-def svm_case(train: int, test: int) -> Case:
-    return Case(
-        f"svm, {train} x 2048, 40 classes, {test} judged",
-        partial(forms.linear_svm, train=train, test=test, classes=40),
-        partial(floors.svm_work, train, test, 40),
-        slow=train > 5000,
-        devices=("cpu",),
-    )
-
-
-def few_shot_case() -> Case:
-    return Case(
+def cpu_cases() -> Iterator[Case]:
+    """Evaluation of features, and reading the data of pre-training."""
+    for train, test in ((2460, 615), (9840, 2468)):
+        yield Case(
+            f"svm, {train} x 2048, 40 classes, {test} test clouds",
+            partial(forms.linear_svm, train=train, test=test, classes=40),
+            partial(floors.svm_work, train, test, 40),
+            slow=train > 5000,
+            devices=("cpu",),
+        )
+    yield Case(
         "few-shot, 9840 x 2048, 4 x 50 episodes",
         partial(forms.few_shot, samples=9840, classes=40),
         partial(floors.few_shot_work, 50),
         devices=("cpu",),
     )
+    for images in ("files", "decoded"):
+        yield Case(
+            f"loader, 64 shapes, half ASCII, images {images}",
+            partial(forms.loader, shapes=64, images=images),
+            partial(floors.loader_work, 64, 2048, 137),
+            64,
+            devices=("cpu",),
+        )
 
 
-def loader_case(images: str) -> Case:
-    return Case(
-        f"loader, 64 shapes, half ASCII, pictures {images}",
-        partial(forms.loader, shapes=64, pictures=images),
-        partial(floors.loader_work, 64, 2048, 137),
-        64,
-        devices=("cpu",),
-    )
-
-
-def option_case(
-    name: str, reference: tuple[str, ...], ours: tuple[str, ...], processes: int
-) -> Case:
-    place = ("", ", 1 process", ", 2 processes of 1 thread")[processes]
-    return Case(
-        f"step options: {name}, 4 pictures{place}",
-        partial(forms.image_step, reference=reference, ours=ours),
-        partial(floors.image_work, 4),
-        4,
-        processes=processes,
-        threads=1 if processes > 1 else 0,
-        keeps=FORMS,
-    )
+def image_cases() -> Iterator[Case]:
+    """The image encoder's step with and without an option."""
+    for name, reference, ours, processes in OPTIONS:
+        place = ("", ", 1 process", ", 2 processes of 1 thread")[processes]
+        yield Case(
+            f"step options: {name}, 4 images{place}",
+            partial(forms.image_step, reference=reference, ours=ours),
+            partial(floors.image_work, 4),
+            4,
+            processes=processes,
+            threads=1 if processes > 1 else 0,
+            reference_keeps=True,
+        )

@@ -5,7 +5,6 @@ Functions take a setting and sizes, and return the forms by name.
 
 from __future__ import annotations
 
-import argparse
 import atexit
 import inspect
 import shutil
@@ -13,11 +12,11 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+import torch.distributed as dist
 from plyfile import PlyData
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -27,7 +26,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.floors import Sizes, clouds
 from benchmarks.measure import Forms, Setting
-from benchmarks.processes import join_alone
 from datasets.prepare.pack import pack
 from datasets.shapenet_render import ShapeNetRender
 from datasets.synthetic import generate
@@ -43,20 +41,19 @@ from utils.judging.fewshot import PUBLISHED_SETTINGS, draw_episode, evaluate_epi
 from utils.judging.svm import fit_linear_svm
 from utils.parallel import distributed
 from utils.parallel.batchnorm import synchronise_batchnorm
-from utils.run.training import build_optimizer
+from utils.run.training import Precision
 
-# Clouds
+# Point encoders and their parts
 
 
 def encoder(setting: Setting, sizes: Sizes, training: bool = True) -> Forms:
     """Forward and backward of a point encoder, or features alone in eval mode."""
-    network, k, batch, points, augmented = sizes
-    x = clouds(batch, points, augmented).to(setting.device)
-    precision = setting.arithmetic()
+    x = clouds(sizes.batch, sizes.points, sizes.augmented).to(setting.device)
+    precision = Precision(setting.precision, setting.device)
 
     def step(form: str) -> Callable[[], None]:
         torch.manual_seed(0)
-        model: Any = point_encoder(network, k, 1024, form)
+        model: Any = point_encoder(sizes.network, sizes.k, 1024, form)
         model.to(setting.device).train(training)
 
         def run() -> None:
@@ -107,7 +104,7 @@ def products(setting: Setting, rows: int, wide: int, out: int) -> Forms:
     return {"reference": partial(torch.mm, x, weight), "ours": partial(ours, x, weight)}
 
 
-# Judging and reading, on the CPU
+# Evaluation and data loading, on the CPU
 
 
 def features_of_classes(samples: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -122,17 +119,16 @@ def features_of_classes(samples: int, classes: int) -> tuple[np.ndarray, np.ndar
 def linear_svm(_: Setting, train: int, test: int, classes: int) -> Forms:
     """Fit and score, against scikit-learn's own linear kernel."""
     features, labels = features_of_classes(train + test, classes)
-    (fitted, judged), (known, wanted) = (
-        np.split(x, [train]) for x in (features, labels)
-    )
-    exact = fitted.astype(np.float64)
+    seen, known = features[:train], labels[:train]
+    unseen, wanted = features[train:], labels[train:]
+    exact = seen.astype(np.float64)
 
     def reference() -> float:
         svm = SVC(kernel="linear", C=0.1, cache_size=1000).fit(exact, known)
-        return svm.score(judged, wanted)
+        return svm.score(unseen, wanted)
 
     def ours() -> float:
-        return fit_linear_svm(fitted, known, 0.1).score(judged, wanted)
+        return fit_linear_svm(seen, known, 0.1).score(unseen, wanted)
 
     return {"reference": reference, "ours": ours}
 
@@ -142,17 +138,16 @@ def few_shot(_: Setting, samples: int, classes: int, episodes: int = 50) -> Form
     linear kernel."""
     features, labels = features_of_classes(samples, classes)
 
-    def usual(support: np.ndarray, query: np.ndarray) -> float:
-        svm = make_pipeline(StandardScaler(), SVC(kernel="linear", C=1.0))
-        svm.fit(features[support].astype(np.float64), labels[support])
-        return svm.score(features[query].astype(np.float64), labels[query])
-
     def reference() -> list[float]:
-        return [
-            usual(*draw_episode(labels, ways, shots, 20, 1, run))
-            for ways, shots in PUBLISHED_SETTINGS
-            for run in range(episodes)
-        ]
+        accuracies = []
+        for ways, shots in PUBLISHED_SETTINGS:
+            for run in range(episodes):
+                support, query = draw_episode(labels, ways, shots, 20, 1, run)
+                svm = make_pipeline(StandardScaler(), SVC(kernel="linear", C=1.0))
+                svm.fit(features[support].astype(np.float64), labels[support])
+                unseen = features[query].astype(np.float64)
+                accuracies.append(svm.score(unseen, labels[query]))
+        return accuracies
 
     def ours() -> list[float]:
         settings = [
@@ -164,7 +159,7 @@ def few_shot(_: Setting, samples: int, classes: int, episodes: int = 50) -> Form
     return {"reference": reference, "ours": ours}
 
 
-def loader(_: Setting, shapes: int, pictures: str) -> Forms:
+def loader(_: Setting, shapes: int, images: str) -> Forms:
     """Cloud and image of every shape: files, half of the PLY ASCII, and packed."""
     folder = Path(tempfile.mkdtemp(prefix="packed_benchmark_"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -173,16 +168,14 @@ def loader(_: Setting, shapes: int, pictures: str) -> Forms:
         cloud = PlyData.read(path, mmap=False)
         cloud.text = number % 2 == 1
         cloud.write(path)
-    pack(folder, pictures, progress=False)
-
-    def points(cloud: np.ndarray, _: np.random.Generator) -> np.ndarray:
-        return cloud
-
-    def picture(image: Image.Image, *_: object) -> Tensor:
-        return torch.from_numpy(np.array(image))
+    pack(folder, images, progress=False)
+    unchanged: dict[str, Any] = {
+        "point_transform": lambda points, _: points,
+        "image_transform": lambda image, *_: torch.from_numpy(np.array(image)),
+    }
 
     def read(packed: bool) -> Callable[[], None]:
-        data = ShapeNetRender(folder, 2048, 224, 0, points, picture, packed=packed)
+        data = ShapeNetRender(folder, 2048, 224, 0, **unchanged, packed=packed)
 
         def run() -> None:
             for index in range(len(data)):
@@ -196,33 +189,54 @@ def loader(_: Setting, shapes: int, pictures: str) -> Forms:
 # Whole training steps
 
 
-def optimiser(model: nn.Module, kind: str, fused: bool) -> torch.optim.Optimizer:
-    """The training scripts' own, or the one without options."""
-    args = argparse.Namespace(optimizer=kind, lr=1e-3, momentum=0.9, weight_decay=1e-6)
-    if fused:
-        return build_optimizer(model.parameters(), args)
+class Step(NamedTuple):
+    """Sizes of a step of pre-training."""
+
+    pairs: int
+    points: int = 2048
+    k: int = 15
+    backbone: str = "resnet50"
+    size: int = 224  # of the images, height and width
+
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Two augmented views (B, 3, N) of clouds and random images (B, 3, H, W)."""
+        view1, view2 = clouds(2 * self.pairs, self.points, augmented=True).chunk(2)
+        torch.manual_seed(0)
+        return view1, view2, torch.randn(self.pairs, 3, self.size, self.size)
+
+    def model(self, ours: bool) -> CrossPoint:
+        """Both encoders, with all options that are used here or with none."""
+        torch.manual_seed(0)
+        points = DGCNN(k=self.k, edgeconv="auto" if ours else "plain")
+        images = ImageEncoder(self.backbone)
+        if ours:
+            images.to(memory_format=torch.channels_last)
+        return CrossPoint(points, images).train()
+
+
+def optimizer(model: nn.Module, kind: str, fused: bool) -> torch.optim.Optimizer:
+    """Adam or SGD, fused as in the training scripts or by PyTorch's defaults."""
+    options: dict[str, Any] = {"weight_decay": 1e-6, "fused": fused or None}
     if kind == "sgd":
-        return torch.optim.SGD(model.parameters(), 1e-3, 0.9, weight_decay=1e-6)
-    return torch.optim.Adam(model.parameters(), 1e-3, weight_decay=1e-6)
+        return torch.optim.SGD(model.parameters(), 1e-3, 0.9, **options)
+    return torch.optim.Adam(model.parameters(), 1e-3, **options)
 
 
-def pretraining_inputs(
-    pairs: int, points: int, size: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Two augmented views (B, 3, N) of clouds and random images (B, 3, H, W)."""
-    view1, view2 = clouds(2 * pairs, points, augmented=True).chunk(2)
-    torch.manual_seed(0)
-    return view1, view2, torch.randn(pairs, 3, size, size)
+def training_step(
+    loss: Callable[[], Tensor], update: torch.optim.Optimizer, setting: Setting
+) -> Callable[[], None]:
+    """Forward, loss, backward and update, as in the training scripts."""
+    precision = Precision(setting.precision, setting.device)
 
+    def run() -> None:
+        with precision.autocast():
+            value = loss()
+        update.zero_grad(set_to_none=True)
+        precision.scaler.scale(value).backward()
+        precision.scaler.step(update)
+        precision.scaler.update()
 
-def crosspoint(backbone: str, k: int, ours: bool) -> CrossPoint:
-    """Both encoders, with all options that are used here or with none."""
-    torch.manual_seed(0)
-    points = DGCNN(k=k, edgeconv="auto" if ours else "plain")
-    images = ImageEncoder(backbone)
-    if ours:
-        images.to(memory_format=torch.channels_last)
-    return CrossPoint(points, images).train()
+    return run
 
 
 def crosspoint_step(
@@ -232,56 +246,35 @@ def crosspoint_step(
     ours: bool = True,
     gather: bool = True,
 ) -> Callable[[], None]:
-    """Forward, loss, backward and Adam, as in ``train_crosspoint.py``."""
-    criterion, precision = NTXentLoss(gather=gather), setting.arithmetic()
-    adam = optimiser(model, "adam", ours)
+    """A step of pre-training with Adam, as in ``train_crosspoint.py``."""
+    criterion = NTXentLoss(gather=gather)
     own = [x.to(setting.device) for x in inputs]
 
-    def run() -> None:
-        with precision.autocast():
-            z1, z2, z_image = model(*own)
-            losses = crosspoint_loss(z1, z2, z_image, criterion)
-        adam.zero_grad(set_to_none=True)
-        precision.scaler.scale(losses[0]).backward()
-        precision.scaler.step(adam)
-        precision.scaler.update()
+    def loss() -> Tensor:
+        z1, z2, z_image = model(*own)
+        return crosspoint_loss(z1, z2, z_image, criterion)[0]
 
-    return run
+    return training_step(loss, optimizer(model, "adam", fused=ours), setting)
 
 
-def pretraining(
-    setting: Setting,
-    pairs: int,
-    points: int = 2048,
-    k: int = 15,
-    backbone: str = "resnet50",
-    size: int = 224,
-) -> Forms:
+def pretraining(setting: Setting, step: Step) -> Forms:
     """The whole step of pre-training."""
-    inputs = pretraining_inputs(pairs, points, size)
+    inputs = step.inputs()
+    plain, ours = (step.model(kept).to(setting.device) for kept in (False, True))
+    return {
+        "reference": crosspoint_step(plain, inputs, setting, ours=False),
+        "ours": crosspoint_step(ours, inputs, setting),
+    }
 
-    def step(ours: bool) -> Callable[[], None]:
-        model = crosspoint(backbone, k, ours).to(setting.device)
-        return crosspoint_step(model, inputs, setting, ours)
 
-    return {"reference": step(False), "ours": step(True)}
-
-
-def scaling(
-    setting: Setting,
-    pairs: int,
-    points: int = 2048,
-    k: int = 15,
-    backbone: str = "resnet50",
-    size: int = 224,
-) -> Forms:
+def scaling(setting: Setting, step: Step) -> Forms:
     """The global batch on one process, while the others wait, and on all of them."""
-    inputs = pretraining_inputs(pairs, points, size)
-    share, rank = pairs // distributed.world_size(), distributed.rank()
+    inputs, rank = step.inputs(), distributed.rank()
+    share = step.pairs // distributed.world_size()
     own = [x[rank * share :][:share] for x in inputs]
-    alone = crosspoint(backbone, k, True).to(setting.device)
+    alone = step.model(ours=True).to(setting.device)
     one = crosspoint_step(alone, inputs, setting, gather=False)
-    together = synchronise_batchnorm(crosspoint(backbone, k, True))
+    together = synchronise_batchnorm(step.model(ours=True))
     parallel = distributed.data_parallel(together, setting.device)
     return {
         "reference": one if rank == 0 else lambda: None,
@@ -307,7 +300,7 @@ def image_step(
         backbone, size: of the encoder and the images.
     """
     torch.manual_seed(0)
-    share, precision = images // distributed.world_size(), setting.arithmetic()
+    share = images // distributed.world_size()
     batch = torch.randn(images, 3, size, size)[distributed.rank() * share :][:share]
     batch = batch.to(setting.device)
 
@@ -322,17 +315,8 @@ def image_step(
         if "ddp" in options:
             model = wrap(encoder, setting.device, options)
         kind = "sgd" if "sgd" in options else "adam"
-        update = optimiser(model, kind, "fused" in options)
-
-        def run() -> None:
-            with precision.autocast():
-                loss = model(batch).square().mean()
-            update.zero_grad(set_to_none=True)
-            precision.scaler.scale(loss).backward()
-            precision.scaler.step(update)
-            precision.scaler.update()
-
-        return run
+        update = optimizer(model, kind, "fused" in options)
+        return training_step(lambda: model(batch).square().mean(), update, setting)
 
     return {"reference": step(reference), "ours": step(ours)}
 
@@ -341,9 +325,10 @@ def wrap(
     model: nn.Module, device: torch.device, options: tuple[str, ...]
 ) -> DistributedDataParallel:
     """As :func:`utils.parallel.distributed.data_parallel`, with options."""
-    join_alone(device)
     if distributed.world_size() > 1:
         model = synchronise_batchnorm(model)
+    elif not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     known = inspect.signature(DistributedDataParallel).parameters
     newer = "forward_sync_buffers"  # what later releases of torch call it
     names = ("gradient_as_bucket_view", "static_graph")

@@ -1,7 +1,7 @@
-"""How the benchmarks measure: turns, memory, the machine's rates, rows of the table.
+"""How the benchmarks measure: seconds, memory, the machine's rates, rows of the table.
 
-A case gives up to two forms of the same work, the plain reference and what is used
-here. They take turns, so that other work on the machine slows both down.
+A case has up to two forms of the same work, the plain reference and what is used here.
+They take turns, so that other work on the machine slows both down.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import ctypes
 import gc
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from utils.parallel.memory import keep_freed_memory
-from utils.run.training import Precision
 
 FORMS = ("reference", "ours")
 Forms = Mapping[str, Callable[[], object]]
@@ -28,12 +28,8 @@ Forms = Mapping[str, Callable[[], object]]
 class Setting:
     """Device and precision of a case; pickled for other processes."""
 
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device: torch.device
     precision: str = "fp32"
-
-    def arithmetic(self) -> Precision:
-        """Autocast and the backward pass of ``--precision``."""
-        return Precision(self.precision, self.device)
 
 
 @dataclass(frozen=True)
@@ -50,11 +46,6 @@ class Work:
     moved: float = 0.0
     double: bool = False
 
-    def __add__(self, other: Work) -> Work:
-        assert self.double == other.double  # products have one rate
-        both = self.operations + other.operations, self.moved + other.moved
-        return Work(*both, self.double)
-
 
 @dataclass(frozen=True)
 class Rates:
@@ -70,10 +61,6 @@ class Rates:
     double: float
     copied: float
 
-    def of(self, devices: int) -> Rates:
-        """The rates of several devices together."""
-        return Rates(*(devices * rate for rate in astuple(self)))
-
 
 @dataclass(frozen=True)
 class Case:
@@ -81,7 +68,7 @@ class Case:
 
     Attributes:
         name: what ``--only`` searches.
-        make: Setting -> the forms; picklable where ``processes`` is not 0.
+        make: Setting -> the forms; picklable where ``processes`` is not 0, as ``work``.
         work: of one call of a form.
         samples: clouds, pairs or shapes of one call.
         processes: number of processes started for the case, 0 for this process.
@@ -89,7 +76,7 @@ class Case:
         slow: the reference takes minutes: it is called once, without a warm-up.
         gib: free memory needed.
         devices: kinds of device that it runs on.
-        keeps: forms that keep freed memory on the CPU, as the scripts do.
+        reference_keeps: the reference keeps freed memory on the CPU, as ours does.
     """
 
     name: str
@@ -101,7 +88,7 @@ class Case:
     slow: bool = False
     gib: float = 0.0
     devices: tuple[str, ...] = ("cpu", "cuda")
-    keeps: tuple[str, ...] = ("ours",)
+    reference_keeps: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,34 +97,6 @@ class Measured:
 
     seconds: dict[str, list[float]]
     extra: dict[str, float | None]
-
-
-@dataclass(frozen=True)
-class Result:
-    """A row's values."""
-
-    name: str
-    reference: float | None = None  # median seconds
-    ours: float | None = None
-    ratio: float | None = None  # of the medians
-    ratios: tuple[float, float] | None = None  # of single turns, lowest and highest
-    spread: float | None = None  # (slowest - fastest) / median of ours
-    reference_extra: float | None = None  # MiB
-    ours_extra: float | None = None
-    floor: float | None = None  # share of our time
-    per_second: float | None = None  # samples
-    note: str = ""
-    seconds: Mapping[str, Sequence[float]] = field(default_factory=dict)
-
-
-# The only functions that know devices.
-
-
-def find_device(name: str) -> torch.device:
-    """The device of ``--device``; a ValueError that names the flag if there is none."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: PyTorch sees no GPU here; use --device cpu")
-    return torch.device(name)
 
 
 def synchronise(device: torch.device) -> None:
@@ -149,8 +108,10 @@ def synchronise(device: torch.device) -> None:
 
 
 def extra_memory(device: torch.device, run: Callable[[], object]) -> float | None:
-    """MiB at the peak of ``run`` above those before: allocated on a GPU, resident on a
-    CPU; None where the system does not say."""
+    """Peak memory of ``run`` above that before it, in MiB.
+
+    Allocated on a GPU, resident on a CPU; None where the system does not say.
+    """
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -158,12 +119,10 @@ def extra_memory(device: torch.device, run: Callable[[], object]) -> float | Non
         run()
         synchronise(device)
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)  # memory kept from earlier calls would hide this one's
     try:
+        ctypes.CDLL(None).malloc_trim(0)  # freed but kept memory would hide this call's
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    except OSError:
+    except (OSError, AttributeError):
         run()  # even so: other processes may wait for this one
         return None
     resident = proc_mib("VmRSS")
@@ -236,7 +195,7 @@ def take_turns(
     seconds: dict[str, list[float]] = {form: [] for form in forms}
     extra: dict[str, float | None] = {}
     for form, run in forms.items():
-        keep_freed_memory(form in case.keeps)
+        keep_freed_memory(form == "ours" or case.reference_keeps)
         if case.slow and form == "reference":
             start = time.perf_counter()
             extra[form] = extra_memory(device, run)
@@ -247,56 +206,74 @@ def take_turns(
         run()  # allocates what that has trimmed
     for _ in range(repeats):
         for form, run in forms.items():
-            keep_freed_memory(form in case.keeps)
+            keep_freed_memory(form == "ours" or case.reference_keeps)
             if not (case.slow and form == "reference"):
                 seconds[form].append(timed(run, device))
     return Measured(seconds, extra)
 
 
-def result(case: Case, measured: Measured, rates: Rates) -> Result:
-    """The values of a case's row."""
+# The table's columns: key of a result, heading, format.
+COLUMNS = (
+    ("reference", "reference s", "{:.3f}"),  # median
+    ("ours", "ours s", "{:.3f}"),
+    ("ratio", "ratio", "{:.2f}"),  # of the medians
+    ("ratios", "lowest - highest", "{0[0]:.2f} - {0[1]:.2f}"),  # of single turns
+    ("spread", "spread", "{:.0%}"),  # (slowest - fastest) / median of ours
+    ("reference_extra", "reference extra MiB", "{:.0f}"),
+    ("ours_extra", "ours extra MiB", "{:.0f}"),
+    ("floor", "floor", "{:.0%}"),  # share of our time
+    ("per_second", "per second", "{:.1f}"),  # samples
+)
+
+
+def result(case: Case, measured: Measured, rates: Rates, devices: int) -> dict:
+    """A row's values by the keys of ``COLUMNS``, and all seconds; None: not measured.
+
+    Args:
+        case: the row.
+        measured: its forms; "ours" may be missing.
+        rates: of one device.
+        devices: that the forms run on.
+    """
     medians = {form: statistics.median(s) for form, s in measured.seconds.items()}
     reference, ours = (medians.get(form) for form in FORMS)
-    used = "ours" if ours is not None else "reference"
-    own, median = measured.seconds[used], medians[used]
-    ratio = ratios = None
+    own = measured.seconds["reference" if ours is None else "ours"]
+    median = statistics.median(own)
+    found = unmeasured(case, "") | {
+        "reference": reference,
+        "ours": ours,
+        "spread": (max(own) - min(own)) / median,
+        "reference_extra": measured.extra.get("reference"),
+        "ours_extra": measured.extra.get("ours"),
+        "floor": floor(case.work(), rates) / devices / median,
+        "per_second": None if case.samples is None else case.samples / median,
+        "seconds": measured.seconds,
+    }
     if reference is not None and ours is not None:
         theirs = measured.seconds["reference"]
         theirs = theirs * (len(own) // len(theirs))  # one slow call, against each
-        pairs = [a / b for a, b in zip(theirs, own, strict=True)]
-        ratio, ratios = reference / ours, (min(pairs), max(pairs))
-    return Result(
-        *(case.name, reference, ours, ratio, ratios),
-        spread=(max(own) - min(own)) / median,
-        reference_extra=measured.extra.get("reference"),
-        ours_extra=measured.extra.get("ours"),
-        floor=floor(case.work(), rates) / median,
-        per_second=None if case.samples is None else case.samples / median,
-        seconds=measured.seconds,
-    )
+        ratios = [a / b for a, b in zip(theirs, own, strict=True)]
+        found |= {"ratio": reference / ours, "ratios": (min(ratios), max(ratios))}
+    return found
 
 
-HEADS = (
-    *("", "reference s", "ours s", "ratio", "lowest - highest", "spread"),
-    *("reference extra MiB", "ours extra MiB", "floor", "a second"),
-)
+def unmeasured(case: Case, note: str) -> dict[str, Any]:
+    """The result of a case without values, and why."""
+    values = dict.fromkeys(key for key, *_ in COLUMNS)
+    return {"name": case.name, **values, "note": note, "seconds": {}}
 
 
 def heading() -> str:
     """The table's first two lines."""
-    return f"| {' | '.join(HEADS)} |\n|{'---|' * len(HEADS)}"
+    heads = ["", *(head for _, head, _ in COLUMNS)]
+    return f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}"
 
 
-def row(of: Result) -> str:
+def row(values: dict[str, Any]) -> str:
     """A line of the Markdown table."""
-    ratios = "-" if of.ratios is None else "{:.2f} - {:.2f}".format(*of.ratios)
-    numbers = [
-        "-" if value is None else format(value, form)
-        for value, form in (
-            *((of.reference, ".3f"), (of.ours, ".3f"), (of.ratio, ".2f")),
-            *((of.spread, ".0%"), (of.reference_extra, ".0f"), (of.ours_extra, ".0f")),
-            *((of.floor, ".0%"), (of.per_second, ".1f")),
-        )
+    cells = [
+        "-" if values[key] is None else form.format(values[key])
+        for key, _, form in COLUMNS
     ]
-    name = f"{of.name} ({of.note})" if of.note else of.name
-    return f"| {' | '.join([name, *numbers[:3], ratios, *numbers[3:]])} |"
+    note = f" ({values['note']})" if values["note"] else ""
+    return f"| {' | '.join([values['name'] + note, *cells])} |"

@@ -1,9 +1,9 @@
-"""What pre-training on a small collection of meshes is worth on ModelNet10.
+"""The gain on ModelNet10 from pre-training on a small collection of meshes.
 
-For every seed: CrossPoint pre-training, then the linear SVM and few-shot episodes on an
-untrained and on the pre-trained encoder, then fine-tuning from scratch and from it with
-1 % and 10 % of the labels. Complete runs are not repeated, so an interrupted study
-resumes; its numbers are read from the runs' metrics.jsonl.
+For every seed: CrossPoint pre-training; the linear SVM and few-shot episodes on an
+untrained and on the pre-trained encoder; fine-tuning from scratch and from pre-trained
+weights with 1 % and 10 % of the labels. Complete runs are not repeated, so an
+interrupted study resumes. The numbers are read from the runs' metrics.jsonl.
 
     python -m benchmarks.modelnet10 --data_root ../shared/data --seeds 1 2 3
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import statistics
 import subprocess
 import sys
@@ -54,31 +53,26 @@ def commands(seed: int) -> dict[str, str]:
 
 
 def records(command: str) -> list[dict]:
-    """The run's metrics."""
-    return read_metrics(CHECKPOINTS / command.split()[-1])
+    """The run's metrics; of a training those of whole epochs."""
+    found = read_metrics(CHECKPOINTS / command.split()[-1])
+    return [r for r in found if "--epochs" not in command or "epoch_end" in r]
 
 
 def complete(command: str, data_root: str) -> bool:
     """Whether the run on these data has all epochs, its SVM or its four settings."""
-    words, found = command.split(), records(command)
+    words = command.split()
     config = CHECKPOINTS / words[-1] / "config.json"
-    if not found or not config.is_file():
+    if not config.is_file():
         return False
     arguments = json.loads(config.read_text(encoding="utf-8"))["arguments"]
-    if arguments["data_root"] != data_root:
-        return False
+    wanted = 4 if "--table" in words else 1
     if "--epochs" in words:
-        return len(epochs(found)) == int(words[words.index("--epochs") + 1])
-    return len(found) == (4 if "--table" in words else 1)
+        wanted = int(words[words.index("--epochs") + 1])
+    return arguments["data_root"] == data_root and len(records(command)) == wanted
 
 
-def epochs(found: list[dict]) -> list[dict]:
-    """The records at the ends of epochs."""
-    return [record for record in found if "epoch_end" in record]
-
-
-def figures(name: str, command: str) -> dict[str, float]:
-    """A run's results in percent, by row of the table."""
+def accuracies(name: str, command: str) -> dict[str, float]:
+    """A run's accuracies in percent, by row of the table."""
     found = records(command)
     if name.startswith("svm"):
         return {"linear SVM": 100 * found[-1]["accuracy"]}
@@ -98,14 +92,18 @@ def spread(values: list[float]) -> str:
 
 
 def table(seeds: list[int]) -> str:
-    """Markdown: a row a task, over the seeds whose runs are all complete."""
+    """Markdown: a row a task, over the seeds, whose runs are all complete."""
     values: dict[str, dict[str, list[float]]] = {}
+    losses = []
     for seed in seeds:
         for name, command in commands(seed).items():
+            if name == "pretrain":
+                of_epochs = [record["train_loss"] for record in records(command)]
+                losses.append(f"{of_epochs[0]:.3f} -> {of_epochs[-1]:.3f}")
+                continue
             start = name.rsplit(" ", 1)[-1]
-            if start in STARTS:
-                for row, value in figures(name, command).items():
-                    values.setdefault(row, {}).setdefault(start, []).append(value)
+            for row, value in accuracies(name, command).items():
+                values.setdefault(row, {}).setdefault(start, []).append(value)
     lines = [
         f"Test accuracy in %, seeds {', '.join(map(str, seeds))}",
         "",
@@ -116,14 +114,8 @@ def table(seeds: list[int]) -> str:
         before, after = (by_start[start] for start in STARTS)
         gain = [b - a for a, b in zip(before, after, strict=True)]
         lines.append(f"| {row} | {spread(before)} | {spread(after)} | {spread(gain)} |")
-    losses = [
-        epochs(records(commands(seed)["pretrain"]))[i]["train_loss"]
-        for seed in seeds
-        for i in (0, -1)
-    ]
-    pairs = zip(losses[::2], losses[1::2], strict=True)
-    shown = ", ".join(f"{a:.3f} -> {b:.3f}" for a, b in pairs)
-    return "\n".join([*lines, "", f"Pre-training loss, first and last epoch: {shown}"])
+    loss = f"Pre-training loss, first and last epoch: {', '.join(losses)}"
+    return "\n".join([*lines, "", loss])
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -147,7 +139,7 @@ def main() -> None:
             launcher = f"torchrun --standalone --nproc_per_node={args.processes}"
             line = f"{launcher} {command} --overwrite --data_root"
             print(f"\n$ {line} {args.data_root}", flush=True)
-            done = subprocess.run([*shlex.split(line), args.data_root])
+            done = subprocess.run([*line.split(), args.data_root])
             if done.returncode:
                 sys.exit(done.returncode)
     print(table(args.seeds))

@@ -1,19 +1,22 @@
-"""What is fast here against its plain reference, in one process on the same input.
+"""Times of what is fast here against its plain reference, on the same input.
 
     python -m benchmarks.run [--device cpu] [--only NAME] [--repeats 7] [--json FILE]
 
-Both forms take turns, so that other work on the machine slows both down. Seconds are
-medians, and the ratio is the medians'; "lowest - highest" are the ratios of single
-turns; the spread is (slowest - fastest) / median of ours. "Floor" is the least time
-that the machine needs, as a share of ours: the matrix products at the rate measured for
-a large one, or the memory traffic at the rate measured for a copy, whichever is longer.
-"Extra" is the peak of memory above that before the step, resident on a CPU, allocated
-on a GPU. "A second" counts clouds, pairs or shapes. On a CPU ours keeps freed memory,
-as the scripts do, and the reference returns it to the system, as PyTorch programs do;
-in rows that say so both keep it.
+Both forms take turns, so that other work on the machine slows both down. Columns:
 
-On a GPU there are only the rows that use it, and no "ours" where the fused form has no
-kernels.
+    reference s, ours s   median seconds of a call
+    ratio                 of the medians; lowest - highest: the ratios of single turns
+    spread                (slowest - fastest) / median of ours
+    extra MiB             peak memory above that before the call: resident on a CPU,
+                          allocated on a GPU
+    floor                 the least time that the machine needs, as a share of ours: the
+                          matrix products at the rate measured for a large one, or the
+                          memory traffic at that of a copy, whichever is longer
+    per second            clouds, pairs or shapes
+
+On a CPU ours keeps freed memory, as the scripts do, and the reference returns it to the
+system, as PyTorch programs do; in rows that say so both keep it. On a GPU there are
+only the rows that use it, and no "ours" where the fused form has no kernels.
 """
 
 from __future__ import annotations
@@ -25,15 +28,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from benchmarks.cases import cases
-from benchmarks.forms import pretraining
+from benchmarks.forms import Step, pretraining
 from benchmarks.measure import (
     Case,
     Rates,
-    Result,
     Setting,
-    find_device,
     free_memory,
     heading,
     measure_rates,
@@ -41,49 +43,48 @@ from benchmarks.measure import (
     row,
     synchronise,
     take_turns,
+    unmeasured,
 )
-from benchmarks.processes import Killed, measure_apart
+from benchmarks.processes import measure_apart
 from utils.run.flags import positive_int
 from utils.run.logger import describe_environment
 
 
-def measure(case: Case, setting: Setting, repeats: int, rates: Rates) -> Result:
-    """A row, or one without values and a note that says why."""
+def measure(case: Case, setting: Setting, repeats: int, rates: Rates) -> dict:
+    """A row's values, or none and a note that says why."""
     free = free_memory(setting.device)
     if free is not None and free < case.gib:
-        note = f"not run: {case.gib:.1f} GiB needed, {free:.1f} free"
-        return Result(case.name, note=note)
-    gpus = torch.cuda.device_count()
-    if setting.device.type == "cuda" and case.processes > gpus:
-        return Result(case.name, note=f"not run: {gpus} GPU")
+        return unmeasured(case, f"not run: {case.gib:.1f} GiB needed, {free:.1f} free")
+    on_gpu, gpus = setting.device.type == "cuda", torch.cuda.device_count()
+    if on_gpu and case.processes > gpus:
+        return unmeasured(case, f"not run: {gpus} GPU")
     try:
         if case.processes:
             measured = measure_apart(case, setting, repeats)
         else:
             forms = case.make(setting)
             measured = take_turns(forms, repeats, setting.device, case)
-    except (Killed, torch.OutOfMemoryError) as error:
-        return Result(case.name, note=str(error).splitlines()[0])
+    except torch.OutOfMemoryError as error:
+        return unmeasured(case, str(error).splitlines()[0])
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        killed = failure.exitcode < 0
+        cause = failure.signal_name() if killed else f"exit code {failure.exitcode}"
+        return unmeasured(case, f"ended early: {cause}")
     # Each process has a GPU of its own; processes on a CPU share it.
-    own = setting.device.type == "cuda" and case.processes > 1
-    return result(case, measured, rates.of(case.processes) if own else rates)
+    return result(case, measured, rates, max(1, case.processes) if on_gpu else 1)
 
 
-def write_profile(
-    path: Path, run: Callable[[], object], device: torch.device, rows: int = 40
-) -> None:
+def write_profile(path: Path, run: Callable[[], object], device: torch.device) -> None:
     """torch.profiler's table of one call, after two to warm up."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if device.type == "cuda":
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
     for _ in range(2):
         run()
     synchronise(device)
-    with torch.profiler.profile(activities=activities) as seen:
+    with torch.profiler.profile() as seen:
         run()
         synchronise(device)
     order = f"self_{device.type}_time_total"
-    path.write_text(seen.key_averages().table(sort_by=order, row_limit=rows) + "\n")
+    path.write_text(seen.key_averages().table(sort_by=order, row_limit=40) + "\n")
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -91,39 +92,27 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="(default: cpu)"
-    )
-    parser.add_argument(
-        "--precision",
-        choices=("fp32", "bf16"),
-        default="fp32",
-        help="bf16 by autocast (default: fp32)",
-    )
-    parser.add_argument("--only", default="", help="cases whose name has this in it")
-    parser.add_argument(
-        "--repeats", type=positive_int, default=7, help="turns (default: 7)"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write this")
-    parser.add_argument(
-        "--profile",
-        type=Path,
-        metavar="FILE",
-        help="write torch.profiler's table of one whole step there, and end",
-    )
+    add = parser.add_argument
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="(default: cpu)")
+    half = "bf16 by autocast (default: fp32)"
+    add("--precision", choices=("fp32", "bf16"), default="fp32", help=half)
+    add("--only", default="", help="only the rows whose names contain it")
+    add("--repeats", type=positive_int, default=7, help="turns (default: 7)")
+    add("--json", type=Path, metavar="FILE", help="also write all values to it")
+    profile = "write torch.profiler's table of one whole step to it, and stop"
+    add("--profile", type=Path, metavar="FILE", help=profile)
     return parser
 
 
 def main() -> None:
     parser = get_args_parser()
     args = parser.parse_args()
-    try:
-        setting = Setting(find_device(args.device), args.precision)
-    except ValueError as error:
-        parser.error(str(error))
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: PyTorch sees no GPU here; use --device cpu")
+    setting = Setting(torch.device(args.device), args.precision)
     if args.profile:
-        step = pretraining(setting, pairs=20 if args.device == "cuda" else 4)["ours"]
-        write_profile(args.profile, step, setting.device)
+        step = Step(pairs=20 if args.device == "cuda" else 4)
+        write_profile(args.profile, pretraining(setting, step)["ours"], setting.device)
         return
     every = cases(args.device)
     chosen = [case for case in every if args.only in case.name]
@@ -145,7 +134,7 @@ def main() -> None:
         # For every row: the load of the machine changes.
         rates = measure_rates(setting)
         measured = measure(case, setting, args.repeats, rates)
-        results.append({**asdict(measured), "rates": asdict(rates)})
+        results.append(measured | {"rates": asdict(rates)})
         print(row(measured), flush=True)
         if args.json:  # after every row, in case a later one is interrupted
             content = {

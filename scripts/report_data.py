@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 import train_crosspoint
 from datasets import labelled_clouds
 from datasets.labelled import LabelledClouds
+from datasets.shapenet_part import CATEGORIES
 from datasets.shapenet_render import ShapeNetRender
-from datasets.synthetic.shapes import CATEGORIES, SYNSETS
+from datasets.synthetic.shapes import SYNSETS
 from models import point_encoder
 from scripts.pipeline_table import SETS
 from utils.drawing.clouds import training_figure

@@ -1,16 +1,20 @@
-"""Labelled synthetic data in the formats of the four real data sets.
-
-This folder holds procedural shapes and what writes them to files; training imports
-none of it. Reading order: this file (the command), write.py (file formats), shapes.py
-and the categories (furniture.py, handheld.py, vehicles.py), primitives.py, render.py,
-scans.py, preview.py.
+"""Synthetic data: labelled shapes in the file formats of the four real data sets.
 
     python -m datasets.synthetic --out DIR --shapes 1024 --seed 0
     python -m datasets.synthetic --preview sheet.png
 
-DIR then serves as ``--data_root`` of every script. A shape depends only on the seed,
-its data set and its index, so the files are the same bytes for any number of worker
-processes. ``DIR/manifest.json`` is written last: a folder that has it is complete.
+DIR is then the ``--data_root`` of every script. A shape depends on the seed, its data
+set and its index alone, so the files are the same bytes for any number of workers.
+``DIR/manifest.json`` is written last: a folder that has it is complete.
+
+Files, in reading order:
+
+    __init__.py                              the command
+    write.py                                 a shape's points and images, the files
+    shapes.py                                the 16 categories, sampling of surfaces
+    furniture.py handheld.py vehicles.py     the shapes
+    primitives.py                            boxes, tubes, lofts they are made of
+    render.py scans.py preview.py            images, depth scans, the contact sheet
 """
 
 from __future__ import annotations
@@ -20,39 +24,46 @@ import contextlib
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from datasets.files import MODELNET40, SCANOBJECTNN, SHAPENET, SHAPENETPART
 from datasets.prepare import pack as packed
+from datasets.shapenet_part import CATEGORIES
 from datasets.synthetic import write
 from datasets.synthetic.preview import contact_sheet
-from datasets.synthetic.shapes import CATEGORIES
 
 # Increase when the same arguments give other bytes.
 VERSION = 4
 
-_NAME = "datasets.synthetic"
 
+def splits(shapes: int) -> list[tuple[str, str, int]]:
+    """Data set, split and number of shapes, at least one a category in HDF5 files.
 
-def split_sizes(shapes: int) -> dict[str, dict[str, int]]:
-    """Shapes per data set and split; HDF5 sets have at least one per category."""
+    A split's index here is its random stream: no two splits share a shape.
+    """
     full, half, quarter, eighth = (
         max(shapes // k, len(CATEGORIES)) for k in (1, 2, 4, 8)
     )
-    return {
-        write.SHAPENET: {"all": shapes},
-        write.MODELNET: {"train": full, "test": half},
-        write.SCANS: {"train": full, "test": full},
-        write.PARTS: {"train": full, "val": eighth, "test": quarter},
-    }
+    return [
+        (SHAPENET, "all", shapes),
+        (MODELNET40, "train", full),
+        (MODELNET40, "test", half),
+        (SCANOBJECTNN, "train", full),
+        (SCANOBJECTNN, "test", full),
+        (SHAPENETPART, "train", full),
+        (SHAPENETPART, "val", eighth),
+        (SHAPENETPART, "test", quarter),
+    ]
 
 
 def generate(
@@ -64,11 +75,11 @@ def generate(
     overwrite: bool = False,
     pack: bool = False,
 ) -> bool:
-    """Write the four data sets under ``out``.
+    """Write the four data sets under ``out``, completely or not at all.
 
     Args:
-        out: output folder; it is complete or not there at all.
-        shapes: rendered shapes; the sizes of the other sets follow (``split_sizes``).
+        out: output folder.
+        shapes: rendered shapes; the sizes of the other sets follow (``splits``).
         seed: random seed.
         workers: processes, by default one per CPU core; does not change the data.
         progress: show a progress bar on standard error.
@@ -82,115 +93,99 @@ def generate(
         FileExistsError: if ``out`` holds anything else.
         ValueError: if a number is out of range.
     """
-    if shapes < 1 or seed < 0 or (workers is not None and workers < 1):
+    if workers is None:
+        linux = hasattr(os, "sched_getaffinity")
+        workers = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
+    if shapes < 1 or seed < 0 or workers < 1:
         raise ValueError(
             "shapes and workers must be at least 1 and the seed at least 0, got "
             f"{shapes}, {workers} and {seed}"
         )
     out = Path(out).resolve()
-    if _is_made(out, shapes, seed, overwrite):
+    if _is_written(out, _header(shapes, seed), overwrite):
         return False
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    old = out.with_name(f".{out.name}.{os.getpid()}.old")
-    try:
-        partial.mkdir()
-        _write_all(partial, shapes, seed, workers or _cores(), progress)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        new = Path(folder, "new")
+        new.mkdir()
+        _write_all(new, shapes, seed, workers, progress)
         if pack:
-            packed.pack(partial, progress=progress)
+            packed.pack(new, progress=progress)
         if out.exists():
-            out.rename(old)
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if old.exists() and not out.exists():
-            old.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
+            out.rename(Path(folder, "old"))
+        new.rename(out)
     return True
 
 
-def _is_made(out: Path, shapes: int, seed: int, overwrite: bool) -> bool:
+def _header(shapes: int, seed: int) -> dict[str, Any]:
+    """The part of the manifest that determines the data."""
+    return {
+        "generator": "datasets.synthetic",
+        "version": VERSION,
+        "shapes": shapes,
+        "seed": seed,
+    }
+
+
+def _is_written(out: Path, header: dict[str, Any], overwrite: bool) -> bool:
     """Whether ``out`` already holds this data; raises if it must not be replaced."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     try:
         manifest = json.loads((out / "manifest.json").read_text())
-        ours = manifest["generator"] == _NAME
-        have = (manifest["version"], manifest["shapes"], manifest["seed"])
+        found = {key: manifest[key] for key in header}
     except (OSError, ValueError, KeyError, TypeError):
-        ours = False
-    if not ours:
+        found = {"generator": None}
+    if found["generator"] != header["generator"]:
         raise FileExistsError(
             f"{out} holds something that this generator did not write; it is never "
             "overwritten (not by --overwrite either): choose another --out"
         )
-    if overwrite:
-        return False
-    if have != (VERSION, shapes, seed):
+    if found != header and not overwrite:
+        have, want = (tuple(of.values())[1:] for of in (found, header))
         raise FileExistsError(
             f"{out} holds synthetic data of (version, shapes, seed) {have}, not "
-            f"{(VERSION, shapes, seed)}: choose another --out, or replace it with "
-            "--overwrite"
+            f"{want}: choose another --out, or replace it with --overwrite"
         )
-    return True
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return not overwrite
 
 
 def _write_all(
     root: Path, shapes: int, seed: int, workers: int, progress: bool
 ) -> None:
-    sizes = split_sizes(shapes)
-    total = sum(sum(splits.values()) for splits in sizes.values())
+    every = splits(shapes)
+    counts: dict[str, dict[str, int]] = {}
+    total = sum(count for *_, count in every)
     hidden = None if progress else True  # None: hidden unless stderr is a terminal
     bar = tqdm(total=total, unit="shape", disable=hidden, dynamic_ncols=True)
-    files: dict[str, list] = {}
     with bar, _mapper(workers) as run:
-        for name, split in write.STREAMS:
+        for stream, (name, split, count) in enumerate(every):
             bar.set_description(f"{name} {split}", refresh=False)
-            stream, count = write.STREAMS[name, split], sizes[name][split]
             rows = []
             for row in run([(name, str(root), seed, stream, i) for i in range(count)]):
                 rows.append(row)
                 bar.update()
-            if name == write.SHAPENET:
-                files |= write.tree_entries(rows)
-            else:
-                write.write_split(root, name, split, rows)
-                paths = sorted(p for p in (root / name).rglob("*") if p.is_file())
-                files[name] = [write.file_entry(root, path) for path in paths]
-    sizes[write.RENDERING] = sizes[write.SHAPENET]
-    sets = {
-        name: {"counts": sizes[name], "files": files[name]} for name in sorted(files)
-    }
-    manifest = {"generator": _NAME, "version": VERSION, "shapes": shapes, "seed": seed}
-    content = json.dumps(manifest | {"datasets": sets}, indent=1) + "\n"
-    (root / "manifest.json").write_text(content)
+            write.write_split(root, name, split, rows)
+            counts.setdefault(name, {})[split] = count
+    manifest = _header(shapes, seed) | {"datasets": write.inventory(root, counts)}
+    (root / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
 @contextlib.contextmanager
 def _mapper(workers: int) -> Iterator[Callable]:
-    """A map over jobs that keeps their order, on ``workers`` processes."""
+    """A map of `write.make_row` over jobs, in order, by ``workers`` processes."""
     if workers == 1:
-        yield lambda jobs: map(write.make_row, jobs)
+        yield partial(map, write.make_row)
         return
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, spawn, _start_worker)
+    # Ctrl-C reaches every process of the terminal, but only the parent handles it.
+    ignore = signal.signal, (signal.SIGINT, signal.SIG_IGN)
+    pool = ProcessPoolExecutor(workers, spawn, *ignore)
     try:
-        yield lambda jobs: pool.map(write.make_row, jobs, chunksize=4)
+        yield partial(pool.map, write.make_row, chunksize=4)
     finally:
         # Waits, so that no worker writes into a folder that is being removed.
         pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    # Ctrl-C reaches every process of the terminal, but only the parent handles it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threadpool_limits(1)  # the processes already share the cores
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -231,7 +226,7 @@ def main(argv: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         if args.preview is not None:
-            contact_sheet(args.preview, args.seed, write.PREVIEW_STREAM)
+            contact_sheet(args.preview, args.seed, stream=len(splits(1)))
             print(f"contact sheet: {args.preview}")
         if args.out is not None:
             size = args.out, args.shapes, args.seed, args.workers

@@ -6,6 +6,9 @@ order in which its first line names them.
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import numpy as np
 
 from datasets.synthetic.primitives import (
@@ -13,12 +16,20 @@ from datasets.synthetic.primitives import (
     GOLD,
     METAL,
     Builder,
-    move,
+    rotate,
     rotation,
     spokes,
 )
 
-CORNERS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
+
+def _four_legs(
+    b: Builder, part: int, corner: Any, radii: Any, splay: float, n: int
+) -> None:
+    """Legs from the floor to a ``corner`` and its mirror images, with n-sided ends."""
+    x, h, z = corner
+    for i, k in itertools.product((-1, 1), (-1, 1)):
+        foot = (i * x * splay, 0, k * z * splay)
+        b.tube(part, [foot, (i * x, h, k * z)], radii, n=n)
 
 
 def chair(b: Builder) -> None:
@@ -50,9 +61,7 @@ def chair(b: Builder) -> None:
     else:
         r, splay, n = b.u(0.026, 0.05), 1 + b.u(0, 0.3), b.pick(4, 8)
         x, z, taper = w - 0.07, d - 0.07, b.u(0.5, 1)
-        for i, k in CORNERS:
-            ends = [(i * x * splay, 0, k * z * splay), (i * x, h, k * z)]
-            b.tube(leg, ends, [r * taper, r], n=n)
+        _four_legs(b, leg, (x, h, z), (r * taper, r), splay, n)
         for side in b.pick((), (-x, x)):
             b.tube(leg, [(side, 0.4 * h, -z), (side, 0.4 * h, z)], 0.6 * r)
     if b.chance(0.45):
@@ -85,7 +94,7 @@ def lamp(b: Builder) -> None:
         elbow = tall * np.array([0, np.cos(tilt), np.sin(tilt)])
         top = elbow + b.u(0.5, 0.7) * np.array([0, np.cos(reach), np.sin(reach)])
         b.tube(tube, [(0, 0.04, 0), elbow, top], 0.03)
-        top = top - move((0, deep, 0), turn)
+        top = top - rotate((0, deep, 0), turn)
     else:
         b.tube(tube, [(0, 0.04, 0), (0, tall + 0.6 * deep, 0)], b.u(0.02, 0.04))
     if kind == "table" and b.chance(0.55):
@@ -99,8 +108,8 @@ def lamp(b: Builder) -> None:
     angle = 2 * np.pi * np.arange(24) / 24
     circle = np.stack([np.cos(angle), 0 * angle, np.sin(angle)], axis=1)
     rings = radius[:, None, None] * circle + (deep * f)[:, None, None] * (0, 1, 0)
-    b.rings(shade, move(rings, turn) + top, caps=False)
-    b.ball(bulb, move((0, 0.4 * deep, 0), turn) + top, 0.22 * wide + 0.03)
+    b.rings(shade, rotate(rings, turn) + top, caps=False)
+    b.ball(bulb, rotate((0, 0.4 * deep, 0), turn) + top, 0.22 * wide + 0.03)
 
 
 def laptop(b: Builder) -> None:
@@ -117,12 +126,10 @@ def laptop(b: Builder) -> None:
     pad = (b.u(0.4, 0.6) * w, 0.012, 0.42 * d)
     b.box(keyboard, (0, thick, 0.55 * d), pad, b.shade(keyboard, 0.7))
     turn, tall, lid = rotation("x", b.u(-45, 10)), d * b.u(1.8, 2.1), b.u(0.025, 0.04)
-    centre, edge = (
-        np.add(move((0, tall / 2, 0), turn), (0, thick, -d)),
-        2 * b.u(0.04, 0.09),
-    )
+    centre = np.add(rotate((0, tall / 2, 0), turn), (0, thick, -d))
+    edge = 2 * b.u(0.04, 0.09)
     b.box(screen, centre, (2 * w, tall, lid), turn=turn)
-    colour, centre = b.paint(0.1, 0.7), centre + move((0, 0, lid / 2), turn)
+    colour, centre = b.paint(0.1, 0.7), centre + rotate((0, 0, lid / 2), turn)
     b.box(screen, centre, (2 * w - edge, tall - edge, 0.01), colour, turn)
 
 
@@ -152,15 +159,8 @@ def table(b: Builder) -> None:
         for side in (-x, x):
             b.box(leg, (side, h / 2, 0), (0.06, h, 2 * z))
     else:
-        r, taper, splay, n = (
-            b.u(0.04, 0.08),
-            b.u(0.45, 1),
-            1 + b.u(0, 0.08),
-            b.pick(4, 8),
-        )
-        for i, k in CORNERS:
-            ends = [(i * x * splay, 0, k * z * splay), (i * x, h, k * z)]
-            b.tube(leg, ends, [r * taper, r], n=n)
+        r, taper, splay = b.u(0.04, 0.08), b.u(0.45, 1), 1 + b.u(0, 0.08)
+        _four_legs(b, leg, (x, h, z), (r * taper, r), splay, b.pick(4, 8))
     if kind == "desk":
         half, deep = b.u(0.22, 0.34) * w, b.u(0.35, 0.85) * h
         for side in b.pick((x - half,), (half - x, x - half)):

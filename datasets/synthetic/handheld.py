@@ -19,10 +19,8 @@ def bag(b: Builder) -> None:
     if b.chance(0.6):
         b.colours[handle] = b.shade(body, 0.6)
     if kind == "briefcase":
-        for half, grow, colour in (
-            (0.7 * d, 1, None),
-            (0.03, 1.03, b.shade(body, 0.6)),
-        ):
+        seam = (0.03, 1.03, b.shade(body, 0.6))
+        for half, grow, colour in ((0.7 * d, 1, None), seam):
             ends = [(z, 0, h / 2, w * grow, h / 2 * grow) for z in (-half, half)]
             b.loft(body, "z", ends, colour, power=8)
         x, y = b.u(0.2, 0.3) * w + 0.06, h + b.u(0.12, 0.2)
@@ -115,9 +113,8 @@ def guitar(b: Builder) -> None:
     acoustic, long = kind == "acoustic", b.u(0.75, 0.95)
     d, scale = (b.u(0.09, 0.14), 1) if acoustic else (b.u(0.035, 0.05), 0.85)
     if kind == "flying":
-        x = np.array([0.06, 0.16, 0.1, -0.1, 0]) + b.u(0.35, 0.5) * np.array(
-            [0, 0, 1, 1, 0]
-        )
+        x = np.array([0.06, 0.16, 0.1, -0.1, 0])
+        x[2:4] += b.u(0.35, 0.5)
         y = long * np.array([1, 0.85, 0, 0.02, 0.4])
         for side in (-1, 1):
             wing = np.stack([side * x, y, 0 * x], axis=1)
@@ -133,9 +130,8 @@ def guitar(b: Builder) -> None:
         b.slab(body, "y", [(y, 0, d, 0.96 * x, 0.004) for y, x in outline])
         for side in () if acoustic else (-1, 1):  # horns
             horn = (side * high, (0.9 + b.u(0, 0.15)) * long, 0)
-            b.tube(
-                body, [(side * 0.5 * high, 0.7 * long, 0), horn], [0.12, 0.04], flat=0.4
-            )
+            base = (side * 0.5 * high, 0.7 * long, 0)
+            b.tube(body, [base, horn], [0.12, 0.04], flat=0.4)
     top, up, wide = long + b.u(0.75, 1), b.u(0.22, 0.3), b.u(0.06, 0.085)
     b.slab(neck, "y", [(0.8 * long, 0, d, 0.05, 0.025), (top, 0, d, 0.036, 0.025)])
     tip = (top + up, 0, d - 0.08, wide * b.u(0.6, 1.1), 0.02)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,12 +25,8 @@ METAL = (0.74, 0.75, 0.78)
 # The coordinates (t, a, b) of a loft along an axis: along it, and the two across.
 _AXES = {"x": (0, 2, 1), "y": (1, 0, 2), "z": (2, 0, 1)}
 
-
-@cache
-def _unit_mesh(kind: str) -> tuple[np.ndarray, np.ndarray]:
-    creation = trimesh.creation
-    mesh = creation.box() if kind == "box" else creation.icosphere(subdivisions=2)
-    return np.asarray(mesh.vertices), np.asarray(mesh.faces)
+_BOX = trimesh.creation.box()
+_BALL = trimesh.creation.icosphere(subdivisions=2)
 
 
 def rotation(axis: str, degrees: float) -> np.ndarray:
@@ -43,7 +38,7 @@ def rotation(axis: str, degrees: float) -> np.ndarray:
     return matrix
 
 
-def move(points: ArrayLike, matrix: np.ndarray) -> np.ndarray:
+def rotate(points: ArrayLike, matrix: np.ndarray) -> np.ndarray:
     """Rotate points (...,3) by ``matrix`` (3,3).
 
     einsum instead of ``@``: the rounding of BLAS may depend on the number of threads,
@@ -55,7 +50,7 @@ def move(points: ArrayLike, matrix: np.ndarray) -> np.ndarray:
 def spokes(count: int, tip: ArrayLike, start: float = 0) -> np.ndarray:
     """Copies (count,3) of a point, evenly spaced about the vertical axis."""
     turns = [rotation("y", start + 360 * k / count) for k in range(count)]
-    return np.stack([move(tip, turn) for turn in turns])
+    return np.stack([rotate(tip, turn) for turn in turns])
 
 
 def arc(
@@ -114,15 +109,13 @@ class Builder:
         self, part: int, centre: Any, size: Any, colour: Colour = None, turn: Any = None
     ) -> None:
         """A box with edge lengths ``size`` (3,), rotated by ``turn`` (3,3)."""
-        vertices, faces = _unit_mesh("box")
-        vertices = move(vertices * size, np.eye(3) if turn is None else turn)
-        self._add(part, vertices + np.asarray(centre, float), faces, colour)
+        corners = rotate(_BOX.vertices * size, np.eye(3) if turn is None else turn)
+        self._add(part, corners + np.asarray(centre, float), _BOX.faces, colour)
 
     def ball(self, part: int, centre: Any, radii: Any, colour: Colour = None) -> None:
         """A sphere, or an ellipsoid with three ``radii``."""
-        vertices, faces = _unit_mesh("ball")
-        vertices = vertices * radii + np.asarray(centre, float)
-        self._add(part, vertices, faces, colour)
+        vertices = _BALL.vertices * radii + np.asarray(centre, float)
+        self._add(part, vertices, _BALL.faces, colour)
 
     def rings(
         self, part: int, rings: Any, colour: Colour = None, caps: bool = True
@@ -223,11 +216,9 @@ class Builder:
     def finish(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Vertices (V,3), faces (F,3), and of each face its part (F,) and RGB (F,3)."""
         vertices, faces, parts, colours = zip(*self._meshes, strict=True)
-        first = np.cumsum([0, *map(len, vertices[:-1])])
         counts = [len(f) for f in faces]
         return (
-            np.concatenate(vertices),
-            np.concatenate([f + k for f, k in zip(faces, first, strict=True)]),
+            *trimesh.util.append_faces(vertices, faces),
             np.repeat(parts, counts),
             np.repeat(colours, counts, axis=0),
         )

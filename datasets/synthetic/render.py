@@ -8,11 +8,12 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from datasets.synthetic.primitives import move, rotation
+from datasets.synthetic.primitives import rotate, rotation
 
 # The unit sphere fills the image: distance * sin(half field of view) is just above 1.
 DISTANCE = 3.2
 FOCAL = 2.95
+_SUPERSAMPLE = 2  # rendered pixels per image pixel, along each side
 _AMBIENT = 0.42
 _LIGHTS = (  # direction in camera axes (right, up, towards the camera), strength
     (np.array([-0.5, 0.75, 0.55]) / np.linalg.norm([-0.5, 0.75, 0.55]), 0.5),
@@ -56,16 +57,15 @@ def rasterise(corners, size):
 
 
 @njit(cache=True)
-def _sum_blocks(face, colours, size, factor):
+def _sum_blocks(face, colours, size):
     """Per block of pixels, (size,size,4): sum of the colours, and covered pixels."""
     total = np.zeros((size, size, 4))
-    for i in range(size * factor):
-        for j in range(size * factor):
+    for i in range(size * _SUPERSAMPLE):
+        for j in range(size * _SUPERSAMPLE):
             if face[i, j] >= 0:
-                total[i // factor, j // factor, 3] += 1
-                for channel in range(3):
-                    colour = colours[face[i, j], channel]
-                    total[i // factor, j // factor, channel] += colour
+                block = total[i // _SUPERSAMPLE, j // _SUPERSAMPLE]
+                block[:3] += colours[face[i, j]]
+                block[3] += 1
     return total
 
 
@@ -101,8 +101,7 @@ def render(
     colours: np.ndarray,
     azimuth: float,
     elevation: float,
-    size: int = 137,
-    supersample: int = 2,
+    size: int,
 ) -> np.ndarray:
     """RGBA image (size,size,4) u1 of a mesh in the unit sphere; alpha 0 outside it.
 
@@ -113,9 +112,8 @@ def render(
         azimuth: degrees around the vertical axis, 0 in front (+z).
         elevation: degrees above the horizon.
         size: pixels, height and width.
-        supersample: rendered pixels per image pixel, along each side.
     """
-    seen = move(vertices, camera(azimuth, elevation))
+    seen = rotate(vertices, camera(azimuth, elevation))
     triangles = seen[faces]  # (F, 3, 3)
     normal = np.cross(
         triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
@@ -128,9 +126,9 @@ def render(
     for direction, strength in _LIGHTS:
         light += strength * np.maximum((normal * direction).sum(axis=1), 0)
     shaded = np.clip(colours * light[:, None], 0, 1)
-    fine = size * supersample
+    fine = size * _SUPERSAMPLE
     face, _ = rasterise(project(seen, fine)[faces], fine)
-    image = _sum_blocks(face, shaded, size, supersample)
+    image = _sum_blocks(face, shaded, size)
     image[..., :3] /= np.maximum(image[..., 3:], 1)
-    image[..., 3] /= supersample**2
+    image[..., 3] /= _SUPERSAMPLE**2
     return (255 * image + 0.5).astype(np.uint8)

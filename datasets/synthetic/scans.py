@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from datasets.synthetic.primitives import move, rotation
+from datasets.synthetic.primitives import rotate, rotation
 from datasets.synthetic.render import camera, project, rasterise, unproject
 from datasets.synthetic.shapes import Shape
 
@@ -26,31 +26,28 @@ def scan(
         For each variant, points (count,3) f4 and a mask (count,) i4: -1 background, 0
         object.
     """
-    turned = move(shape.in_unit_sphere(), rotation("y", rng.uniform(0, 360)))
+    turned = rotate(shape.in_unit_sphere(), rotation("y", rng.uniform(0, 360)))
     view = camera(rng.uniform(0, 360), rng.uniform(5, 40))
     floor, floor_faces = _surroundings(turned, view[2], rng)
     scene = np.concatenate([turned, floor])
     faces = np.concatenate([shape.faces, floor_faces + len(turned)])
     seen, face = _visible(scene, faces, view)
     # Floors and walls are axis-aligned: rotated, they do not reveal the sensor's side.
-    seen = move(seen, rotation("y", rng.uniform(0, 360)))
+    seen = rotate(seen, rotation("y", rng.uniform(0, 360)))
     own, behind = seen[face < len(shape.faces)], seen[face >= len(shape.faces)]
 
     noise = rng.uniform(0.004, 0.015)
     share = rng.uniform(0.1, 0.4) if len(behind) else 0.0
     alone = _draw(own, count, noise, rng)
     strays = round(share * count)
-    scene_points = np.concatenate(
-        [_draw(own, count - strays, noise, rng), _draw(behind, strays, noise, rng)]
-    )
+    mixed = [_draw(own, count - strays, noise, rng), _draw(behind, strays, noise, rng)]
     mask = np.repeat(np.array([0, _BACKGROUND], np.int32), [count - strays, strays])
     order = rng.permutation(count)
-    scene_points, mask = scene_points[order], mask[order]
-    hard, hard_mask = _perturb(scene_points, mask, rng)
+    points, mask = np.concatenate(mixed)[order], mask[order]
     return {
-        "obj_only": (_unit(alone), np.zeros(count, np.int32)),
-        "obj_bg": (_unit(scene_points), mask),
-        "pb_t50_rs": (hard, hard_mask),
+        "obj_only": (unit_sphere(alone), np.zeros(count, np.int32)),
+        "obj_bg": (unit_sphere(points), mask),
+        "pb_t50_rs": _perturb(points, mask, rng),
     }
 
 
@@ -81,11 +78,11 @@ def _visible(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The visible point (M,3) of each covered pixel, and its face (M,)."""
     # Scaled down to fit the image: the floor extends beyond the unit sphere.
-    screen = project(move(scene * _SHRINK, view), _PIXELS)
+    screen = project(rotate(scene * _SHRINK, view), _PIXELS)
     face, inverse = rasterise(screen[faces], _PIXELS)
     rows, columns = np.nonzero(face >= 0)
     pixels = np.stack([columns + 0.5, rows + 0.5, inverse[rows, columns]], axis=1)
-    points = move(unproject(pixels, _PIXELS), view.T) / _SHRINK
+    points = rotate(unproject(pixels, _PIXELS), view.T) / _SHRINK
     return points, face[rows, columns]
 
 
@@ -99,8 +96,8 @@ def _draw(
     return points[chosen] + rng.normal(0, noise, (count, 3))
 
 
-def _unit(points: np.ndarray) -> np.ndarray:
-    """Centre on the mean and scale to the unit sphere, as f4."""
+def unit_sphere(points: np.ndarray) -> np.ndarray:
+    """Points (N,3) centred on their mean and scaled to the unit sphere, as f4."""
     centred = points - points.mean(axis=0)
     return (centred / np.sqrt((centred**2).sum(axis=1)).max()).astype(np.float32)
 
@@ -126,8 +123,8 @@ def _perturb(
     kept = np.nonzero(inside)[0]
     chosen = np.concatenate([kept, rng.choice(kept, len(points) - len(kept))])
     chosen = chosen[rng.permutation(len(chosen))]
-    turned = move(points[chosen], rotation("y", rng.uniform(0, 360)))
-    turned = move(turned, rotation("x", rng.uniform(-8, 8)))
-    turned = _unit(turned + rng.normal(0, 0.004, turned.shape))
+    turned = rotate(points[chosen], rotation("y", rng.uniform(0, 360)))
+    turned = rotate(turned, rotation("x", rng.uniform(-8, 8)))
+    turned = unit_sphere(turned + rng.normal(0, 0.004, turned.shape))
     moved = turned * rng.uniform(0.75, 1.25) + rng.uniform(-0.1, 0.1, 3)
     return moved.astype(np.float32), mask[chosen]

@@ -11,20 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import trimesh
 
-from datasets.shapenet_part import CATEGORIES, FIRST_PART, PARTS_PER_CATEGORY
+from datasets.shapenet_part import FIRST_PART, PARTS_PER_CATEGORY
 from datasets.synthetic import furniture, handheld, vehicles
 from datasets.synthetic.primitives import Builder
-
-__all__ = [
-    "CATEGORIES",
-    "FIRST_PART",
-    "OPTIONAL_PARTS",
-    "PARTS_PER_CATEGORY",
-    "SYNSETS",
-    "Shape",
-    "make_shape",
-    "sample_surface",
-]
 
 # Of each category: the WordNet synset that names its ShapeNet folder, and its model.
 _MODELS = (
@@ -46,15 +35,6 @@ _MODELS = (
     ("04379243", furniture.table),
 )
 SYNSETS = tuple(synset for synset, _ in _MODELS)
-
-# Parts, numbered within the category, that a shape may lack.
-OPTIONAL_PARTS = {
-    "airplane": {3},
-    "chair": {3},
-    "earphone": {1, 2},
-    "lamp": {0},
-    "table": {2},
-}
 
 
 @dataclass(frozen=True)
@@ -82,13 +62,7 @@ class Shape:
 
 
 def make_shape(category: int, rng: np.random.Generator) -> Shape:
-    """Draw one shape of a category from ``rng``.
-
-    Raises:
-        ValueError: if the category is not 0..15.
-    """
-    if not 0 <= category < len(CATEGORIES):
-        raise ValueError(f"category must be 0..{len(CATEGORIES) - 1}, got {category}")
+    """Draw one shape of a category from ``rng``."""
     builder = Builder(rng, PARTS_PER_CATEGORY[category])
     _MODELS[category][1](builder)
     # Anisotropic scaling: no single ratio of extents may give the category away.

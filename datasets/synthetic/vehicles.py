@@ -14,7 +14,7 @@ from datasets.synthetic.primitives import (
     METAL,
     Builder,
     arc,
-    move,
+    rotate,
     rotation,
     spokes,
 )
@@ -143,12 +143,8 @@ def motorbike(b: Builder) -> None:
     b.loft(tank, "z", shape, power=2.4)
     shape = [(z - 0.16, 0, y - 0.08, 0.09, 0.05), (z - 0.32, 0, y - 0.13, 0.13, 0.05)]
     b.loft(seat, "z", [*shape, (back, 0, y - 0.06 + kick, 0.08, 0.03)], power=3)
-    up, pull, half, mirrors = (
-        b.u(0.06, 0.3),
-        b.u(0.1, 0.28),
-        b.u(0.3, 0.4),
-        b.chance(0.5),
-    )
+    up, pull, half = b.u(0.06, 0.3), b.u(0.1, 0.28), b.u(0.3, 0.4)
+    mirrors = b.chance(0.5)
     for side in (-1, 1):
         grip, bend = (np.array([side * f * half, up, -f * f * pull]) for f in (1, 0.6))
         b.tube(handle, [neck, neck + bend, neck + grip], [0.022, 0.022, 0.034])
@@ -165,17 +161,13 @@ def rocket(b: Builder) -> None:
     bulging = kind == "bulging"
     r = b.u(0.2, 0.3) if bulging else b.u(0.09, 0.17)
     waist, top = (b.u(0.5, 0.75), b.u(0.75, 0.95)) if bulging else (b.u(0.9, 1), 1)
-    tall, cone, curve, t = (
-        b.u(1.2, 1.6),
-        b.u(1.6, 3.2) * r,
-        b.u(1, 2.2),
-        np.linspace(0, 1, 8),
-    )
+    tall, cone, curve = b.u(1.2, 1.6), b.u(1.6, 3.2) * r, b.u(1, 2.2)
     radii = np.array([0, waist, (1 + waist) / 2, 1, top]) * r
-    b.lathe(body, list(zip(radii, np.array([0, 0, 0.2, 0.45, 1]) * tall, strict=True)))
+    b.lathe(body, np.stack([radii, np.array([0, 0, 0.2, 0.45, 1]) * tall], axis=1))
     b.lathe(body, [(0.4 * r, 0.02), (0.6 * r, -b.u(0.08, 0.16))], colour=DARK)
-    tip = zip(top * r * (1 - t**curve), tall + cone * t, strict=True)
-    b.lathe(nose, list(tip))
+    t = np.linspace(0, 1, 8)
+    tip = [top * r * (1 - t**curve), tall + cone * t]
+    b.lathe(nose, np.stack(tip, axis=1))
     for y in ((), (0.25,), (0.25, 0.45))[b.pick(0, 1, 2)]:
         b.lathe(body, [(1.02 * r, y * tall), (1.02 * r, y * tall + 0.06)], colour=GLASS)
     count, spin, root = b.pick(3, 4, 4), b.u(0, 90), b.u(0.3, 0.5)
@@ -188,7 +180,7 @@ def rocket(b: Builder) -> None:
     for k in range(count):
         turn = rotation("y", spin + 360 * k / count)
         for plate in fins:
-            b.plate(fin, move(plate, turn), move((0, 0, 0.03), turn))
+            b.plate(fin, rotate(plate, turn), rotate((0, 0, 0.03), turn))
     if kind == "boosters":
         w, h = b.u(0.4, 0.6) * r, b.u(0.45, 0.75) * tall
         for at in spokes(b.pick(2, 4), (r + w, 0, 0), 45):
@@ -212,9 +204,8 @@ def skateboard(b: Builder) -> None:
     r, wide, reach = b.u(0.07, 0.105), b.u(0.08, 0.12), w * b.u(0.8, 1)
     place = flat * b.u(0.82, 0.95)
     for z in (-place, place):
-        b.slab(
-            truck, "y", [(r - 0.02, 0, z, 0.12, 0.03), (high - 0.03, 0, z, 0.05, 0.1)]
-        )
+        mount = [(r - 0.02, 0, z, 0.12, 0.03), (high - 0.03, 0, z, 0.05, 0.1)]
+        b.slab(truck, "y", mount)
         b.tube(truck, [(-reach, r, z), (reach, r, z)], 0.025)
         for side in (-reach, reach):
             b.wheel(wheel, (side, r, z), r, wide)

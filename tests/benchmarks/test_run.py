@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import sys
 from functools import partial
@@ -14,12 +15,13 @@ import pytest
 import torch
 
 from benchmarks import cases, forms, measure, run
-from benchmarks.measure import Case, Measured, Rates, Result, Setting, Work
+from benchmarks.floors import Sizes
+from benchmarks.measure import Case, Measured, Rates, Setting, Work
 from models.knn import knn
 
-CPU = Setting()
+CPU = Setting(torch.device("cpu"))
 RATES = Rates(product=100.0, double=50.0, copied=10.0)
-TINY_STEP = {"points": 32, "k": 4, "backbone": "resnet18", "size": 32}
+TINY_STEP = forms.Step(4, points=32, k=4, backbone="resnet18", size=32)
 TINY_IMAGES = {"backbone": "resnet18", "size": 32}
 
 
@@ -50,7 +52,7 @@ def test_values_of_a_row() -> None:
     seconds = {"reference": [8.0, 6.0, 9.0], "ours": [2.0, 3.0, 1.0]}
     measured = Measured(seconds, {"reference": 300.0, "ours": None})
     case = Case("a name", constant_forms, lambda: Work(100.0), samples=4)
-    found = measure.result(case, measured, RATES)
+    found = measure.result(case, measured, RATES, 1)
     cells = "a name | 8.000 | 2.000 | 4.00 | 2.00 - 9.00 | 100% | 300 | - | 50% | 2.0"
     assert measure.row(found) == f"| {cells} |"
     first, second = measure.heading().splitlines()
@@ -61,7 +63,7 @@ def test_a_row_of_the_reference_alone() -> None:
     case = Case("alone", constant_forms, Work, samples=2)
     measured = Measured({"reference": [2.0, 2.0]}, {"reference": 1.0})
     cells = "alone | 2.000 | - | - | - | 0% | 1 | - | 0% | 1.0"
-    assert measure.row(measure.result(case, measured, RATES)) == f"| {cells} |"
+    assert measure.row(measure.result(case, measured, RATES, 1)) == f"| {cells} |"
 
 
 def test_forms_take_turns_and_a_slow_one_is_called_once() -> None:
@@ -75,9 +77,9 @@ def test_forms_take_turns_and_a_slow_one_is_called_once() -> None:
     calls.clear()
     measured = measure.take_turns(both, 3, CPU.device, slow)
     assert calls == ["reference"] + ["ours"] * 6
-    found = measure.result(slow, measured, RATES)
+    found = measure.result(slow, measured, RATES, 2)
     assert len(measured.seconds["reference"]) == 1
-    assert found.ratios[0] <= found.ratio <= found.ratios[1]
+    assert found["ratios"][0] <= found["ratio"] <= found["ratios"][1]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
@@ -105,6 +107,16 @@ def test_wrong_flags_are_answered(flags, said, monkeypatch, capsys) -> None:
         run.main()
     error = capsys.readouterr().err
     assert all(text in error for text in said)
+
+
+def test_the_rows_in_the_readme_are_measured() -> None:
+    text = Path(run.__file__).with_name("README.md").read_text(encoding="utf-8")
+    kinds = "pre-training step|scaling|dgcnn|product|knn|svm|few-shot, 9840|loader"
+    rows = set(re.findall(rf"^\| ((?:{kinds})[^|]*?)(?:, spinning)? \|", text, re.M))
+    options = re.findall(r"^\| ([^|]+) \|(?:[^|]+\|){6} (?:yes|no)\b", text, re.M)
+    found = {case.name.replace(", 4 images", "") for case in cases.cases("cpu")}
+    assert len(options) == 13
+    assert found == rows | {f"step options: {name}" for name in options}
 
 
 def test_the_rows_of_each_device() -> None:
@@ -150,13 +162,6 @@ def test_rates_are_measured(precision: str) -> None:
     assert min(found.product, found.double, found.copied) > 0
 
 
-def test_sums_of_rates_and_work() -> None:
-    assert RATES.of(2) == Rates(200.0, 100.0, 20.0)
-    assert Work(1.0, 2.0) + Work(3.0, 4.0) == Work(4.0, 6.0)
-    with pytest.raises(AssertionError):
-        Work(1.0) + Work(1.0, double=True)
-
-
 def test_the_usual_graph_is_the_graph() -> None:
     x = torch.randn(2, 5, 40, dtype=torch.float64)
     torch.testing.assert_close(forms.usual_knn(x, 6), knn(x, 6))
@@ -167,7 +172,7 @@ def test_the_usual_graph_is_the_graph() -> None:
 def test_encoder_steps(network: str, precision: str) -> None:
     setting = Setting(CPU.device, precision)
     for augmented, training in ((False, True), (True, True), (False, False)):
-        sizes = (network, 4, 2, 32, augmented)
+        sizes = Sizes(network, 2, 32, 4, augmented)
         both = forms.encoder(setting, sizes, training)
         assert list(both) == list(measure.FORMS)
         for form in both.values():
@@ -175,7 +180,7 @@ def test_encoder_steps(network: str, precision: str) -> None:
 
 
 def test_whole_steps_and_their_profile(tmp_path: Path) -> None:
-    both = forms.pretraining(CPU, 2, **TINY_STEP)
+    both = forms.pretraining(CPU, TINY_STEP)
     assert list(both) == list(measure.FORMS)
     both["reference"]()
     file = tmp_path / "profile.txt"
@@ -184,7 +189,7 @@ def test_whole_steps_and_their_profile(tmp_path: Path) -> None:
 
 
 def test_forms_of_the_whole_step_have_equal_weights() -> None:
-    ours, plain = (forms.crosspoint("resnet18", 4, kept) for kept in (True, False))
+    ours, plain = (TINY_STEP.model(kept) for kept in (True, False))
     assert plain.point_encoder.edgeconv == "plain" != ours.point_encoder.edgeconv
     weight = ours.image_encoder.resnet.conv1.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
@@ -192,25 +197,25 @@ def test_forms_of_the_whole_step_have_equal_weights() -> None:
         assert torch.equal(mine, theirs)
 
 
-def measured_apart(make: object, processes: int) -> Result:
+def measured_apart(make: object, processes: int) -> dict:
     case = Case("apart", make, Work, 4, processes=processes, threads=1)
     return run.measure(case, CPU, 1, RATES)
 
 
 @pytest.mark.slow
 def test_processes_of_their_own() -> None:
-    scaling = partial(forms.scaling, pairs=4, **TINY_STEP)
+    scaling = partial(forms.scaling, step=TINY_STEP)
     reference = ("sgd", "ddp", "static_graph")
     ours = ("channels_last", "fused", "ddp", "gradient_as_bucket_view")
     options = partial(forms.image_step, reference=reference, ours=ours, **TINY_IMAGES)
     for make, processes in ((scaling, 2), (options, 1)):
         found = measured_apart(make, processes)
-        assert found.ours > 0 and found.reference > 0 and not found.note
+        assert found["ours"] > 0 and found["reference"] > 0 and not found["note"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ended by a signal")
 def test_a_killed_process_is_a_row_that_says_so() -> None:
-    assert measured_apart(killed, 1).note == "ended early: SIGKILL"
+    assert measured_apart(killed, 1)["note"] == "ended early: SIGKILL"
 
 
 def test_svm_and_episodes() -> None:
