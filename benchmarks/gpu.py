@@ -23,7 +23,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,6 +79,11 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+def result(row: Row, state: str, text: str, seconds: float = 0.0) -> dict[str, Any]:
+    found = {"section": row.section, "name": row.name, "state": state}
+    return {**found, "text": text, "seconds": seconds}
+
+
 def run_row(row: Row, place: Place) -> dict[str, Any]:
     """Its state, a text, seconds, and the numbers or the traceback."""
     start, more = time.perf_counter(), dict[str, Any]()
@@ -92,20 +97,15 @@ def run_row(row: Row, place: Place) -> dict[str, Any]:
         state, text = "NOT RUN", str(reason)
     except OutOfTime:
         state, text = "NOT RUN", f"{OUT_OF_TIME}: stopped after {place.seconds:.0f} s"
+    except torch.OutOfMemoryError as error:
+        state, text = "NOT RUN", str(error).split(". ")[0]
     except Exception as error:
         kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
         state, text = "FAIL", (kind + " ".join(str(error).split()))[:500]
         more = {"traceback": traceback.format_exc()}
     if place.gpu and "CUDA error" not in text:
         torch.cuda.empty_cache()
-    return {
-        "section": row.section,
-        "name": row.name,
-        "state": state,
-        "text": text,
-        "seconds": time.perf_counter() - start,
-        **more,
-    }
+    return result(row, state, text, time.perf_counter() - start) | more
 
 
 def serve(pipe: Any) -> None:
@@ -120,6 +120,7 @@ class Worker:
     process: Any = None
 
     def __call__(self, row: Row, place: Place) -> dict[str, Any]:
+        start, text = time.perf_counter(), "its process hung and was killed"
         if self.process is None:
             spawn = multiprocessing.get_context("spawn")
             self.pipe, other = spawn.Pipe()
@@ -127,7 +128,6 @@ class Worker:
             self.process = spawn.Process(target=serve, args=(other,))
             self.process.start()
             other.close()
-        start, text = time.perf_counter(), "its process hung and was killed"
         self.pipe.send((row, place))
         try:
             if self.pipe.poll(place.seconds + GRACE):
@@ -139,18 +139,12 @@ class Worker:
             self.process.join()
             text = f"its process ended with exit code {self.process.exitcode}"
         self.close()
-
-        def fail(_: Place) -> None:
-            raise AssertionError(text)
-
-        failed = run_row(row._replace(run=fail), place)
-        return failed | {"seconds": time.perf_counter() - start}
+        return result(row, "FAIL", text, time.perf_counter() - start)
 
     def close(self) -> None:
         if self.process is not None:
             self.process.kill()
             self.process.join()
-            self.pipe.close()
             self.process = None
 
 
@@ -247,20 +241,27 @@ def main(argv: list[str] | None = None) -> int:
         if before["environment"] == environment:
             results = {(r["section"], r["name"]): r for r in before["rows"]}
     left = [row for row in chosen if results.get(row[:2], {}).get("state") not in DONE]
-    worker = Worker() if device.type == "cuda" else None
     for row in left:
-        end = start + 60 * args.minutes * SECTIONS[row.section][1]
-        seconds = max(0.0, end - time.monotonic())
-        if row.section in ("exactness", "speed"):
-            seconds /= 2  # one that hangs leaves time to the section's others
-        place = Place(device, out, seconds)
-        found = worker(row, place) if worker and seconds else run_row(row, place)
-        results[row[:2]] = found
-        write(out, environment, [results[r[:2]] for r in every if r[:2] in results])
-        said = f"{row.section}: {row.name}: {found['text']} ({found['seconds']:.1f} s)"
-        print(f"{found['state']:<8} {said}", flush=True)
-    if worker:
-        worker.close()
+        results.pop(row[:2], None)
+    # By sections, and in the time that is left those that had not enough.
+    queue = [(row, SECTIONS[row.section][1]) for row in left]
+    queue += [(row, 1.0) for row in left]
+    with closing(Worker()) as worker:
+        run = worker if device.type == "cuda" else run_row
+        for row, part in queue:
+            seconds = start + 60 * args.minutes * part - time.monotonic()
+            if row.section in ("exactness", "speed"):
+                seconds /= 2  # one that hangs leaves time to the section's others
+            before = results.get(row[:2])
+            if before and (OUT_OF_TIME not in before["text"] or seconds < 1):
+                continue
+            found = result(row, "NOT RUN", OUT_OF_TIME)
+            if seconds >= 1:
+                found = run(row, Place(device, out, seconds))
+            results[row[:2]] = found
+            write(out, environment, [results[r[:2]] for r in every if r[:2] in results])
+            said = f"{found['state']:<8} {row.section}: {row.name}: {found['text']}"
+            print(f"{said} ({found['seconds']:.1f} s)", flush=True)
     ordered = [results[r[:2]] for r in every if r[:2] in results]
     print(f"\n{write(out, environment, ordered)}")
     states = Counter(r["state"] for r in ordered)

@@ -140,8 +140,12 @@ def same_losses(place: Place, name: str, gpus: int = 0, **options: Any) -> str:
     """20 steps in float64 elsewhere have the undisturbed run's losses to 1e-7."""
     if torch.cuda.device_count() < gpus:
         raise NotRun(f"{gpus} GPUs needed, {torch.cuda.device_count()} here")
-    wanted = losses(undisturbed(place))
-    found = losses(twenty_steps(place, name, **options))
+    wanted = undisturbed(place)
+    return agreement(twenty_steps(place, name, **options), wanted)
+
+
+def agreement(one: Path, other: Path) -> str:
+    found, wanted = losses(one), losses(other)
     assert len(found) == len(wanted) == STEPS, f"{len(found)} and {len(wanted)} steps"
     worst = max(abs(a / b - 1) for a, b in zip(found, wanted, strict=True))
     said = f"{STEPS} losses, {wanted[0]:.4f} to {wanted[-1]:.4f}, differ by {worst:.1e}"
@@ -168,8 +172,18 @@ def killed_and_resumed(place: Place) -> str:
         raise NotRun("the run had ended before it was killed")
     twenty_steps(place, "killed", "--resume")
     assert "resuming from its checkpoint" in (run / "run.log").read_text()
-    bits = equal_bits(state(wanted), state(run))
-    return f"killed after step {done} of {STEPS}; {bits}"
+    said = f"killed after step {done} of {STEPS}; "
+    try:
+        return said + equal_bits(state(wanted), state(run))
+    except AssertionError:
+        again = state(twenty_steps(place, "again"))
+        different = [
+            n for n, x in state(wanted).items() if not torch.equal(x, again[n])
+        ]
+        if not different:
+            raise
+    # Two undisturbed runs differ here as well, so rounding is all that can be asked.
+    return f"{said}no run repeats its bits here; {agreement(run, wanted)}"
 
 
 def runs(gpu: bool) -> Rows:
@@ -245,13 +259,16 @@ def speed(
         try:
             measured = take_turns(both, 3, place.device, case)
         except torch.OutOfMemoryError:
-            note = f"; plain out of memory at {both.pop('reference') and samples}"
+            if len(both) == 1:
+                raise
+            note = ", plain out of memory"
+        if note:
             torch.cuda.empty_cache()
-            measured = take_turns(both, 3, place.device, case)
-        launches, busy, longest = profile([*both.values()][-1], place)
+            measured = take_turns({"ours": both["ours"]}, 3, place.device, case)
+        own = [*measured.seconds][-1]  # the plain form where it is the only one
+        launches, busy, longest = profile(made[own], place)
     seconds = {name: sorted(s)[1] / calls for name, s in measured.seconds.items()}
     rates = {name: samples / s for name, s in seconds.items()}
-    own = [*seconds][-1]  # the plain form's where it is the only one
     extra = measured.extra[own]
     text = f"{rates[own]:.1f} {unit}/s" + note
     if len(rates) == 2:
@@ -260,9 +277,9 @@ def speed(
     text += "" if extra is None else f"; {extra:.0f} MiB more"
     found = {"per_second": rates, "extra_mib": measured.extra, "longest": longest}
     if place.gpu:
-        idle = max(0.0, 1 - busy / calls / seconds[own])
-        found |= {"launches": launches / calls, "idle": idle}
-        text += f"; {launches / calls:.0f} launches, GPU idle {idle:.0%}"
+        idle = max(0.0, 1 - busy / seconds[own])
+        found |= {"launches": launches, "idle": idle}
+        text += f"; {launches} launches, GPU idle {idle:.0%}"
     return found | {"text": text}
 
 
