@@ -24,7 +24,15 @@ from torch.autograd import DeviceType
 
 from benchmarks import forms
 from benchmarks.floors import Sizes
-from benchmarks.gpu_exact import NotRun, Place, Rows, Values, equal_bits, tf32
+from benchmarks.gpu_exact import (
+    NotRun,
+    Place,
+    Rows,
+    Values,
+    different,
+    equal_bits,
+    tf32,
+)
 from benchmarks.measure import Case, Forms, Setting, Work, synchronise, take_turns
 from datasets.prepare.pack import pack
 from datasets.synthetic import generate
@@ -69,6 +77,7 @@ def data(place: Place, shapes: int, copies: int = 1) -> Path:
 def train(
     place: Place,
     name: str,
+    data_root: Path,
     words: str,
     processes: int = 0,
     cpu: bool = False,
@@ -79,22 +88,21 @@ def train(
     Args:
         place: its folder gets the run, as ``checkpoints/<name>``, and the output.
         name: of the run.
-        words: its flags.
+        data_root: of the run.
+        words: its other flags.
         processes: under torchrun; 0 without it.
         cpu: hide the GPUs.
         until: kill it by SIGKILL as soon as this holds.
     """
-    launcher = f"-m torch.distributed.run --standalone --nproc_per_node={processes}"
-    words += f" --exp_name {name}" + ("" if "--resume" in words else " --overwrite")
+    program: list[str | Path] = [sys.executable]
+    if processes:
+        launcher = f"-m torch.distributed.run --standalone --nproc_per_node={processes}"
+        program += launcher.split()
+    program += [SCRIPT, "--data_root", data_root, "--exp_name", name, *words.split()]
     output = place.out / f"{name}.log"
     with output.open("w") as file:
         process = subprocess.Popen(
-            [
-                sys.executable,
-                *launcher.split() * (processes > 0),
-                SCRIPT,
-                *words.split(),
-            ],
+            program + ["--overwrite"] * ("--resume" not in words),
             cwd=place.out,
             env=os.environ | ({"CUDA_VISIBLE_DEVICES": ""} if cpu else {}),
             stdout=file,
@@ -106,7 +114,10 @@ def train(
                 time.sleep(0.01)
         finally:  # also where the row is out of time
             ended = process.poll()
-            if ended is None:
+            if ended is None and processes:
+                process.terminate()  # by which torchrun ends its ranks
+                time.sleep(3)
+            if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     last = " / ".join(output.read_text().strip().splitlines()[-3:])
@@ -118,8 +129,7 @@ def train(
 
 
 def twenty_steps(place: Place, name: str, words: str = "", **options: Any) -> Path:
-    flags = f"--data_root {data(place, 40)} {RUN} {words}"
-    return train(place, name, flags, **options)
+    return train(place, name, data(place, 40), f"{RUN} {words}", **options)
 
 
 def undisturbed(place: Place) -> Path:
@@ -173,17 +183,12 @@ def killed_and_resumed(place: Place) -> str:
     twenty_steps(place, "killed", "--resume")
     assert "resuming from its checkpoint" in (run / "run.log").read_text()
     said = f"killed after step {done} of {STEPS}; "
-    try:
-        return said + equal_bits(state(wanted), state(run))
-    except AssertionError:
-        again = state(twenty_steps(place, "again"))
-        different = [
-            n for n, x in state(wanted).items() if not torch.equal(x, again[n])
-        ]
-        if not different:
-            raise
-    # Two undisturbed runs differ here as well, so rounding is all that can be asked.
-    return f"{said}no run repeats its bits here; {agreement(run, wanted)}"
+    bits = state(wanted)
+    if different(bits, state(run)):
+        again = twenty_steps(place, "again")
+        if different(bits, state(again)):  # then rounding is all that can be asked
+            return f"{said}no run repeats its bits here; {agreement(run, wanted)}"
+    return said + equal_bits(bits, state(run))
 
 
 def runs(gpu: bool) -> Rows:
@@ -342,9 +347,9 @@ def speeds(gpu: bool) -> Rows:
 
 def epoch(place: Place, shapes: int, copies: int, words: str) -> dict[str, Any]:
     """Pairs a second with the loader, without the first fifth of the epoch."""
-    flags = f"--data_root {data(place, shapes, copies)} --packed {words} --epochs 1"
-    flags += " --print_freq 2 --svm_every 0 --wandb disabled"
-    steps = [r for r in read_metrics(train(place, "epoch", flags)) if "step" in r]
+    words += " --packed --epochs 1 --print_freq 2 --svm_every 0 --wandb disabled"
+    run = train(place, "epoch", data(place, shapes, copies), words)
+    steps = [r for r in read_metrics(run) if "step" in r]
     steps = steps[1 + len(steps) // 5 :]
     # Every record is of as many pairs: seconds for each, and those waited for data.
     seconds = [1 / r["samples_per_second"] for r in steps]

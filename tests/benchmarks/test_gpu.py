@@ -254,8 +254,12 @@ def test_a_crash_or_a_hang_costs_one_row(
 def test_a_script_that_fails_or_takes_too_long(tmp_path: Path) -> None:
     place = Place(CPU, tmp_path, 60)
     with pytest.raises(AssertionError, match=r"exit status 2: .*--no_such_flag"):
-        gpu_runs.train(place, "run", "--no_such_flag")
-    row = Row("runs", "endless", lambda place: gpu_runs.train(place, "run", "--help"))
+        gpu_runs.train(place, "run", tmp_path, "--no_such_flag")
+    row = Row(
+        "runs",
+        "endless",
+        lambda place: gpu_runs.train(place, "run", tmp_path, "--help"),
+    )
     start = time.monotonic()
     found = gpu.run_row(row, place._replace(seconds=0.05))
     assert found["state"] == "NOT RUN" and time.monotonic() - start < 10
