@@ -309,17 +309,18 @@ def svm_speed(place: Place, train: int, plain: bool) -> dict[str, Any]:
     return {"seconds": seconds, "text": text}
 
 
+# Pre-training steps on a GPU: precision, pairs, calls in a row, the plain form too.
+GPU_STEPS = (
+    *(("bf16", 20, 5, True), ("bf16", 128, 2, True)),
+    *(("bf16", 256, 2, False), ("bf16", 512, 1, False)),
+    *(("fp32", 20, 5, True), ("tf32", 20, 5, False)),
+    *(("fp32", 128, 2, True), ("tf32", 128, 2, False)),
+)
+CPU_STEPS = (("bf16", 2, 1, True), ("fp32", 2, 1, True))
+
+
 def speeds(gpu: bool) -> Rows:
-    """A step by precision and batch, calls in a row, whether plain; then its parts."""
-    wanted: list[tuple[str, int, int, bool]] = [
-        (p, 2, 1, True) for p in ("bf16", "fp32")
-    ]
-    if gpu:
-        wanted = [("bf16", 20, 5, True), ("bf16", 128, 2, True)]
-        wanted += [("bf16", 256, 2, False), ("bf16", 512, 1, False)]
-        wanted += [("fp32", 20, 5, True), ("tf32", 20, 5, False)]
-        wanted += [("fp32", 128, 2, True), ("tf32", 128, 2, False)]
-    for precision, pairs, calls, plain in wanted:
+    for precision, pairs, calls, plain in GPU_STEPS if gpu else CPU_STEPS:
         small = forms.Step(pairs, 256, backbone="resnet18", size=64)
         step = forms.Step(pairs) if gpu else small
         name = f"pre-training step, {precision}, {pairs} pairs, {step.backbone}"
@@ -347,7 +348,7 @@ def speeds(gpu: bool) -> Rows:
 
 def epoch(place: Place, shapes: int, copies: int, words: str) -> dict[str, Any]:
     """Pairs a second with the loader, without the first fifth of the epoch."""
-    words += " --packed --epochs 1 --print_freq 2 --svm_every 0 --wandb disabled"
+    words += " --packed --epochs 1 --svm_every 0 --wandb disabled"
     run = train(place, "epoch", data(place, shapes, copies), words)
     steps = [r for r in read_metrics(run) if "step" in r]
     steps = steps[1 + len(steps) // 5 :]
@@ -365,7 +366,10 @@ def epochs(gpu: bool) -> Rows:
     if not gpu:
         words = "--num_points 256 --image_encoder resnet18 --image_size 64"
         run = partial(epoch, shapes=40, copies=1)
-        yield "40 shapes, batch 4", partial(run, words=f"{words} --batch_size 4")
+        yield (
+            "40 shapes, batch 4",
+            partial(run, words=f"{words} --batch_size 4 --print_freq 2"),
+        )
         return
     workers = max(1, min(14, (os.cpu_count() or 1) - 2))
     for batch in (128, 20):

@@ -317,7 +317,14 @@ def test_the_profile_of_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert longest[0] == ("gemm", pytest.approx(0.02), pytest.approx(20 / 23))
 
 
-def test_a_row_that_does_not_exist(tmp_path: Path, capsys: Any) -> None:
-    with pytest.raises(SystemExit):
-        call(tmp_path, "--only", "nothing like it")
-    assert "the rows are exactness: the fused form runs; " in capsys.readouterr().err
+def test_wrong_flags_are_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for words, said in (
+        (["--only", "nothing like it"], "the rows are exactness: the fused form runs;"),
+        (["--device", "cuda"], "--device cuda: PyTorch sees no GPU here"),
+    ):
+        with pytest.raises(SystemExit):
+            call(tmp_path, *words)
+        assert said in capsys.readouterr().err
