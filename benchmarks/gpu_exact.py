@@ -1,0 +1,408 @@
+"""Exactness, for :mod:`benchmarks.gpu`: the fused form against the plain one.
+
+A row's function returns a text, and the row has passed. It raises an error where it has
+failed, and `NotRun` where it cannot be run. Sizes on a CPU are small: the same code.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib
+import itertools
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import forms
+from benchmarks.floors import Sizes, clouds
+from models import point_encoder
+from models.edgeconv import cloud_batch, edge_layer
+from models.fused.batch import Graph, RaggedBatch, kernels_for, missing_kernels
+from models.knn import knn
+from models.losses import NTXentLoss, crosspoint_loss
+
+Values = dict[str, Tensor]  # "<group> <name>": outputs, gradients, statistics
+Rows = Iterator[tuple[str, Callable]]  # names, and functions of a Place
+
+# What float32 may differ from float64 by, besides a multiple of the plain form's error.
+# On a grid rounding decides between maxima alone. In a network it gives some points
+# other neighbours, in each form different ones; half precision many more.
+GRID = {"outputs": 1e-6, "statistics": 1e-6, "gradients": 5e-3}
+NETWORK = {"outputs": 2e-3, "statistics": 5e-4, "gradients": 2e-2}
+HALF = {"outputs": 2e-2, "statistics": 5e-3, "gradients": 2e-1}
+
+
+class NotRun(Exception):
+    """Why a row is not run here."""
+
+
+class Place(NamedTuple):
+    """Where a row runs: its device, the output folder, and the seconds it has."""
+
+    device: torch.device
+    out: Path
+    seconds: float
+
+    @property
+    def gpu(self) -> bool:
+        return self.device.type == "cuda"
+
+
+def available(place: Place) -> str:
+    """On a GPU that Triton compiles for, the fused form must run."""
+    old = place.gpu and torch.cuda.get_device_capability(place.device)[0] < 8
+    problem = missing_kernels(place.device)
+    if problem and old:
+        raise NotRun(problem)
+    assert not problem, problem
+    return f"kernels: {kernels_for(place.device).__name__}"
+
+
+def need_kernels(place: Place) -> None:
+    if problem := missing_kernels(place.device):
+        raise NotRun(problem)
+
+
+def randomised(module: nn.Module) -> nn.Module:
+    """Weights at random, those of BatchNorm with both signs."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in module.parameters():
+            drawn = torch.randn(p.shape, generator=generator, dtype=torch.float64)
+            p.copy_(drawn / (p[0].numel() if p.dim() > 1 else 1) ** 0.5)
+    return module
+
+
+def values_of(module: nn.Module, *outputs: Tensor) -> Values:
+    """Outputs, gradients and running statistics after a backward pass."""
+    torch.stack([x.double().sin().sum() for x in outputs]).sum().backward()
+    found: dict[str, Any] = {f"outputs {i}": x for i, x in enumerate(outputs)}
+    found |= {f"gradients {n}": p.grad for n, p in module.named_parameters()}
+    kept = dict(module.named_buffers())
+    found |= {f"statistics {n}": x for n, x in kept.items() if "running" in n}
+    return {name: x.detach() for name, x in found.items()}
+
+
+def network(
+    place: Place,
+    sizes: Sizes,
+    form: str,
+    dtype: torch.dtype = torch.float32,
+    half: torch.dtype | None = None,
+    strided: bool = False,
+) -> Values:
+    """A pass of a point encoder, forward and backward."""
+    model = randomised(point_encoder(sizes.network, sizes.k, 256, form))
+    model.to(place.device, dtype)
+    x = clouds(sizes.batch, sizes.points, sizes.augmented).to(place.device, dtype)
+    x = x.transpose(1, 2).contiguous().transpose(1, 2) if strided else x
+    with torch.autocast(place.device.type, dtype=half, enabled=half is not None):
+        projection, feature = model(x)
+    return values_of(model, projection, feature)
+
+
+def whole_points(batch: int, points: int) -> Tensor:
+    """(B, 3, N) distinct points of an integer grid: distances are exact, and tie."""
+    generator = torch.Generator().manual_seed(0)
+    side = 2 + int((2 * points) ** (1 / 3))
+    every = torch.cartesian_prod(*[torch.arange(side)] * 3).T.double()
+    chosen = (torch.randperm(side**3, generator=generator) for _ in range(batch))
+    return torch.stack([every[:, order[:points]] for order in chosen])
+
+
+def on_grid(
+    place: Place, sizes: Sizes, form: str, dtype: torch.dtype = torch.float32
+) -> Values:
+    """A pass of EdgeConv, of one layer or two, on points with exact ties."""
+    widths = (6, 64) if sizes.network == "dgcnn" else (6, 64, 64)
+    layers = [edge_layer(a, b) for a, b in itertools.pairwise(widths)]
+    module: Any = randomised(nn.Sequential(*layers)).to(place.device, dtype)
+    points = whole_points(sizes.batch, sizes.points).to(place.device, dtype)
+    batch: Any = cloud_batch(points, sizes.k, form)
+    return values_of(module, batch.per_point(batch.edge_conv(batch.points, *module)))
+
+
+def error(found: Tensor, wanted: Tensor, least: float = 1e-300) -> float:
+    """Norm of the difference over that of ``wanted``."""
+    difference = (found.double() - wanted.double()).norm()
+    return (difference / wanted.double().norm().clamp(min=least)).item()
+
+
+def in_float64(place: Place, passed: Callable[..., Values], sizes: Sizes) -> str:
+    """Every tensor of the fused form is the plain one's to 1e-8."""
+    need_kernels(place)
+    found, wanted = (
+        passed(place, sizes, form, torch.float64) for form in ("fused", "plain")
+    )
+    # A bias before BatchNorm has no gradient but rounding.
+    gradients = [n for n in wanted if n.startswith("gradients")]
+    least = 1e-6 * max(wanted[n].norm().item() for n in gradients)
+    errors = {
+        n: error(found[n], x, least if n in gradients else 1e-300)
+        for n, x in wanted.items()
+    }
+    worst = max(errors, key=lambda n: (errors[n] != errors[n], errors[n]))  # NaN first
+    said = f"{len(errors)} tensors, largest difference {errors[worst]:.1e}: {worst}"
+    assert errors[worst] < 1e-8, f"{said}; allowed 1e-8"
+    return said
+
+
+@contextmanager
+def tf32(enabled: bool) -> Iterator[None]:
+    """TF32 in products and convolutions, or in neither."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if enabled else "highest")
+    torch.backends.cudnn.allow_tf32 = enabled
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def in_float32(
+    place: Place,
+    passed: Callable[..., Values],
+    sizes: Sizes,
+    allowed: dict[str, float],
+    fast: bool = False,
+    **half: torch.dtype,
+) -> str:
+    """The fused form is about as near to float64 as the plain one, or nearer."""
+    need_kernels(place)
+    exact = passed(place, sizes, "plain", torch.float64)
+    with tf32(fast):
+        found, plain = (
+            passed(place, sizes, form, torch.float32, **half)
+            for form in ("fused", "plain")
+        )
+    said, bad = [], []
+    for group, least in allowed.items():
+        names = [n for n in exact if n.startswith(group)]
+        ours, theirs, wanted = (
+            torch.cat([values[n].double().flatten() for n in names])
+            for values in (found, plain, exact)
+        )
+        own, other = error(ours, wanted), error(theirs, wanted)
+        said.append(f"{group} {own:.1e}, plain {other:.1e}")
+        if not own <= 4 * other + least:  # nor where it is NaN
+            bad.append(f"{group} {least:g}")
+    text = f"error against float64: {'; '.join(said)}"
+    assert not bad, f"{text}; allowed 4 times the plain form's and {', '.join(bad)}"
+    return text
+
+
+def different(found: Values, again: Values) -> list[str]:
+    return [n for n, x in found.items() if not torch.equal(x, again[n])]
+
+
+def equal_bits(found: Values, again: Values) -> str:
+    names = different(found, again)
+    parts = dict(Counter(n.split(".")[0] for n in names))
+    apart = max((error(again[n], found[n]) for n in names), default=0.0)
+    said = f"of {len(found)} tensors differ, by up to {apart:.1e}: {parts}"
+    assert not names, f"{len(names)} {said}"
+    return f"{len(found)} tensors equal bit for bit"
+
+
+def twice(place: Place, sizes: Sizes, **changed: Any) -> str:
+    """The same bits again, or from points in another memory layout."""
+    need_kernels(place)
+    first = network(place, sizes, "fused")
+    return equal_bits(first, network(place, sizes, "fused", **changed))
+
+
+def without_tf32(place: Place, sizes: Sizes) -> str:
+    """EdgeConv gives the same bits with TF32 on and off."""
+    need_kernels(place)
+    results = []
+    for enabled in (False, True):
+        with tf32(enabled):
+            results.append(on_grid(place, sizes, "fused"))
+    return equal_bits(*results)
+
+
+def step_twice(place: Place, step: forms.Step) -> str:
+    """The same bits of a pre-training step, but for the image encoder's gradients.
+
+    On a GPU PyTorch's convolutions and pooling add those up in any order.
+    """
+    results = []
+    for _ in range(2):
+        model = step.model(ours=True).to(place.device)
+        z1, z2, z_image = model(*[x.to(place.device) for x in step.inputs()])
+        loss, _, _ = crosspoint_loss(z1, z2, z_image, NTXentLoss())
+        results.append(values_of(model, loss))
+    first, second = results
+    images = {n: first.pop(n) for n in [*first] if n.startswith("gradients image_")}
+    said = equal_bits(first, second)
+    apart = max(error(second[n], x) for n, x in images.items())
+    return f"{said}; the image encoder's {len(images)} gradients to {apart:.1e}"
+
+
+def graphs(place: Place, points: int, channels: int, k: int) -> str:
+    """The neighbours' distances are the smallest; on a grid, the neighbours too."""
+    need_kernels(place)
+    kernels, device = kernels_for(place.device), place.device
+    lengths = torch.tensor([points, max(k, points // 2), points])
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    rows, worst = int(offsets[-1]), 0.0
+    counts = torch.ones(rows, device=device)
+    batch = RaggedBatch(offsets.to(device), counts, points, merged=False)
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(rows, channels, generator=generator)
+    whole = whole_points(1, rows)[0].T.float()
+    for x, ties in ((normal.to(device), False), (whole.to(device), True)):
+        idx = kernels.knn(x, batch, k).long()
+        for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+            cloud, own = x[start:end], idx[start:end] - start
+            exact = cloud.double()
+            square = exact.square().sum(1)
+            d = square[:, None] + square - 2 * exact @ exact.T
+            if ties:
+                order = d.round().long() * len(d) + torch.arange(len(d), device=device)
+                wanted = order.topk(k, largest=False).indices
+                for by, found in (("kernel", own), ("plain", knn(cloud.T[None], k)[0])):
+                    assert torch.equal(found, wanted), f"{by}: ties not by index"
+                continue
+            names = own.sort(dim=1).values
+            assert (names.diff(dim=1) > 0).all(), "a neighbour stands twice"
+            least = d.topk(k, largest=False).values
+            far = ((d.gather(1, own) - least).abs().max() / square.max()).item()
+            assert far < 1e-5, f"distances differ by {far:.1e} of the largest |x|²"
+            worst = max(worst, far)
+    return f"distances to {worst:.1e} of the largest |x|²; indices equal on a grid"
+
+
+@functools.cache
+def kernel_arguments(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
+    """Random arguments of every kernel, on the CPU."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    def integers(high: int, *shape: int) -> Tensor:
+        return torch.randint(0, high, shape, generator=generator)
+
+    rows, wide, k = 300, 70, 5
+    counts = (1 + integers(3, rows)).to(dtype)
+    batch = RaggedBatch(torch.tensor([0, 180, rows]), counts, rows, True)
+    first = torch.arange(rows)[:, None] < 180
+    idx = torch.where(first, integers(180, rows, k), 180 + integers(120, rows, k)).int()
+    graph = Graph(idx, batch)
+    a, b, y, total = (normal(rows, wide) for _ in range(4))
+    shift, alpha, beta = (normal(wide) for _ in range(3))
+    affine = torch.stack([normal(wide), shift, beta, normal(wide).exp()])
+    sums = torch.stack([normal(wide), normal(wide).exp() + 9]).double()
+    matrix, grad = normal(64, wide), normal(rows, 64)
+    sign, count = alpha.sign(), torch.tensor(12.0, dtype=torch.float64)
+    argmax = idx.gather(1, integers(k, rows, wide))
+    terms = (normal(64), normal(64))
+    norm = randomised(nn.BatchNorm1d(wide, momentum=0.3)).to(dtype).train()
+    two = (a, b, graph, affine, 0.2, matrix)
+    return {
+        "knn": (normal(rows, 64), batch, 4),
+        "product": (a, normal(wide, 9)),
+        "edge_extremes": (a, b, graph, sign, shift, True),
+        "edge_maximum": (a, b, graph, shift, 0.2),
+        "edge_gradients": (y, total, argmax, a, b, graph, total, alpha, beta),
+        "column_sums": (y, shift, batch),
+        "pool": (y, affine, sign, 0.2, batch),
+        "pool_gradient": (normal(2, wide), y, affine, alpha, beta, 0.2, batch),
+        "batch_affine": (norm, sums, shift, 12, False),
+        "activation_gradient": (a, y, affine, 0.2),
+        "statistics_gradient": (sums, 2 * sums, affine, count),
+        "two_layer_extremes": (*two, normal(64).sign(), normal(64), True),
+        "two_layer_gradients": (grad, integers(k, rows, 64).int(), *two, *terms),
+    }
+
+
+def moved(x: Any, device: torch.device) -> Any:
+    """A copy of arguments or results on a device."""
+    if isinstance(x, tuple):
+        return tuple(moved(one, device) for one in x)
+    if isinstance(x, Graph | RaggedBatch):
+        return type(x)(*moved(tuple(vars(x).values()), device))
+    if isinstance(x, Tensor):
+        return x.detach().clone().to(device)
+    return copy.deepcopy(x).to(device) if isinstance(x, nn.Module) else x
+
+
+def kernel(place: Place, name: str) -> str:
+    """A kernel of Triton's package gives what Numba's gives."""
+    if place.gpu:
+        need_kernels(place)
+    elif os.environ.get("TRITON_INTERPRET") != "1":
+        raise NotRun("no GPU")
+    devices = {"numba": torch.device("cpu"), "triton": place.device}
+    said = []
+    for dtype, allowed in ((torch.float64, 1e-11), (torch.float32, 1e-5)):
+        results = []
+        for package, device in devices.items():
+            given = moved(kernel_arguments(dtype)[name], device)
+            run = getattr(importlib.import_module(f"models.fused.{package}"), name)
+            found = run(*given)
+            found = found if isinstance(found, tuple) else (found,)
+            if name == "batch_affine":  # it updates the running statistics
+                found += tuple(given[0].buffers())
+            results.append(moved(found, devices["numba"]))
+        worst = max(error(b, a) for a, b in zip(*results, strict=True))
+        said.append(f"{str(dtype)[6:]} {worst:.1e} (allowed {allowed:g})")
+        assert worst < allowed, f"Triton's differs from Numba's: {said[-1]}"
+    return f"Triton's is Numba's: {', '.join(said)}"
+
+
+def rows(gpu: bool) -> Rows:
+    """Names and functions, the most telling first."""
+    if gpu:
+        usual = [Sizes("dgcnn", 4, 2048, 15), Sizes("dgcnn_seg", 8, 2048, 40)]
+        other = [Sizes("dgcnn_seg", 3, 33, 20), Sizes("dgcnn", 4, 1024, 40)]
+        other += [Sizes("dgcnn", 2, 8192, 20), Sizes("dgcnn_seg", 2, 8192, 15)]
+        found = [(2048, 64, 15), (8192, 3, 20), (2048, 128, 40), (1024, 64, 130)]
+        step = forms.Step(20)
+    else:
+        usual = [Sizes("dgcnn", 3, 257, 15), Sizes("dgcnn_seg", 8, 64, 40)]
+        other, found, step = [], [(300, 64, 40)], forms.Step(2, 64, 5, "resnet18", 32)
+    grids, usual = usual, [s._replace(augmented=True) for s in usual]
+
+    def label(s: Sizes) -> str:
+        copies = ", duplicates" * s.augmented
+        return f"{s.network}, {s.batch} x {s.points}, K={s.k}{copies}"
+
+    yield "the fused form runs", available
+    for s in usual:
+        yield f"float64, {label(s)}", partial(in_float64, passed=network, sizes=s)
+        yield f"same bits twice, {label(s)}", partial(twice, sizes=s)
+    yield "same bits twice, pre-training step", partial(step_twice, step=step)
+    for s in usual:
+        run = partial(in_float32, passed=network, sizes=s)
+        for fast in (False, True):
+            name = f"float32, TF32 {'on' if fast else 'off'}, {label(s)}"
+            yield name, partial(run, allowed=NETWORK, fast=fast)
+        for half in (torch.bfloat16, torch.float16):
+            name = f"autocast {str(half).removeprefix('torch.')}, {label(s)}"
+            yield name, partial(run, allowed=HALF, half=half)
+    for points, channels, k in (*found, (33, 3, 5)):
+        name = f"kNN, {points} points, {channels} channels, K={k}"
+        yield name, partial(graphs, points=points, channels=channels, k=k)
+    for name in kernel_arguments(torch.float32):
+        yield f"kernel {name}", partial(kernel, name=name)
+    for s in grids:
+        name = f"exact ties, {label(s)}"
+        yield f"float64, {name}", partial(in_float64, passed=on_grid, sizes=s)
+        run = partial(in_float32, passed=on_grid, sizes=s)
+        yield f"float32, {name}", partial(run, allowed=GRID)
+        yield f"EdgeConv without TF32, {name}", partial(without_tf32, sizes=s)
+    for s in (Sizes("dgcnn", 3, 33, 5), *other):
+        yield f"float64, {label(s)}", partial(in_float64, passed=network, sizes=s)
+    for s in usual:
+        yield f"strided points, {label(s)}", partial(twice, sizes=s, strided=True)
