@@ -12,6 +12,7 @@ from models.fused.functions import (
     Linear,
     NormActivation,
     Pool,
+    Transform,
     TwoLayerEdgeConv,
 )
 from models.knn import full_precision
@@ -49,12 +50,10 @@ class FusedClouds:
         self.batch = RaggedBatch(offsets, counts, cloud_size, merged)
 
     def transform(self, matrices: Tensor) -> Tensor:
-        lengths = self.batch.offsets.diff()
         with full_precision(self.points.device):
-            matrices = matrices.to(self.points).repeat_interleave(
-                lengths, dim=0, output_size=len(self.points)
+            return Transform.apply(
+                self.points, matrices.to(self.points), self.batch.offsets.diff()
             )
-            return torch.bmm(self.points[:, None], matrices)[:, 0]
 
     def edge_conv(self, x: Tensor, *layers: nn.Sequential) -> Tensor:
         with full_precision(x.device):

@@ -36,6 +36,32 @@ class Linear(torch.autograd.Function):
             return grad_x, product(grad.T, x), None
 
 
+class Transform(torch.autograd.Function):
+    """points (R, 3), as row vectors, times the matrix (B, 3, 3) of their cloud.
+
+    The gradient of the matrices adds each cloud's rows in order; that of
+    ``repeat_interleave`` would add them by atomics on a GPU.
+
+    Args:
+        lengths: (B,) int64, rows of each cloud.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, points: Tensor, matrices: Tensor, lengths: Tensor) -> Tensor:
+        ctx.save_for_backward(points, lengths)
+        of_row = matrices.repeat_interleave(lengths, dim=0, output_size=len(points))
+        return torch.bmm(points[:, None], of_row)[:, 0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
+        points, lengths = ctx.saved_tensors
+        products = points[:, :, None] * grad[:, None]  # (R, 3, 3)
+        # unsafe: lengths are right, and checking them makes the host wait for a GPU.
+        total = torch.segment_reduce(products, "sum", lengths=lengths, unsafe=True)
+        return None, total, None
+
+
 class NormActivation:
     """BatchNorm and LeakyReLU of a layer, act(scale y + offset), in one pass.
 
