@@ -29,29 +29,10 @@ STEPS = (
     (Sizes("dgcnn_seg", 2, 8192, 15), False),
 )
 
-# Options of the image encoder's step: name, reference, ours, processes.
-KEPT = ("channels_last", "fused")
-DDP = (*KEPT, "ddp")
-BUCKET, STATIC = "gradient_as_bucket_view", "static_graph"
-OPTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], int], ...] = (
-    ("channels_last", (), ("channels_last",), 0),
-    ("fused Adam", (), ("fused",), 0),
-    ("fused SGD", ("sgd",), ("sgd", "fused"), 0),
-    ("channels_last and fused Adam", (), KEPT, 0),
-    ("compile", (), ("compile",), 0),
-    ("compile, with both", KEPT, (*KEPT, "compile"), 0),
-    *(
-        (f"{' and '.join(names)}, with both", DDP, DDP + names, processes)
-        for processes in (1, 2)
-        for names in ((BUCKET,), (STATIC,), (BUCKET, STATIC))
-    ),
-    (f"channels_last, fused Adam and {BUCKET}", ("ddp",), (*DDP, BUCKET), 2),
-)
-
 
 def cases(device: str) -> list[Case]:
     """All rows for a kind of device, in the order of the table."""
-    every = (*pretraining_cases(device), *encoder_cases(), *cpu_cases(), *image_cases())
+    every = (*pretraining_cases(device), *encoder_cases(), *cpu_cases())
     return [case for case in every if device in case.devices]
 
 
@@ -137,19 +118,4 @@ def cpu_cases() -> Iterator[Case]:
             partial(floors.loader_work, 64, 2048, 137),
             64,
             devices=("cpu",),
-        )
-
-
-def image_cases() -> Iterator[Case]:
-    """The image encoder's step with and without an option."""
-    for name, reference, ours, processes in OPTIONS:
-        place = ("", ", 1 process", ", 2 processes of 1 thread")[processes]
-        yield Case(
-            f"step options: {name}, 4 images{place}",
-            partial(forms.image_step, reference=reference, ours=ours),
-            partial(floors.image_work, 4),
-            4,
-            processes=processes,
-            threads=1 if processes > 1 else 0,
-            reference_keeps=True,
         )

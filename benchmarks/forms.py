@@ -6,7 +6,6 @@ Functions take a setting and sizes, and return the forms by name.
 from __future__ import annotations
 
 import atexit
-import inspect
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,13 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from plyfile import PlyData
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.floors import Sizes, clouds
 from benchmarks.measure import Forms, Setting
@@ -214,14 +211,6 @@ class Step(NamedTuple):
         return CrossPoint(points, images).train()
 
 
-def optimizer(model: nn.Module, kind: str, fused: bool) -> torch.optim.Optimizer:
-    """Adam or SGD, fused as in the training scripts or by PyTorch's defaults."""
-    options: dict[str, Any] = {"weight_decay": 1e-6, "fused": fused or None}
-    if kind == "sgd":
-        return torch.optim.SGD(model.parameters(), 1e-3, 0.9, **options)
-    return torch.optim.Adam(model.parameters(), 1e-3, **options)
-
-
 def training_step(
     loss: Callable[[], Tensor], update: torch.optim.Optimizer, setting: Setting
 ) -> Callable[[], None]:
@@ -254,7 +243,11 @@ def crosspoint_step(
         z1, z2, z_image = model(*own)
         return crosspoint_loss(z1, z2, z_image, criterion)[0]
 
-    return training_step(loss, optimizer(model, "adam", fused=ours), setting)
+    # Fused as in the training scripts, or by PyTorch's default.
+    update = torch.optim.Adam(
+        model.parameters(), 1e-3, weight_decay=1e-6, fused=ours or None
+    )
+    return training_step(loss, update, setting)
 
 
 def pretraining(setting: Setting, step: Step) -> Forms:
@@ -280,59 +273,3 @@ def scaling(setting: Setting, step: Step) -> Forms:
         "reference": one if rank == 0 else lambda: None,
         "ours": crosspoint_step(parallel, own, setting),
     }
-
-
-def image_step(
-    setting: Setting,
-    reference: tuple[str, ...],
-    ours: tuple[str, ...],
-    images: int = 4,
-    backbone: str = "resnet50",
-    size: int = 224,
-) -> Forms:
-    """Forward, backward and update of the image encoder with options.
-
-    Args:
-        setting: device and precision.
-        reference, ours: options of each form, of ``channels_last``, ``fused``, ``sgd``
-            instead of Adam, ``compile``, ``ddp``, and DistributedDataParallel's own.
-        images: the global batch.
-        backbone, size: of the encoder and the images.
-    """
-    torch.manual_seed(0)
-    share = images // distributed.world_size()
-    batch = torch.randn(images, 3, size, size)[distributed.rank() * share :][:share]
-    batch = batch.to(setting.device)
-
-    def step(options: tuple[str, ...]) -> Callable[[], None]:
-        torch.manual_seed(0)
-        encoder = ImageEncoder(backbone).to(setting.device).train()
-        if "channels_last" in options:
-            encoder.to(memory_format=torch.channels_last)
-        if "compile" in options:
-            encoder.resnet.compile()
-        model: nn.Module = encoder
-        if "ddp" in options:
-            model = wrap(encoder, setting.device, options)
-        kind = "sgd" if "sgd" in options else "adam"
-        update = optimizer(model, kind, "fused" in options)
-        return training_step(lambda: model(batch).square().mean(), update, setting)
-
-    return {"reference": step(reference), "ours": step(ours)}
-
-
-def wrap(
-    model: nn.Module, device: torch.device, options: tuple[str, ...]
-) -> DistributedDataParallel:
-    """As :func:`utils.parallel.distributed.data_parallel`, with options."""
-    if distributed.world_size() > 1:
-        model = synchronise_batchnorm(model)
-    elif not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    known = inspect.signature(DistributedDataParallel).parameters
-    newer = "forward_sync_buffers"  # what later releases of torch call it
-    names = ("gradient_as_bucket_view", "static_graph")
-    asked: dict[str, Any] = {name: True for name in names if name in options}
-    asked[newer if newer in known else "broadcast_buffers"] = False
-    ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=ids, **asked)

@@ -22,7 +22,6 @@ from models.knn import knn
 CPU = Setting(torch.device("cpu"))
 RATES = Rates(product=100.0, double=50.0, copied=10.0)
 TINY_STEP = forms.Step(4, points=32, k=4, backbone="resnet18", size=32)
-TINY_IMAGES = {"backbone": "resnet18", "size": 32}
 
 
 def constant_forms(_: Setting) -> dict:
@@ -113,10 +112,7 @@ def test_the_rows_in_the_readme_are_measured() -> None:
     text = Path(run.__file__).with_name("README.md").read_text(encoding="utf-8")
     kinds = "pre-training step|scaling|dgcnn|product|knn|svm|few-shot, 9840|loader"
     rows = set(re.findall(rf"^\| ((?:{kinds})[^|]*?)(?:, spinning)? \|", text, re.M))
-    options = re.findall(r"^\| ([^|]+) \|(?:[^|]+\|){6} (?:yes|no)\b", text, re.M)
-    found = {case.name.replace(", 4 images", "") for case in cases.cases("cpu")}
-    assert len(options) == 13
-    assert found == rows | {f"step options: {name}" for name in options}
+    assert {case.name for case in cases.cases("cpu")} == rows
 
 
 def test_the_rows_of_each_device() -> None:
@@ -206,12 +202,8 @@ def measured_apart(make: object, processes: int) -> dict:
 @pytest.mark.slow
 def test_processes_of_their_own() -> None:
     scaling = partial(forms.scaling, step=TINY_STEP)
-    reference = ("sgd", "ddp", "static_graph")
-    ours = ("channels_last", "fused", "ddp", "gradient_as_bucket_view")
-    options = partial(forms.image_step, reference=reference, ours=ours, **TINY_IMAGES)
-    for make, processes in ((scaling, 2), (options, 1)):
-        found = measured_apart(make, processes)
-        assert found["ours"] > 0 and found["reference"] > 0 and not found["note"]
+    found = measured_apart(scaling, 2)
+    assert found["ours"] > 0 and found["reference"] > 0 and not found["note"]
 
 
 @pytest.mark.slow
