@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from datasets.shapenet_files import list_views, rendering
+from datasets.shapenet_files import list_images, rendering
 
 SHAPES, VIEWS, CELL, CAPTION = 12, 6, 137, 18
 
@@ -32,7 +32,7 @@ def contact_sheet(path: Path, data_root: Path, shapes: Sequence[str]) -> None:
     for number, shape in enumerate(chosen):
         left, top = number % 2 * (width + 8), number // 2 * height
         draw.text((left + 4, top + 1), shape[:100], fill=(20, 20, 20), font=font)
-        for view, name in enumerate(list_views(data_root, shape)[:VIEWS]):
+        for view, name in enumerate(list_images(data_root, shape)[:VIEWS]):
             image = Image.open(Path(rendering(data_root, shape), name)).convert("RGBA")
             cell = image.resize((CELL, CELL))
             sheet.paste(cell, (left + view * CELL, top + CAPTION), cell)
