@@ -10,6 +10,7 @@ In the order in which to read the files:
     packed.py            ShapeNetRender in a few files that are mapped into memory
     shapenet_files.py    ShapeNetRender as it is unpacked, one file a cloud and image
     ply.py png.py hdf5.py files.py    strict readers of single files, and their errors
+    own_files.py         clouds and meshes of the user's own, in any common format
     prepare/             download, verify, pack, make from meshes
     synthetic/           procedural data sets for trying everything
 
