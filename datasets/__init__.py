@@ -28,6 +28,11 @@ if TYPE_CHECKING:  # names for command lines come without loading PyTorch
 
 CLASSIFICATION = ("modelnet40", "scanobjectnn")
 SCANOBJECTNN_VARIANTS = ("obj_bg", "obj_only", "pb_t50_rs")
+SAMPLINGS = ("farthest", "random", "first")  # of own files
+CATEGORIES = (  # of ShapeNetPart
+    *("airplane", "bag", "cap", "car", "chair", "earphone", "guitar", "knife", "lamp"),
+    *("laptop", "motorbike", "mug", "pistol", "rocket", "skateboard", "table"),
+)
 # Parts of ShapeNetPart's 16 categories, in their order.
 PARTS_PER_CATEGORY = (4, 2, 2, 4, 4, 3, 3, 2, 4, 2, 6, 2, 3, 3, 3, 3)
 

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 from plyfile import PlyData
 
+from datasets import SAMPLINGS
 from datasets.files import DataError, open_file, points_all_equal
 from datasets.transforms import center_and_scale
 
@@ -23,7 +24,6 @@ TEXTS = (".xyz", ".pts", ".txt", ".csv")
 ARRAYS = (".npy", ".npz", ".h5", ".hdf5")
 MESHES = (".obj", ".off", ".stl", ".glb", ".gltf")
 FORMATS = (".ply", ".pcd", *TEXTS, *ARRAYS, *MESHES)
-SAMPLINGS = ("farthest", "random", "first")
 KEYS = ("points", "data")  # of NPZ and HDF5 files, tried in this order
 MAX_COLUMNS = 20  # of a point: coordinates, normal, colour, ...
 MAX_FARTHEST = 100_000  # points that farthest-point sampling looks at
@@ -102,6 +102,20 @@ class OwnFiles:
         clouds = iter(self)
         while batch := list(islice(clouds, size)):
             yield batch
+
+    def read_again(self, name: str, folder: str = "") -> Cloud:
+        """A cloud by its name, below the folder in which it was read before.
+
+        Raises:
+            DataError: if it is no longer there, or has changed for the worse.
+        """
+        path, row = Path(folder, name), 0
+        if not path.exists() and re.search(r"#\d+$", name):
+            path, row = Path(folder, name.rpartition("#")[0]), int(name.split("#")[-1])
+        arrays = read_file(path, self.num_points, self.seed)
+        if row >= len(arrays) or problem_of(arrays[row]):
+            _fail(path, f"has no good cloud {row} any more")
+        return self._prepare(name, arrays[row])
 
     def _prepare(self, name: str, given: np.ndarray) -> Cloud:
         if len(given) < self.num_points:

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from datasets import PARTS_PER_CATEGORY
 
 
-def features(encoder: nn.Module, clouds: np.ndarray, batch_size: int = 32) -> Any:
+def features(
+    encoder: nn.Module, clouds: np.ndarray, batch_size: int = 32
+) -> np.ndarray:
     """Features (M, F) float32 of clouds (M, N, 3), the input of an SVM or a search.
 
     Args:
@@ -50,7 +52,9 @@ def nearest(
     return rows, np.take_along_axis(cosine, rows, axis=1)
 
 
-def classify(network: nn.Module, clouds: np.ndarray, batch_size: int = 32) -> Any:
+def classify(
+    network: nn.Module, clouds: np.ndarray, batch_size: int = 32
+) -> np.ndarray:
     """Probabilities (M, classes) float32 of clouds (M, N, 3).
 
     Args:
@@ -62,7 +66,7 @@ def classify(network: nn.Module, clouds: np.ndarray, batch_size: int = 32) -> An
 
 def segment(
     network: nn.Module, clouds: np.ndarray, category: int, batch_size: int = 32
-) -> Any:
+) -> np.ndarray:
     """The part of every point, (M, N) int64, numbered 0 to 49 over all categories.
 
     Args:
