@@ -168,7 +168,7 @@ def test_paths_and_python_names_in_the_text_exist(document: str) -> None:
     top = "models|datasets|utils|scripts|benchmarks|docs|tests"
     for path in re.findall(rf"`((?:{top})/[\w./-]*)`", text):
         known = (ROOT / path).exists() or path == "models/tiny.py"  # made by the page
-        assert known or path.endswith(".pth"), path
+        assert known or path.endswith((".pth", "network.json")), path
     for name in re.findall(r"`((?:models|datasets|utils)(?:\.\w+)+)`", text):
         assert pkgutil.resolve_name(name) is not None
 

@@ -99,8 +99,8 @@ def read_network(
     for name in ("model", "emb_dims") if found else ():
         if given[name] not in (None, found[name]):
             raise CheckpointError(
-                f"{path}: {evidence}, as of --{name} {found[name]}, not "
-                f"{given[name]}: leave the flag out, or give another file"
+                f"{path}: {evidence}, so its --{name} is {found[name]}, not "
+                f"{given[name]}: give another file or the other --{name}"
             )
     if not found and not recorded and not model:
         raise CheckpointError(
@@ -124,7 +124,7 @@ def read_network(
 
 
 def settle(
-    args: argparse.Namespace, published: Mapping[str, Any], resumed: bool = False
+    args: argparse.Namespace, published: Mapping[str, int], resumed: bool = False
 ) -> Network:
     """Fill in the flags ``--model``, ``--emb_dims``, ``--k`` and ``--num_points``.
 
@@ -133,23 +133,28 @@ def settle(
 
     Args:
         args: of a script; changed.
-        published: the four values without weights; see :func:`read_network`.
+        published: ``k`` and ``num_points``, see :func:`read_network`.
         resumed: whether the run continues from its checkpoint.
 
     Raises:
         CheckpointError: see :func:`read_network`.
+        ValueError: for more neighbours than points.
     """
     given = {name: getattr(args, name) for name in FLAGS}
     if resumed or args.model_path in ("", UNTRAINED):
-        folder = run_folder(args.exp_name) / "models"
-        recorded = _read_json(folder / FILE) if resumed else {}
+        recorded = {}
+        if resumed:
+            recorded = _read_json(run_folder(args.exp_name) / "models" / FILE)
         source = dict.fromkeys(FLAGS, FILE if recorded else "published")
-        values = {"head": "projection", **published, **recorded}
+        usual = {"model": args.model or "dgcnn", "emb_dims": 1024, **published}
+        values = {"head": "projection", **usual, **recorded}
         network = _network(values, source, given, recorded.get("class_names"))
     else:
         network = read_network(args.model_path, published, **given)
     for name in FLAGS:
         setattr(args, name, getattr(network, name))
+    if args.k > args.num_points:
+        raise ValueError(f"--k {args.k} is more than --num_points {args.num_points}")
     return network
 
 
@@ -231,9 +236,13 @@ def _network(
     class_names: Sequence[str] | None,
 ) -> Network:
     """Flags over the other values, and the line that says which is from where."""
-    by_hand = {name: value for name, value in given.items() if value is not None}
-    used = {**values, **by_hand}
-    source = {**source, **dict.fromkeys(by_hand, "flags")}
+    used, source = dict(values), dict(source)
+    for name, value in given.items():
+        if value is not None and value != values.get(name):
+            used[name], source[name] = (
+                value,
+                (f"set by this command (instead of {values.get(name)})"),
+            )
     origin = "; ".join(
         " ".join(f"--{name} {used[name]}" for name in FLAGS if source[name] == text)
         + f": {text}"

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[3]
 def parser() -> argparse.ArgumentParser:
     found = cli.Parser("A script.")
     flags.add_run_flags(found, "run", resumable=True)
-    flags.add_model_flags(found, 2048, 15, ("dgcnn", "dgcnn_seg"))
+    flags.add_model_flags(found, ("dgcnn", "dgcnn_seg"), {"num_points": 2048, "k": 15})
     flags.add_training_flags(found, batch_size=20, epochs=100, weight_decay=1e-6)
     return found
 

@@ -69,8 +69,8 @@ def test_flags_win_and_the_line_says_so(tmp_path: Path) -> None:
     found = read_network(path, k=3, emb_dims=16)
     assert (found.k, found.num_points) == (3, 99)
     assert found.origin == (
-        "--model dgcnn: the file's entries; --emb_dims 16 --k 3: flags; "
-        "--num_points 99: network.json"
+        "--model dgcnn --emb_dims 16: the file's entries; "
+        "--k 3: set by this command (instead of 7); --num_points 99: network.json"
     )
 
 
@@ -93,8 +93,11 @@ def test_published_values_give_way_to_those_of_the_next_step(
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"model": "dgcnn_seg"}, r"w\.pth: conv5\.0\.weight .* --model dgcnn, not"),
-        ({"emb_dims": 32}, r"w\.pth: .*\(16, 512, 1\), as of --emb_dims 16, not 32"),
+        ({"model": "dgcnn_seg"}, r"w\.pth: conv5\.0\.weight .* --model is dgcnn, not"),
+        (
+            {"emb_dims": 32},
+            r"w\.pth: .*16, 512, 1\), so its --emb_dims is 16, not 32",
+        ),
     ],
 )
 def test_flags_of_another_network_are_refused(
@@ -149,7 +152,7 @@ def test_an_unknown_network_needs_its_name_or_network_json(tmp_path: Path) -> No
     assert (found.model, found.emb_dims, found.k) == ("tiny", 16, 7)
 
 
-PUBLISHED = {"model": "dgcnn", "emb_dims": 1024, "k": 20, "num_points": 1024}
+PUBLISHED = {"k": 20, "num_points": 1024}
 
 
 def flags(**given: Any) -> argparse.Namespace:
@@ -164,7 +167,10 @@ def test_without_weights_flags_not_given_are_as_published(path: str) -> None:
     assert (args.model, args.emb_dims, args.k, args.num_points) == (
         *("dgcnn", 64, 20, 1024),
     )
-    assert found.origin.endswith("--emb_dims 64: flags")
+    assert found.origin == (
+        "--model dgcnn --k 20 --num_points 1024: published; "
+        "--emb_dims 64: set by this command (instead of 1024)"
+    )
 
 
 def test_a_resumed_run_has_the_network_of_its_start(
