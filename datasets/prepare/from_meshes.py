@@ -262,9 +262,12 @@ def from_meshes(args: argparse.Namespace) -> None:
         check_classes(shapes)
         train, test = write_labels(args.out, shapes, args.test_fraction, args.seed)
         print(f"--dataset modelnet40: {train} training and {test} test shapes")
-    batch = f" --batch_size {len(shapes)}" if len(shapes) < 20 else ""
-    root = shlex.quote(str(args.out))
-    print(f"next: python train_crosspoint.py --data_root {root}{batch}")
+    words = ["python", "train_crosspoint.py", "--data_root", str(args.out)]
+    if args.num_points < 2048:
+        words += ["--num_points", str(args.num_points)]
+    if len(shapes) < 20:
+        words += ["--batch_size", str(len(shapes))]
+    print(f"next: {shlex.join(words)}")
 
 
 def get_args_parser() -> argparse.ArgumentParser:

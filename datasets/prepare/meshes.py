@@ -12,22 +12,60 @@ from typing import NoReturn
 
 import numpy as np
 import trimesh
+from PIL import Image
+from trimesh.visual.material import SimpleMaterial, color_image
 
 from datasets.files import DataError
 
 SUFFIXES = (".obj", ".ply", ".stl", ".off", ".glb", ".gltf")
+GREY = (204, 204, 204)  # of what has no colour
+LARGEST_TEXTURE = 512  # pixels along a side: more would only alias
 
 # It logs a traceback for every missing texture; the mesh is read without it.
 logging.getLogger("trimesh").setLevel(logging.CRITICAL)
 
 
 def _refuse(path: str | os.PathLike, problem: str) -> NoReturn:
-    name = os.fspath(path)
+    name, problem = os.fspath(path), " ".join(problem.split())  # one line
     raise DataError(f"{name}: {problem}", name, problem) from None
 
 
+def _texture(image: Image.Image | None) -> Image.Image | None:
+    """As RGB and not too large; None if there is none or it is damaged."""
+    try:
+        image = image and image.convert("RGB")
+    except (OSError, ValueError, SyntaxError):  # Pillow's
+        return None
+    if image is not None:
+        image.thumbnail((LARGEST_TEXTURE, LARGEST_TEXTURE))
+    return image
+
+
+def _simplify_material(visual: trimesh.visual.TextureVisuals) -> None:
+    """Keep a colour, and a texture whose texels are multiplied by it.
+
+    With a texture the colour is glTF's factor, and white for other formats: files of
+    textured meshes have black or any colour there.
+    """
+    material = visual.material
+    found = getattr(material, "baseColorTexture", None)
+    found = found or getattr(material, "image", None)
+    image, colour = _texture(found), material.main_color
+    if found == color_image():  # trimesh has it where the material is missing
+        image, colour = None, GREY
+    elif image is not None and visual.uv is not None:
+        factor = getattr(material, "baseColorFactor", None)
+        colour = (255, 255, 255) if factor is None else factor
+    else:
+        image = None
+    visual.material = SimpleMaterial(image=image, diffuse=colour)
+
+
 def load_parts(path: str | os.PathLike) -> list[trimesh.Trimesh]:
-    """The meshes in a file, with their colours and textures (``part.visual``).
+    """The meshes in a file, with their colours and textures.
+
+    ``part.visual`` has `vertex_colors`, `face_colors`, or a `material` with a colour,
+    ``diffuse``, and perhaps a texture, ``image``, that is multiplied by it.
 
     Faces without area are left out, and so are vertices that no other face uses: a
     stray vertex far away doesn't count for the size of the shape.
@@ -41,6 +79,9 @@ def load_parts(path: str | os.PathLike) -> list[trimesh.Trimesh]:
             _refuse(path, "the file is empty")
         # process=False: it would remove vertices that are not finite.
         scene = trimesh.load_scene(os.fspath(path), process=False)
+        for geometry in scene.geometry.values():
+            if isinstance(visual := geometry.visual, trimesh.visual.TextureVisuals):
+                _simplify_material(visual)
         parts = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh)]
     except DataError:
         raise

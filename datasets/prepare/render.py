@@ -1,7 +1,7 @@
 """A software renderer: z-buffer, perspective, textures, Lambert shading, RGBA output.
 
-A ray caster (embree, mitsuba) needs no display either, but at these sizes it took
-several times as long; benchmarks/README.md has the numbers.
+Ray casters (embree, mitsuba) need no display either, but took two to five times as
+long at these sizes: benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -49,6 +49,23 @@ class Surface:
 
 
 @njit(cache=True)
+def _span(corners, y):
+    """Least and greatest x of a triangle (3,3) at height y; inf, -inf if it has none."""
+    low, high = np.inf, -np.inf
+    for k in range(3):
+        xa, ya = corners[k, :2]
+        xb, yb = corners[(k + 1) % 3, :2]
+        if min(ya, yb) > y or max(ya, yb) < y:
+            continue
+        if abs(yb - ya) < 1e-6:  # all of the edge: the quotient would be inaccurate
+            low, high = min(low, xa, xb), max(high, xa, xb)
+            continue
+        x = xa + (y - ya) / (yb - ya) * (xb - xa)
+        low, high = min(low, x), max(high, x)
+    return low, high
+
+
+@njit(cache=True)
 def rasterise(corners, size):
     """Nearest face of each pixel, -1 if none, and its inverse depth: (size,size) each.
 
@@ -69,7 +86,13 @@ def rasterise(corners, size):
         bottom = min(int(np.floor(max(y0, y1, y2) - 0.5)), size - 1)
         for row in range(top, bottom + 1):
             y = row + 0.5
-            for column in range(left, right + 1):
+            low, high = _span(corners[f], y)
+            if low > high:
+                continue
+            # One pixel more on either side: the test below decides, not rounding here.
+            first = max(left, int(np.ceil(low - 1.5)))
+            last = min(right, int(np.floor(high + 0.5)))
+            for column in range(first, last + 1):
                 x = column + 0.5
                 b1 = ((x - x0) * (y2 - y0) - (x2 - x0) * (y - y0)) / area
                 b2 = ((x1 - x0) * (y - y0) - (x - x0) * (y1 - y0)) / area

@@ -18,7 +18,7 @@ import trimesh
 from PIL import Image
 
 from datasets.files import DataError
-from datasets.prepare.meshes import load_parts, sample_points
+from datasets.prepare.meshes import GREY, load_parts, sample_points
 from datasets.prepare.render import Surface, render
 from datasets.shapenet_files import rendering
 from utils.parallel.seed import SHAPE, generator
@@ -28,9 +28,6 @@ FOCAL = 35 / 16
 FIELD_OF_VIEW = 2 * np.degrees(np.arctan(1 / FOCAL))
 FARTHEST = 1.75
 METADATA = "rendering_metadata.txt"
-GREY = 0.8  # of what has no colour
-LARGEST_TEXTURE = 512  # pixels along a side: more would only alias
-MISSING = trimesh.visual.material.color_image()  # what trimesh has without a material
 
 
 def draw_cameras(kind: str, views: int, rng: np.random.Generator) -> np.ndarray:
@@ -61,18 +58,6 @@ def camera_axes(azimuth: float, elevation: float) -> np.ndarray:
     return np.stack([right, np.cross(backwards, right), backwards])
 
 
-def _texture(image: Image.Image | None) -> np.ndarray | None:
-    """(height, width, 3) u1, None if there is none or it is damaged."""
-    try:
-        image = image and image.convert("RGB")
-    except (OSError, ValueError, SyntaxError):  # Pillow's
-        return None
-    if image is None:
-        return None
-    image.thumbnail((LARGEST_TEXTURE, LARGEST_TEXTURE))
-    return np.asarray(image)
-
-
 def surface_of(parts: Sequence[trimesh.Trimesh], up: str) -> Surface:
     """The parts of a shape as one, their bounding box centred, with a diagonal of 1.
 
@@ -93,7 +78,7 @@ def surface_of(parts: Sequence[trimesh.Trimesh], up: str) -> Surface:
     for part in parts:
         visual: Any = part.visual
         faces = np.asarray(part.faces)
-        colour = np.full((len(faces), 3, 3), GREY)
+        colour = np.full((len(faces), 3, 3), np.array(GREY) / 255)
         uv, texture = np.zeros((len(faces), 3, 2)), -1
         if visual.kind == "vertex":
             colour = visual.vertex_colors[faces][..., :3] / 255
@@ -101,24 +86,23 @@ def surface_of(parts: Sequence[trimesh.Trimesh], up: str) -> Surface:
             colour[:] = visual.face_colors[:, None, :3] / 255
         elif visual.kind == "texture":
             material = visual.material
-            factor = getattr(material, "baseColorFactor", None)
-            image = getattr(material, "baseColorTexture", None)
-            image = image or getattr(material, "image", None)
-            pixels = None if visual.uv is None else _texture(image)
-            if pixels is not None and image != MISSING:
-                colour[:] = 1 if factor is None else factor[:3] / 255
-                uv = np.nan_to_num(visual.uv)[faces]
-                texture = len(images)
-                images.append(pixels)
-            elif image != MISSING:
-                colour[:] = material.main_color[:3] / 255
+            colour[:] = material.diffuse[:3] / 255
+            if material.image is not None:
+                uv, texture = np.nan_to_num(visual.uv)[faces], len(images)
+                images.append(np.asarray(material.image))
         colours.append(colour)
         uvs.append(uv)
         textures.append(np.full(len(faces), texture))
     first = np.cumsum([0, *(len(part.vertices) for part in parts)])
-    faces = [part.faces + start for part, start in zip(parts, first, strict=False)]
-    joined = [np.concatenate(arrays) for arrays in (faces, colours, uvs, textures)]
-    return Surface(vertices, *joined, textures=tuple(images))
+    moved = [part.faces + start for part, start in zip(parts, first, strict=False)]
+    return Surface(
+        vertices,
+        np.concatenate(moved),
+        np.concatenate(colours),
+        np.concatenate(uvs),
+        np.concatenate(textures),
+        tuple(images),
+    )
 
 
 def write_views(folder: Path, surface: Surface, cameras: np.ndarray, size: int) -> None:
