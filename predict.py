@@ -19,8 +19,10 @@ from __future__ import annotations
 import argparse
 
 from datasets import CATEGORIES, SAMPLINGS
+from models import ENCODERS
 from utils.run import cli, flags
 
+PUBLISHED = {"num_points": 1024, "k": 15}  # of features, as eval_svm.py has them
 FEATURES = "Compute features of clouds and meshes."
 NEAREST = "Find the shapes whose features are most alike."
 CLASSIFY = "Name the most probable classes."
@@ -80,13 +82,6 @@ def add_common_flags(parser: argparse.ArgumentParser, weights: str) -> None:
     add = parser.add_argument_group("clouds").add_argument
     add("files", nargs="+", metavar="FILE_OR_FOLDER", help="clouds and meshes")
     add(
-        "--num_points",
-        type=flags.positive_int,
-        default=None,
-        help="points per cloud that the network sees; those of smaller clouds are "
-        "repeated (default: the weights' own)",
-    )
-    add(
         "--sampling",
         choices=SAMPLINGS,
         default=SAMPLINGS[0],
@@ -100,21 +95,10 @@ def add_common_flags(parser: argparse.ArgumentParser, weights: str) -> None:
         action="store_true",
         help="neither centre the clouds nor scale them to the unit sphere",
     )
-    add = parser.add_argument_group("network").add_argument
-    add("--model_path", required=True, metavar="FILE", help=weights)
-    add(
-        "--k",
-        type=flags.positive_int,
-        default=None,
-        help="neighbours per point in the kNN graph (default: the weights' own)",
-    )
+    own = ("model", "emb_dims", "k", "num_points")
+    group = flags.add_model_flags(parser, ENCODERS, PUBLISHED, weights, own)
+    add = group.add_argument
     add("--batch_size", type=flags.positive_int, default=32, help="clouds per step")
-    add(
-        "--edgeconv",
-        choices=("auto", "fused", "plain"),
-        default="auto",
-        help="implementation of EdgeConv, see eval_svm.py --help",
-    )
     add = parser.add_argument_group("run").add_argument
     add("--overwrite", action="store_true", help="replace what an earlier run wrote")
     add("--debug", action="store_true", help="show the traceback of every error")
@@ -146,7 +130,7 @@ from utils.judging import predict
 from utils.parallel import distributed
 from utils.run.checkpoint import load_frozen, load_pretrained
 from utils.run.logger import progress
-from utils.run.network import Network, read_network
+from utils.run.network import Network, settle
 from utils.run.run_folder import replace_file
 
 HEADS = {  # of the weights that a command takes, and the script that trains them
@@ -162,8 +146,7 @@ def main(args: argparse.Namespace) -> None:
     if process.world_size > 1:
         raise UsageError("predict.py is one process: start it with python")
     with usage_errors():
-        network = read_network(args.model_path, k=args.k, num_points=args.num_points)
-        args.k, args.num_points = network.k, network.num_points
+        network = settle(args, PUBLISHED)
         check(args, network)
         sampling = (args.num_points, args.sampling, args.seed, args.as_is, args.up)
         files = OwnFiles(args.files, *sampling)
@@ -191,8 +174,6 @@ def check(args: argparse.Namespace, network: Network) -> None:
             f"{args.model_path} cannot {args.command}, its head is a {network.head}: "
             f"take weights of `python {trainer} --model_path {args.model_path}`"
         )
-    if args.k > args.num_points:
-        raise UsageError(f"--k {args.k} is more than --num_points {args.num_points}")
     endings = {"features": ".npz", "nearest": ".png", "classify": ".csv"}
     flag = "--sheet" if args.command == "nearest" else "--out"
     name = args.sheet if args.command == "nearest" else args.out
@@ -214,7 +195,7 @@ def check(args: argparse.Namespace, network: Network) -> None:
 
 def load(args: argparse.Namespace, network: Network) -> nn.Module:
     """The network with its weights: an encoder, unless the command needs a head."""
-    size = (network.model, args.k, network.emb_dims)
+    size = (args.model, args.k, args.emb_dims)
     if args.command not in HEADS:
         encoder = trained_network(*size, edgeconv=args.edgeconv)
         load_frozen(encoder, args.model_path, args.seed)

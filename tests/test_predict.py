@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from datasets import CATEGORIES
 from datasets.shapenet_part import ShapeNetPart
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
+from tests.conftest import UNEVEN_CLASSES
 from tests.runs import evaluated, finetune, run_body, segment
 from utils.errors import UsageError
 from utils.judging.metrics import shape_iou
@@ -186,23 +187,20 @@ def test_classes_are_those_of_the_evaluation(
     record = evaluated(finetune(tmp_path, uneven_root, *words))
     data = uneven_root / "modelnet40_ply_hdf5_2048" / "ply_data_test0.h5"
     words = ("--model_path", weights, "--top", 9, "--out", "t.csv", *AS_EVALUATED)
-    status, out, _ = run("classify", data, *words, *SMALL)
+    status, out, _ = run("classify", data, *words)
     assert status == 0
     with h5py.File(data) as file:
         labels = file["label"][:, 0]
     with open("t.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == [f"{data}#{i}" for i in range(len(labels))]
-    names = [str(i) for i in range(5)]
-    if "numbered" not in out:
-        names = ["rod", "plate", "ball", "cross", "absent"]
     loss, right = [], []
     for row, label in zip(rows, labels, strict=True):
         values = [float(row[f"probability_{n}"]) for n in range(1, 6)]
         assert abs(sum(values) - 1) < 1e-5
         assert values == sorted(values, reverse=True)
-        right.append(row["class_1"] == names[label])
-        own = next(n for n in range(1, 6) if row[f"class_{n}"] == names[label])
+        right.append(row["class_1"] == UNEVEN_CLASSES[label])
+        own = next(n for n in range(1, 6) if row[f"class_{n}"] == UNEVEN_CLASSES[label])
         loss.append(-np.log(values[own - 1]))
         line = f"{row['name']}  {row['class_1']} {values[0]:.1%}"
         assert line[:-2] in out
@@ -221,7 +219,7 @@ def test_parts_are_those_of_the_evaluation(
         rows = np.flatnonzero(test.labels == category)
         np.save("x.npy", test.points[rows])
         words = ("--category", CATEGORIES[category], "--out", f"out{category}")
-        words = (*words, "--model_path", segmenter, "--k", 4, "--num_points", 32)
+        words = (*words, "--model_path", segmenter)
         assert run("segment", "x.npy", *words, *AS_EVALUATED)[0] == 0
         for i, row in enumerate(rows):
             name = f"x_{i}" if len(rows) > 1 else "x"
@@ -240,7 +238,6 @@ def test_every_given_point_has_the_part_of_the_nearest_that_was_sampled(
     run: Run, segmenter: Path, shapes: Path
 ) -> None:
     words = ("--category", "chair", "--out", "parts", "--model_path", segmenter)
-    words = (*words, "--k", 4, "--num_points", 32)
     status, out, _ = run("segment", shapes, shapes / "cloud.xyz", *words)
     assert status == 0
     stored = np.load("parts/cloud.npz")
@@ -263,7 +260,7 @@ def test_files_that_differ_in_their_ending_keep_apart(
     np.save(tmp_path / "a.npy", cloud)
     np.savetxt(tmp_path / "a.xyz", cloud)
     words = ("--category", "mug", "--out", "parts", "--model_path", segmenter)
-    run("segment", "a.npy", "a.xyz", *words, "--k", 4, "--num_points", 32)
+    run("segment", "a.npy", "a.xyz", *words)
     found = sorted(path.name for path in (tmp_path / "parts").iterdir())
     assert found == ["a.npz", "a.ply", "a_xyz.npz", "a_xyz.ply"]
 
@@ -331,14 +328,13 @@ def test_mistakes_are_one_line(
     assert not (tmp_path / "f.npz").exists()
 
 
-def test_class_names_are_those_of_the_run(run: Run, tuned: Path, shapes: Path) -> None:
-    weights = tuned / "models" / "best_model.pth"
-    beside = weights.with_name("network.json")
-    assert json.loads(beside.read_text())["class_names"][0] == "rod"
-    status, out, _ = run("classify", shapes, "--model_path", weights, "--top", 1)
+def test_classes_without_network_json_are_numbered(
+    run: Run, tuned: Path, shapes: Path, tmp_path: Path
+) -> None:
+    shutil.copy(tuned / "models" / "best_model.pth", tmp_path / "w.pth")
+    words = (*SMALL, "--model_path", "w.pth", "--top", 9)
+    status, out, _ = run("classify", shapes, *words)
     assert status == 0
-    words = {
-        line.split()[1] for line in out.splitlines() if line.startswith(str(shapes))
-    }
-    assert words <= {"rod", "plate", "ball", "cross", "absent"}
-    assert words
+    assert "no network.json beside the weights: classes are numbered" in out
+    (line,) = [x for x in out.splitlines() if x.startswith(str(shapes / "cloud.xyz"))]
+    assert sorted(line.split()[1::2]) == ["0", "1", "2", "3", "4"]
