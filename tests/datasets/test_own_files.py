@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import trimesh
 from plyfile import PlyData, PlyElement
 from pypcd4 import Encoding, PointCloud
 
@@ -89,6 +90,27 @@ def test_every_format_gives_the_points_in_order(name: str, tmp_path: Path) -> No
         assert np.array_equal(cloud.points, cloud.given.astype(np.float32))
 
 
+@pytest.mark.parametrize("kind", ["obj", "off", "stl", "glb", "ply"])
+def test_meshes_are_sampled_on_their_surface(kind: str, tmp_path: Path) -> None:
+    size = np.array([1, 2, 3])
+    box = trimesh.creation.box(size)
+    box.apply_translation([1e6, 0, 5])
+    box.export(tmp_path / f"box.{kind}")
+    files = OwnFiles([tmp_path], num_points=500)
+    (cloud,) = files
+    assert not files.failed
+    off = np.abs(cloud.given - [1e6, 0, 5]) / (size / 2)  # 1 on a face
+    tolerance = 0.2 if kind in ("stl", "glb", "ply") else 1e-4  # float32 in the file
+    assert np.abs(off.max(axis=1) - 1).max() < tolerance
+    long = off.argmax(axis=1) == 0  # the two faces of 2 x 3, of 22 in all
+    assert abs(long.mean() - 12 / 22) < 0.1
+    assert np.abs(np.linalg.norm(cloud.points, axis=1).max() - 1) < 1e-6
+    (again,) = OwnFiles([tmp_path / f"box.{kind}"], num_points=500)
+    (other,) = OwnFiles([tmp_path], num_points=500, seed=1)
+    assert np.array_equal(cloud.points, again.points)
+    assert not np.array_equal(cloud.points, other.points)
+
+
 DAMAGE = {
     "empty.ply": (b"", "the file is empty"),
     "text.ply": (b"hello\n", "not a readable PLY file"),
@@ -117,6 +139,14 @@ DAMAGE = {
         "not a readable NPY file",
     ),
     "two.npz": (lambda path: np.savez(path, a=CLOUD, b=CLOUD), "called points or data"),
+    "flat.off": (b"OFF\n3 1 0\n0 0 0\n1 1 1\n2 2 2\n3 0 1 2\n", "no face with an area"),
+    "hole.obj": (b"v 0 0 0\nv 1 0 0\nv 0 nan 0\nf 1 2 3\n", "non-finite coordinate"),
+    "faces.ply": (
+        lambda path: trimesh.Trimesh(
+            np.diag([np.inf] * 3), [[0, 1, 2]], process=False
+        ).export(path),
+        "non-finite coordinate",
+    ),
     "empty.h5": (lambda path: write_h5(path), "it holds none"),
 }
 
