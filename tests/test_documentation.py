@@ -31,7 +31,7 @@ from utils.parallel import distributed
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
 DOCUMENTS = ("README.md", "data/README.md", "benchmarks/README.md", *PAGES)
-SCRIPTS = {path.name: path.stem for path in ROOT.glob("*.py")}
+SCRIPTS = {p.name: p.stem for p in ROOT.glob("*.py") if p.name != "hubconf.py"}
 PROGRAMS = {"python", "torchrun", "bash", "sbatch", "wandb", "pip", "papermill"}
 FOREIGN = {"wandb", "pip", "papermill"}  # not ours to check
 OF_SBATCH = {"--nodes", "--gpus-per-node", "--cpus-per-task", "--time"}
@@ -182,7 +182,7 @@ OTHERS = "ipc shm-size standalone max-restarts host rank num_pt_points wb_key".s
 
 def flags_of_the_code() -> set[str]:
     """Those that a parser is given, and any that a shell script has."""
-    folders = ("utils", "datasets", "scripts", "benchmarks")
+    folders = ("models", "utils", "datasets", "scripts", "benchmarks")
     paths = [p for folder in folders for p in (ROOT / folder).rglob("*")]
     found = {*OTHERS}
     for path in (*paths, *ROOT.glob("*.py")):
