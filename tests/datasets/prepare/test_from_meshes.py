@@ -203,8 +203,11 @@ def test_points_and_cameras_are_functions_of_seed_and_name(meshes, made, tmp_pat
     (tmp_path / "meshes/rod").mkdir(parents=True)
     for name in ("rod1.ply", "rod2.stl"):
         shutil.copy(meshes / "rod" / name, tmp_path / "meshes/rod" / name)
+    shutil.copy(meshes / "rod/rod2.stl", tmp_path / "meshes/rod/twin.stl")
     for words in ((), ("--views", "2"), ("--seed", "1")):
         run(tmp_path / "meshes", tmp_path / "data", *words, "--overwrite")
+        rod, twin = (tmp_path / f"data/ShapeNet/rod/{n}.ply" for n in ("rod2", "twin"))
+        assert rod.read_bytes() != twin.read_bytes()
         same = "--seed" not in words
         for name in (
             "ShapeNet/rod/rod1.ply",
