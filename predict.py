@@ -321,7 +321,8 @@ def find_nearest(
 
 def label(name: str) -> str:
     """Folder and name of a file in two short lines."""
-    return "\n".join(part[-20:] for part in (Path(name).parent.name, Path(name).name))
+    path = Path(name)
+    return f"{path.parent.name[:20]}\n{path.name[-20:]}"
 
 
 def neighbour(name: str, folder: str, files: OwnFiles) -> np.ndarray:
