@@ -321,7 +321,7 @@ def test_damaged_files_are_listed_at_the_end(
         ("classify c.npy --model_path WEIGHTS", "python finetune_cls.py --model_path"),
         (
             "segment c.npy --category mug --out new --model_path WEIGHTS",
-            "python train_partseg.py --model_path",
+            r"its head: projection\): `python train_partseg.py` makes",
         ),
         ("features c.npy --out f.npz --model_path c.npy", "c.npy: not a complete"),
     ],
