@@ -115,7 +115,7 @@ def encoder_cases() -> Iterator[Case]:
 
 
 def cpu_cases() -> Iterator[Case]:
-    """Evaluation of features, and reading the data of pre-training."""
+    """Evaluation of features, and reading and making the data of pre-training."""
     for train, test in ((2460, 615), (9840, 2468)):
         yield Case(
             f"svm, {train} x 2048, 40 classes, {test} test clouds",
@@ -138,6 +138,13 @@ def cpu_cases() -> Iterator[Case]:
             64,
             devices=("cpu",),
         )
+    yield Case(
+        "rendering, 9800 textured faces, 24 images of 137",
+        partial(forms.rendering, views=24, size=137),
+        partial(floors.rendering_work, 24, 137),
+        24,
+        devices=("cpu",),
+    )
 
 
 def image_cases() -> Iterator[Case]:

@@ -137,3 +137,8 @@ def few_shot_work(episodes: int, features: int = 2048, queries: int = 20) -> Wor
 def loader_work(shapes: int, points: int, size: int) -> Work:
     """A cloud read, and written for each view; an image read and written."""
     return Work(moved=shapes * (3 * 4 * points * 3 + 2 * 3 * size * size))
+
+
+def rendering_work(views: int, size: int) -> Work:
+    """Face and depth of each of four samples a pixel, written and read; the images."""
+    return Work(moved=views * size * size * (4 * 2 * (4 + 8) + 4))

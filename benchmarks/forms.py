@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.distributed as dist
+import trimesh
+from PIL import Image
 from plyfile import PlyData
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -27,6 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 from benchmarks.floors import Sizes, clouds
 from benchmarks.measure import Forms, Setting
 from datasets.prepare.pack import pack
+from datasets.prepare.views import Settings, make_shape
 from datasets.shapenet_render import ShapeNetRender
 from datasets.synthetic import generate
 from models import point_encoder
@@ -184,6 +187,24 @@ def loader(_: Setting, shapes: int, images: str) -> Forms:
         return run
 
     return {"reference": read(False), "ours": read(True)}
+
+
+def rendering(_: Setting, views: int, size: int, side: int = 70) -> Forms:
+    """All that `datasets.from_meshes` does for one textured mesh of 2 side² faces."""
+    folder = Path(tempfile.mkdtemp(prefix="rendering_benchmark_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    random = np.random.default_rng(0)
+    texture = Image.fromarray(random.integers(0, 256, (512, 512, 3), np.uint8))
+    ring = trimesh.creation.torus(1, 0.4, major_sections=side, minor_sections=side)
+    uv = random.random((len(ring.vertices), 2))
+    ring.visual = trimesh.visual.TextureVisuals(uv=uv, image=texture)
+    ring.export(folder / "ring.obj")
+    settings = Settings(0, views, size, 2048, "r2n2", "y")
+
+    def ours() -> None:
+        make_shape(folder / "ring.obj", "ring/ring", folder, settings)
+
+    return {"ours": ours}
 
 
 # Whole training steps

@@ -18,9 +18,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trimesh
 from torch.distributed.run import get_args_parser as torchrun_parser
 
 import eval_fewshot
+import predict
+from datasets.transforms import center_and_scale
 from models import point_encoder
 from tests.conftest import write_modelnet
 from utils.parallel import distributed
@@ -289,6 +292,7 @@ SMALLER = {  # what makes a documented command small; later flags win
     "train_partseg": [*ENCODER, *TRAINING],
     "eval_svm": ENCODER,
     "eval_fewshot": [*ENCODER, "--n_query", "1", "--n_runs", "2"],
+    "predict": ["--overwrite"],
 }
 
 
@@ -308,6 +312,9 @@ def test_the_readme_s_commands_run_one_after_the_other(
     for split in ("train", "test"):
         source = few / "modelnet40_ply_hdf5_2048" / f"ply_data_{split}0.h5"
         shutil.copy(source, few / "ScanObjectNN" / f"{split}.h5")
+    (tmp_path / "shapes").mkdir()
+    for path in (tmp_path / "shapes" / "box.obj", tmp_path / "chair.ply"):
+        trimesh.creation.box((1, 2, 3)).export(path)
     done = []
     for words in commands("README.md")[0]:
         if words[0] == "torchrun":
@@ -320,6 +327,7 @@ def test_the_readme_s_commands_run_one_after_the_other(
         script = importlib.import_module(SCRIPTS[words[0]])
         data = few if words[0].startswith("eval") else synthetic_root
         common = ["--data_root", str(data), "--overwrite", "--wandb", "disabled"]
+        common = [] if script is predict else common
         flags = [*words[1:], *SMALLER[script.__name__], *common]
         script.main(script.get_args_parser().parse_args(flags))
         distributed.stop()
@@ -327,22 +335,26 @@ def test_the_readme_s_commands_run_one_after_the_other(
     assert {SCRIPTS[words[0]] for words in done} == set(SMALLER)
 
 
-def test_the_readme_s_python_runs(
+def test_the_python_of_the_page_on_own_shapes_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"^```python\n(.*?)^```", read("README.md"), re.M | re.S)
-    clouds = np.random.default_rng(0).normal(size=(3, 32, 3)).astype(np.float32)
-    np.save("clouds.npy", clouds)
+    text = read("docs/own_shapes.md")
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    clouds = np.random.default_rng(0).normal(size=(3, 1024, 3)).astype(np.float32)
+    (tmp_path / "shapes").mkdir()
+    np.save("shapes/clouds.npy", clouds)
     path = Path("checkpoints/crosspoint_cls/models/best_model.pth")
     path.parent.mkdir(parents=True)
-    encoder = point_encoder("dgcnn", 15, 1024)
+    encoder = point_encoder("dgcnn", 15, 16)
     torch.save(encoder.state_dict(), path)
     found: dict = {}
     exec(code, found)
+    clouds = np.stack([center_and_scale(cloud) for cloud in clouds])
     with torch.no_grad():
         expected = encoder.eval().features(torch.from_numpy(clouds).transpose(1, 2))
     np.testing.assert_allclose(found["features"], expected, rtol=1e-4, atol=1e-5)
+    assert found["rows"][0, 0] == 0
 
 
 @pytest.mark.slow

@@ -5,6 +5,8 @@ In the order in which to read the files:
     download.py sources.py   fetch the published archives and unpack them
     verify.py inventory.py   read every file as training does
     pack.py                  write the packed form of ShapeNetRender
+    meshes.py                read meshes, and sample their surface
 
-It may import the readers in `datasets`, and nothing from `models` or `utils`.
+It may import the readers in `datasets`, and nothing from `models`, or of `utils` more
+than the readers do.
 """

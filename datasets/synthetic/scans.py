@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from datasets.prepare.render import rasterise
 from datasets.synthetic.primitives import rotate, rotation
-from datasets.synthetic.render import camera, project, rasterise, unproject
+from datasets.synthetic.render import camera, project, unproject
 from datasets.synthetic.shapes import Shape
 
 _PIXELS = 280

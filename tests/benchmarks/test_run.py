@@ -111,7 +111,8 @@ def test_wrong_flags_are_answered(flags, said, monkeypatch, capsys) -> None:
 
 def test_the_rows_in_the_readme_are_measured() -> None:
     text = Path(run.__file__).with_name("README.md").read_text(encoding="utf-8")
-    kinds = "pre-training step|scaling|dgcnn|product|knn|svm|few-shot, 9840|loader"
+    kinds = "pre-training step|scaling|dgcnn|product|knn|svm|few-shot, 9840"
+    kinds += "|loader|rendering"
     rows = set(re.findall(rf"^\| ((?:{kinds})[^|]*?)(?:, spinning)? \|", text, re.M))
     options = re.findall(r"^\| ([^|]+) \|(?:[^|]+\|){6} (?:yes|no)\b", text, re.M)
     found = {case.name.replace(", 4 images", "") for case in cases.cases("cpu")}
@@ -120,7 +121,10 @@ def test_the_rows_in_the_readme_are_measured() -> None:
 
 
 def test_the_rows_of_each_device() -> None:
-    for device, missing in (("cpu", ()), ("cuda", ("svm", "few-shot", "loader"))):
+    for device, missing in (
+        ("cpu", ()),
+        ("cuda", ("svm", "few-shot", "loader", "rendering")),
+    ):
         found = cases.cases(device)
         names = [case.name for case in found]
         assert len(set(names)) == len(names) > 20
@@ -223,3 +227,8 @@ def test_svm_and_episodes() -> None:
         assert form() > 0.3
     reference, ours = forms.few_shot(CPU, 400, 10, episodes=2).values()
     assert reference() == ours()
+
+
+def test_rendering() -> None:
+    (ours,) = forms.rendering(CPU, views=2, size=16, side=6).values()
+    ours()

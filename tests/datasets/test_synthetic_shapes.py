@@ -6,8 +6,9 @@ import trimesh
 
 from datasets import PARTS_PER_CATEGORY
 from datasets.labelled import VARIANTS
+from datasets.prepare.render import rasterise
 from datasets.shapenet_part import CATEGORIES, FIRST_PART
-from datasets.synthetic.render import camera, project, rasterise, render, unproject
+from datasets.synthetic.render import camera, project, render, unproject
 from datasets.synthetic.scans import scan
 from datasets.synthetic.shapes import Shape, make_shape, sample_surface
 

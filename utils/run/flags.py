@@ -155,7 +155,7 @@ def add_model_flags(
         "--num_points",
         type=positive_int,
         default=published["num_points"],
-        help="points per cloud, the first ones as stored",
+        help="points per cloud, of data sets the first ones as stored",
     )
     add(
         "--k",

@@ -1,0 +1,335 @@
+"""From a folder of meshes to a data set that every script reads.
+
+    python -m datasets.from_meshes --meshes DIR --out DATA
+    python -m datasets.from_meshes --meshes DIR --out DATA --labels  # for SVM etc. too
+
+Reads OBJ (with MTL and textures), PLY, STL, OFF, GLB and glTF. The class of a shape is
+the folder below DIR, its name the path below that; the meshes in DIR itself are one
+class. Written are clouds and images for pre-training, with --labels also a training and
+a test set in ModelNet40's format, `preview.png`, and `skipped.tsv` with the meshes that
+can't be used. If it is interrupted, the same command resumes it; the result is the same
+bytes, as with any number of --workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+import shlex
+import shutil
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from plyfile import PlyData, PlyElement
+from tqdm import tqdm
+
+from datasets.files import MODELNET40, PACKED, RENDERINGS, SHAPENET, DataError
+from datasets.prepare.labels import check_classes, write_labels
+from datasets.prepare.meshes import SUFFIXES
+from datasets.prepare.preview import contact_sheet
+from datasets.prepare.views import CAMERAS, Settings, make_shape
+from datasets.transforms import center_and_scale
+from utils.parallel.machine import cores
+
+VERSION = 1  # increase when the same arguments give other bytes
+STATE, SKIPPED, PREVIEW = "from_meshes.json", "skipped.tsv", "preview.png"
+
+
+def find_meshes(folder: Path) -> dict[str, Path]:
+    """ "<class>/<name>" -> file of every mesh below a folder, sorted.
+
+    Levels below the class are joined by "__". Where two files would have one name, it
+    ends in their suffixes: "chair_obj", "chair_stl".
+
+    Raises:
+        DataError: if there are none, or two still have the same name.
+    """
+    found: dict[str, list[Path]] = {}
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for file in files:
+            path = Path(parent, file)
+            if path.suffix.lower() in SUFFIXES and not file.startswith("."):
+                *levels, stem = path.relative_to(folder).with_suffix("").parts
+                kind = levels[0] if levels else folder.resolve().name
+                name = f"{_plain(kind)}/{_plain('__'.join([*levels[1:], stem]))}"
+                found.setdefault(name, []).append(path)
+    if not found:
+        raise DataError(f"{folder}: holds no mesh ({', '.join(SUFFIXES)})")
+    meshes: dict[str, Path] = {}
+    for name, paths in found.items():
+        for path in paths:
+            full = f"{name}_{path.suffix[1:].lower()}" if len(paths) > 1 else name
+            if full in meshes:
+                raise DataError(
+                    f"{path}: would be called {full} as {meshes[full]} is; rename one"
+                )
+            meshes[full] = path
+    return dict(sorted(meshes.items()))
+
+
+def _plain(name: str) -> str:
+    """A name that fits a line of a text file."""
+    return "".join(c if c.isprintable() else "_" for c in name).strip()
+
+
+def prepare_folder(
+    out: Path, meshes: dict[str, Path], settings: Settings, overwrite: bool
+) -> None:
+    """Make the output folder ready: what earlier runs left is kept where it still fits.
+
+    Shapes whose mesh is gone or has another size are removed.
+
+    Raises:
+        DataError: if the folder holds something else, or was made with other settings.
+    """
+    sizes = {shape: path.stat().st_size for shape, path in meshes.items()}
+    state = {"version": VERSION, **asdict(settings), "meshes": sizes}
+    old: dict = {}
+    if out.is_dir() and any(out.iterdir()):
+        try:
+            old = json.loads((out / STATE).read_text(encoding="utf-8"))
+            same = {key: old[key] == state[key] for key in state if key != "meshes"}
+            removed = dict(old["meshes"].items() - sizes.items())
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            raise DataError(
+                f"{out}: holds something that this command did not write, which it "
+                "never replaces; choose another --out"
+            ) from None
+        if not all(same.values()) and not overwrite:
+            name = next(key for key in same if not same[key])
+            raise DataError(
+                f"{out}: was written with {name} {old[name]}, not {state[name]}; "
+                "choose another --out, or replace it with --overwrite"
+            )
+        if overwrite:
+            for name in (SHAPENET, RENDERINGS):
+                shutil.rmtree(out / name, ignore_errors=True)
+        for shape in removed:
+            (out / SHAPENET / f"{shape}.ply").unlink(missing_ok=True)
+            shutil.rmtree(out / RENDERINGS / shape, ignore_errors=True)
+        if overwrite or old["meshes"] != sizes:  # what was made of all the shapes
+            for name in (MODELNET40, PACKED):
+                shutil.rmtree(out / name, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+    _replace(out / STATE, json.dumps(state, indent=1).encode())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)
+
+
+def _write_ply(path: Path, points: np.ndarray) -> None:
+    rows = points.astype("<f4").view([(axis, "<f4") for axis in "xyz"])[:, 0]
+    partial = path.with_name(f".{path.name}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PlyData([PlyElement.describe(rows, "vertex")], byte_order="<").write(partial)
+    os.replace(partial, path)
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, and end with it even if it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def follow() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _results(
+    jobs: Sequence[tuple], workers: int
+) -> Generator[tuple[str, np.ndarray | str]]:
+    """(shape, result of `make_shape`) of every job, in the order in which they end."""
+    if workers == 1:
+        yield from ((job[1], make_shape(*job)) for job in jobs)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _start_worker)
+    try:
+        futures = {pool.submit(make_shape, *job): job[1] for job in jobs}
+        for future in as_completed(list(futures)):
+            yield futures.pop(future), future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def make_shapes(
+    meshes: dict[str, Path],
+    out: Path,
+    settings: Settings,
+    workers: int,
+    progress: bool = True,
+) -> dict[str, str]:
+    """Write the cloud and the images of every shape that isn't there yet.
+
+    The cloud comes last: a shape that has it is complete.
+
+    Returns:
+        Shape -> why it was left out, sorted.
+    """
+    missing = [s for s in meshes if not (out / SHAPENET / f"{s}.ply").is_file()]
+    jobs = [(meshes[shape], shape, out, settings) for shape in missing]
+    skipped = {}
+    bar = tqdm(
+        total=len(meshes),
+        initial=len(meshes) - len(jobs),
+        desc="rendering",
+        unit="shape",
+        dynamic_ncols=True,
+        disable=None if progress else True,  # None: no bar without a terminal
+    )
+    with bar, contextlib.closing(_results(jobs, min(workers, len(jobs)))) as results:
+        for shape, result in results:
+            if isinstance(result, np.ndarray):
+                points = center_and_scale(result)
+                _write_ply(out / SHAPENET / f"{shape}.ply", points)
+            else:
+                skipped[shape] = " ".join(result.split())
+            bar.update()
+    return dict(sorted(skipped.items()))
+
+
+def write_skipped(path: Path, skipped: dict[str, str]) -> None:
+    """One line for each mesh that was left out, or no file if none was.
+
+    Args:
+        path: the file.
+        skipped: mesh -> reason.
+    """
+    path.unlink(missing_ok=True)
+    lines = [f"{_plain(mesh)}\t{reason}\n" for mesh, reason in skipped.items()]
+    if lines:
+        _replace(path, "".join(["mesh\treason\n", *lines]).encode("utf-8", "replace"))
+
+
+def from_meshes(args: argparse.Namespace) -> None:
+    """Make the data set, and print what was made.
+
+    Raises:
+        DataError: if nothing can be made of the folder, or not with these arguments.
+    """
+    if not args.meshes.is_dir():
+        raise DataError(f"--meshes {args.meshes}: there is no such folder")
+    if args.out.resolve().is_relative_to(args.meshes.resolve()):
+        raise DataError(
+            f"--out {args.out}: is in --meshes, whose clouds it would add to"
+        )
+    meshes = find_meshes(args.meshes)
+    if args.labels:
+        check_classes(list(meshes))
+    names = ("seed", "image_size", "num_points", "camera", "up")
+    given = {name: getattr(args, name) for name in names}
+    settings = Settings(views=args.views or CAMERAS[args.camera], **given)
+    prepare_folder(args.out, meshes, settings, args.overwrite)
+    skipped = make_shapes(meshes, args.out, settings, args.workers)
+    below = {str(meshes[s].relative_to(args.meshes)): skipped[s] for s in skipped}
+    write_skipped(args.out / SKIPPED, below)
+    shapes = [shape for shape in meshes if shape not in skipped]
+    if not shapes:
+        mesh, reason = next(iter(below.items()))
+        raise DataError(
+            f"{args.meshes}: none of its {len(meshes)} meshes can be used, for example "
+            f"{mesh}: {reason}; all reasons are in {args.out / SKIPPED}"
+        )
+    contact_sheet(args.out / PREVIEW, args.out, shapes)
+    classes = Counter(shape.split("/")[0] for shape in shapes)
+    print(
+        f"{args.out}: {len(shapes)} shapes in {len(classes)} classes, "
+        f"{len(shapes) * settings.views} images; look at {args.out / PREVIEW}"
+    )
+    if skipped:
+        print(f"left out: {len(skipped)} meshes, reasons in {args.out / SKIPPED}")
+    if args.labels:
+        check_classes(shapes)
+        train, test = write_labels(args.out, shapes, args.test_fraction, args.seed)
+        print(f"--dataset modelnet40: {train} training and {test} test shapes")
+    words = ["python", "train_crosspoint.py", "--data_root", str(args.out)]
+    if args.num_points < 2048:
+        words += ["--num_points", str(args.num_points)]
+    if len(shapes) < 20:
+        words += ["--batch_size", str(len(shapes))]
+    print(f"next: {shlex.join(words)}")
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        "python -m datasets.from_meshes",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--meshes", type=Path, required=True, metavar="DIR", help="folder of the meshes"
+    )
+    text = "output folder, a --data_root"
+    add("--out", type=Path, required=True, metavar="DATA", help=text)
+    text = (
+        "also write a training and a test set of the classes; needs four shapes of each"
+    )
+    add("--labels", action="store_true", help=text)
+    text = "images of a shape (default: 24, with --camera disn 36)"
+    add("--views", type=int, help=text)
+    text = "pixels, height and width (default: 137)"
+    add("--image_size", type=int, default=137, help=text)
+    add("--num_points", type=int, default=2048, help="of a cloud (default: 2048)")
+    text = "positions as in 3D-R2N2's or in DISN's renderings (default: r2n2)"
+    add("--camera", choices=list(CAMERAS), default="r2n2", help=text)
+    text = "the meshes' vertical axis; the data's is y (default: y)"
+    add("--up", choices=["y", "z"], default="y", help=text)
+    text = "share of each class in the test set of --labels (default: 0.2)"
+    add("--test_fraction", type=float, default=0.2, help=text)
+    text = "processes; does not change the data (default: one per core)"
+    add("--workers", type=int, default=cores(), help=text)
+    text = "of points, cameras and split (default: 0)"
+    add("--seed", type=int, default=0, help=text)
+    text = "make everything anew in a folder that this command wrote"
+    add("--overwrite", action="store_true", help=text)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
+    parser = get_args_parser()
+    args = parser.parse_args(argv)
+    if min(args.views or 1, args.image_size, args.workers, args.num_points - 1) < 1:
+        parser.error(
+            "--views, --image_size and --workers are at least 1, --num_points 2"
+        )
+    if args.views == 0 or args.seed < 0 or not 0 < args.test_fraction < 1:
+        parser.error(
+            "--views is at least 1, --seed at least 0, --test_fraction between 0 and 1"
+        )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the workers too
+    try:
+        from_meshes(args)
+    except (DataError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenProcessPool:
+        sys.exit(
+            "a worker process died (out of memory?): the same command with fewer "
+            "--workers resumes"
+        )
+    except KeyboardInterrupt:
+        print("interrupted: the same command resumes", file=sys.stderr)
+        sys.exit(130)

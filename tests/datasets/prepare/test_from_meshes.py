@@ -1,0 +1,332 @@
+"""The command: names, files, interruptions, splits, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from datasets import from_meshes as command
+from datasets import verify
+from datasets.files import DataError
+from datasets.labelled import ModelNet40
+from datasets.prepare import from_meshes
+from datasets.prepare.from_meshes import find_meshes
+from datasets.prepare.labels import split_by_name
+from datasets.shapenet_files import list_clouds
+from datasets.shapenet_render import ShapeNetRender
+
+SMALL = ("--views", "3", "--image_size", "24", "--num_points", "100", "--workers", "1")
+SHAPES = [f"{kind}/{kind}{n}" for kind in ("ball", "rod") for n in range(5)]
+
+
+def write_meshes(root: Path) -> Path:
+    """Two classes of five shapes in five formats, and what is to be left out."""
+    for number, suffix in enumerate((".obj", ".ply", ".stl", ".off", ".glb")):
+        ball = trimesh.creation.icosphere(radius=1 + number, subdivisions=2)
+        rod = trimesh.creation.box((1, 6 + number, 1))
+        for kind, mesh in (("ball", ball), ("rod", rod)):
+            (root / kind).mkdir(parents=True, exist_ok=True)
+            mesh.visual.face_colors = (200, 40, 40, 255)
+            mesh.export(root / kind / f"{kind}{number}{suffix}")
+    (root / "rod" / "flat.obj").write_text("v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n")
+    (root / "rod" / "notes.txt").write_text("no mesh")
+    (root / "ball" / "broken.ply").write_text("rubbish")
+    (root / "ball" / ".hidden.ply").write_text("rubbish")
+    return root
+
+
+def run(meshes: Path, out: Path, *words: str, status: int = 0) -> None:
+    argv = ["--meshes", str(meshes), "--out", str(out), *SMALL, *words]
+    if not status:
+        return command.main(argv)
+    with pytest.raises(SystemExit) as error:
+        command.main(argv)
+    assert error.value.code == status
+
+
+@pytest.fixture(scope="module")
+def meshes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_meshes(tmp_path_factory.mktemp("meshes"))
+
+
+@pytest.fixture(scope="module")
+def made(meshes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the command makes of them, with labels."""
+    out = tmp_path_factory.mktemp("made") / "data"
+    run(meshes, out, "--labels")
+    return out
+
+
+def content(root: Path) -> dict[str, bytes]:
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+
+
+# What is written
+
+
+def test_the_layout_is_that_of_shapenet_render(made):
+    assert list_clouds(made) == SHAPES
+    for shape in SHAPES:
+        folder = made / "ShapeNetRendering" / shape / "rendering"
+        names = sorted(path.name for path in folder.iterdir())
+        assert names == ["00.png", "01.png", "02.png", "rendering_metadata.txt"]
+        image = Image.open(folder / "00.png")
+        assert image.size == (24, 24) and image.mode == "RGBA"
+    assert sorted(p.name for p in made.iterdir()) == [
+        *("ShapeNet", "ShapeNetRendering", "from_meshes.json"),
+        *("modelnet40_ply_hdf5_2048", "preview.png", "skipped.tsv"),
+    ]
+
+
+def test_training_reads_it_and_verify_finds_it_in_order(made, capsys):
+    data = ShapeNetRender(made, num_points=100)
+    assert len(data) == 10
+    for index in range(len(data)):
+        cloud = data.source.cloud(index)
+        assert cloud.shape == (100, 3) and cloud.dtype == np.float32
+        radii = np.linalg.norm(cloud, axis=1)
+        assert (
+            radii.max() == pytest.approx(1) and np.abs(cloud.mean(axis=0)).max() < 1e-6
+        )
+    view1, *_ = data[0, 3]
+    assert view1.shape == (3, 100)
+    with pytest.raises(SystemExit) as status:
+        verify.main(["--data_root", str(made), "--any_size", "--workers", "1"])
+    assert status.value.code == 0, capsys.readouterr().out
+
+
+def test_what_is_left_out_is_listed_with_its_reason(made):
+    rows = [
+        line.split("\t") for line in (made / "skipped.tsv").read_text().splitlines()
+    ]
+    assert rows[0] == ["mesh", "reason"] and len(rows) == 3
+    assert rows[1][0] == "ball/broken.ply" and "Not a ply file" in rows[1][1]
+    assert rows[2] == ["rod/flat.obj", "has no face with an area"]
+
+
+def test_the_contact_sheet_shows_every_class(made):
+    sheet = np.array(Image.open(made / "preview.png").convert("RGB")).astype(int)
+    reddish = sheet[..., 0] > sheet[..., 2] + 40
+    assert 0.02 < reddish.mean() < 0.5
+
+
+def test_the_last_line_is_the_next_command(meshes, made, tmp_path, capsys):
+    shutil.copytree(made, tmp_path / "my data")
+    run(meshes, tmp_path / "my data")
+    said = capsys.readouterr().out.splitlines()
+    assert "10 shapes in 2 classes, 30 images" in said[0]
+    assert "left out: 2 meshes" in said[1] and "skipped.tsv" in said[1]
+    root = f"'{tmp_path / 'my data'}'"
+    words = f"--data_root {root} --num_points 100 --batch_size 10"
+    assert said[-1] == f"next: python train_crosspoint.py {words}"
+
+
+def test_labels_are_read_as_modelnet40(made):
+    train, test = ModelNet40(made, "train"), ModelNet40(made, "test")
+    assert train.class_names == test.class_names == ["ball", "rod"]
+    assert np.bincount(train.labels).tolist() == [3, 3]
+    assert np.bincount(test.labels).tolist() == [2, 2]
+    clouds = {cloud.tobytes() for cloud in (*train.points, *test.points)}
+    source = ShapeNetRender(made).source
+    assert clouds == {source.cloud(i).tobytes() for i in range(10)}
+    rods = test.points[test.labels == 1]
+    assert (np.ptp(rods[..., 1], axis=1) > 3 * np.ptp(rods[..., 0], axis=1)).all()
+
+
+def test_the_split_depends_on_names_alone():
+    many = [f"a/{n}" for n in range(50)] + [f"b/{n}" for n in range(7)]
+    split = split_by_name(many, 0.2, 0)
+    assert sorted(split["train"] + split["test"]) == sorted(many)
+    assert [sum(s[0] == c for s in split["test"]) for c in "ab"] == [10, 2]
+    alone = split_by_name(many[:50], 0.2, 0)
+    assert alone["test"] == [shape for shape in split["test"] if shape[0] == "a"]
+    assert split_by_name(many, 0.2, 1) != split
+    assert len(split_by_name(many, 0.99, 0)["train"]) == 4
+
+
+# The same bytes
+
+
+@pytest.mark.slow
+def test_two_workers_write_the_same_bytes(meshes, made, tmp_path):
+    run(meshes, tmp_path / "data", "--labels", "--workers", "2")
+    assert content(tmp_path / "data") == content(made)
+
+
+KILLED = """
+import os, sys
+from datasets.prepare import from_meshes
+
+replace, clouds = os.replace, []
+def replace_or_die(source, target):
+    clouds.append(target) if str(target).endswith(".ply") else None
+    os.kill(os.getpid(), 9) if len(clouds) == 4 else replace(source, target)
+os.replace = replace_or_die
+from_meshes.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_killed_and_started_again_it_goes_on(
+    meshes, made, tmp_path, workers, monkeypatch
+):
+    out = tmp_path / "data"
+    words = ("--meshes", str(meshes), "--out", str(out), *SMALL, "--labels")
+    # Returns when all who write to the pipes have ended: workers too.
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *words, "--workers", str(workers)],
+        capture_output=True,
+        timeout=120,
+    )
+    assert killed.returncode == -9, killed.stderr
+    assert len(list_clouds(out)) == 3 and not (out / "preview.png").exists()
+    again = []
+    make_shape = from_meshes.make_shape
+    monkeypatch.setattr(
+        from_meshes, "make_shape", lambda *job: again.append(job) or make_shape(*job)
+    )
+    run(meshes, out, "--labels")
+    assert len(again) == 9  # of twelve, two of which can't be read
+    assert content(out) == content(made)
+
+
+def test_points_and_cameras_are_functions_of_seed_and_name(meshes, made, tmp_path):
+    (tmp_path / "meshes/rod").mkdir(parents=True)
+    for name in ("rod1.ply", "rod2.stl"):
+        shutil.copy(meshes / "rod" / name, tmp_path / "meshes/rod" / name)
+    for words in ((), ("--views", "2"), ("--seed", "1")):
+        run(tmp_path / "meshes", tmp_path / "data", *words, "--overwrite")
+        same = "--seed" not in words
+        for name in (
+            "ShapeNet/rod/rod1.ply",
+            "ShapeNetRendering/rod/rod2/rendering/01.png",
+        ):
+            old, new = (root / name for root in (made, tmp_path / "data"))
+            assert (old.read_bytes() == new.read_bytes()) == same
+
+
+def test_only_what_changed_is_made_again(meshes, made, tmp_path, monkeypatch):
+    shutil.copytree(meshes, tmp_path / "meshes")
+    shutil.copytree(made, tmp_path / "data")
+    (tmp_path / "meshes/rod/rod0.obj").unlink()
+    trimesh.creation.box((1, 9, 2)).export(tmp_path / "meshes/rod/rod1.ply")
+    trimesh.creation.box((1, 9, 3)).export(tmp_path / "meshes/rod/rod9.ply")
+    made_now = []
+    make_shape = from_meshes.make_shape
+    monkeypatch.setattr(
+        from_meshes,
+        "make_shape",
+        lambda path, shape, *rest: (
+            made_now.append(shape) or make_shape(path, shape, *rest)
+        ),
+    )
+    run(tmp_path / "meshes", tmp_path / "data")
+    assert made_now == ["ball/broken", "rod/flat", "rod/rod1", "rod/rod9"]
+    run(tmp_path / "meshes", tmp_path / "anew")
+    assert content(tmp_path / "data") == content(tmp_path / "anew")
+
+
+# Names
+
+
+def test_class_and_name_are_the_path(tmp_path):
+    for path in (
+        *("top.obj", "chair/a.obj", "chair/old/b.STL", "chair/c.obj", "chair/c.ply"),
+        *("a b/line\nbreak.ply", ".git/x.obj"),
+    ):
+        (tmp_path / "some" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "some" / path).touch()
+    found = find_meshes(tmp_path / "some")
+    assert list(found) == [
+        *("a b/line_break", "chair/a", "chair/c_obj", "chair/c_ply"),
+        *("chair/old__b", "some/top"),
+    ]
+    assert found["chair/old__b"] == tmp_path / "some/chair/old/b.STL"
+
+
+def test_two_files_of_one_name_are_refused(tmp_path):
+    (tmp_path / "c/a").mkdir(parents=True)
+    (tmp_path / "c/a/b.obj").touch()
+    (tmp_path / "c/a__b.obj").touch()
+    with pytest.raises(DataError, match=r"would be called c/a__b_obj as .* is; rename"):
+        find_meshes(tmp_path)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--views", "0"), "--views"),
+        (("--image_size", "0"), "--image_size"),
+        (("--num_points", "1"), "--num_points"),
+        (("--workers", "0"), "--workers"),
+        (("--seed", "-1"), "--seed"),
+        (("--test_fraction", "1"), "--test_fraction"),
+        (("--meshes", "absent"), "--meshes absent: there is no such folder"),
+        (("--meshes", "empty"), "empty: holds no mesh (.obj, .ply"),
+        (
+            ("--meshes", "bad"),
+            "none of its 1 meshes can be used, for example bad.ply: ",
+        ),
+        (("--out", "bad/data"), "--out bad/data: is in --meshes"),
+        (("--out", "full"), "full: holds something that this command did not write"),
+        (("--out", "full", "--overwrite"), "which it never replaces; choose another"),
+        (("--labels", "--meshes", "few"), "at least 4 shapes a class"),
+        (("--labels", "--meshes", "few"), ": a has 3, b has 1; add some"),
+        (("--labels", "--meshes", "one"), "at least two classes, found one alone"),
+    ],
+)
+def test_refusals(tmp_path, monkeypatch, capsys, words, text):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    for file in (
+        *("bad/bad.ply", "full/mine.txt", "few/a/1.obj", "few/a/2.obj", "few/a/3.obj"),
+        *("few/b/1.obj", *(f"one/{n}.obj" for n in range(4))),
+    ):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).write_text("rubbish")
+    run(Path("bad"), Path("out"), *words, status=2)
+    assert text in capsys.readouterr().err
+    assert Path("full/mine.txt").read_text() == "rubbish"
+
+
+def test_classes_too_small_after_reading_are_named(meshes, tmp_path, capsys):
+    shutil.copytree(meshes, tmp_path / "meshes")
+    for name in ("rod0.obj", "rod3.off"):
+        (tmp_path / "meshes/rod" / name).unlink()
+    run(tmp_path / "meshes", tmp_path / "data", "--labels", status=2)
+    assert "rod has 3; add some" in capsys.readouterr().err
+    assert len(list_clouds(tmp_path / "data")) == 8
+
+
+def test_other_settings_need_overwrite(meshes, made, tmp_path, capsys):
+    out = tmp_path / "data"
+    shutil.copytree(made, out)
+    run(meshes, out, "--seed", "1", status=2)
+    message = capsys.readouterr().err
+    assert "was written with seed 0, not 1" in message and "--overwrite" in message
+    assert content(out) == content(made)
+    run(meshes, out, "--views", "2", "--overwrite")
+    assert json.loads((out / "from_meshes.json").read_text())["views"] == 2
+    assert ShapeNetRender(out).source.views.tolist() == [2] * 10
+    assert not (out / "modelnet40_ply_hdf5_2048").exists()
+
+
+def test_an_interruption_says_how_to_go_on(meshes, tmp_path, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(from_meshes, "make_shape", interrupted)
+    run(meshes, tmp_path / "data", status=130)
+    assert "the same command resumes" in capsys.readouterr().err
