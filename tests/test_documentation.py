@@ -362,10 +362,19 @@ def test_the_commands_on_data_run(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = [words for name in DOCUMENTS for words in commands(name)[0]]
+    meshes = tmp_path / "meshes"
+    for number in range(8):
+        path = meshes / f"class{number % 2}/{number}.ply"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trimesh.creation.box((1, 2, number + 1)).export(path)
     modules = {
-        "datasets.synthetic": ["--out", str(tmp_path), "--shapes", "13"],
+        "datasets.synthetic": ["--out", str(tmp_path / "data"), "--shapes", "13"],
         "datasets.verify": ["--data_root", str(synthetic_root)],
-        "datasets.packed": ["--data_root", str(tmp_path), "--overwrite"],
+        "datasets.packed": ["--data_root", str(tmp_path / "data"), "--overwrite"],
+        "datasets.from_meshes": [
+            *("--meshes", str(meshes), "--out", str(tmp_path / "own")),
+            *("--views", "1", "--image_size", "16", "--workers", "1"),
+        ],
     }
     for name, smaller in modules.items():
         lines = {

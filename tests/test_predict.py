@@ -25,7 +25,7 @@ from tests.conftest import UNEVEN_CLASSES
 from tests.runs import evaluated, finetune, run_body, segment
 from utils.errors import UsageError
 from utils.judging.metrics import shape_iou
-from utils.run.checkpoint import save_weights
+from utils.run.checkpoint import load_pretrained, save_weights
 
 AS_EVALUATED = ("--as_is", "--sampling", "first")
 SMALL = ("--k", "5", "--num_points", "64")
@@ -62,9 +62,22 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def segmenter(tmp_path_factory: pytest.TempPathFactory, part_root: Path) -> Path:
+    """Of one epoch, changed so that a shape's points have different parts."""
     folder = tmp_path_factory.mktemp("segmenter")
     run = segment(folder, part_root, "--from_scratch", "--epochs", "1")
-    return run / "models" / "best_model.pth"
+    path = run / "models" / "best_model.pth"
+    network = DGCNNPartSeg(k=4, emb_dims=16, num_parts=50).eval()
+    load_pretrained(network, path)
+    inputs: list[torch.Tensor] = []
+    network.conv11.register_forward_pre_hook(lambda _, x: inputs.extend(x))
+    points = torch.from_numpy(ShapeNetPart(part_root, "test", 32).points)
+    with torch.no_grad():
+        network(points.transpose(1, 2), torch.eye(16)[: len(points)])
+        mean = inputs[0].mean(dim=(0, 2))
+        weight = network.conv11.weight[..., 0]  # (50, 128)
+        weight -= (weight @ mean)[:, None] * mean / (mean @ mean)
+    save_weights(network, path)
+    return path
 
 
 @pytest.fixture
@@ -230,6 +243,7 @@ def test_parts_are_those_of_the_evaluation(
             assert np.array_equal(vertex["part"], stored["parts"])
             assert np.array_equal(vertex["x"], test.points[row][:, 0])
     miou = shape_iou(predicted, test.parts, test.labels).mean().item()
+    assert len(np.unique(predicted[0])) > 2
     assert abs(miou - record["test_miou"]) < 1e-9
     assert np.mean(predicted == test.parts) == record["test_accuracy"]
 
@@ -245,6 +259,7 @@ def test_every_given_point_has_the_part_of_the_nearest_that_was_sampled(
     assert np.array_equal(stored["points"], given)
     (cloud,) = predict.OwnFiles([shapes / "cloud.xyz"], num_points=32)
     sampled = stored["parts"][cloud.rows]
+    assert len(np.unique(sampled)) > 1
     nearest = np.linalg.norm(given[:, None] - given[cloud.rows], axis=2).argmin(axis=1)
     assert np.array_equal(stored["parts"], sampled[nearest])
     assert len(np.load("parts/more/box.npz")["parts"]) == 32

@@ -5,7 +5,10 @@ In the order in which to read the files:
     download.py sources.py   fetch the published archives and unpack them
     verify.py inventory.py   read every file as training does
     pack.py                  write the packed form of ShapeNetRender
+    from_meshes.py           make a data set from a folder of meshes
+    views.py render.py       a shape's images: cameras, rasteriser
     meshes.py                read meshes, and sample their surface
+    labels.py preview.py     training and test set in HDF5, contact sheet
 
 It may import the readers in `datasets`, and nothing from `models`, or of `utils` more
 than the readers do.

@@ -159,7 +159,7 @@ def _results(
     jobs: Sequence[tuple], workers: int
 ) -> Generator[tuple[str, np.ndarray | str]]:
     """(shape, result of `make_shape`) of every job, in the order in which they end."""
-    if workers == 1:
+    if workers <= 1:
         yield from ((job[1], make_shape(*job)) for job in jobs)
         return
     context = multiprocessing.get_context("spawn")

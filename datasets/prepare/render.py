@@ -50,7 +50,7 @@ class Surface:
 
 @njit(cache=True)
 def _span(corners, y):
-    """Least and greatest x of a triangle (3,3) at height y; inf, -inf if it has none."""
+    """Least and greatest x of a triangle (3,3) at height y, infinities for none."""
     low, high = np.inf, -np.inf
     for k in range(3):
         xa, ya = corners[k, :2]

@@ -235,6 +235,15 @@ def test_only_what_changed_is_made_again(meshes, made, tmp_path, monkeypatch):
     assert content(tmp_path / "data") == content(tmp_path / "anew")
 
 
+def test_nothing_is_left_to_do(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    trimesh.creation.box().export(tmp_path / "in/box.ply")
+    run(tmp_path / "in", tmp_path / "data")
+    first = capsys.readouterr().out
+    run(tmp_path / "in", tmp_path / "data", "--workers", "2")
+    assert capsys.readouterr().out == first
+
+
 # Names
 
 
