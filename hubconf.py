@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 # Modules, since torch.hub.list shows every function and class that is named here.
-from models import dgcnn, partseg
+import models
 from utils.run import checkpoint, network
 
 # numba and threadpoolctl, where they are, make it several times as fast on a CPU.
@@ -73,15 +73,11 @@ def _network(
     else:
         path = _download(weights) if "://" in weights else pathlib.Path(weights)
         found = network.read_network(path, model=model, k=k, emb_dims=emb_dims)
-    sizes = (found.k, found.emb_dims, found.outputs)
-    module: nn.Module = partseg.DGCNNPartSeg(*sizes)
-    if model == "dgcnn":
-        module = dgcnn.DGCNN(*sizes, linear_head=found.head == "linear")
+    module = models.trained_network(
+        *(model, found.k, found.emb_dims, found.head, found.outputs)
+    )
     if weights is not None:
-        report = checkpoint.load_pretrained(module, path)
-        missing = [n for n in report.initialised if not n.startswith("inv_head.")]
-        if missing:
-            raise ValueError(f"{weights} lacks a part of {model}, such as {missing[0]}")
+        checkpoint.load_frozen(module, str(path), seed=0)
     module.network = found  # type: ignore[assignment]
     return module.eval()
 

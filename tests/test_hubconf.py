@@ -97,7 +97,7 @@ def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
     state = torch.load(path)
     del state["conv2.0.weight"]
     torch.save(state, path)
-    with pytest.raises(ValueError, match=r"lacks a part of dgcnn, such as conv2\.0"):
+    with pytest.raises(UsageError, match=r"w\.pth does not hold .*: conv2\.0 "):
         hubconf.dgcnn_cls(path)
     assert hubconf.dgcnn_cls(emb_dims=16).network.origin == "random weights"
 

@@ -24,6 +24,7 @@ from utils.run.run_folder import replace_file, run_folder
 
 FILE = "network.json"
 FLAGS = ("model", "emb_dims", "k", "num_points")
+KNOWN = ("dgcnn", "dgcnn_seg")  # by their entries
 # How the published networks were trained, by their heads.
 TRAINED = {
     "projection": {"k": 15, "num_points": 2048},
@@ -102,7 +103,8 @@ def read_network(
                 f"{path}: {evidence}, so its --{name} is {found[name]}, not "
                 f"{given[name]}: give another file or the other --{name}"
             )
-    if not found and not recorded and not model:
+    name = recorded["model"] if recorded else model
+    if not found and (not name or (recorded and name in KNOWN)):
         raise CheckpointError(
             f"{path}: neither the weights of dgcnn nor of dgcnn_seg; those of another "
             "network need --model"

@@ -146,6 +146,9 @@ def test_an_unknown_network_needs_its_name_or_network_json(tmp_path: Path) -> No
     with pytest.raises(UsageError, match=r"w\.pth: neither .* need --model"):
         read_network(path)
     assert read_network(path, model="tiny").k == 15
+    write_network(tmp_path, ARGS, "projection")  # as beside an image encoder's file
+    with pytest.raises(UsageError, match=r"w\.pth: neither .* need --model"):
+        read_network(path)
     args = argparse.Namespace(**{**vars(ARGS), "model": "tiny"})
     write_network(tmp_path, args, "projection")
     found = read_network(path)
