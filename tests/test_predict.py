@@ -218,7 +218,7 @@ def test_classes_are_those_of_the_evaluation(
         line = f"{row['name']}  {row['class_1']} {values[0]:.1%}"
         assert line[:-2] in out
     assert np.mean(right) == record["test_accuracy"]
-    assert abs(np.mean(loss) - record["test_loss"]) < 1e-3
+    assert abs(np.mean(loss) - record["test_loss"]) < 1e-5
 
 
 def test_parts_are_those_of_the_evaluation(
