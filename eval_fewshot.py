@@ -20,6 +20,8 @@ from datasets import CLASSIFICATION, SCANOBJECTNN_VARIANTS
 from models import ENCODERS
 from utils.run import cli, flags
 
+PUBLISHED = {"num_points": 2048, "k": 5}
+
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The command line of the few-shot evaluation."""
@@ -27,7 +29,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     flags.add_run_flags(
         parser, exp_name="", naming="fewshot_<data sets>_<run and file of the weights>"
     )
-    flags.add_frozen_encoder_flags(parser, num_points=2048, k=5, models=ENCODERS)
+    own = ("model", "emb_dims", "num_points")
+    flags.add_frozen_encoder_flags(parser, ENCODERS, PUBLISHED, of_weights=own)
     group = parser.add_argument_group("episodes")
     flags.add_dataset_flags(group, CLASSIFICATION, SCANOBJECTNN_VARIANTS, several=True)
     group.add_argument(
@@ -75,6 +78,7 @@ from utils.parallel import distributed
 from utils.parallel.seed import seed_torch
 from utils.run.checkpoint import load_frozen, run_name
 from utils.run.logger import RunLogger
+from utils.run.network import settle
 from utils.run.run_folder import open_run_folder
 
 
@@ -94,6 +98,7 @@ def judge_encoder(args: argparse.Namespace, process: distributed.Process) -> Non
     device = process.device
     with distributed.fail_together():
         check_flags(args)
+        network = settle(args, PUBLISHED)
         form = chosen_form(args.edgeconv, device)
         sets = {
             name: labelled_clouds(
@@ -115,7 +120,7 @@ def judge_encoder(args: argparse.Namespace, process: distributed.Process) -> Non
     inputs = [] if args.model_path == cli.UNTRAINED else [args.model_path]
     folder = open_run_folder(args.exp_name, args.overwrite, inputs=inputs)
     with RunLogger(folder, vars(args)) as logger:
-        rows = {"encoder": weights, "k": str(args.k)}
+        rows = {"encoder": weights, "network": network.origin}
         logger.introduce({**rows, "edgeconv": "{}: {}".format(*form)})
         for name, clouds in sets.items():
             start = time.perf_counter()
@@ -139,8 +144,6 @@ def check_flags(args: argparse.Namespace) -> None:
         raise ValueError("--table has its own settings: no --k_way, no --m_shot")
     if args.k_way == 1:
         raise ValueError("--k_way 1 leaves nothing to tell apart: use 2 or more")
-    if args.k > args.num_points:
-        raise ValueError(f"--k {args.k} is more than --num_points {args.num_points}")
 
 
 def evaluate(

@@ -21,6 +21,8 @@ from datasets import CLASSIFICATION, SCANOBJECTNN_VARIANTS
 from models import ENCODERS
 from utils.run import cli, flags
 
+PUBLISHED = {"num_points": 1024, "k": 15}
+
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The command line of the SVM evaluation."""
@@ -28,7 +30,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     flags.add_run_flags(
         parser, exp_name="", naming="svm_<data sets>_<run and file of the weights>"
     )
-    flags.add_frozen_encoder_flags(parser, num_points=1024, k=15, models=ENCODERS)
+    own = ("model", "emb_dims", "k", "num_points")
+    flags.add_frozen_encoder_flags(parser, ENCODERS, PUBLISHED, of_weights=own)
     group = parser.add_argument_group("evaluation")
     flags.add_dataset_flags(group, CLASSIFICATION, SCANOBJECTNN_VARIANTS, several=True)
     group.add_argument(
@@ -66,6 +69,7 @@ from utils.parallel import distributed
 from utils.parallel.seed import seed_torch
 from utils.run.checkpoint import load_frozen, run_name
 from utils.run.logger import RunLogger
+from utils.run.network import settle
 from utils.run.run_folder import open_run_folder
 
 
@@ -82,6 +86,7 @@ def judge_encoder(args: argparse.Namespace, process: distributed.Process) -> Non
     device = process.device
     with distributed.fail_together():
         check_flags(args)
+        network = settle(args, PUBLISHED)
         form = chosen_form(args.edgeconv, device)
         sets = {
             name: tuple(
@@ -101,7 +106,7 @@ def judge_encoder(args: argparse.Namespace, process: distributed.Process) -> Non
     inputs = [] if args.model_path == cli.UNTRAINED else [args.model_path]
     folder = open_run_folder(args.exp_name, args.overwrite, inputs=inputs)
     with RunLogger(folder, vars(args)) as logger:
-        rows = {"encoder": weights, "k": str(args.k)}
+        rows = {"encoder": weights, "network": network.origin}
         logger.introduce({**rows, "edgeconv": "{}: {}".format(*form)})
         for name, splits in sets.items():
             result = evaluate(name, splits, encoder, device, args, logger)
@@ -118,8 +123,6 @@ def check_flags(args: argparse.Namespace) -> None:
             raise ValueError(f"--save_features {path} is not the name of a .npz file")
         if not os.access(path.parent, os.W_OK):
             raise ValueError(f"--save_features {path}: no such folder, or not writable")
-    if args.k > args.num_points:
-        raise ValueError(f"--k {args.k} is more than --num_points {args.num_points}")
 
 
 def evaluate(

@@ -18,9 +18,12 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 
 from datasets import CLASSIFICATION, SCANOBJECTNN_VARIANTS
 from utils.run import cli, flags
+
+PUBLISHED = {"num_points": 1024, "k": 20}
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -33,7 +36,8 @@ def get_args_parser() -> argparse.ArgumentParser:
         naming="finetune_<data set>; with --eval "
         "eval_<data set>_<run and file of the weights>",
     )
-    flags.add_model_flags(parser, num_points=1024, k=20, models=("dgcnn",))
+    own = ("emb_dims", "k", "num_points")
+    flags.add_model_flags(parser, ("dgcnn",), PUBLISHED, of_weights=own)
     flags.add_training_flags(parser, batch_size=600, epochs=300, weight_decay=1e-6)
     group = flags.add_downstream_flags(parser)
     flags.add_dataset_flags(group, CLASSIFICATION, SCANOBJECTNN_VARIANTS)
@@ -77,6 +81,7 @@ from utils.parallel.seed import seed_torch
 from utils.run.bookkeeping import Run, shown
 from utils.run.checkpoint import LoadReport, load_pretrained, run_name
 from utils.run.logger import RunLogger
+from utils.run.network import Network, settle, write_network
 from utils.run.run_folder import BEST, is_resumed, open_run_folder
 from utils.run.training import (
     DEFAULT_LR,
@@ -108,6 +113,7 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
     # Whatever is wrong with flags or files shows here, before anything is written.
     with distributed.fail_together():
         check_flags(args, resumed)
+        network = settle(args, PUBLISHED, resumed)
         edgeconv = chosen_form(args.edgeconv, device)
         place = (args.dataset, args.data_root)
         data = {"num_points": args.num_points, "variant": args.variant}
@@ -133,12 +139,14 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
         if args.model_path and not resumed:
             report = load_pretrained(model, args.model_path)
             check_report(args, report)
+            check_classes(args, network, test.class_names)
 
     model.to(device)
     if args.eval:
         folder = open_run_folder(args.exp_name, args.overwrite, None, [args.model_path])
         with RunLogger(folder, vars(args)) as logger:
-            log_evaluation(model, test, precision, str(report), args, logger)
+            loaded = {"weights": str(report), "network": network.origin}
+            log_evaluation(model, test, precision, loaded, args, logger)
         return
     trained: nn.Module = model.linear if args.freeze_encoder else model
     model.requires_grad_(False)
@@ -151,6 +159,8 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
     state = {"model": model, "optimizer": optimizer, "precision": precision.scaler}
     weights = {BEST.name: model}
     run = Run(args, process, resumed, defaults, weights, [args.model_path], **state)
+    head = "linear" if args.freeze_encoder else "classifier"
+    write_network(run.folder / "models", args, head, test.num_classes, test.class_names)
     with run:
         samples: tuple[Samples, Samples] = (train, test)
         if args.freeze_encoder:  # its features do not change: compute them once
@@ -163,6 +173,7 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
             {
                 "model": f"{args.model} {parameters:.2f} M parameters, "
                 f"{learned:.2f} M trained",
+                "network": network.origin,
                 "edgeconv": "{}: {}".format(*edgeconv),
                 "start": "its checkpoint" if resumed else start,
                 "data": f"{args.dataset}, {len(train)} of {train.total} training and "
@@ -285,6 +296,18 @@ def check_report(args: argparse.Namespace, report: LoadReport) -> None:
         )
 
 
+def check_classes(
+    args: argparse.Namespace, network: Network, names: Sequence[str]
+) -> None:
+    """Refuse to evaluate a classifier of other classes than the data set's."""
+    trained = network.class_names
+    if args.eval and trained is not None and trained != tuple(names):
+        raise ValueError(
+            f"{args.model_path} tells apart {', '.join(trained)}; --dataset "
+            f"{args.dataset} in {args.data_root} has {', '.join(names)}"
+        )
+
+
 def encode(
     model: DGCNN,
     train: LabelledClouds,
@@ -310,13 +333,13 @@ def log_evaluation(
     model: DGCNN,
     test: LabelledClouds,
     precision: Precision,
-    report: str,
+    loaded: dict[str, str],
     args: argparse.Namespace,
     logger: RunLogger,
 ) -> None:
     """``--eval``: the test figures of the loaded weights."""
     where = f"{args.dataset}, {test.total} test clouds, {args.num_points} points"
-    logger.introduce({"data": where, "weights": report})
+    logger.introduce({"data": where, **loaded})
     values, _ = evaluate(model, test, precision, args)
     source = {"dataset": args.dataset, "model_path": args.model_path}
     logger.record({**source, "test_size": test.total, **values})

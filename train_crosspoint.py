@@ -24,7 +24,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     """The command line of pre-training."""
     parser = cli.Parser(__doc__)
     flags.add_run_flags(parser, exp_name="crosspoint_cls", resumable=True)
-    model = flags.add_model_flags(parser, num_points=2048, k=15, models=ENCODERS)
+    model = flags.add_model_flags(parser, ENCODERS, {"num_points": 2048, "k": 15})
     model.add_argument(
         "--image_encoder",
         choices=BACKBONES,
@@ -105,6 +105,7 @@ from utils.parallel.batchnorm import synchronise_batchnorm
 from utils.parallel.seed import seed_torch
 from utils.run.bookkeeping import Run
 from utils.run.checkpoint import load_pretrained
+from utils.run.network import write_network
 from utils.run.run_folder import BEST, is_resumed
 from utils.run.training import (
     DEFAULT_LR,
@@ -183,6 +184,7 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
     inputs = (args.model_path, args.img_model_path)
     state = {"model": model, "optimizer": optimizer, "precision": precision.scaler}
     run = Run(args, process, resumed, defaults, weights, inputs, **state)
+    write_network(run.folder / "models", args, "projection")
     with distributed.fail_together():
         check_probe(args, probe, run.state.best)
     with run:

@@ -20,6 +20,7 @@ import argparse
 
 from utils.run import cli, flags
 
+PUBLISHED = {"num_points": 2048, "k": 40}
 SHOWN = 3  # shapes of a category that --save_predictions writes
 
 
@@ -32,7 +33,8 @@ def get_args_parser() -> argparse.ArgumentParser:
         resumable=True,
         naming="partseg; with --eval eval_shapenetpart_<run and file of the weights>",
     )
-    flags.add_model_flags(parser, num_points=2048, k=40, models=("dgcnn_seg",))
+    own = ("emb_dims", "k", "num_points")
+    flags.add_model_flags(parser, ("dgcnn_seg",), PUBLISHED, of_weights=own)
     training = flags.add_training_flags(
         parser, batch_size=32, epochs=300, weight_decay=1e-4, optimizer="sgd"
     )
@@ -84,6 +86,7 @@ from utils.parallel.seed import seed_torch
 from utils.run.bookkeeping import Run, shown
 from utils.run.checkpoint import load_pretrained, run_name
 from utils.run.logger import RunLogger
+from utils.run.network import settle, write_network
 from utils.run.run_folder import BEST, is_resumed, open_run_folder
 from utils.run.training import (
     DEFAULT_LR,
@@ -113,6 +116,7 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
     # Whatever is wrong with flags or files shows here, before anything is written.
     with distributed.fail_together():
         flags.check_fine_tuning(args, resumed)
+        network = settle(args, PUBLISHED, resumed)
         edgeconv = chosen_form(args.edgeconv, device)
         if args.save_predictions:
             check_empty(args.save_predictions, "--save_predictions")
@@ -148,7 +152,8 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
     if args.eval:
         folder = open_run_folder(args.exp_name, args.overwrite, None, [args.model_path])
         with RunLogger(folder, vars(args)) as logger:
-            log_evaluation(model, test, precision, str(report), args, logger)
+            loaded = {"model": str(report), "network": network.origin}
+            log_evaluation(model, test, precision, loaded, args, logger)
         return
     loader = data_loader(train, sampler, args.num_workers, device)
     synchronise_batchnorm(model)
@@ -159,11 +164,13 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
     state = {"model": model, "optimizer": optimizer, "precision": precision.scaler}
     weights = {BEST.name: model}
     run = Run(args, process, resumed, defaults, weights, [args.model_path], **state)
+    write_network(run.folder / "models", args, "parts", NUM_PARTS, test.class_names)
     with run:
         parameters = sum(p.numel() for p in model.parameters()) / 1e6
         run.introduce(
             {
                 "model": f"{args.model} {parameters:.2f} M parameters, k {args.k}",
+                "network": network.origin,
                 "edgeconv": "{}: {}".format(*edgeconv),
                 "start": "its checkpoint" if resumed else start,
                 "data": f"{len(train)} training and {test.total} test shapes in "
@@ -282,13 +289,13 @@ def log_evaluation(
     model: DGCNNPartSeg,
     test: ShapeNetPart,
     precision: Precision,
-    report: str,
+    loaded: dict[str, str],
     args: argparse.Namespace,
     logger: RunLogger,
 ) -> None:
     """``--eval``: the test figures of the loaded weights."""
     data = f"{test.total} test shapes in {args.data_root}, {args.num_points} points"
-    logger.introduce({"model": report, "data": data, "k": str(args.k)})
+    logger.introduce({**loaded, "data": data})
     values, by_category, predicted = evaluate(model, test, precision, args)
     logger.info(shown(values))
     logger.info(f"IoU by category: {shown(by_category)}")

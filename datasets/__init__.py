@@ -10,7 +10,8 @@ In the order in which to read the files:
     packed.py            ShapeNetRender in a few files that are mapped into memory
     shapenet_files.py    ShapeNetRender as it is unpacked, one file a cloud and image
     ply.py png.py hdf5.py files.py    strict readers of single files, and their errors
-    prepare/             download, verify, pack
+    own_files.py         clouds and meshes of the user's own, in any common format
+    prepare/             download, verify, pack, make from meshes
     synthetic/           procedural data sets for trying everything
 
 Readers import of `utils` only ``errors`` and ``parallel``, and nothing here imports
@@ -28,6 +29,11 @@ if TYPE_CHECKING:  # names for command lines come without loading PyTorch
 
 CLASSIFICATION = ("modelnet40", "scanobjectnn")
 SCANOBJECTNN_VARIANTS = ("obj_bg", "obj_only", "pb_t50_rs")
+SAMPLINGS = ("farthest", "random", "first")  # of own files
+CATEGORIES = (  # of ShapeNetPart
+    *("airplane", "bag", "cap", "car", "chair", "earphone", "guitar", "knife", "lamp"),
+    *("laptop", "motorbike", "mug", "pistol", "rocket", "skateboard", "table"),
+)
 # Parts of ShapeNetPart's 16 categories, in their order.
 PARTS_PER_CATEGORY = (4, 2, 2, 4, 4, 3, 3, 2, 4, 2, 6, 2, 3, 3, 3, 3)
 

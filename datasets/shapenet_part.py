@@ -10,17 +10,13 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datasets import PARTS_PER_CATEGORY
+from datasets import CATEGORIES, PARTS_PER_CATEGORY
 from datasets.files import SHAPENETPART, fail
 from datasets.hdf5 import Field, find_files, read_shard
 from datasets.sampler import Key, split_key
 from datasets.transforms import as_channels
 from utils.parallel.seed import POINTS, generator
 
-CATEGORIES = (
-    *("airplane", "bag", "cap", "car", "chair", "earphone", "guitar", "knife", "lamp"),
-    *("laptop", "motorbike", "mug", "pistol", "rocket", "skateboard", "table"),
-)
 # Parts are numbered consecutively: category c owns FIRST_PART[c] and those that follow.
 FIRST_PART = tuple(sum(PARTS_PER_CATEGORY[:c]) for c in range(len(CATEGORIES)))
 NUM_PARTS = sum(PARTS_PER_CATEGORY)

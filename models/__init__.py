@@ -44,3 +44,37 @@ def point_encoder(
         raise ValueError(f"--model {name!r} is not one of {', '.join(ENCODERS)}")
     network = {"dgcnn": DGCNN, "dgcnn_seg": DGCNNPartSeg}[name]
     return network(k=k, emb_dims=emb_dims, edgeconv=edgeconv, distinct=distinct)
+
+
+def trained_network(
+    model: str,
+    k: int,
+    emb_dims: int,
+    head: str = "projection",
+    outputs: int | None = None,
+    edgeconv: str = "auto",
+) -> nn.Module:
+    """The network that a weight file is of, with its head.
+
+    Args:
+        model, k, emb_dims, edgeconv: as of :func:`point_encoder`.
+        head: ``projection`` (pre-training), ``classifier``, ``linear`` (a linear probe)
+            or ``parts``.
+        outputs: classes or parts, unless the head is a projection.
+
+    Returns:
+        A module with ``features``, see :func:`point_encoder`, and for another head than
+        a projection ``forward`` as in ``models.dgcnn`` and ``models.partseg``.
+
+    Raises:
+        ValueError: for another name.
+    """
+    from models.dgcnn import DGCNN
+    from models.partseg import DGCNNPartSeg
+
+    if head in ("classifier", "linear"):
+        linear = head == "linear"
+        return DGCNN(k, emb_dims, outputs, edgeconv=edgeconv, linear_head=linear)
+    if head == "parts":
+        return DGCNNPartSeg(k, emb_dims, outputs, edgeconv=edgeconv)
+    return point_encoder(model, k, emb_dims, edgeconv)

@@ -50,6 +50,13 @@ def knn(x: Tensor, k: int) -> Tensor:
             f"a graph of {k} neighbours needs 1 <= k <= N, the cloud has "
             f"N = {points} points (--k, --num_points)"
         )
+    if exporting():
+        # Sizes and values are unknown, so no blocks, and equal distances are left to
+        # `topk`: ONNX's takes the smaller index too, PyTorch's any. Not `distances`:
+        # PyTorch 2.6 has no ONNX for baddbmm.
+        products = x.transpose(1, 2) @ x  # (B, N, N)
+        square = (x * x).sum(1, keepdim=True)
+        return (square - 2 * products).topk(k, dim=2, largest=False).indices
     limit = _BLOCK.get(x.device.type, _BLOCK["cuda"])
     if x.dtype != torch.float64:
         x = x.float()
@@ -60,6 +67,12 @@ def knn(x: Tensor, k: int) -> Tensor:
             for rows in clouds.split(max(1, limit // points), dim=2)
         ]
     return torch.cat([block.flatten(0, 1) for block in found]).view(batch, points, k)
+
+
+def exporting() -> bool:
+    """Whether ``torch.export`` is recording the operations of a network."""
+    compiler = torch.compiler  # PyTorch 2.6 has no word for export alone
+    return getattr(compiler, "is_exporting", compiler.is_compiling)()
 
 
 def distances(rows: Tensor, clouds: Tensor) -> Tensor:

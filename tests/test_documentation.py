@@ -22,6 +22,8 @@ import trimesh
 from torch.distributed.run import get_args_parser as torchrun_parser
 
 import eval_fewshot
+import predict
+from datasets.transforms import center_and_scale
 from models import point_encoder
 from tests.conftest import write_modelnet
 from utils.parallel import distributed
@@ -29,7 +31,7 @@ from utils.parallel import distributed
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
 DOCUMENTS = ("README.md", "data/README.md", "benchmarks/README.md", *PAGES)
-SCRIPTS = {path.name: path.stem for path in ROOT.glob("*.py")}
+SCRIPTS = {p.name: p.stem for p in ROOT.glob("*.py") if p.name != "hubconf.py"}
 PROGRAMS = {"python", "torchrun", "bash", "sbatch", "wandb", "pip", "papermill"}
 FOREIGN = {"wandb", "pip", "papermill"}  # not ours to check
 OF_SBATCH = {"--nodes", "--gpus-per-node", "--cpus-per-task", "--time"}
@@ -169,7 +171,7 @@ def test_paths_and_python_names_in_the_text_exist(document: str) -> None:
     top = "models|datasets|utils|scripts|benchmarks|docs|tests"
     for path in re.findall(rf"`((?:{top})/[\w./-]*)`", text):
         known = (ROOT / path).exists() or path == "models/tiny.py"  # made by the page
-        assert known or path.endswith(".pth"), path
+        assert known or path.endswith((".pth", "network.json")), path
     for name in re.findall(r"`((?:models|datasets|utils)(?:\.\w+)+)`", text):
         assert pkgutil.resolve_name(name) is not None
 
@@ -180,7 +182,7 @@ OTHERS = "ipc shm-size standalone max-restarts host rank num_pt_points wb_key".s
 
 def flags_of_the_code() -> set[str]:
     """Those that a parser is given, and any that a shell script has."""
-    folders = ("utils", "datasets", "scripts", "benchmarks")
+    folders = ("models", "utils", "datasets", "scripts", "benchmarks")
     paths = [p for folder in folders for p in (ROOT / folder).rglob("*")]
     found = {*OTHERS}
     for path in (*paths, *ROOT.glob("*.py")):
@@ -290,6 +292,7 @@ SMALLER = {  # what makes a documented command small; later flags win
     "train_partseg": [*ENCODER, *TRAINING],
     "eval_svm": ENCODER,
     "eval_fewshot": [*ENCODER, "--n_query", "1", "--n_runs", "2"],
+    "predict": ["--overwrite"],
 }
 
 
@@ -309,6 +312,9 @@ def test_the_readme_s_commands_run_one_after_the_other(
     for split in ("train", "test"):
         source = few / "modelnet40_ply_hdf5_2048" / f"ply_data_{split}0.h5"
         shutil.copy(source, few / "ScanObjectNN" / f"{split}.h5")
+    (tmp_path / "shapes").mkdir()
+    for path in (tmp_path / "shapes" / "box.obj", tmp_path / "chair.ply"):
+        trimesh.creation.box((1, 2, 3)).export(path)
     done = []
     for words in commands("README.md")[0]:
         if words[0] == "torchrun":
@@ -321,6 +327,7 @@ def test_the_readme_s_commands_run_one_after_the_other(
         script = importlib.import_module(SCRIPTS[words[0]])
         data = few if words[0].startswith("eval") else synthetic_root
         common = ["--data_root", str(data), "--overwrite", "--wandb", "disabled"]
+        common = [] if script is predict else common
         flags = [*words[1:], *SMALLER[script.__name__], *common]
         script.main(script.get_args_parser().parse_args(flags))
         distributed.stop()
@@ -328,22 +335,26 @@ def test_the_readme_s_commands_run_one_after_the_other(
     assert {SCRIPTS[words[0]] for words in done} == set(SMALLER)
 
 
-def test_the_readme_s_python_runs(
+def test_the_python_of_the_page_on_own_shapes_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"^```python\n(.*?)^```", read("README.md"), re.M | re.S)
-    clouds = np.random.default_rng(0).normal(size=(3, 32, 3)).astype(np.float32)
-    np.save("clouds.npy", clouds)
+    text = read("docs/own_shapes.md")
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    clouds = np.random.default_rng(0).normal(size=(3, 1024, 3)).astype(np.float32)
+    (tmp_path / "shapes").mkdir()
+    np.save("shapes/clouds.npy", clouds)
     path = Path("checkpoints/crosspoint_cls/models/best_model.pth")
     path.parent.mkdir(parents=True)
-    encoder = point_encoder("dgcnn", 15, 1024)
+    encoder = point_encoder("dgcnn", 15, 16)
     torch.save(encoder.state_dict(), path)
     found: dict = {}
     exec(code, found)
+    clouds = np.stack([center_and_scale(cloud) for cloud in clouds])
     with torch.no_grad():
         expected = encoder.eval().features(torch.from_numpy(clouds).transpose(1, 2))
     np.testing.assert_allclose(found["features"], expected, rtol=1e-4, atol=1e-5)
+    assert found["rows"][0, 0] == 0
 
 
 @pytest.mark.slow

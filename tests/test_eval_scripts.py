@@ -21,6 +21,7 @@ from tests.models.test_state_dicts import (
 from tests.runs import run_body
 from utils.run import cli
 from utils.run.checkpoint import published_weights, save_weights
+from utils.run.network import settle
 from utils.run.run_folder import read_metrics
 
 TINY = "--num_points 64 --k 5 --emb_dims 16 --wandb disabled --overwrite".split()
@@ -116,9 +117,14 @@ def test_bad_requests_stop_before_anything_is_written(
 @pytest.mark.parametrize(
     ("script", "points", "k"), [(eval_svm, 1024, 15), (eval_fewshot, 2048, 5)]
 )
-def test_the_defaults_are_the_published_protocol(script, points: int, k: int) -> None:
-    args = script.get_args_parser().parse_args(["--model_path", "none"])
-    assert (args.num_points, args.k, args.emb_dims) == (points, k, 1024)
+def test_the_defaults_are_the_published_protocol(
+    script, points: int, k: int, tmp_path: Path
+) -> None:
+    save_weights(DGCNN(), tmp_path / "w.pth")  # no network.json: as the paper's files
+    for path in ("none", str(tmp_path / "w.pth")):
+        args = script.get_args_parser().parse_args(["--model_path", path])
+        settle(args, script.PUBLISHED)
+        assert (args.num_points, args.k, args.emb_dims) == (points, k, 1024)
     assert (args.model, args.variant, args.seed) == ("dgcnn", "obj_bg", 1)
     assert args.dataset == ["modelnet40"]
     if script is eval_svm:

@@ -9,10 +9,13 @@ from typing import Any
 import nbformat
 import pytest
 import torch
+import trimesh
 from nbclient import NotebookClient
 
 from datasets import labelled_clouds
 from models import point_encoder
+from models.dgcnn import DGCNN
+from models.partseg import DGCNNPartSeg
 from tests.test_imports import PACKAGES, modules_in, within
 from utils.drawing.features import neighbour_figure
 from utils.judging import svm
@@ -97,6 +100,12 @@ def test_the_notebook_imports_the_packages_and_no_script() -> None:
 def test_the_notebook_gives_the_numbers_of_the_functions(
     tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    trimesh.creation.box((1, 2, 3)).export(tmp_path / "box.stl")
+    (tmp_path / "damaged.xyz").write_text("1 2\n")
+    heads = {"classifier": DGCNN(20, 16, 4), "segmenter": DGCNNPartSeg(40, 16, 50)}
+    classifier, segmenter = (tmp_path / f"{name}.pth" for name in heads)
+    for name, network in heads.items():
+        save_weights(network, tmp_path / f"{name}.pth")
     seed_torch(9)
     trained = point_encoder("dgcnn", SMALL["k"], SMALL["emb_dims"])
     save_weights(trained, tmp_path / "w.pth")
@@ -111,6 +120,9 @@ def test_the_notebook_gives_the_numbers_of_the_functions(
         candidates=CANDIDATES,
         tsne_clouds=12,
         batch_size=7,
+        own_files=[str(tmp_path / "box.stl"), str(tmp_path / "damaged.xyz")],
+        classifier_path=str(classifier),
+        segmenter_path=str(segmenter),
         **SMALL,
     )
     loaded = f"w.pth: {len(trained.state_dict())} entries loaded\n"
@@ -144,7 +156,13 @@ def test_the_notebook_gives_the_numbers_of_the_functions(
     lines = printed(cells["neighbours"]).splitlines()
     for line, share in zip(lines, shares, strict=True):
         assert line.startswith(share)
+    damaged = f"{tmp_path / 'damaged.xyz'}: not a readable XYZ file"
+    assert printed(cells["own"]).startswith(damaged)
+    assert f"{tmp_path / 'box.stl'}  " in printed(cells["trained"])
     drawn = {name: images(cell) for name, cell in cells.items() if images(cell)}
-    assert drawn == {"confusion": 2, "tsne": 2, "neighbours": 2}
+    assert drawn == {
+        **{"confusion": 2, "tsne": 2, "neighbours": 2},
+        **{"own": 1, "trained": 1},
+    }
     for name in set(cells) - {"svm"}:  # sklearn warns of classes of one or two clouds
         assert not [o.text for o in cells[name].outputs if o.get("name") == "stderr"]

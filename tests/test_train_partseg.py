@@ -177,7 +177,7 @@ def test_a_test_loss_that_is_not_finite_stops_the_run(
     with pytest.raises(DivergenceError, match="the test loss is not finite"):
         segment(tmp_path, part_root, *SCRATCH)
     models = tmp_path / "checkpoints" / "run" / "models"
-    assert [path.name for path in models.iterdir()] == ["checkpoint_last.pth"]
+    assert [path.name for path in models.glob("*.pth")] == ["checkpoint_last.pth"]
 
 
 def test_predictions_are_written_as_they_were_made(

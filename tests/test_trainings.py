@@ -16,6 +16,7 @@ import torch
 from tests.runs import finetune, metrics, pretrain, segment, weights
 from utils.run import cli
 from utils.run.bookkeeping import DivergenceError
+from utils.run.network import read_network, settle
 from utils.run.training import cosine, scheduled
 
 STEP_KEYS = {"step", "epoch", "loss", "lr", "samples_per_second", "data_wait"}
@@ -33,6 +34,7 @@ class Case(NamedTuple):
     epoch_keys: set[str]
     merit: str  # chooses the best epoch
     rates: list[float]
+    head: tuple[str, int | None]  # and its outputs
     said: tuple[str, ...]
 
 
@@ -46,6 +48,7 @@ CASES = {
         {"train_imid_loss", "train_cmid_loss", "svm_accuracy"},
         "svm_accuracy",
         [cosine(1e-3, epoch, 3) for epoch in range(3)],
+        ("projection", None),
         (
             *("24 shapes", "8 global, 8 a rank on 1 process", "3 an epoch"),
             *("torch ", "commit", "cpu, backend none, fp32", "M parameters"),
@@ -64,6 +67,7 @@ CASES = {
         },
         "test_accuracy",
         [cosine(1e-3, epoch, 3) for epoch in range(3)],
+        ("classifier", 5),
         (
             *("random weights (seed 1)", "8 global, 8 a rank on 1 process"),
             "21 of 21 training and 13 test clouds, 5 classes",
@@ -85,6 +89,7 @@ CASES = {
         },
         "test_miou",
         [scheduled("cos", 0.1, epoch, 3) for epoch in range(3)],
+        ("parts", 50),
         (
             *("random weights (seed 1)", "4 global, 4 a rank on 1 process"),
             *("6 training and 7 test shapes", "chair "),
@@ -135,6 +140,7 @@ def test_files_and_records(case: Case, finished: Path) -> None:
         *("config.json", "run.log", "metrics.jsonl", "models/best_model.pth"),
         *(f"models/ckpt_epoch_{n}.pth" for n in (1, 2, 3)),
         *("models/checkpoint_last.pth", "models/checkpoint_previous.pth"),
+        "models/network.json",
     }
     steps, epochs = metrics(finished)
     assert [line["step"] for line in steps] == list(range(3 * case.steps))
@@ -166,6 +172,10 @@ def test_files_and_records(case: Case, finished: Path) -> None:
     config = json.loads((finished / "config.json").read_text())
     assert not set(config["arguments"]) & {flag[2:] for flag in cli.RETIRED}
     assert config["arguments"]["emb_dims"] == 16 and config["world_size"] == 1
+    network = read_network(finished / "models" / "best_model.pth")
+    for name in ("model", "emb_dims", "k", "num_points"):
+        assert getattr(network, name) == config["arguments"][name]
+    assert (network.head, network.outputs) == case.head
 
 
 @pytest.mark.parametrize(
@@ -177,7 +187,10 @@ def test_files_and_records(case: Case, finished: Path) -> None:
     ],
 )
 def test_the_defaults_are_the_published_protocol(script: str, published: tuple) -> None:
-    args = importlib.import_module(script).get_args_parser().parse_args([])
+    module = importlib.import_module(script)
+    args = module.get_args_parser().parse_args([])
+    if script != "train_crosspoint":
+        settle(args, module.PUBLISHED)
     names = ("num_points", "k", "batch_size", "epochs", "optimizer", "weight_decay")
     assert tuple(vars(args)[name] for name in names) == published
     assert (args.momentum, args.emb_dims, args.lr) == (0.9, 1024, None)
@@ -202,7 +215,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     words = (*case.words, "--epochs", "5", "--optimizer", "sgd", "--lr", "1e30")
     with pytest.raises(DivergenceError, match=r"the loss is not finite at step .*--lr"):
         case.run(tmp_path, data, *words)
-    assert not list((tmp_path / "checkpoints" / "run" / "models").iterdir())
+    assert not list((tmp_path / "checkpoints" / "run" / "models").glob("*.pth"))
 
 
 def test_a_run_folder_is_kept_and_its_inputs_are_not_deleted(

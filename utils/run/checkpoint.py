@@ -149,6 +149,25 @@ def _read(path: str | Path) -> Any:
         ) from error
 
 
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The entries of a weight file, without a ``module.`` prefix.
+
+    Raises:
+        CheckpointError: if the file cannot be read or is no flat state dict.
+    """
+    state = _read(path)
+    if isinstance(state, dict) and "format" in state and "arguments" in state:
+        raise CheckpointError(
+            f"{path}: this is a checkpoint to --resume from; weights to start from are "
+            "best_model.pth and ckpt_epoch_N.pth beside it"
+        )
+    if not isinstance(state, Mapping) or not all(
+        isinstance(value, Tensor) for value in state.values()
+    ):
+        raise CheckpointError(f"{path}: expected a flat state dict of tensors")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
 def load_pretrained(model: nn.Module, path: str | Path) -> LoadReport:
     """Load those entries of a flat state dict that the model has, and report on them.
 
@@ -162,17 +181,7 @@ def load_pretrained(model: nn.Module, path: str | Path) -> LoadReport:
         CheckpointError: if the file cannot be read, is no flat state dict, has no
             entry that the model has, or an entry of another shape.
     """
-    state = _read(path)
-    if isinstance(state, dict) and "format" in state and "arguments" in state:
-        raise CheckpointError(
-            f"{path}: this is a checkpoint to --resume from; weights to start from are "
-            "best_model.pth and ckpt_epoch_N.pth beside it"
-        )
-    if not isinstance(state, Mapping) or not all(
-        isinstance(value, Tensor) for value in state.values()
-    ):
-        raise CheckpointError(f"{path}: expected a flat state dict of tensors")
-    state = {name.removeprefix("module."): value for name, value in state.items()}
+    state = read_weights(path)
     inner = unwrap(model)
     wanted = inner.state_dict()
     common = [name for name in wanted if name in state]

@@ -57,11 +57,12 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that explains retired flags and reports errors once a node."""
 
-    def __init__(self, doc: str) -> None:
+    def __init__(self, doc: str, **options: Any) -> None:
         super().__init__(
             description=doc,
             formatter_class=_Help,
             allow_abbrev=False,
+            **options,
         )
         for flag in RETIRED:
             self.add_argument(

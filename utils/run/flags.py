@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TypeVar
+from collections.abc import Collection, Mapping
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from utils.parallel.machine import cores
@@ -116,24 +117,32 @@ def add_run_flags(
 
 def add_model_flags(
     parser: argparse.ArgumentParser,
-    num_points: int,
-    k: int,
     models: tuple[str, ...],
+    published: Mapping[str, int],
     weights: str = "",
+    of_weights: Collection[str] = (),
 ) -> argparse._ArgumentGroup:
     """Flags of every script that builds a point encoder.
 
     Args:
         parser: gets the flags.
-        num_points, k: defaults.
         models: names of the encoders, the default first.
+        published: defaults of ``num_points`` and ``k``.
         weights: help of ``--model_path`` if the script requires it.
+        of_weights: flags that are as the weights need them unless given. They are None
+            until :func:`utils.run.network.settle`; defaults are for no weights.
 
     Returns:
         Their group.
     """
     group = parser.add_argument_group("model")
-    add = group.add_argument
+
+    def add(name: str, default: object = None, help: str = "", **options: Any) -> None:
+        if name[2:] in of_weights:
+            help += f" (default: the weights' own; without weights, {default})"
+            default = None
+        group.add_argument(name, default=default, help=help, **options)
+
     add("--model", choices=models, default=models[0], help="encoder")
     add(
         "--model_path",
@@ -145,13 +154,13 @@ def add_model_flags(
     add(
         "--num_points",
         type=positive_int,
-        default=num_points,
-        help="points per cloud, the first ones as stored",
+        default=published["num_points"],
+        help="points per cloud, of data sets the first ones as stored",
     )
     add(
         "--k",
         type=positive_int,
-        default=k,
+        default=published["k"],
         help="neighbours per point in the kNN graph",
     )
     add("--emb_dims", type=positive_int, default=1024, help="width of the embedding")
@@ -262,13 +271,17 @@ def add_downstream_flags(
 
 
 def add_frozen_encoder_flags(
-    parser: argparse.ArgumentParser, num_points: int, k: int, models: tuple[str, ...]
+    parser: argparse.ArgumentParser,
+    models: tuple[str, ...],
+    published: Mapping[str, int],
+    of_weights: Collection[str],
 ) -> None:
     """Flags of the scripts that evaluate a frozen encoder; arguments as in
     :func:`add_model_flags`."""
     group = add_model_flags(
-        *(parser, num_points, k, models),
+        *(parser, models, published),
         weights=f"weights to evaluate, or '{UNTRAINED}' for an untrained encoder",
+        of_weights=of_weights,
     )
     group.add_argument(
         "--test_batch_size",
@@ -326,7 +339,5 @@ def check_fine_tuning(args: argparse.Namespace, resumed: bool) -> None:
         raise ValueError(
             "--batch_size 1 leaves BatchNorm a single value: use 2 or more"
         )
-    if args.k > args.num_points:
-        raise ValueError(f"--k {args.k} is more than --num_points {args.num_points}")
     if args.dropout >= 1:
         raise ValueError(f"--dropout {args.dropout:g} must be below 1")

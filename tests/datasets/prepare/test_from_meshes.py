@@ -333,7 +333,7 @@ def test_other_settings_need_overwrite(meshes, made, tmp_path, capsys):
     assert content(out) == content(made)
     run(meshes, out, "--views", "2", "--overwrite")
     assert json.loads((out / "from_meshes.json").read_text())["views"] == 2
-    assert ShapeNetRender(out).source.views.tolist() == [2] * 10
+    assert ShapeNetRender(out).source.image_counts.tolist() == [2] * 10
     assert not (out / "modelnet40_ply_hdf5_2048").exists()
 
 

@@ -1,0 +1,408 @@
+"""Use trained weights on clouds and meshes of your own.
+
+Files are clouds (PLY, PCD, XYZ, PTS, TXT, CSV, NPY, NPZ, HDF5) or meshes (PLY, OBJ,
+OFF, STL, GLB), or folders of these. What cannot be read is listed at the end, and
+the exit status is then 1.
+
+  features  python predict.py features shapes --model_path best_model.pth \\
+                --out features.npz
+  nearest   python predict.py nearest chair.ply --among features.npz \\
+                --model_path best_model.pth --top 5 --sheet near.png
+  classify  python predict.py classify scans/*.pcd --out classes.csv \\
+                --model_path checkpoints/finetune_modelnet40/models/best_model.pth
+  segment   python predict.py segment chair.obj --category chair --out parts \\
+                --model_path checkpoints/partseg/models/best_model.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from datasets import CATEGORIES, SAMPLINGS
+from models import ENCODERS
+from utils.run import cli, flags
+
+PUBLISHED = {"num_points": 1024, "k": 15}  # of features, as eval_svm.py has them
+FEATURES = "Compute features of clouds and meshes."
+NEAREST = "Find the shapes whose features are most alike."
+CLASSIFY = "Name the most probable classes."
+SEGMENT = "Find the part that every point belongs to."
+SHOWN = 20  # queries on a contact sheet
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The command line: four commands with common flags."""
+    parser = cli.Parser(__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, doc: str, weights: str) -> argparse._ArgumentGroup:
+        added = commands.add_parser(name, help=doc, doc=doc)
+        add_common_flags(added, weights)
+        return added.add_argument_group(name)
+
+    add = command("features", FEATURES, "any weights").add_argument
+    add(
+        "--out",
+        required=True,
+        metavar="FILE.npz",
+        help="gets names (M,) and features (M, F) float32",
+    )
+    weights = "the weights that the features are of"
+    add = command("nearest", NEAREST, weights).add_argument
+    add(
+        "--among",
+        required=True,
+        metavar="FILE.npz",
+        help="features written by predict.py features",
+    )
+    add("--top", type=flags.positive_int, default=5, help="neighbours of each cloud")
+    add(
+        "--sheet",
+        default="",
+        metavar="FILE.png",
+        help=f"draw the first {SHOWN} clouds, each beside its neighbours",
+    )
+    add = command("classify", CLASSIFY, "weights of finetune_cls.py").add_argument
+    add("--top", type=flags.positive_int, default=3, help="most probable classes shown")
+    add("--out", default="", metavar="FILE.csv", help="gets the table, too")
+    add = command("segment", SEGMENT, "weights of train_partseg.py").add_argument
+    add("--category", required=True, choices=CATEGORIES, help="of all the shapes")
+    add(
+        "--out",
+        required=True,
+        metavar="DIR",
+        help="for each shape a NAME.ply, coloured by part, and a NAME.npz: points "
+        "(P, 3) and parts (P,) of all points that were given",
+    )
+    return parser
+
+
+def add_common_flags(parser: argparse.ArgumentParser, weights: str) -> None:
+    """The flags of all commands; ``weights`` is the help of ``--model_path``."""
+    add = parser.add_argument_group("clouds").add_argument
+    add("files", nargs="+", metavar="FILE_OR_FOLDER", help="clouds and meshes")
+    add(
+        "--sampling",
+        choices=SAMPLINGS,
+        default=SAMPLINGS[0],
+        help="of larger clouds: farthest-point or random sampling, or the first points "
+        "as stored, as in the evaluations; meshes are sampled uniformly by area",
+    )
+    add("--seed", type=flags.natural_int, default=0, help="of the sampling")
+    add("--up", choices=("y", "z"), default="y", help="vertical axis of the files")
+    add(
+        "--as_is",
+        action="store_true",
+        help="neither centre the clouds nor scale them to the unit sphere",
+    )
+    own = ("model", "emb_dims", "k", "num_points")
+    group = flags.add_model_flags(parser, ENCODERS, PUBLISHED, weights, own)
+    add = group.add_argument
+    add("--batch_size", type=flags.positive_int, default=32, help="clouds per step")
+    add = parser.add_argument_group("run").add_argument
+    add("--overwrite", action="store_true", help="replace what an earlier run wrote")
+    add("--debug", action="store_true", help="show the traceback of every error")
+
+
+if __name__ == "__main__":
+    # Before PyTorch is imported: --help and a mistyped flag are answered at once.
+    ARGS = cli.start(get_args_parser())
+
+import csv
+import hashlib
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+from tqdm import tqdm
+
+from datasets.files import DataError
+from datasets.own_files import Cloud, OwnFiles
+from models import trained_network
+from utils.drawing.clouds import Cell, cloud_grid
+from utils.drawing.parts import write_part_cloud
+from utils.errors import UsageError, usage_errors
+from utils.judging import predict
+from utils.parallel import distributed
+from utils.run.checkpoint import load_frozen, load_pretrained
+from utils.run.logger import progress
+from utils.run.network import Network, settle
+from utils.run.run_folder import replace_file
+
+HEADS = {  # what a command needs: encoder, heads, and the script that trains them
+    "classify": ("dgcnn", ("classifier", "linear"), "finetune_cls.py"),
+    "segment": ("dgcnn_seg", ("parts",), "train_partseg.py"),
+}
+SETTINGS = ("num_points", "sampling", "as_is")  # which features should agree in
+
+
+def main(args: argparse.Namespace) -> None:
+    """Check everything, run the command, then list what could not be read."""
+    process = distributed.start()
+    if process.world_size > 1:
+        raise UsageError("predict.py is one process: start it with python")
+    with usage_errors():
+        network = settle(args, PUBLISHED)
+        check(args, network)
+        sampling = (args.num_points, args.sampling, args.seed, args.as_is, args.up)
+        files = OwnFiles(args.files, *sampling)
+        model = load(args, network).to(process.device)
+    print(f"{args.model_path}: {network.origin}")
+    commands: dict[str, Callable[..., None]] = {
+        "features": save_features,
+        "nearest": find_nearest,
+        "classify": classify,
+        "segment": segment,
+    }
+    commands[args.command](args, network, model, files)
+    report(files)
+
+
+def check(args: argparse.Namespace, network: Network) -> None:
+    """Refuse weights and flags that do not fit, and outputs that exist.
+
+    Raises:
+        UsageError: naming the file or flag, and what to do.
+    """
+    encoder, heads, trainer = HEADS.get(args.command, ("", (network.head,), ""))
+    if network.head not in heads:
+        start = f" --model_path {args.model_path}" if args.model == encoder else ""
+        raise UsageError(
+            f"{args.model_path} cannot {args.command} (its head: {network.head}): "
+            f"`python {trainer}{start}` makes weights that can"
+        )
+    endings = {"features": ".npz", "nearest": ".png", "classify": ".csv"}
+    flag = "--sheet" if args.command == "nearest" else "--out"
+    name = args.sheet if args.command == "nearest" else args.out
+    if not name:
+        return
+    path, ending = Path(name), endings.get(args.command)
+    if ending and (path.suffix != ending or path.is_dir()):
+        raise UsageError(f"{flag} {path} is not the name of a {ending} file")
+    if not ending and path.is_file():
+        raise UsageError(f"{flag} {path} is a file: name a folder")
+    exists = path.is_file() or (path.is_dir() and any(path.iterdir()))
+    if exists and not args.overwrite:
+        raise UsageError(f"{flag} {path} exists: name another, or add --overwrite")
+    try:
+        (path.parent if ending else path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{flag} {path} cannot be written: {error}") from error
+
+
+def load(args: argparse.Namespace, network: Network) -> nn.Module:
+    """The network with its weights: an encoder, unless the command needs a head."""
+    size = (args.model, args.k, args.emb_dims)
+    if args.command not in HEADS:
+        encoder = trained_network(*size, edgeconv=args.edgeconv)
+        load_frozen(encoder, args.model_path, args.seed)
+        return encoder
+    model = trained_network(*size, network.head, network.outputs, args.edgeconv)
+    missing = load_pretrained(model, args.model_path).initialised
+    if missing:
+        raise UsageError(f"{args.model_path} is not complete: it lacks {missing[0]}")
+    return model
+
+
+def read(files: OwnFiles, size: int) -> Iterator[tuple[list[Cloud], np.ndarray]]:
+    """Batches of clouds, and their points (B, N, 3), behind a progress bar."""
+    with progress(total=files.total, desc="clouds", unit="cloud") as bar:
+        for clouds in files.batches(size):
+            yield clouds, np.stack([cloud.points for cloud in clouds])
+            bar.total = files.total - len(files.failed)
+            bar.update(len(clouds))
+
+
+def report(files: OwnFiles) -> None:
+    """Say which clouds were repeated and which could not be used: then exit with 1."""
+    if files.repeated:
+        few = [f"{name} ({count})" for name, count in files.repeated.items()]
+        more = ", ..." if len(few) > 3 else ""
+        print(
+            f"fewer than {files.num_points} points, which are repeated: {len(few)} of "
+            f"the clouds: {', '.join(few[:3])}{more}"
+        )
+    if files.failed:
+        print(
+            f"could not be used, {len(files.failed)} of {files.total}:", file=sys.stderr
+        )
+        for name, reason in files.failed.items():
+            print(f"  {name}: {reason}", file=sys.stderr)
+        sys.exit(1)
+
+
+def save_features(
+    args: argparse.Namespace, network: Network, model: nn.Module, files: OwnFiles
+) -> None:
+    """``features``: an NPZ file, which also says what the features are of."""
+    names, found = [], []
+    for clouds, points in read(files, args.batch_size):
+        names += [cloud.name for cloud in clouds]
+        found.append(predict.features(model, points, args.batch_size))
+    if not names:
+        return
+    content = io.BytesIO()
+    np.savez(
+        content,
+        names=np.array(names),
+        features=np.concatenate(found),
+        folder=os.getcwd(),  # of the names
+        weights=digest(args.model_path),
+        k=args.k,
+        **{name: getattr(args, name) for name in SETTINGS},
+    )
+    replace_file(args.out, content.getbuffer())
+    shape = (len(names), found[0].shape[1])
+    print(f"{args.out}: names and features {shape}")
+
+
+def digest(path: str) -> str:
+    """SHA-256 of a weight file: features of other weights cannot be compared."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def read_features(args: argparse.Namespace) -> dict[str, np.ndarray]:
+    """The file of ``--among``.
+
+    Raises:
+        UsageError: if it is not one of ``features``, or is of another network.
+    """
+    again = f"`python predict.py features ... --model_path {args.model_path}` makes one"
+    try:
+        with np.load(args.among) as file:
+            entries = ("names", "features", "folder", "weights", "k", *SETTINGS)
+            stored = {name: file[name] for name in entries}
+    except Exception as error:  # damaged files make NumPy raise anything
+        reason = str(error).split("\n")[0]
+        raise UsageError(
+            f"{args.among}: not written by predict.py features ({reason}); {again}"
+        ) from error
+    if stored["weights"] != digest(args.model_path):
+        raise UsageError(f"{args.among} has features of other weights; {again}")
+    if stored["k"] != args.k:
+        raise UsageError(f"{args.among} has features of --k {stored['k']}: give that")
+    for name in SETTINGS:
+        if stored[name] != getattr(args, name):
+            print(
+                f"note: {args.among} was made with --{name} {stored[name]}, this "
+                f"search has {getattr(args, name)}"
+            )
+    return stored
+
+
+def find_nearest(
+    args: argparse.Namespace, network: Network, model: nn.Module, files: OwnFiles
+) -> None:
+    """``nearest``: names and cosines, and a contact sheet."""
+    among = read_features(args)
+    lines: list[list[Cell]] = []
+    for clouds, points in read(files, args.batch_size):
+        found = predict.features(model, points, args.batch_size)
+        nearest = predict.nearest(found, among["features"], args.top)
+        for cloud, rows, cosines in zip(clouds, *nearest, strict=True):
+            tqdm.write(cloud.name)
+            names = among["names"][rows]
+            for name, cosine in zip(names, cosines, strict=True):
+                tqdm.write(f"  {cosine:.4f}  {name}")
+            if args.sheet and len(lines) < SHOWN:
+                line = [Cell(cloud.points, f"{label(cloud.name)}\nquery")]
+                for name, cosine in zip(names, cosines, strict=True):
+                    shown = neighbour(name, str(among["folder"]), files)
+                    line.append(Cell(shown, f"{label(name)}\ncosine {cosine:.3f}"))
+                lines.append(line)
+    if lines:
+        title = f"nearest in {args.among}"
+        cloud_grid(lines, title).savefig(args.sheet)
+        print(f"{args.sheet}: {len(lines)} clouds and their neighbours")
+
+
+def label(name: str) -> str:
+    """Folder and name of a file in two short lines."""
+    path = Path(name)
+    return f"{path.parent.name[:20]}\n{path.name[-20:]}"
+
+
+def neighbour(name: str, folder: str, files: OwnFiles) -> np.ndarray:
+    """The points of a neighbour, or a blank image if its file is no longer there."""
+    try:
+        return files.read_again(name, folder).points
+    except DataError as error:
+        tqdm.write(f"  not drawn: {error}")
+        return np.full((8, 8, 3), 230, np.uint8)
+
+
+def classify(
+    args: argparse.Namespace, network: Network, model: nn.Module, files: OwnFiles
+) -> None:
+    """``classify``: the most probable classes of each cloud."""
+    classes = network.class_names
+    if classes is None:
+        classes = tuple(map(str, range(network.outputs or 0)))
+        print("no network.json beside the weights: classes are numbered")
+    top = min(args.top, len(classes))
+    numbers = range(1, top + 1)
+    columns = [text for n in numbers for text in (f"class_{n}", f"probability_{n}")]
+    lines = [["name", *columns]]
+    for clouds, points in read(files, args.batch_size):
+        probabilities = predict.classify(model, points, args.batch_size)
+        for cloud, row in zip(clouds, probabilities, strict=True):
+            best = np.argsort(-row, kind="stable")[:top]
+            shown = "  ".join(f"{classes[c]} {row[c]:.1%}" for c in best)
+            tqdm.write(f"{cloud.name}  {shown}")
+            values = [text for c in best for text in (classes[c], f"{row[c]:.6f}")]
+            lines.append([cloud.name, *values])
+    if args.out and len(lines) > 1:
+        table = io.StringIO()
+        csv.writer(table, lineterminator="\n").writerows(lines)
+        replace_file(args.out, table.getvalue().encode())
+        print(f"{args.out}: the table")
+
+
+def segment(
+    args: argparse.Namespace, network: Network, model: nn.Module, files: OwnFiles
+) -> None:
+    """``segment``: a PLY and an NPZ file of each cloud, and the shares of its parts."""
+    category = CATEGORIES.index(args.category)
+    paths = OutputPaths(args.out, files)
+    for clouds, points in read(files, args.batch_size):
+        found = predict.segment(model, points, category, args.batch_size)
+        for cloud, sampled in zip(clouds, found, strict=True):
+            given = cloud.given
+            parts = predict.spread(sampled, given[cloud.rows], given).astype(np.uint8)
+            path = paths.of(cloud.name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_part_cloud(path.with_name(path.name + ".ply"), given, parts, category)
+            np.savez(path.with_name(path.name + ".npz"), points=given, parts=parts)
+            numbers, counts = np.unique(parts, return_counts=True)
+            shares = ", ".join(
+                f"part {number} {count / len(parts):.1%}"
+                for number, count in zip(numbers, counts, strict=True)
+            )
+            tqdm.write(f"{cloud.name} -> {path}.ply  {shares}")
+
+
+class OutputPaths:
+    """Paths in a folder, without ending, named after the files that were given."""
+
+    def __init__(self, folder: str, files: OwnFiles) -> None:
+        self.folder = Path(folder)
+        self.common = os.path.commonpath([p.absolute().parent for p in files.files])
+        self.used: set[Path] = set()
+
+    def of(self, name: str) -> Path:
+        """Of a cloud, by its name."""
+        base, ending = os.path.splitext(os.path.relpath(name, self.common))
+        row = ending.partition("#")[2]
+        path = self.folder / (f"{base}_{row}" if row else base)
+        if path in self.used:
+            path = path.with_name(path.name + ending.replace(".", "_"))
+        self.used.add(path)
+        return path
+
+
+if __name__ == "__main__":
+    cli.run(lambda: main(ARGS), ARGS.debug)

@@ -1,0 +1,132 @@
+"""Exported encoders against PyTorch, for numbers of clouds and points of any kind."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models import export
+from models.dgcnn import DGCNN
+from models.partseg import DGCNNPartSeg
+from utils.errors import UsageError
+from utils.run.checkpoint import save_weights
+
+K, WIDTH = 6, 16
+SIZES = [(1, K), (4, 33), (2, 200)]
+needs_onnx = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))),
+    reason="onnx, onnxscript or onnxruntime is not installed",
+)
+
+
+def run(*words: object) -> None:
+    export.main(export.get_args_parser().parse_args([*map(str, words)]))
+
+
+def trained(network: nn.Module) -> nn.Module:
+    """With running statistics that matter."""
+    torch.manual_seed(0)
+    for buffer in network.buffers():
+        if buffer.is_floating_point():
+            buffer.uniform_(0.5, 1.5)
+    return network.eval()
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    save_weights(trained(DGCNN(K, WIDTH)), tmp_path / "w.pth")
+    return tmp_path / "w.pth"
+
+
+NETWORKS = {
+    "encoder": lambda: DGCNN(K, WIDTH),
+    "classifier": lambda: DGCNN(K, WIDTH, 5),
+    "segmentation": lambda: DGCNNPartSeg(K, WIDTH),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("form", ["torch", pytest.param("onnx", marks=needs_onnx)])
+def test_any_number_of_clouds_and_points(
+    form: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    network = trained(NETWORKS[name]())
+    save_weights(network, tmp_path / "w.pth")
+    out = tmp_path / ("f.pt2" if form == "torch" else "f.onnx")
+    words = ("--format", form, "--k", K)
+    run("--model_path", tmp_path / "w.pth", "--out", out, *words)
+    said = capsys.readouterr().out
+    assert "--k 6: set by this command" in said
+    assert said.count("largest difference from PyTorch") == 3
+    assert sorted(tmp_path.iterdir()) == [out, tmp_path / "w.pth"]  # nothing beside it
+    for batch, points in SIZES:
+        clouds = torch.randn(batch, 3, points)
+        with torch.no_grad():
+            expected = network.features(clouds).numpy()
+        if form == "torch":
+            found = torch.export.load(out).module()(clouds).detach().numpy()
+        else:
+            import onnxruntime
+
+            session = onnxruntime.InferenceSession(str(out))
+            (found,) = session.run(["features"], {"points": clouds.numpy()})
+        assert found.shape == (batch, network.feature_dim)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@needs_onnx
+def test_equal_distances_are_settled_in_onnx_as_here(tmp_path: Path) -> None:
+    import onnxruntime
+
+    network = trained(DGCNN(K, WIDTH, edgeconv="plain"))
+    save_weights(network, tmp_path / "w.pth")
+    run("--model_path", tmp_path / "w.pth", "--out", tmp_path / "f.onnx", "--k", K)
+    grid = torch.stack(torch.meshgrid(*[torch.arange(4.0)] * 3, indexing="ij"))
+    grid = grid.reshape(1, 3, 64)[:, :, torch.randperm(64)]
+    session = onnxruntime.InferenceSession(str(tmp_path / "f.onnx"))
+    (found,) = session.run(None, {"points": grid.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(found, network.features(grid), rtol=1e-4, atol=1e-5)
+
+
+def test_without_onnxruntime_the_command_says_what_was_not_checked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    lines = export.compare(nn.Identity(), tmp_path / "f.onnx", "onnx", SIZES)
+    assert lines == ["not compared with PyTorch: pip install onnxruntime does that"]
+
+
+def test_an_exported_file_of_other_numbers_is_refused(tmp_path: Path) -> None:
+    encoder = export.Features(trained(DGCNN(K, WIDTH, edgeconv="plain")))
+    export.write(encoder.eval(), K, tmp_path / "f.pt2", "torch")
+    nn.init.ones_(encoder.encoder.conv5[1].bias)
+    with pytest.raises(UsageError, match="the exported file is wrong: 1 x 6 random"):
+        export.compare(encoder, tmp_path / "f.pt2", "torch", SIZES)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--out w.pth", r"w\.pth exists: add --overwrite"),
+        ("--out no/f.onnx", "no such folder"),
+        ("--out .", "or a folder"),
+        ("--out f.onnx --format torch", r"writes files named \.pt2"),
+        ("--out f.onnx", "needs onnx and onnxscript: pip install .*--format torch"),
+        ("--out f.pt2 --format torch --emb_dims 8", r"w\.pth: .* is 16, not 8"),
+        ("--out f.pt2 --format torch --model dgcnn_seg", r"w\.pth: .* is dgcnn, not"),
+    ],
+)
+def test_refusals_name_the_file_and_what_to_do(
+    words: str, said: str, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(weights.parent)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=said):
+        run("--model_path", weights, *words.split())
+    assert [path.name for path in weights.parent.iterdir()] == ["w.pth"]

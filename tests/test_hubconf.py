@@ -1,0 +1,133 @@
+"""The encoders by torch.hub, as another program loads them."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import http.server
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+import hubconf
+from models import point_encoder
+from models.dgcnn import DGCNN
+from models.partseg import DGCNNPartSeg
+from utils.errors import UsageError
+from utils.run.checkpoint import save_weights
+from utils.run.network import write_network
+
+ROOT = Path(__file__).resolve().parents[1]
+POINTS = torch.randn(2, 3, 40, generator=torch.Generator().manual_seed(0))
+
+
+def saved(folder: Path, network: torch.nn.Module, model: str, *head) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(network, folder / "w.pth")
+    args = argparse.Namespace(model=model, emb_dims=16, k=7, num_points=99)
+    write_network(folder, args, *head)
+    return str(folder / "w.pth")
+
+
+def test_the_entries_are_listed_and_nothing_else() -> None:
+    public = {n for n in vars(hubconf) if not n.startswith("_")}  # as torch.hub.list
+    listed = {name for name in public if callable(getattr(hubconf, name))}
+    assert listed == {"dgcnn_cls", "dgcnn_partseg"}
+
+
+@pytest.mark.parametrize("name", ["dgcnn", "dgcnn_seg"])
+def test_encoders_are_those_of_the_file(name: str, tmp_path: Path) -> None:
+    encoder = point_encoder(name, 7, 16).eval()
+    path = saved(tmp_path, encoder, name, "projection")
+    entry = "dgcnn_cls" if name == "dgcnn" else "dgcnn_partseg"
+    found = torch.hub.load(str(ROOT), entry, source="local", weights=path)
+    assert not found.training and found.k == found.network.k == 7
+    with torch.no_grad():
+        assert torch.equal(found.features(POINTS), encoder.features(POINTS))
+        assert found(POINTS)[0].shape == (2, 256)
+    assert getattr(hubconf, entry)(path, k=3).k == 3
+
+
+def test_fine_tuned_networks_have_their_heads(tmp_path: Path) -> None:
+    classifier, probe = DGCNN(7, 16, 2), DGCNN(7, 16, 2, linear_head=True)
+    for network, head in ((classifier, "classifier"), (probe, "linear")):
+        path = saved(tmp_path / head, network, "dgcnn", head, 2, ["chair", "table"])
+        found = hubconf.dgcnn_cls(path)
+        with torch.no_grad():
+            assert torch.equal(found(POINTS), network.eval()(POINTS))
+        assert found.network.class_names == ("chair", "table")
+    segmenter = DGCNNPartSeg(7, 16, 9).eval()
+    path = saved(tmp_path / "parts", segmenter, "dgcnn_seg", "parts", 9)
+    category = torch.eye(16)[[4, 0]]
+    with torch.no_grad():
+        found = hubconf.dgcnn_partseg(path)(POINTS, category)
+        assert torch.equal(found, segmenter(POINTS, category))
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_weights_by_url_come_with_their_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(tmp_path / "files", DGCNN(7, 16), "dgcnn", "projection")
+    saved(tmp_path / "files" / "bare", DGCNN(7, 16), "dgcnn", "projection")
+    (tmp_path / "files" / "bare" / "network.json").unlink()
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    handler = functools.partial(Quiet, directory=str(tmp_path / "files"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert hubconf.dgcnn_cls(f"{url}/w.pth").k == 7
+        assert hubconf.dgcnn_cls(f"{url}/bare/w.pth").k == 15  # as published
+        server.shutdown()
+    assert hubconf.dgcnn_cls(f"{url}/w.pth").k == 7  # kept
+
+
+def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path, DGCNN(7, 16), "dgcnn", "projection")
+    with pytest.raises(UsageError, match=r"w\.pth: .* its --model is dgcnn, not"):
+        hubconf.dgcnn_partseg(path)
+    state = torch.load(path)
+    del state["conv2.0.weight"]
+    torch.save(state, path)
+    with pytest.raises(UsageError, match=r"w\.pth does not hold .*: conv2\.0 "):
+        hubconf.dgcnn_cls(path)
+    assert hubconf.dgcnn_cls(emb_dims=16).network.origin == "random weights"
+
+
+# In a folder of its own; no package but those named is found.
+ELSEWHERE = """
+import importlib.abc, importlib.util, sys
+others = {"torchvision", "h5py", "sklearn", "wandb", "PIL", "tqdm", "plyfile",
+          "trimesh", "numba", "threadpoolctl", "matplotlib"}
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.split(".")[0] in others:
+            raise ModuleNotFoundError(name)
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *a: None if name in others else find(name, *a)
+import torch
+sys.meta_path.insert(0, Refuse())
+found = torch.hub.load(sys.argv[1], "dgcnn_cls", source="local", weights=sys.argv[2])
+print(tuple(found.features(torch.rand(2, 3, 40)).shape))
+"""
+
+
+def test_the_dependencies_are_all_that_is_needed(tmp_path: Path) -> None:
+    path = saved(tmp_path, DGCNN(7, 16), "dgcnn", "projection")
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, str(ROOT), path],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "(2, 32)"

@@ -1,0 +1,168 @@
+"""Scripts given a weight file alone use its network, and a line says so."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import eval_fewshot
+import eval_svm
+import finetune_cls
+import train_partseg
+from models.dgcnn import DGCNN
+from tests.runs import evaluated, metrics, pretrain, run_body
+from tests.test_eval_scripts import EPISODES
+from utils.run import cli
+from utils.run.checkpoint import save_weights
+from utils.run.network import settle, write_network
+from utils.run.run_folder import read_metrics
+
+ALONE = ("--wandb", "disabled", "--overwrite", "--model_path")
+ENTRIES = "--emb_dims 16: the file's entries"
+
+
+@pytest.fixture(scope="module")
+def pretrained(synthetic_root: Path, tmp_path_factory) -> Path:
+    """Weights of the segmentation encoder: K = 7, 64 points."""
+    words = ("--model", "dgcnn_seg", "--k", "7", "--epochs", "1")
+    run = pretrain(tmp_path_factory.mktemp("pretrained"), synthetic_root, *words)
+    return run / "models" / "best_model.pth"
+
+
+def svm_features(folder: Path, data: Path, *words: str) -> tuple[np.ndarray, str]:
+    """Of the training split, and the log."""
+    words = ("--save_features", str(folder / "f.npz"), *words)
+    run = run_body(eval_svm, eval_svm.judge_encoder, folder, data, words)
+    return np.load(folder / "f.npz")["train"], (run / "run.log").read_text()
+
+
+def test_eval_svm_needs_the_file_alone(
+    pretrained: Path, even_root: Path, tmp_path: Path
+) -> None:
+    alone, log = svm_features(tmp_path, even_root, *ALONE, str(pretrained))
+    assert f"--model dgcnn_seg {ENTRIES}; --k 7 --num_points 64: network.json" in log
+    by_hand = "--model dgcnn_seg --emb_dims 16 --k 7 --num_points 64".split()
+    words = (*ALONE, str(pretrained), *by_hand)
+    assert np.array_equal(svm_features(tmp_path, even_root, *words)[0], alone)
+    words = (*ALONE, str(pretrained), "--k", "9")
+    other, log = svm_features(tmp_path, even_root, *words)
+    assert "--k 9: set by this command (instead of 7)" in log
+    assert not np.array_equal(other, alone)
+
+
+def test_without_network_json_the_line_says_published(
+    pretrained: Path, even_root: Path, tmp_path: Path
+) -> None:
+    shutil.copy(pretrained, tmp_path / "w.pth")
+    words = (*ALONE, str(tmp_path / "w.pth"), "--num_points", "80")
+    _, log = svm_features(tmp_path, even_root, *words)
+    assert f"--model dgcnn_seg {ENTRIES}; --k 15: published; --num_points 80: " in log
+
+
+def test_few_shot_episodes_keep_their_own_k(
+    pretrained: Path, even_root: Path, tmp_path: Path
+) -> None:
+    words = (*EPISODES, *ALONE, str(pretrained))
+    run = run_body(eval_fewshot, eval_fewshot.judge_encoder, tmp_path, even_root, words)
+    log = (run / "run.log").read_text()
+    assert "--num_points 64: network.json" in log
+    assert "--k 5: set by this command (instead of 7)" in log
+
+
+@pytest.mark.parametrize("script", ["eval_svm", "eval_fewshot", "finetune_cls"])
+def test_another_network_by_flag_is_refused(
+    script: str, pretrained: Path, even_root: Path, tmp_path: Path
+) -> None:
+    module = importlib.import_module(script)
+    body = getattr(module, "judge_encoder", None) or module.finetune
+    for flags, said in (
+        (("--model", "dgcnn"), "its --model is dgcnn_seg, not dgcnn"),
+        (("--emb_dims", "32"), "its --emb_dims is 16, not 32|its --model is"),
+    ):
+        with pytest.raises(cli.UsageError, match=rf"best_model\.pth: .*{said}"):
+            run_body(
+                *(module, body, tmp_path, even_root),
+                (*ALONE, str(pretrained), *flags),
+            )
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_classifier_is_evaluated_with_its_own_network(
+    tuned: Path, uneven_root: Path, tmp_path: Path
+) -> None:
+    words = (*ALONE, str(tuned / "models" / "best_model.pth"), "--eval")
+    run = run_body(finetune_cls, finetune_cls.finetune, tmp_path, uneven_root, words)
+    found = evaluated(run)["test_accuracy"]
+    assert found == metrics(tuned)[1][-1]["best_test_accuracy"]
+    assert "--k 5 --num_points 64: network.json" in (run / "run.log").read_text()
+
+
+def test_a_classifier_of_other_classes_is_refused(
+    tuned: Path, uneven_root: Path, tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(tuned / "models", models)
+    values = json.loads((models / "network.json").read_text())
+    assert values["class_names"] == ["rod", "plate", "ball", "cross", "absent"]
+    values["class_names"][1] = "sheet"
+    (models / "network.json").write_text(json.dumps(values))
+    words = (*ALONE, str(models / "best_model.pth"), "--eval")
+    with pytest.raises(cli.UsageError, match=r"pth tells apart rod, sheet, .* plate"):
+        run_body(finetune_cls, finetune_cls.finetune, tmp_path, uneven_root, words)
+
+
+def test_fine_tuning_carries_on_with_the_network_and_so_does_its_evaluation(
+    pretrained: Path, part_root: Path, tmp_path: Path
+) -> None:
+    words = "--batch_size 4 --num_workers 0 --epochs 1".split()
+    words += (*ALONE, str(pretrained))
+    run = run_body(train_partseg, train_partseg.segment, tmp_path, part_root, words)
+    network = json.loads((run / "models" / "network.json").read_text())
+    assert network["class_names"][0] == "airplane" and network["outputs"] == 50
+    del network["class_names"]
+    assert network == {
+        **{"model": "dgcnn_seg", "emb_dims": 16, "k": 7, "num_points": 64},
+        **{"head": "parts", "outputs": 50},
+    }
+    best = run / "models" / "best_model.pth"
+    words = [*ALONE, str(best), "--eval", "--exp_name", "eval"]
+    told = run_body(train_partseg, train_partseg.segment, tmp_path, part_root, words)
+    assert read_metrics(told)[0]["test_miou"] == metrics(run)[1][0]["test_miou"]
+
+
+def test_a_resumed_run_has_the_network_that_it_started_with(
+    pretrained: Path, part_root: Path, tmp_path: Path
+) -> None:
+    start = shutil.copytree(pretrained.parent, tmp_path / "start") / pretrained.name
+    words = "--batch_size 4 --num_workers 0 --wandb disabled --epochs 1".split()
+    call = (train_partseg, train_partseg.segment, tmp_path, part_root)
+    run = run_body(*call, [*words, "--model_path", str(start)])
+    shutil.rmtree(start.parent)
+    run_body(*call, [*words, "--resume"])  # whose checkpoint refuses another network
+    assert "--k 7 --num_points 64: network.json" in (run / "run.log").read_text()
+    with pytest.raises(cli.UsageError, match="--k 7 -> 8"):
+        run_body(*call, [*words, "--resume", "--k", "8"])
+
+
+def test_published_weights_are_fine_tuned_as_published(
+    tmp_path: Path,
+) -> None:
+    """Pre-training has K = 15 and 2,048 points, fine-tuning 20 and 1,024."""
+    torch.manual_seed(0)
+    save_weights(DGCNN(), tmp_path / "w.pth")
+    for trained in (None, (15, 2048)):
+        args = finetune_cls.get_args_parser().parse_args(
+            ["--model_path", str(tmp_path / "w.pth")]
+        )
+        if trained:
+            args.emb_dims, (args.k, args.num_points) = 1024, trained
+            write_network(tmp_path, args, "projection")
+            args.emb_dims = args.k = args.num_points = None
+        settle(args, finetune_cls.PUBLISHED)
+        assert (args.emb_dims, args.k, args.num_points) == (1024, 20, 1024)

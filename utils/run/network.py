@@ -1,0 +1,259 @@
+"""Which network a weight file is of: from its entries, ``network.json`` and flags.
+
+A weight file is a flat state dict, as the paper's code reads it. Its entries show the
+network and its width. The rest, which changes features without an error, is in
+``network.json`` beside it: neighbours, points and class names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from utils.errors import UsageError
+from utils.parallel import distributed
+from utils.run.checkpoint import CheckpointError, read_weights
+from utils.run.cli import UNTRAINED
+from utils.run.run_folder import replace_file, run_folder
+
+FILE = "network.json"
+FLAGS = ("model", "emb_dims", "k", "num_points")
+KNOWN = ("dgcnn", "dgcnn_seg")  # by their entries
+# How the published networks were trained, by their heads.
+TRAINED = {
+    "projection": {"k": 15, "num_points": 2048},
+    "classifier": {"k": 20, "num_points": 1024},
+    "linear": {"k": 20, "num_points": 1024},
+    "parts": {"k": 40, "num_points": 2048},
+}
+# How the features of the published pre-training were evaluated.
+EVALUATED = {"k": 15, "num_points": 1024}
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a program must know of a weight file to use it.
+
+    Attributes:
+        model: ``dgcnn`` or ``dgcnn_seg``.
+        emb_dims: width of the embedding.
+        k: neighbours of each point in the kNN graph.
+        num_points: points per cloud.
+        head: ``projection`` (pre-training), ``classifier``, ``linear`` (a probe) or
+            ``parts``.
+        outputs: of the head: classes or parts; None for a projection.
+        class_names: in the order of the outputs; of ``parts``, the categories.
+        origin: one line for the log, which value is from where.
+    """
+
+    model: str
+    emb_dims: int
+    k: int
+    num_points: int
+    head: str
+    outputs: int | None
+    class_names: tuple[str, ...] | None
+    origin: str
+
+
+def read_network(
+    path: str | Path,
+    published: Mapping[str, int] = EVALUATED,
+    *,
+    model: str | None = None,
+    emb_dims: int | None = None,
+    k: int | None = None,
+    num_points: int | None = None,
+) -> Network:
+    """The network of a weight file.
+
+    ``model`` and ``emb_dims`` are those of the entries, ``k`` and ``num_points`` those
+    of ``network.json``, or without one as published. The published protocols have other
+    values after pre-training than in it: pre-trained as published, a network is used
+    with ``published``; pre-trained otherwise, with its own values.
+
+    Args:
+        path: of the weights.
+        published: ``k`` and ``num_points`` of what follows the published pre-training.
+        model, emb_dims, k, num_points: as set by hand, None if not; they win.
+
+    Raises:
+        CheckpointError: if the file cannot be read or is of an unknown network, or if
+            ``model``, ``emb_dims`` or ``network.json`` are of another one.
+    """
+    given = {"model": model, "emb_dims": emb_dims, "k": k, "num_points": num_points}
+    found, evidence = _from_entries(read_weights(path))
+    beside = Path(path).with_name(FILE)
+    recorded = _read_json(beside)
+    for name, value in found.items() if recorded else ():
+        if recorded[name] != value:
+            raise CheckpointError(
+                f"{path}: {FILE} beside it is of another network ({name} "
+                f"{recorded[name]}, not {value}): move one of them to another folder"
+            )
+    for name in ("model", "emb_dims") if found else ():
+        if given[name] not in (None, found[name]):
+            raise CheckpointError(
+                f"{path}: {evidence}, so its --{name} is {found[name]}, not "
+                f"{given[name]}: give another file or the other --{name}"
+            )
+    name = recorded["model"] if recorded else model
+    if not found and (not name or (recorded and name in KNOWN)):
+        raise CheckpointError(
+            f"{path}: neither the weights of dgcnn nor of dgcnn_seg; those of another "
+            "network need --model"
+        )
+    shown = found or recorded or {"head": "projection"}
+    head = shown["head"]
+    values = {"emb_dims": 1024, **TRAINED[head], **shown}
+    source = dict.fromkeys(FLAGS, "published")
+    source |= dict.fromkeys(found, "the file's entries") or dict.fromkeys(
+        recorded, FILE
+    )
+    for name, usual in TRAINED[head].items():
+        if recorded:
+            values[name], source[name] = recorded[name], FILE
+        if head == "projection" and values[name] == usual != published[name]:
+            values[name] = published[name]
+            source[name] = f"published, after pre-training with {usual}"
+    return _network(values, source, given, recorded.get("class_names"))
+
+
+def settle(
+    args: argparse.Namespace, published: Mapping[str, int], resumed: bool = False
+) -> Network:
+    """Fill in the flags ``--model``, ``--emb_dims``, ``--k`` and ``--num_points``.
+
+    Those that are None become those of ``--model_path``, of the run that is resumed, or
+    as published.
+
+    Args:
+        args: of a script; changed.
+        published: ``k`` and ``num_points``, see :func:`read_network`.
+        resumed: whether the run continues from its checkpoint.
+
+    Raises:
+        CheckpointError: see :func:`read_network`.
+        ValueError: for more neighbours than points.
+    """
+    given = {name: getattr(args, name) for name in FLAGS}
+    if resumed or args.model_path in ("", UNTRAINED):
+        recorded = {}
+        if resumed:
+            recorded = _read_json(run_folder(args.exp_name) / "models" / FILE)
+        source = dict.fromkeys(FLAGS, FILE if recorded else "published")
+        usual = {"model": args.model or "dgcnn", "emb_dims": 1024, **published}
+        values = {"head": "projection", **usual, **recorded}
+        network = _network(values, source, given, recorded.get("class_names"))
+    else:
+        network = read_network(args.model_path, published, **given)
+    for name in FLAGS:
+        setattr(args, name, getattr(network, name))
+    if args.k > args.num_points:
+        raise ValueError(f"--k {args.k} is more than --num_points {args.num_points}")
+    return network
+
+
+def write_network(
+    folder: str | Path,
+    args: argparse.Namespace,
+    head: str,
+    outputs: int | None = None,
+    class_names: Sequence[str] | None = None,
+) -> None:
+    """Rank 0 writes ``network.json`` into the folder of the weights.
+
+    Args:
+        folder: ``checkpoints/<exp_name>/models``.
+        args: of the script, with the flags :data:`FLAGS`.
+        head, outputs, class_names: see :class:`Network`.
+
+    Raises:
+        UsageError: if it cannot be written.
+    """
+    if distributed.rank() == 0:
+        values = {name: getattr(args, name) for name in FLAGS}
+        names = None if class_names is None else list(class_names)
+        values |= {"head": head, "outputs": outputs, "class_names": names}
+        text = json.dumps(values, indent=2) + "\n"
+        replace_file(Path(folder, FILE), text.encode())
+
+
+def _from_entries(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], str]:
+    """Model, width and head by names and shapes, and the entry that shows the width;
+    nothing if they are of an unknown network."""
+    model, last = "dgcnn", "conv5.0.weight"
+    if "transform_net.transform.weight" in state:
+        model, last = "dgcnn_seg", "conv6.0.weight"
+    if last not in state or state[last].shape[1:] != (
+        (512, 1) if model == "dgcnn" else (192, 1)
+    ):
+        return {}, ""
+    found = {"model": model, "emb_dims": len(state[last])}
+    found |= {"head": "projection", "outputs": None}
+    heads = {"linear3": "classifier", "linear": "linear", "conv11": "parts"}
+    for name, head in heads.items():
+        if f"{name}.weight" in state:
+            found |= {"head": head, "outputs": len(state[f"{name}.weight"])}
+    return found, f"{last} has shape {tuple(state[last].shape)}"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The values of a ``network.json``; none without one."""
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        numbers = [values[name] for name in ("emb_dims", "k", "num_points")]
+        names, outputs = values["class_names"], values["outputs"]
+        good = all(type(n) is int and n > 0 for n in numbers)
+        good &= isinstance(values["model"], str) and values["head"] in TRAINED
+        good &= names is None or all(isinstance(name, str) for name in names)
+        if values["head"] in ("classifier", "linear"):
+            good &= names is None or len(names) == outputs
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path) from error
+    if not good:
+        raise _damaged(path)
+    return values
+
+
+def _damaged(path: Path) -> UsageError:
+    return UsageError(
+        f"{path}: damaged, or not written by this program. Delete it; then give --k "
+        "and --num_points where they are not as published"
+    )
+
+
+def _network(
+    values: Mapping[str, Any],
+    source: Mapping[str, str],
+    given: Mapping[str, Any],
+    class_names: Sequence[str] | None,
+) -> Network:
+    """Flags over the other values, and the line that says which is from where."""
+    used, source = dict(values), dict(source)
+    for name, value in given.items():
+        if value is not None and value != values.get(name):
+            used[name], source[name] = (
+                value,
+                (f"set by this command (instead of {values.get(name)})"),
+            )
+    origin = "; ".join(
+        " ".join(f"--{name} {used[name]}" for name in FLAGS if source[name] == text)
+        + f": {text}"
+        for text in dict.fromkeys(source[name] for name in FLAGS)
+    )
+    return Network(
+        **{name: used[name] for name in FLAGS},
+        head=values["head"],
+        outputs=values.get("outputs"),
+        class_names=None if class_names is None else tuple(class_names),
+        origin=origin,
+    )
