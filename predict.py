@@ -133,9 +133,9 @@ from utils.run.logger import progress
 from utils.run.network import Network, settle
 from utils.run.run_folder import replace_file
 
-HEADS = {  # of the weights that a command takes, and the script that trains them
-    "classify": (("classifier", "linear"), "finetune_cls.py"),
-    "segment": (("parts",), "train_partseg.py"),
+HEADS = {  # what a command needs: encoder, heads, and the script that trains them
+    "classify": ("dgcnn", ("classifier", "linear"), "finetune_cls.py"),
+    "segment": ("dgcnn_seg", ("parts",), "train_partseg.py"),
 }
 SETTINGS = ("num_points", "sampling", "as_is")  # which features should agree in
 
@@ -168,11 +168,12 @@ def check(args: argparse.Namespace, network: Network) -> None:
     Raises:
         UsageError: naming the file or flag, and what to do.
     """
-    heads, trainer = HEADS.get(args.command, ((network.head,), ""))
+    encoder, heads, trainer = HEADS.get(args.command, ("", (network.head,), ""))
     if network.head not in heads:
+        start = f" --model_path {args.model_path}" if args.model == encoder else ""
         raise UsageError(
-            f"{args.model_path} cannot {args.command}, its head is a {network.head}: "
-            f"take weights of `python {trainer} --model_path {args.model_path}`"
+            f"{args.model_path} cannot {args.command} (its head: {network.head}): "
+            f"`python {trainer}{start}` makes weights that can"
         )
     endings = {"features": ".npz", "nearest": ".png", "classify": ".csv"}
     flag = "--sheet" if args.command == "nearest" else "--out"
@@ -321,7 +322,8 @@ def find_nearest(
 
 def label(name: str) -> str:
     """Folder and name of a file in two short lines."""
-    return "\n".join(part[-20:] for part in (Path(name).parent.name, Path(name).name))
+    path = Path(name)
+    return f"{path.parent.name[:20]}\n{path.name[-20:]}"
 
 
 def neighbour(name: str, folder: str, files: OwnFiles) -> np.ndarray:
@@ -344,9 +346,7 @@ def classify(
     top = min(args.top, len(classes))
     numbers = range(1, top + 1)
     columns = [text for n in numbers for text in (f"class_{n}", f"probability_{n}")]
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["name", *columns])
+    lines = [["name", *columns]]
     for clouds, points in read(files, args.batch_size):
         probabilities = predict.classify(model, points, args.batch_size)
         for cloud, row in zip(clouds, probabilities, strict=True):
@@ -354,8 +354,10 @@ def classify(
             shown = "  ".join(f"{classes[c]} {row[c]:.1%}" for c in best)
             tqdm.write(f"{cloud.name}  {shown}")
             values = [text for c in best for text in (classes[c], f"{row[c]:.6f}")]
-            writer.writerow([cloud.name, *values])
-    if args.out:
+            lines.append([cloud.name, *values])
+    if args.out and len(lines) > 1:
+        table = io.StringIO()
+        csv.writer(table, lineterminator="\n").writerows(lines)
         replace_file(args.out, table.getvalue().encode())
         print(f"{args.out}: the table")
 

@@ -97,7 +97,8 @@ def prepare_folder(
     sizes = {shape: path.stat().st_size for shape, path in meshes.items()}
     state = {"version": VERSION, **asdict(settings), "meshes": sizes}
     old: dict = {}
-    if out.is_dir() and any(out.iterdir()):
+    # Hidden: what a run that was killed at its start may have left.
+    if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
         try:
             old = json.loads((out / STATE).read_text(encoding="utf-8"))
             same = {key: old[key] == state[key] for key in state if key != "meshes"}
@@ -173,11 +174,7 @@ def _results(
 
 
 def make_shapes(
-    meshes: dict[str, Path],
-    out: Path,
-    settings: Settings,
-    workers: int,
-    progress: bool = True,
+    meshes: dict[str, Path], out: Path, settings: Settings, workers: int
 ) -> dict[str, str]:
     """Write the cloud and the images of every shape that isn't there yet.
 
@@ -195,7 +192,7 @@ def make_shapes(
         desc="rendering",
         unit="shape",
         dynamic_ncols=True,
-        disable=None if progress else True,  # None: no bar without a terminal
+        disable=None,  # no bar without a terminal
     )
     with bar, contextlib.closing(_results(jobs, min(workers, len(jobs)))) as results:
         for shape, result in results:

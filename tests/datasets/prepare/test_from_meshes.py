@@ -203,8 +203,11 @@ def test_points_and_cameras_are_functions_of_seed_and_name(meshes, made, tmp_pat
     (tmp_path / "meshes/rod").mkdir(parents=True)
     for name in ("rod1.ply", "rod2.stl"):
         shutil.copy(meshes / "rod" / name, tmp_path / "meshes/rod" / name)
+    shutil.copy(meshes / "rod/rod2.stl", tmp_path / "meshes/rod/twin.stl")
     for words in ((), ("--views", "2"), ("--seed", "1")):
         run(tmp_path / "meshes", tmp_path / "data", *words, "--overwrite")
+        rod, twin = (tmp_path / f"data/ShapeNet/rod/{n}.ply" for n in ("rod2", "twin"))
+        assert rod.read_bytes() != twin.read_bytes()
         same = "--seed" not in words
         for name in (
             "ShapeNet/rod/rod1.ply",
@@ -237,6 +240,8 @@ def test_only_what_changed_is_made_again(meshes, made, tmp_path, monkeypatch):
 
 def test_nothing_is_left_to_do(tmp_path, capsys):
     (tmp_path / "in").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/.from_meshes.json.partial").touch()  # killed at its start
     trimesh.creation.box().export(tmp_path / "in/box.ply")
     run(tmp_path / "in", tmp_path / "data")
     first = capsys.readouterr().out
