@@ -103,8 +103,8 @@ def read_network(
                 f"{path}: {evidence}, so its --{name} is {found[name]}, not "
                 f"{given[name]}: give another file or the other --{name}"
             )
-    name = recorded["model"] if recorded else model
-    if not found and (not name or (recorded and name in KNOWN)):
+    called = recorded["model"] if recorded else model
+    if not found and (not called or (recorded and called in KNOWN)):
         raise CheckpointError(
             f"{path}: neither the weights of dgcnn nor of dgcnn_seg; those of another "
             "network need --model"
