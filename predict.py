@@ -273,7 +273,7 @@ def read_features(args: argparse.Namespace) -> dict[str, np.ndarray]:
     """
     again = f"`python predict.py features ... --model_path {args.model_path}` makes one"
     try:
-        with np.load(args.among) as file:
+        with np.load(args.among, allow_pickle=False) as file:
             entries = ("names", "features", "folder", "weights", "k", *SETTINGS)
             stored = {name: file[name] for name in entries}
     except Exception as error:  # damaged files make NumPy raise anything

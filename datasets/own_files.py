@@ -300,10 +300,10 @@ def _is_number(word: str) -> bool:
 
 def _read_arrays(path: Path, kind: str) -> list[np.ndarray]:
     if kind == ".npy":
-        found = {"the array": np.load(path)}
+        found = {"the array": np.load(path, allow_pickle=False)}
         return _split_clouds(path, found)
     if kind == ".npz":
-        with np.load(path) as file:
+        with np.load(path, allow_pickle=False) as file:
             return _split_clouds(path, file)
     with h5py.File(path, "r") as file:
         return _split_clouds(
