@@ -137,7 +137,7 @@ HEADS = {  # what a command needs: encoder, heads, and the script that trains th
     "classify": ("dgcnn", ("classifier", "linear"), "finetune_cls.py"),
     "segment": ("dgcnn_seg", ("parts",), "train_partseg.py"),
 }
-SETTINGS = ("num_points", "sampling", "as_is")  # which features should agree in
+SETTINGS = ("num_points", "sampling", "as_is", "up")  # which features should agree in
 
 
 def main(args: argparse.Namespace) -> None:
@@ -278,6 +278,8 @@ def read_features(args: argparse.Namespace) -> dict[str, np.ndarray]:
             stored = {name: file[name] for name in entries}
     except Exception as error:  # damaged files make NumPy raise anything
         reason = str(error).split("\n")[0]
+        if "pickle" in reason:
+            reason = "not an NPZ file"  # NumPy advises to load it all the same
         raise UsageError(
             f"{args.among}: not written by predict.py features ({reason}); {again}"
         ) from error
@@ -312,7 +314,7 @@ def find_nearest(
                 line = [Cell(cloud.points, f"{label(cloud.name)}\nquery")]
                 for name, cosine in zip(names, cosines, strict=True):
                     shown = neighbour(name, str(among["folder"]), files)
-                    line.append(Cell(shown, f"{label(name)}\ncosine {cosine:.3f}"))
+                    line.append(Cell(shown, f"{label(name)}\ncosine {cosine:.4f}"))
                 lines.append(line)
     if lines:
         title = f"nearest in {args.among}"

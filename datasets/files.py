@@ -18,6 +18,8 @@ from utils.errors import UsageError
 
 # Folders below --data_root, named as the published archives unpack.
 SHAPENET, RENDERINGS, PACKED = "ShapeNet", "ShapeNetRendering", "ShapeNetPacked"
+# In a data root while `datasets.from_meshes` is writing to it.
+UNFINISHED = "from_meshes.unfinished"
 MODELNET40 = "modelnet40_ply_hdf5_2048"
 SCANOBJECTNN = "ScanObjectNN"
 SHAPENETPART = "shapenet_part_seg_hdf5_data"

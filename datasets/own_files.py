@@ -300,8 +300,13 @@ def _is_number(word: str) -> bool:
 
 def _read_arrays(path: Path, kind: str) -> list[np.ndarray]:
     if kind == ".npy":
-        found = {"the array": np.load(path, allow_pickle=False)}
-        return _split_clouds(path, found)
+        try:
+            array = np.load(path, allow_pickle=False)
+        except ValueError as error:
+            if "pickle" not in str(error):
+                raise
+            _fail(path, "not a readable NPY file of numbers")
+        return _split_clouds(path, {"the array": array})
     if kind == ".npz":
         with np.load(path, allow_pickle=False) as file:
             return _split_clouds(path, file)

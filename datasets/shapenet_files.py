@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.files import RENDERINGS, SHAPENET, fail
+from datasets.files import RENDERINGS, SHAPENET, UNFINISHED, DataError, fail
 from datasets.ply import read_ply
 from datasets.png import read_image
 
@@ -60,11 +60,16 @@ class ShapeFiles:
         image_counts: (S,) number of images of each.
 
     Raises:
-        DataError: if a folder is missing, or there are no clouds.
+        DataError: if a folder is missing, there are no clouds, or not yet all.
     """
 
     def __init__(self, data_root: str | os.PathLike) -> None:
         self.root = Path(data_root)
+        if (self.root / UNFINISHED).is_file():
+            raise DataError(
+                f"{self.root}: datasets.from_meshes has not finished writing it; the "
+                "same command, run again, resumes"
+            )
         for name in (SHAPENET, RENDERINGS):
             if not (self.root / name).is_dir():
                 fail(self.root / name, "folder not found")

@@ -89,7 +89,7 @@ def main(args: argparse.Namespace) -> None:
         os.replace(partial, out)
     finally:
         partial.unlink(missing_ok=True)
-    print(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, {args.format}")
+    print(f"{out}: the encoder, {out.stat().st_size / 2**20:.1f} MiB, {args.format}")
 
 
 def check_output(out: Path, args: argparse.Namespace) -> None:

@@ -334,6 +334,7 @@ def test_mistakes_are_one_line(
     (tmp_path / "old" / "file").touch()
     old = {"names": ["a"], "features": np.ones((1, 32)), "folder": "", "weights": "x"}
     settings = {"k": 5, "num_points": 64, "sampling": "farthest", "as_is": False}
+    settings["up"] = "y"
     np.savez(tmp_path / "old.npz", **old, **settings)
     weights = segmenter if words.startswith("segment") else encoder
     first, *rest = words.replace("WEIGHTS", str(encoder)).split()

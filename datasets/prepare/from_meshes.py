@@ -34,7 +34,14 @@ import numpy as np
 from plyfile import PlyData, PlyElement
 from tqdm import tqdm
 
-from datasets.files import MODELNET40, PACKED, RENDERINGS, SHAPENET, DataError
+from datasets.files import (
+    MODELNET40,
+    PACKED,
+    RENDERINGS,
+    SHAPENET,
+    UNFINISHED,
+    DataError,
+)
 from datasets.prepare.labels import check_classes, write_labels
 from datasets.prepare.meshes import SUFFIXES
 from datasets.prepare.preview import contact_sheet
@@ -94,7 +101,8 @@ def prepare_folder(
     Raises:
         DataError: if the folder holds something else, or was made with other settings.
     """
-    sizes = {shape: path.stat().st_size for shape, path in meshes.items()}
+    # A dangling link has no size; reading it fails, and it is left out as damaged.
+    sizes = {s: p.stat().st_size if p.exists() else -1 for s, p in meshes.items()}
     state = {"version": VERSION, **asdict(settings), "meshes": sizes}
     old: dict = {}
     # Hidden: what a run that was killed at its start may have left.
@@ -124,6 +132,7 @@ def prepare_folder(
             for name in (MODELNET40, PACKED):
                 shutil.rmtree(out / name, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
+    (out / UNFINISHED).touch()
     _replace(out / STATE, json.dumps(state, indent=1).encode())
 
 
@@ -259,6 +268,10 @@ def from_meshes(args: argparse.Namespace) -> None:
         check_classes(shapes)
         train, test = write_labels(args.out, shapes, args.test_fraction, args.seed)
         print(f"--dataset modelnet40: {train} training and {test} test shapes")
+    (args.out / UNFINISHED).unlink()
+    if len(shapes) == 1:
+        print("a single shape cannot be trained on")
+        return
     words = ["python", "train_crosspoint.py", "--data_root", str(args.out)]
     if args.num_points < 2048:
         words += ["--num_points", str(args.num_points)]

@@ -189,6 +189,8 @@ def test_killed_and_started_again_it_goes_on(
     )
     assert killed.returncode == -9, killed.stderr
     assert len(list_clouds(out)) == 3 and not (out / "preview.png").exists()
+    with pytest.raises(DataError, match=r"has not finished writing it; the same"):
+        ShapeNetRender(out)
     again = []
     make_shape = from_meshes.make_shape
     monkeypatch.setattr(
@@ -247,6 +249,15 @@ def test_nothing_is_left_to_do(tmp_path, capsys):
     first = capsys.readouterr().out
     run(tmp_path / "in", tmp_path / "data", "--workers", "2")
     assert capsys.readouterr().out == first
+
+
+def test_a_dangling_link_is_left_out(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/gone.obj").symlink_to("nowhere.obj")
+    trimesh.creation.box().export(tmp_path / "in/box.ply")
+    run(tmp_path / "in", tmp_path / "data")
+    assert "gone.obj\t" in (tmp_path / "data/skipped.tsv").read_text()
+    assert "a single shape cannot be trained on" in capsys.readouterr().out
 
 
 # Names
