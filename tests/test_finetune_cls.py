@@ -121,6 +121,7 @@ def test_the_test_metrics_against_a_loop(tuned: Path, uneven_root: Path) -> None
         assert math.isclose(line["test_class_accuracy"], np.mean(rates))
 
 
+@pytest.mark.slow
 def test_any_world_size_and_test_batch_evaluate_alike(
     tmp_path: Path, tuned: Path, uneven_root: Path, two_ranks, four_ranks
 ) -> None:

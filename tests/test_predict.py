@@ -144,6 +144,7 @@ def test_small_clouds_are_repeated_and_said(
     )
 
 
+@pytest.mark.slow
 def test_nearest_are_those_of_the_largest_cosine(
     run: Run, encoder: Path, shapes: Path, even_root: Path, tmp_path: Path
 ) -> None:

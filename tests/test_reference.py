@@ -87,6 +87,7 @@ def test_twenty_steps(case: str, tmp_path: Path, data: Path) -> None:
     same(curve(case, tmp_path, data), wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", OLD)
 def test_an_old_checkpoint_resumes(case: str, tmp_path: Path, data: Path) -> None:
     models = tmp_path / "checkpoints" / "run" / "models"

@@ -70,6 +70,7 @@ def test_many_equal_points(places):
     assert np.array_equal(numba_knn(x, 20), by_sorting(x, 20))
 
 
+@pytest.mark.slow
 def test_more_candidates_than_a_list_holds(knn):
     x = np.arange(40, dtype=np.float32)[:, None] // np.array([36, 40], np.float32)
     assert np.array_equal(knn(torch.from_numpy(x), [40], 5), by_sorting(x, 5))
