@@ -99,7 +99,7 @@ def run_row(row: Row, place: Place) -> dict[str, Any]:
         state, text = "NOT RUN", f"{OUT_OF_TIME}: stopped after {place.seconds:.0f} s"
     except torch.OutOfMemoryError as error:
         state, text = "NOT RUN", str(error).split(". ")[0]
-    except Exception as error:
+    except Exception as error:  # whatever is wrong in a row is its result
         kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
         state, text = "FAIL", (kind + " ".join(str(error).split()))[:500]
         more = {"traceback": traceback.format_exc()}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -244,3 +247,51 @@ def test_a_lost_rank_is_noticed_and_a_busy_one_waited_for(tmp_path: Path) -> Non
         assert cli.is_loss_of_a_rank((tmp_path / "told").read_text())
     finally:
         pool.close()
+
+
+def rank_0_stops(number: int) -> str:
+    """How rank 1's waiting for rank 0 ends, when a signal stops or kills that."""
+
+    def work() -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+
+    try:
+        distributed.run_on_main(work)
+    except RuntimeError as error:
+        return str(error)
+    return "no error"
+
+
+@pytest.mark.slow
+def test_ranks_notice_that_rank_0_is_stopped(tmp_path: Path) -> None:
+    script = tmp_path / "waits.py"
+    script.write_text(
+        "import os, signal, sys, time\n"
+        "from tests.utils.parallel.test_distributed import rank_0_stops\n"
+        "from utils.parallel import distributed\n"
+        "distributed.start(2.0)\n"
+        f"print('ended:', rank_0_stops({signal.SIGSTOP:d}), flush=True)\n"
+        "os._exit(0)\n"
+    )
+    root = Path(__file__).parents[3]
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "PYTHONPATH": str(root)}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        common["MASTER_PORT"] = str(probe.getsockname()[1])
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(script)],
+            env=os.environ | common | {"RANK": str(r), "LOCAL_RANK": str(r)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for r in range(2)
+    ]
+    try:
+        said = ranks[1].communicate(timeout=60)[0]
+        assert "ended:" in said and "no error" not in said, said
+    finally:
+        for process in ranks:
+            process.kill()
+            process.wait()
