@@ -70,6 +70,10 @@ def what_was_run(
     return [
         text("\n".join(map(command, runs)), "pre"),
         table(rows),
+        text(
+            "The numbers of each run are in its metrics.jsonl and below; "
+            "docs/model_card.md says what such weights are good for, and what not."
+        ),
         folded(f"All arguments of {first.folder.name}", table(arguments)),
     ]
 

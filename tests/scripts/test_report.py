@@ -123,6 +123,7 @@ def test_numbers_and_origin_are_those_of_the_files(
     elsewhere.symlink_to(copied.data)
     change(copied.trained, data_root=str(elsewhere))
     found = copied.write(tmp_path / "report.html", None)
+    assert "docs/model_card.md" in (tmp_path / "report.html").read_text()
     cells = found.texts["td"]
     assert any(c.startswith(f"{elsewhere}, judged on {copied.data}") for c in cells)
     rows = {UNTRAINED: ["12.3", "30.0", "7"], TRAINED: ["54.3", "40.0", "0.03"]}
