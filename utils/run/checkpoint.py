@@ -45,8 +45,7 @@ FREE_ARGUMENTS = (
     "save_predictions",
 )
 
-# BatchNorms of the paper's part-segmentation head. Its strict loader expects them in
-# pre-training files too, so these carry their initial values.
+# BatchNorms of the paper's part-segmentation head, which its pre-training form has too.
 _SEGMENTATION_HEAD_BN = {"bn7": 64, "bn8": 256, "bn9": 256, "bn10": 128}
 
 
@@ -110,19 +109,44 @@ def save_atomically(value: Any, path: str | Path, previous: str = "") -> None:
 def published_weights(model: nn.Module) -> dict[str, Tensor]:
     """The model's state dict on the CPU, as the paper's code loads it strictly.
 
-    Names are those inside DistributedDataParallel. The pre-training form of the
-    part-segmentation network gets the ``bn7`` to ``bn10`` that the paper's has.
+    Names are those inside DistributedDataParallel, with :func:`placeholders`.
     """
     # Contiguous: the memory format used in training does not belong into files.
     state = {
         name: value.detach().cpu().contiguous()
         for name, value in unwrap(model).state_dict().items()
     }
-    if "transform_net.transform.weight" in state and "inv_head.0.weight" in state:
-        for name, width in _SEGMENTATION_HEAD_BN.items():
-            initial = nn.BatchNorm1d(width).state_dict()
-            state.update({f"{name}.{key}": value for key, value in initial.items()})
-    return state
+    return state | placeholders(state)
+
+
+def placeholders(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Entries of modules that the paper's network has and never uses in this form.
+
+    Its strict loader expects them. In pre-training these are the ``bn7`` to ``bn10`` of
+    the part-segmentation network; after fine-tuning, the projection head ``inv_head``.
+    BatchNorms have their initial values and linear layers zeros, which take no random
+    number. :func:`load_pretrained` ignores all of them.
+    """
+    found, norms = {}, {}
+    if _is_fine_tuned(state):
+        last, pooled = ("conv6", 1) if "conv11.weight" in state else ("conv5", 2)
+        width = len(state[f"{last}.0.weight"])
+        for layer, shape in (("0", (width, pooled * width)), ("3", (256, width))):
+            found[f"inv_head.{layer}.weight"] = torch.zeros(shape)
+            found[f"inv_head.{layer}.bias"] = torch.zeros(shape[0])
+        norms = {"inv_head.1": width}
+    elif "transform_net.transform.weight" in state:
+        norms = _SEGMENTATION_HEAD_BN
+    for name, width in norms.items():
+        initial = nn.BatchNorm1d(width).state_dict()
+        found |= {f"{name}.{key}": value for key, value in initial.items()}
+    return found
+
+
+def _is_fine_tuned(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict is that of a published network with a trained head."""
+    classifier = {"conv5.0.weight", "linear3.weight"} <= state.keys()
+    return classifier or {"conv6.0.weight", "conv11.weight"} <= state.keys()
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
@@ -184,10 +208,8 @@ def load_pretrained(model: nn.Module, path: str | Path) -> LoadReport:
     state = read_weights(path)
     inner = unwrap(model)
     wanted = inner.state_dict()
-    common = [name for name in wanted if name in state]
-    if "transform_net.transform.weight" in state and "conv7.0.weight" not in state:
-        # Pre-training's file: these are placeholders, not a trained head's.
-        common = [n for n in common if n.split(".")[0] not in _SEGMENTATION_HEAD_BN]
+    untrained = placeholders(state)
+    common = [name for name in wanted if name in state and name not in untrained]
     if not common:
         raise CheckpointError(
             f"{path}: none of its {len(state)} entries is one of the model's "
