@@ -128,25 +128,20 @@ def placeholders(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     number. :func:`load_pretrained` ignores all of them.
     """
     found, norms = {}, {}
-    if _is_fine_tuned(state):
-        last, pooled = ("conv6", 1) if "conv11.weight" in state else ("conv5", 2)
-        width = len(state[f"{last}.0.weight"])
-        for layer, shape in (("0", (width, pooled * width)), ("3", (256, width))):
-            found[f"inv_head.{layer}.weight"] = torch.zeros(shape)
-            found[f"inv_head.{layer}.bias"] = torch.zeros(shape[0])
-        norms = {"inv_head.1": width}
-    elif "transform_net.transform.weight" in state:
+    # A trained head, the encoder's last layer, how many of its widths the feature has.
+    for head, last, pooled in (("linear3", "conv5", 2), ("conv11", "conv6", 1)):
+        if {f"{head}.weight", f"{last}.0.weight"} <= state.keys():
+            width = len(state[f"{last}.0.weight"])
+            for layer, shape in (("0", (width, pooled * width)), ("3", (256, width))):
+                found[f"inv_head.{layer}.weight"] = torch.zeros(shape)
+                found[f"inv_head.{layer}.bias"] = torch.zeros(shape[0])
+            norms = {"inv_head.1": width}
+    if "transform_net.transform.weight" in state and not found:
         norms = _SEGMENTATION_HEAD_BN
     for name, width in norms.items():
         initial = nn.BatchNorm1d(width).state_dict()
         found |= {f"{name}.{key}": value for key, value in initial.items()}
     return found
-
-
-def _is_fine_tuned(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict is that of a published network with a trained head."""
-    classifier = {"conv5.0.weight", "linear3.weight"} <= state.keys()
-    return classifier or {"conv6.0.weight", "conv11.weight"} <= state.keys()
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:

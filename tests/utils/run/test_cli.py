@@ -44,6 +44,16 @@ def test_retired_flags_name_what_to_use_now(
     assert flag not in parser().format_help()
 
 
+@pytest.mark.parametrize("words", ["--resume False", "--resume=True"])
+def test_a_switch_with_a_value_says_how_it_is_given(
+    words: str, capsys: pytest.CaptureFixture
+) -> None:
+    for given, said in ((words, True), ("--no_such_flag x", False)):
+        with pytest.raises(SystemExit):
+            parser().parse_args(given.split())
+        assert ("a switch takes no value" in capsys.readouterr().err) == said
+
+
 def test_the_help_has_the_defaults() -> None:
     text = " ".join(parser().format_help().split())
     for said in (
