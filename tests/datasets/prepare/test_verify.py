@@ -196,7 +196,8 @@ def test_half_a_data_set_is_not_absent(run, root):
         assert f"{path}: file not found" in text
 
 
-def test_damaged_images_are_set_aside_and_training_goes_on(run, root, tmp_path):
+def test_damaged_images_are_set_aside_and_training_goes_on(run, root):
+    pack(root, progress=False)
     folders = sorted(root.glob("ShapeNetRendering/*/*/rendering"))
     for name in ("05.png", "17.png"):
         path = folders[0] / name
@@ -228,7 +229,7 @@ def test_damaged_images_are_set_aside_and_training_goes_on(run, root, tmp_path):
     assert "  3 moved\n" in text
     assert f"  {folders[7]}: kept, because none of its images is whole" in text
     assert sorted(folders[7].glob("*.png")) == lost
-    # The folder of packed shapes is of more images now.
+    # The packed data have more images now.
     assert f"python -m datasets.packed --data_root {root} --overwrite" in text
     assert line(text, "ShapeNetRender pictures")[0] == "573"
     assert line(text, "ShapeNetRender pictures")[2] == "24"
