@@ -59,15 +59,15 @@ class LoadReport:
 
     path: str
     loaded: tuple[str, ...]
-    left_out: tuple[str, ...]  # in the file, not in the model
-    initialised: tuple[str, ...]  # in the model, not in the file: random
+    left_out: tuple[str, ...]  # not in the model, or placeholders
+    initialised: tuple[str, ...]  # in the model and not loaded: random
 
     def __str__(self) -> str:
         text = f"{self.path}: {len(self.loaded)} entries loaded"
         if self.left_out:
             text += f"; not used from the file: {_few(self.left_out)}"
         if self.initialised:
-            text += f"; not in the file, left at random: {_few(self.initialised)}"
+            text += f"; left at random: {_few(self.initialised)}"
         return text
 
 
