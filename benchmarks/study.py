@@ -42,6 +42,7 @@ ARMS = {  # and what each adds to the command of pre-training
 }
 SVM = "--C 0.01 0.1 1 10 100 --labels_per_class 1 5 20 --corrupt 3"
 FEW_SHOT = "--table"
+MOST_POINTS = 1024  # of a labelled cloud, as the published SVM has
 FINE_TUNE = {
     "1 %": "--label_fraction 0.01 --batch_size 10 --epochs 25",
     "10 %": "--label_fraction 0.1 --batch_size 20 --epochs 15",
@@ -71,25 +72,26 @@ def runs_of(arm: str, seed: int, args: argparse.Namespace) -> list[Run]:
     prefix = f"{arm.replace(',', '').replace(' ', '_')}_{seed}"
     best = CHECKPOINTS / f"{prefix}_pretrain" / "models" / "best_model.pth"
     common = (
-        *("--num_points", str(args.num_points), "--emb_dims", str(args.emb_dims)),
         *("--data_root", str(Path(args.data_root).resolve()), "--seed", str(seed)),
-        *("--wandb", "disabled"),
+        *("--emb_dims", str(args.emb_dims), "--wandb", "disabled"),
     )
+    points = f"--num_points {min(args.num_points, MOST_POINTS)}"
     weights = "none" if arm == UNTRAINED else best
     commands = {
         "pretrain": f"train_crosspoint.py --epochs {args.epochs} --batch_size "
         f"{args.batch_size} --image_encoder {args.image_encoder} --image_size "
         f"{args.image_size} --num_workers {args.num_workers} --svm_every 0 "
-        f"--checkpoint_steps 50 {ARMS[arm]}",
-        "svm": f"eval_svm.py {SVM} --model_path {weights}",
-        "fewshot": f"eval_fewshot.py {FEW_SHOT} --model_path {weights}",
+        f"--checkpoint_steps 50 --num_points {args.num_points} {ARMS[arm]}",
+        "svm": f"eval_svm.py {SVM} {points} --model_path {weights}",
+        "fewshot": f"eval_fewshot.py {FEW_SHOT} {points} --model_path {weights}",
     }
     if arm == UNTRAINED:
         del commands["pretrain"]
     for share, flags in FINE_TUNE.items() if args.finetune else ():
         start = "--from_scratch" if arm == UNTRAINED else f"--model_path {best}"
         commands[f"finetune {share}"] = (
-            f"finetune_cls.py --k 15 --num_workers {args.num_workers} {flags} {start}"
+            f"finetune_cls.py --k 15 --num_workers {args.num_workers} {points} "
+            f"{flags} {start}"
         )
     return [
         Run(
@@ -137,7 +139,9 @@ class Study:
     def do(self, runs: list[Run], threads: int) -> bool:
         """Do what is incomplete, one run after the other; whether all were done."""
         for run in runs:
-            if not self.complete(run) and not self._do(run, threads):
+            if self.complete(run):
+                continue
+            if self.stopped.is_set() or not self._do(run, threads):
                 return False
         return True
 
@@ -246,7 +250,12 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(default: 1 2 3)")
     add("--epochs", type=int, default=3, help="of pre-training (default: 3)")
     add("--batch_size", type=int, default=12, help="of pre-training (default: 12)")
-    add("--num_points", type=int, default=512, help="per cloud (default: 512)")
+    add(
+        "--num_points",
+        type=int,
+        default=512,
+        help="per cloud (default: 512); the judges get 1,024 at most",
+    )
     add("--emb_dims", type=int, default=1024, help="(default: 1024)")
     add("--image_encoder", default="resnet18", help="(default: resnet18)")
     add("--image_size", type=int, default=80, help="in pixels (default: 80)")
@@ -272,9 +281,14 @@ def main(words: list[str] | None = None) -> int:
         parts = [pool.submit(study.do, runs, args.threads) for runs in work.values()]
         try:
             wait(parts, args.minutes and 60 * args.minutes)
+        except KeyboardInterrupt:
+            print("interrupted: the same command continues", flush=True)
         finally:
             study.stopped.set()
             pool.shutdown(cancel_futures=True)
+    for part in parts:
+        if not part.cancelled():
+            part.result()  # raises what went wrong in the study itself
     study.write(work, args, command=shlex.join(words or sys.argv[1:]))
     return int(study.failed)
 
