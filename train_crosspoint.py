@@ -63,7 +63,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="read ShapeNetPacked, written by `python -m datasets.packed`, instead of "
         "single files; the samples are the same (default: if it exists)",
     )
-    probe = parser.add_argument_group("linear SVM probe on ModelNet40")
+    probe = parser.add_argument_group("linear SVM and k-NN probe on ModelNet40")
     probe.add_argument(
         "--svm_every",
         type=flags.natural_int,
@@ -227,6 +227,7 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
                     device=device,
                 )
                 values["svm_accuracy"] = probed.accuracy
+                values["knn_accuracy"] = probed.knn_accuracy
                 is_best = run.improves(probed.accuracy)
             run.end_epoch(values, is_best)
             show_pretraining(run.logger, epoch, run.logs_images(epoch), dataset, probed)

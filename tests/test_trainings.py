@@ -45,7 +45,7 @@ CASES = {
         ("--svm_every", "1"),
         3,
         {"imid_loss", "cmid_loss"},
-        {"train_imid_loss", "train_cmid_loss", "svm_accuracy"},
+        {"train_imid_loss", "train_cmid_loss", "svm_accuracy", "knn_accuracy"},
         "svm_accuracy",
         [cosine(1e-3, epoch, 3) for epoch in range(3)],
         ("projection", None),

@@ -324,6 +324,18 @@ def add_dataset_flags(
     )
 
 
+def add_corrupt_flag(group: argparse._ArgumentGroup, clouds: str) -> None:
+    """``--corrupt``; ``clouds`` says which ones are corrupted."""
+    group.add_argument(
+        "--corrupt",
+        type=int,
+        choices=range(6),
+        default=0,
+        help=f"also classify turned, one-sided, noisy and sparser copies of {clouds}: "
+        "their level, from 1 to 5 (default: 0, none)",
+    )
+
+
 def check_fine_tuning(args: argparse.Namespace, resumed: bool) -> None:
     """Check a fine-tuning script's flags: range, and which exclude each other.
 
