@@ -153,10 +153,15 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
     parallel = distributed.data_parallel(trained, device)
     optimizer = build_optimizer(parallel.parameters(), args)
 
-    defaults = vars(get_args_parser().parse_args([]))
-    state = {"model": model, "optimizer": optimizer, "precision": precision.scaler}
-    weights = {BEST.name: model}
-    run = Run(args, process, resumed, defaults, weights, [args.model_path], **state)
+    run = Run(
+        args,
+        process,
+        resumed,
+        defaults=get_args_parser().parse_args([]),
+        inputs=[args.model_path],
+        weights={BEST.name: model},
+        parts={"model": model, "optimizer": optimizer, "precision": precision.scaler},
+    )
     write_network(run.folder / "models", args, head, test.num_classes, test.class_names)
     with run:
         samples: tuple[Samples, Samples] = (train, test)

@@ -81,7 +81,6 @@ if __name__ == "__main__":
     # Before PyTorch is imported: --help and a mistyped flag are answered at once.
     ARGS = cli.start(get_args_parser())
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -96,10 +95,8 @@ from models.edgeconv import chosen_form
 from models.image import ImageEncoder
 from models.losses import NTXentLoss, crosspoint_loss
 from utils.drawing.wandb_images import show_pretraining
-from utils.errors import UsageError, usage_errors
-from utils.judging.features import extract_features
-from utils.judging.probe import Probed
-from utils.judging.svm import fit_linear_svm
+from utils.errors import UsageError
+from utils.judging.probe import run_probe
 from utils.parallel import distributed
 from utils.parallel.batchnorm import synchronise_batchnorm
 from utils.parallel.seed import seed_torch
@@ -168,22 +165,26 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
         if args.img_model_path and not resumed:
             reports.append(load_pretrained(model.image_encoder, args.img_model_path))
 
-    loader = data_loader(dataset, sampler, args.num_workers, device)
     model.to(device)
     # Convolutions of images are faster with channels last; activations follow weights.
     model.image_encoder.to(memory_format=torch.channels_last)
     synchronise_batchnorm(model)
     parallel = distributed.data_parallel(model, device)
     optimizer = build_optimizer(parallel.parameters(), args)
+    loader = data_loader(dataset, sampler, args.num_workers, device)
 
-    defaults = vars(get_args_parser().parse_args([]))
-    weights = {
-        BEST.name: model.point_encoder,
-        "img_model_best.pth": model.image_encoder,
-    }
-    inputs = (args.model_path, args.img_model_path)
-    state = {"model": model, "optimizer": optimizer, "precision": precision.scaler}
-    run = Run(args, process, resumed, defaults, weights, inputs, **state)
+    run = Run(
+        args,
+        process,
+        resumed,
+        defaults=get_args_parser().parse_args([]),
+        inputs=(args.model_path, args.img_model_path),
+        weights={
+            BEST.name: model.point_encoder,
+            "img_model_best.pth": model.image_encoder,
+        },
+        parts={"model": model, "optimizer": optimizer, "precision": precision.scaler},
+    )
     write_network(run.folder / "models", args, "projection")
     with distributed.fail_together():
         check_probe(args, probe, run.state.best)
@@ -214,7 +215,13 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
             probed, is_best = None, probe is None
             last = epoch + 1 == args.epochs
             if probe is not None and ((epoch + 1) % args.svm_every == 0 or last):
-                probed = run_probe(model.point_encoder, probe, device, args)
+                probed = run_probe(
+                    model.point_encoder,
+                    *probe,
+                    C=args.svm_C,
+                    batch_size=args.test_batch_size,
+                    device=device,
+                )
                 values["svm_accuracy"] = probed.accuracy
                 is_best = run.improves(probed.accuracy)
             run.end_epoch(values, is_best)
@@ -284,25 +291,6 @@ def check_probe(args: argparse.Namespace, probe: Probe | None, best: float) -> N
             "run's best_model.pth so far: put it back, or the last epoch's weights "
             "would replace the best"
         )
-
-
-def run_probe(
-    encoder: nn.Module, probe: Probe, device: torch.device, args: argparse.Namespace
-) -> Probed:
-    """Classify ModelNet40's test split by a linear SVM, which rank 0 fits."""
-    features = [
-        extract_features(encoder, split.points, args.test_batch_size, device, "probe")
-        for split in probe
-    ]
-    labels = [distributed.gather_array(split.labels) for split in probe]
-
-    def fit() -> list[int]:
-        with usage_errors():
-            svm = fit_linear_svm(features[0], labels[0], args.svm_C)
-        return svm.predict(features[1]).tolist()
-
-    predicted = np.array(distributed.run_on_main(fit))
-    return Probed(features[1], labels[1], predicted, probe[1].class_names)
 
 
 if __name__ == "__main__":

@@ -155,15 +155,20 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
             loaded = {"model": str(report), "network": network.origin}
             log_evaluation(model, test, precision, loaded, args, logger)
         return
-    loader = data_loader(train, sampler, args.num_workers, device)
     synchronise_batchnorm(model)
     parallel = distributed.data_parallel(model, device)
     optimizer = build_optimizer(parallel.parameters(), args)
+    loader = data_loader(train, sampler, args.num_workers, device)
 
-    defaults = vars(get_args_parser().parse_args([]))
-    state = {"model": model, "optimizer": optimizer, "precision": precision.scaler}
-    weights = {BEST.name: model}
-    run = Run(args, process, resumed, defaults, weights, [args.model_path], **state)
+    run = Run(
+        args,
+        process,
+        resumed,
+        defaults=get_args_parser().parse_args([]),
+        inputs=[args.model_path],
+        weights={BEST.name: model},
+        parts={"model": model, "optimizer": optimizer, "precision": precision.scaler},
+    )
     write_network(run.folder / "models", args, "parts", NUM_PARTS, test.class_names)
     with run:
         parameters = sum(p.numel() for p in model.parameters()) / 1e6

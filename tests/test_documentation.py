@@ -244,7 +244,8 @@ def test_the_page_on_extending_can_be_followed(
     (tmp_path / "models/tiny.py").write_text(encoder)
     before = "    network = {"
     edit("models/__init__.py", before, build + before)
-    edit("models/__init__.py", 'ENCODERS = ("dgcnn", "dgcnn_seg", "pointnet")\n', encoders)
+    old = 'ENCODERS = ("dgcnn", "dgcnn_seg", "pointnet")\n'
+    edit("models/__init__.py", old, encoders)
     before = "def scanobjectnn_candidates("
     edit("datasets/labelled.py", before, f"{shapes}\n\n{before}")
     before = '    raise ValueError(f"--dataset'

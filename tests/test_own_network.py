@@ -161,17 +161,15 @@ def test_pointnet_is_judged_and_fine_tuned_from_its_file_alone(
     words = (*EPISODES, *ALONE, best, "--k", "5")
     run_body(eval_fewshot, eval_fewshot.judge_encoder, tmp_path, even_root, words)
     tune = "--batch_size 8 --num_workers 0 --epochs 1".split()
+    call = (finetune_cls, finetune_cls.finetune, tmp_path, even_root)
     for more, head in (([], "classifier"), (["--freeze_encoder"], "linear")):
         words = [*tune, *ALONE, best, *more]
-        tuned = run_body(finetune_cls, finetune_cls.finetune, tmp_path, even_root, words)
+        tuned = run_body(*call, words)
         network = json.loads((tuned / "models" / "network.json").read_text())
         assert (network["model"], network["head"]) == ("pointnet", head)
         assert (network["k"], network["num_points"]) == (1, 64)
         words = [*ALONE, str(tuned / "models" / "best_model.pth"), "--eval", *more]
-        told = run_body(
-            *(finetune_cls, finetune_cls.finetune, tmp_path, even_root),
-            [*words, "--exp_name", "eval"],
-        )
+        told = run_body(*call, [*words, "--exp_name", "eval"])
         best_accuracy = metrics(tuned)[1][0]["best_test_accuracy"]
         assert evaluated(told)["test_accuracy"] == best_accuracy
 
@@ -179,7 +177,7 @@ def test_pointnet_is_judged_and_fine_tuned_from_its_file_alone(
 def test_a_network_without_a_classification_head_is_not_fine_tuned(
     pretrained: Path, even_root: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(cli.UsageError, match="--model dgcnn_seg has no classif.* have"):
+    with pytest.raises(cli.UsageError, match=r"dgcnn_seg has no classif.* have"):
         run_body(
             *(finetune_cls, finetune_cls.finetune, tmp_path, even_root),
             (*ALONE, str(pretrained)),

@@ -42,7 +42,7 @@ def all_finite(parameters: Iterable[nn.Parameter]) -> bool:
 class Run:
     """Records, checkpoints and signals of a training run; the script owns the loop.
 
-        with Run(args, process, resumed, defaults, weights, model=..., ...) as run:
+        with Run(args, process, resumed, ..., parts={"model": model, ...}) as run:
             for epoch in range(run.epoch, args.epochs):
                 run.start_epoch(loader, lr)
                 for batch in loader:                  # steps left after a resume
@@ -58,10 +58,11 @@ class Run:
         process: this one.
         resumed: of :func:`utils.run.run_folder.is_resumed`: ``parts`` are restored.
         defaults: of all flags; a checkpoint from before a flag existed has its default.
+        inputs: files that the run reads; empty names are ignored.
         weights: file in ``models/`` -> whose weights it gets in the best epoch;
             ``best_model.pth``'s are also kept every ``--save_freq`` epochs.
-        inputs: files that the run reads; empty names are ignored.
-        parts: model, optimizer, ...: anything with a ``state_dict``.
+        parts: what a checkpoint holds: model, optimizer and whatever else has a
+            ``state_dict``.
 
     Raises:
         UsageError: if the folder holds another run, or a checkpoint that is damaged or
@@ -73,10 +74,11 @@ class Run:
         args: argparse.Namespace,
         process: distributed.Process,
         resumed: bool,
-        defaults: Mapping[str, Any],
-        weights: Mapping[str, nn.Module],
+        *,
+        defaults: argparse.Namespace,
         inputs: Sequence[str] = (),
-        **parts: Any,
+        weights: Mapping[str, nn.Module],
+        parts: Mapping[str, Any],
     ) -> None:
         self.args, self.process, self.resumed = args, process, resumed
         self.weights, self.parts = weights, parts
@@ -87,7 +89,7 @@ class Run:
         if resumed:
             with distributed.fail_together():
                 self.state = checkpoint.load_training_state(
-                    self.folder / LAST, vars(args), defaults, **parts
+                    self.folder / LAST, vars(args), vars(defaults), **parts
                 )
 
     def _sizes(self) -> dict[Path, int]:

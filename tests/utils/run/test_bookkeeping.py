@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -48,9 +48,14 @@ def open_run(*words: str, device: torch.device = CPU) -> Run:
     model = nn.Linear(1, 1)
     optimizer = build_optimizer(model.parameters(), args)
     process = distributed.Process(0, 1, device, "none")
-    state: dict[str, Any] = {"model": model, "optimizer": optimizer}
-    weights = {"best_model.pth": model}
-    return Run(args, process, args.resume, {}, weights, **state)
+    return Run(
+        args,
+        process,
+        args.resume,
+        defaults=argparse.Namespace(),
+        weights={"best_model.pth": model},
+        parts={"model": model, "optimizer": optimizer},
+    )
 
 
 def train(
