@@ -127,11 +127,13 @@ def edge_conv(
     return first_maximum(y, 2).transpose(1, 2)
 
 
-def projection_head(x: Tensor, weights: Weights, training: bool) -> Tensor:
+def projection_head(
+    x: Tensor, weights: Weights, training: bool, name: str = "inv_head"
+) -> Tensor:
     """Linear, BatchNorm, ReLU, Linear; biases where there are any."""
-    x = x @ weights["inv_head.0.weight"].T + weights.get("inv_head.0.bias", 0)
-    x = relu(batch_norm(x, weights, "inv_head.1", training))
-    return x @ weights["inv_head.3.weight"].T + weights.get("inv_head.3.bias", 0)
+    x = x @ weights[f"{name}.0.weight"].T + weights.get(f"{name}.0.bias", 0)
+    x = relu(batch_norm(x, weights, f"{name}.1", training))
+    return x @ weights[f"{name}.3.weight"].T + weights.get(f"{name}.3.bias", 0)
 
 
 def dgcnn(points: Tensor, k: int, weights: Weights, training: bool) -> list[Tensor]:
