@@ -195,8 +195,9 @@ def test_published_weights_are_fine_tuned_as_published(
             ["--model_path", str(tmp_path / "w.pth")]
         )
         if trained:
-            args.emb_dims, (args.k, args.num_points) = 1024, trained
+            args.model, args.emb_dims = "dgcnn", 1024
+            args.k, args.num_points = trained
             write_network(tmp_path, args, "projection")
-            args.emb_dims = args.k = args.num_points = None
+            args.model = args.emb_dims = args.k = args.num_points = None
         settle(args, finetune_cls.PUBLISHED)
         assert (args.emb_dims, args.k, args.num_points) == (1024, 20, 1024)
