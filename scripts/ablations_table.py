@@ -9,7 +9,7 @@ from scripts.pipeline_table import SETS, origin
 from utils.run import cli
 from utils.run.run_folder import CHECKPOINTS, read_metrics
 
-# Run -> what it is, and CrossPoint's linear SVM in % on both data sets, where we know it.
+# Run -> what it is, and the published linear SVM in % on both data sets, if known.
 ROWS = {
     "dgcnn": ("DGCNN, both losses, 1 image", "91.2", "81.7"),
     "dgcnn_intra": ("DGCNN, intra-modal alone", "-", "-"),
@@ -36,9 +36,9 @@ def table(name: str) -> str:
         cells = [what]
         for dataset, number in zip(SETS, published, strict=True):
             r = found.get(dataset)
-            ours = (
-                [f"{100 * r['accuracy']:.1f}", f"{r['C']:g}"] if r else ["not run", ""]
-            )
+            ours = ("not run", "")
+            if r is not None:
+                ours = (f"{100 * r['accuracy']:.1f}", f"{r['C']:g}")
             cells += [number, *ours]
         lines.append(cells)
     head = [f"Ablations, checkpoints/{name}_*", *origin(f"{name}_dgcnn"), ""]
