@@ -65,11 +65,11 @@ def encoder_work(network: str, rows: list[int], k: int, passes: int) -> Work:
     # points and of second layers on edges; channels of the graphs.
     if network == "dgcnn":
         first = [(3, 64), (64, 64), (64, 128), (128, 256)]
-        points, second = [(512, 1024)], []
+        points, second = [(512, 1024)], list[tuple[int, int]]()
         compared: tuple[int, ...] = (3, 64, 64, 128)
     elif network == "pointnet":
-        points = [(3, 64), (64, 64), (64, 64), (64, 128), (128, 1024)]
         first, second, compared = [], [], ()
+        points = [(3, 64), (64, 64), (64, 64), (64, 128), (128, 1024)]
     else:
         first = [(3, 64), (3, 64), (64, 64), (64, 64)]
         points, second = [(128, 1024), (192, 1024)], [(64, 128), (64, 64), (64, 64)]
