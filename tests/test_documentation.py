@@ -107,7 +107,10 @@ def understand(words: list[str]) -> None:
         if passed_on := re.search(r'-m (\S+) "\$@"', text):
             understand(["python", "-m", passed_on[1], *rest])
             return
-        for flag in (word for word in rest if word.startswith("--")):
+        if "\n. scripts/stages.sh\n" in text:
+            text += read("scripts/stages.sh")
+        own = rest[: rest.index("--")] if "--" in rest else rest  # then passed on
+        for flag in (word for word in own if word.startswith("--")):
             assert re.search(rf"{flag}\b[^\n]*\)|{flag} \|", text), f"{path}: {flag}"
         return
     if rest[0] == "-m":
