@@ -169,7 +169,7 @@ def add_model_flags(
         "--k",
         type=positive_int,
         default=published["k"],
-        help="neighbours per point in the kNN graph",
+        help="neighbours per point in the kNN graph; pointnet has none and ignores it",
     )
     add("--emb_dims", type=positive_int, default=1024, help="width of the embedding")
     add(
