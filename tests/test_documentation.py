@@ -374,7 +374,7 @@ def test_the_commands_on_data_run(
     one = ("--workers", "1")
     modules = {
         "datasets.synthetic": ["--out", str(tmp_path / "data"), "--shapes", "13", *one],
-        "datasets.verify": ["--data_root", str(synthetic_root), "--quick", *one],
+        "datasets.verify": ["--data_root", str(synthetic_root), *one],
         "datasets.packed": ["--data_root", str(tmp_path / "data"), "--overwrite"],
         "datasets.from_meshes": [
             *("--meshes", str(meshes), "--out", str(tmp_path / "own")),
