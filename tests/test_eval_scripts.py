@@ -72,7 +72,10 @@ def judge_by(name: str, *call) -> Path:
 @both
 @pytest.mark.parametrize(
     ("encoder", "names"),
-    [(DGCNN, DGCNN_PRETRAINING), (DGCNNPartSeg, PARTSEG_PRETRAINING | UNUSED)],
+    [
+        (DGCNN, DGCNN_PRETRAINING),
+        (DGCNNPartSeg, PARTSEG_PRETRAINING | UNUSED["partseg pre-training"]),
+    ],
 )
 def test_files_of_the_paper_s_code(
     script, encoder, names, tmp_path: Path, even_root: Path
