@@ -173,6 +173,8 @@ class Study:
             print(f"{run.name} failed: see {log.name}", flush=True)
             return False
         self._write_state(run, seconds)
+        for path in self._folder(run).glob("models/checkpoint_*.pth"):
+            path.unlink()  # hundreds of MB, of no use to a complete training
         print(f"{run.name}: {seconds:.0f} s", flush=True)
         return True
 

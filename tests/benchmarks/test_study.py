@@ -17,12 +17,14 @@ from benchmarks import study, study_table
 
 # Stands for every script: notes its command; writes what a run writes, and may fail.
 SCRIPT = """
-import json, pathlib, signal, sys, time
+import json, pathlib, shutil, sys, time
 words = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 name = pathlib.Path(sys.argv[0]).name
 folder = pathlib.Path("checkpoints", sys.argv[sys.argv.index("--exp_name") + 1])
 with open("commands.txt", "a") as file:
     file.write(folder.name + " " + sys.argv[-1] + "\\n")
+if "--overwrite" in sys.argv:
+    shutil.rmtree(folder, ignore_errors=True)
 folder.mkdir(parents=True, exist_ok=True)
 while pathlib.Path("hang").exists() and name.startswith("train"):
     time.sleep(0.05)
@@ -38,6 +40,9 @@ record = {
     "finetune_cls.py": {"epoch_end": True, "test_accuracy": 0.625},
     "train_crosspoint.py": {"epoch_end": True, "train_loss": 1.0},
 }[name]
+(folder / "models").mkdir()
+for name in ("best_model", "checkpoint_last", "checkpoint_previous"):
+    (folder / "models" / f"{name}.pth").touch()
 (folder / "metrics.jsonl").write_text(json.dumps(record) + "\\n")
 """
 ARMS = ("--arms", "untrained", "crosspoint")
@@ -94,6 +99,8 @@ def test_complete_runs_are_not_repeated(scripts: Path) -> None:
         "crosspoint": {"1": 60, "2": 70},
     }
     assert content["commits"] == ["abc123"]
+    left = {path.name for path in scripts.glob("checkpoints/*/models/*")}
+    assert left == {"best_model.pth"}
     assert content["values"]["few-shot, 5 ways 10 shots"]["crosspoint"]["1"] == 12.5
     assert content["values"]["corrupted, linear SVM"]["crosspoint"]["1"] == 0
     assert content["values"]["noisy, k-NN"]["untrained"]["2"] == 25
