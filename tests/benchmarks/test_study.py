@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks import study, study_table
+from tests.small_data import write_small_data
 
 # Stands for every script: notes its command; writes what a run writes, and may fail.
 SCRIPT = """
@@ -168,14 +169,15 @@ def test_intervals_are_those_of_paired_differences() -> None:
 
 @pytest.mark.slow
 def test_real_runs_end_in_a_table(
-    tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    data = write_small_data(tmp_path / "data")
     monkeypatch.setattr(study, "SVM", "--C 1 --labels_per_class 1 --corrupt 3")
     few_shot = "--k_way 3 --m_shot 1 --n_query 1 --n_runs 3"
     monkeypatch.setattr(study, "FEW_SHOT", few_shot)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     words = "--num_points 64 --emb_dims 16 --image_size 32 --epochs 1 --seeds 1"
-    words = (*words.split(), *ARMS, "--data_root", str(synthetic_root))
+    words = (*words.split(), *ARMS, "--data_root", str(data))
     assert study.main(["--out", str(tmp_path), *words]) == 0
     values = json.loads((tmp_path / "study.json").read_text())["values"]
     rows = ("linear SVM", "k-NN", "1 label a class", "few-shot, 3 ways 1 shots")
