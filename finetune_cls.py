@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from datasets import CLASSIFICATION, SCANOBJECTNN_VARIANTS
 from models import CLASSIFIERS
@@ -146,7 +147,7 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
             loaded = {"weights": str(report), "network": network.origin}
             log_evaluation(model, test, precision, loaded, args, logger)
         return
-    trained: nn.Module = model.linear if args.freeze_encoder else model
+    trained: Any = model.linear if args.freeze_encoder else model
     model.requires_grad_(False)
     trained.requires_grad_(True)
     synchronise_batchnorm(trained)
