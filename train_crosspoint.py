@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from models import BACKBONES, ENCODERS
 from utils.run import cli, flags
@@ -83,6 +84,7 @@ if __name__ == "__main__":
 
 import torch
 from torch import nn
+from torch.utils.data import default_collate
 
 from datasets.files import MODELNET40 as PROBE_FOLDER
 from datasets.labelled import ModelNet40
@@ -92,6 +94,7 @@ from datasets.transforms import augment_image, augment_points, jitter_images
 from models import point_encoder
 from models.crosspoint import CrossPoint
 from models.edgeconv import chosen_form
+from models.fused.batch import distinct_points
 from models.image import ImageEncoder
 from models.losses import NTXentLoss, crosspoint_loss
 from utils.drawing.wandb_images import show_pretraining
@@ -171,7 +174,10 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
     synchronise_batchnorm(model)
     parallel = distributed.data_parallel(model, device)
     optimizer = build_optimizer(parallel.parameters(), args)
-    loader = data_loader(dataset, sampler, args.num_workers, device)
+    # An encoder that has `distinct` set merges duplicate points.
+    merges = edgeconv[0] == "fused" and getattr(model.point_encoder, "distinct", False)
+    collate = with_layout if merges else None
+    loader = data_loader(dataset, sampler, args.num_workers, device, collate)
 
     run = Run(
         args,
@@ -245,11 +251,11 @@ def train_one_epoch(
     criterion = NTXentLoss(args.temperature)
     model.train()
     run.start_epoch(loader, cosine(args.lr, run.epoch, args.epochs))
-    for view1, view2, images in loader:  # (b, 3, N), (b, 3, N), raw images
-        view1, view2, images = to_device((view1, view2, images), device, dtype)
+    for batch in loader:  # (b, 3, N), (b, 3, N), raw images, layout of the points
+        view1, view2, images, *layout = to_device(batch, device, dtype)
         images = jitter_images(images)  # (b, 3, H, W)
         with precision.autocast():
-            z1, z2, z_image = model(view1, view2, images)  # (b, 256) each
+            z1, z2, z_image = model(view1, view2, images, *layout)  # (b, 256) each
             loss, imid, cmid = crosspoint_loss(z1, z2, z_image, criterion)
         optimizer.zero_grad(set_to_none=True)
         precision.scaler.scale(loss).backward()
@@ -257,6 +263,12 @@ def train_one_epoch(
         precision.scaler.update()
         run.step(loss=loss, imid_loss=imid, cmid_loss=cmid)
     return run.means_and_sums("train_loss", "train_imid_loss", "train_cmid_loss")[0]
+
+
+def with_layout(samples: list[tuple]) -> tuple[Any, ...]:
+    """A batch with the layout of its distinct points, made by the loader's workers."""
+    view1, view2, images = default_collate(samples)
+    return view1, view2, images, distinct_points(torch.cat([view1, view2]))
 
 
 def check_flags(args: argparse.Namespace) -> None:

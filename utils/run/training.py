@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -110,13 +110,21 @@ class TimedLoader(DataLoader):
 
 
 def data_loader(
-    dataset: Dataset, sampler: Sampler, num_workers: int, device: torch.device
+    dataset: Dataset,
+    sampler: Sampler,
+    num_workers: int,
+    device: torch.device,
+    collate: Callable[[list], Any] | None = None,
 ) -> TimedLoader:
-    """This rank's batches, loaded by ``num_workers`` processes, pinned for a GPU."""
+    """This rank's batches, loaded by ``num_workers`` processes, pinned for a GPU.
+
+    ``collate`` makes a batch of samples; None: PyTorch's.
+    """
     return TimedLoader(
         dataset,
         batch_sampler=sampler,
         num_workers=num_workers,
+        collate_fn=collate,
         pin_memory=device.type == "cuda",
         worker_init_fn=signals.ignore_signals,
         persistent_workers=num_workers > 0,
