@@ -14,6 +14,8 @@ image of the same shape. The number of processes changes the time, nothing else.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,12 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--temperature", type=flags.positive_float, default=0.1, help="of NT-Xent"
     )
     training.add_argument(
+        "--cuda_graph",
+        action="store_true",
+        help="launch forward and backward pass as one CUDA graph, for small batches "
+        "on one GPU",
+    )
+    training.add_argument(
         "--packed",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -83,14 +91,19 @@ if __name__ == "__main__":
     ARGS = cli.start(get_args_parser())
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from datasets.files import MODELNET40 as PROBE_FOLDER
 from datasets.labelled import ModelNet40
 from datasets.sampler import GlobalBatchSampler
 from datasets.shapenet_render import ShapeNetRender
-from datasets.transforms import augment_image, augment_points, jitter_images
+from datasets.transforms import (
+    augment_image,
+    augment_points,
+    distinct_after_dropout,
+    jitter_images,
+)
 from models import point_encoder
 from models.crosspoint import CrossPoint
 from models.edgeconv import chosen_form
@@ -105,6 +118,7 @@ from utils.parallel.batchnorm import synchronise_batchnorm
 from utils.parallel.seed import seed_torch
 from utils.run.bookkeeping import Run
 from utils.run.checkpoint import load_pretrained
+from utils.run.cuda_graph import GraphedStep, check_cuda_graph
 from utils.run.network import write_network
 from utils.run.run_folder import BEST, is_resumed
 from utils.run.training import (
@@ -140,6 +154,9 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
     with distributed.fail_together():
         check_flags(args)
         edgeconv = chosen_form(args.edgeconv, device)
+        if args.cuda_graph:
+            kind = args.precision, edgeconv[0]
+            check_cuda_graph(device, process.world_size, *kind)
         dataset = ShapeNetRender(
             args.data_root,
             args.num_points,
@@ -174,9 +191,12 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
     synchronise_batchnorm(model)
     parallel = distributed.data_parallel(model, device)
     optimizer = build_optimizer(parallel.parameters(), args)
-    # An encoder that has `distinct` set merges duplicate points.
-    merges = edgeconv[0] == "fused" and getattr(model.point_encoder, "distinct", False)
-    collate = with_layout if merges else None
+    model.two_streams = args.cuda_graph  # which starts both sides at once
+    collate = None
+    if edgeconv[0] == "fused" and getattr(model.point_encoder, "distinct", False):
+        clouds = 2 * args.batch_size // process.world_size
+        rows = distinct_after_dropout(clouds, args.num_points) if args.cuda_graph else 0
+        collate = partial(with_layout, capacity=rows)
     loader = data_loader(dataset, sampler, args.num_workers, device, collate)
 
     run = Run(
@@ -251,24 +271,33 @@ def train_one_epoch(
     criterion = NTXentLoss(args.temperature)
     model.train()
     run.start_epoch(loader, cosine(args.lr, run.epoch, args.epochs))
-    for batch in loader:  # (b, 3, N), (b, 3, N), raw images, layout of the points
-        view1, view2, images, *layout = to_device(batch, device, dtype)
+
+    def forward_backward(
+        view1: Tensor, view2: Tensor, images: Any, *layout: Any
+    ) -> tuple[Tensor, ...]:
         images = jitter_images(images)  # (b, 3, H, W)
         with precision.autocast():
             z1, z2, z_image = model(view1, view2, images, *layout)  # (b, 256) each
             loss, imid, cmid = crosspoint_loss(z1, z2, z_image, criterion)
         optimizer.zero_grad(set_to_none=True)
         precision.scaler.scale(loss).backward()
+        return loss, imid, cmid
+
+    step: Callable[..., tuple[Tensor, ...]] = forward_backward
+    if args.cuda_graph:
+        step = GraphedStep(forward_backward, model.parameters())
+    for batch in loader:  # (b, 3, N), (b, 3, N), raw images, layout of the points
+        loss, imid, cmid = step(*to_device(batch, device, dtype))
         precision.scaler.step(optimizer)
         precision.scaler.update()
         run.step(loss=loss, imid_loss=imid, cmid_loss=cmid)
     return run.means_and_sums("train_loss", "train_imid_loss", "train_cmid_loss")[0]
 
 
-def with_layout(samples: list[tuple]) -> tuple[Any, ...]:
+def with_layout(samples: list[tuple], capacity: int) -> tuple[Any, ...]:
     """A batch with the layout of its distinct points, made by the loader's workers."""
     view1, view2, images = default_collate(samples)
-    return view1, view2, images, distinct_points(torch.cat([view1, view2]))
+    return view1, view2, images, distinct_points(torch.cat([view1, view2]), capacity)
 
 
 def check_flags(args: argparse.Namespace) -> None:

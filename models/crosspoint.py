@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -22,9 +25,14 @@ class CrossPoint(nn.Module):
         together. ``layout`` is that of the distinct points of [view1; view2], with
         which a GPU's host does not wait, see :class:`models.dgcnn.DGCNN`.
 
+    Attributes:
+        two_streams: on a GPU, encode images on a second stream, beside the points.
+
     Raises:
         ValueError: if the three inputs have different numbers of samples.
     """
+
+    two_streams = False
 
     def __init__(self, point_encoder: nn.Module, image_encoder: nn.Module) -> None:
         super().__init__()
@@ -43,7 +51,36 @@ class CrossPoint(nn.Module):
                 "two views of equal shape and as many images are needed, got "
                 f"{tuple(view1.shape)}, {tuple(view2.shape)}, {tuple(images.shape)}"
             )
+        z_image: Callable[[], Tensor] = functools.partial(self.image_encoder, images)
+        if self.two_streams:
+            z_image = on_second_stream(self.image_encoder, images)
         known = {} if layout is None else {"layout": layout}
         projection, _ = self.point_encoder(torch.cat([view1, view2]), **known)
         z1, z2 = projection.chunk(2)
-        return z1, z2, self.image_encoder(images)
+        return z1, z2, z_image()
+
+
+@functools.cache
+def second_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+def on_second_stream(
+    function: Callable[[Tensor], Tensor], x: Tensor
+) -> Callable[[], Tensor]:
+    """Start ``function(x)`` on a second stream; what is returned gives its result.
+
+    Autograd runs the backward pass of each operation on the stream of its forward pass.
+    """
+    first, second = torch.cuda.current_stream(x.device), second_stream(x.device)
+    second.wait_stream(first)
+    with torch.cuda.stream(second):
+        found = function(x)
+    x.record_stream(second)  # or its memory might be reused too early
+
+    def result() -> Tensor:
+        first.wait_stream(second)
+        found.record_stream(first)
+        return found
+
+    return result

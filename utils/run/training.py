@@ -131,13 +131,22 @@ def data_loader(
     )
 
 
+def map_tensors(function: Callable[[Tensor], Any], batch: Any) -> Any:
+    """Apply a function to each tensor of nested tuples, and keep their structure."""
+    if isinstance(batch, Tensor):
+        return function(batch)
+    mapped = [map_tensors(function, part) for part in batch]
+    return type(batch)(*mapped) if hasattr(batch, "_fields") else mapped
+
+
 def to_device(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:
     """Move the tensors of nested tuples, floating-point ones to ``dtype`` as well."""
-    if isinstance(batch, Tensor):
-        kind = dtype if batch.is_floating_point() else batch.dtype
-        return batch.to(device, kind, non_blocking=True)
-    moved = [to_device(part, device, dtype) for part in batch]
-    return type(batch)(*moved) if hasattr(batch, "_fields") else moved
+
+    def moved(x: Tensor) -> Tensor:
+        kind = dtype if x.is_floating_point() else x.dtype
+        return x.to(device, kind, non_blocking=True)
+
+    return map_tensors(moved, batch)
 
 
 def evaluation_batches(
