@@ -367,13 +367,14 @@ def test_the_commands_on_data_run(
         path = meshes / f"class{number % 2}/{number}.ply"
         path.parent.mkdir(parents=True, exist_ok=True)
         trimesh.creation.box((1, 2, number + 1)).export(path)
+    one = ("--workers", "1")
     modules = {
-        "datasets.synthetic": ["--out", str(tmp_path / "data"), "--shapes", "13"],
-        "datasets.verify": ["--data_root", str(synthetic_root)],
+        "datasets.synthetic": ["--out", str(tmp_path / "data"), "--shapes", "13", *one],
+        "datasets.verify": ["--data_root", str(synthetic_root), "--quick", *one],
         "datasets.packed": ["--data_root", str(tmp_path / "data"), "--overwrite"],
         "datasets.from_meshes": [
             *("--meshes", str(meshes), "--out", str(tmp_path / "own")),
-            *("--views", "1", "--image_size", "16", "--workers", "1"),
+            *("--views", "1", "--image_size", "16", *one),
         ],
     }
     for name, smaller in modules.items():

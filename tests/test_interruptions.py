@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
+import sklearn.svm
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -37,7 +38,7 @@ from tests.runs import (
     segment,
 )
 from utils.errors import UsageError
-from utils.judging import features, svm
+from utils.judging import features
 from utils.parallel import distributed
 from utils.run import checkpoint, training
 from utils.run.checkpoint import CheckpointError
@@ -153,12 +154,12 @@ def test_a_signal_at_the_end_of_an_epoch(
         if stop_at == (what, seen[what]):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    class Fit(svm.SVC):
+    class Fit(sklearn.svm.SVC):
         def fit(self, *data: Any) -> Any:
             count("fits")
             return super().fit(*data)
 
-    monkeypatch.setattr(svm, "SVC", Fit)
+    monkeypatch.setattr(sklearn.svm, "SVC", Fit)
     hook = register_optimizer_step_pre_hook(lambda *_: count("updates"))
     try:
         undisturbed = pretrain(tmp_path / "whole", synthetic_root, *words)

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-import train_crosspoint
 from models.dgcnn import DGCNN
 from models.fused.clouds import FusedClouds
 from models.image import ImageEncoder
 from models.partseg import DGCNNPartSeg
 from tests.runs import metrics, pretrain, weights
+from utils.judging import probe
 from utils.run import cli
 
 
@@ -82,7 +82,7 @@ def test_the_probe_fits_once_and_covers_the_test_split(
         fitted.append((features.shape, C))
         return Constant()
 
-    monkeypatch.setattr(train_crosspoint, "fit_linear_svm", fit)
+    monkeypatch.setattr(probe, "fit_linear_svm", fit)
     words = ("--epochs", "3", "--svm_every", "2", "--svm_C", "0.25")
     run = pretrain(tmp_path, synthetic_root, *words)
     assert fitted == [((24, 32), 0.25)] * 2  # after epoch 2, and after the last

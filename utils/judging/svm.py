@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.svm import SVC
 
 from utils.judging.metrics import confusion_matrix, mean_class_accuracy
 from utils.parallel.machine import cores
@@ -73,6 +72,8 @@ class SVMProblem:
         Raises:
             ValueError: if the rows are of a single class.
         """
+        from sklearn.svm import SVC  # slow to import
+
         rows = np.arange(len(self.labels)) if rows is None else rows
         classes = np.unique(self.labels[rows])
         if len(classes) < 2:
