@@ -1,7 +1,7 @@
 """Pre-train a point encoder with CrossPoint (Afham et al., CVPR 2022).
 
-NT-Xent over the global batch pulls together two augmented views of a point cloud and an
-image of the same shape. The number of processes changes the time, nothing else.
+NT-Xent over the global batch pulls together two augmented views of a point cloud and
+images of the same shape. The number of processes changes the time, nothing else.
 
   one CPU     python train_crosspoint.py --data_root data/synthetic --batch_size 8
   one GPU     torchrun --nproc_per_node=1 train_crosspoint.py
@@ -21,6 +21,7 @@ from typing import Any
 
 from models import BACKBONES, ENCODERS
 from utils.run import cli, flags
+from utils.run.objective import add_objective_flags
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -47,6 +48,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="compute the duplicates that the augmentation makes of a cloud's first "
         "point once; the same numbers up to rounding (default: yes)",
     )
+    add_objective_flags(parser)
     training = flags.add_training_flags(
         parser, batch_size=20, epochs=100, weight_decay=1e-6
     )
@@ -72,7 +74,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="read ShapeNetPacked, written by `python -m datasets.packed`, instead of "
         "single files; the samples are the same (default: if it exists)",
     )
-    probe = parser.add_argument_group("linear SVM probe on ModelNet40")
+    probe = parser.add_argument_group("linear SVM and k-NN probe on ModelNet40")
     probe.add_argument(
         "--svm_every",
         type=flags.natural_int,
@@ -105,11 +107,11 @@ from datasets.transforms import (
     jitter_images,
 )
 from models import point_encoder
-from models.crosspoint import CrossPoint
+from models.crosspoint import CrossPoint, MultiView
 from models.edgeconv import chosen_form
 from models.fused.batch import distinct_points
 from models.image import ImageEncoder
-from models.losses import NTXentLoss, crosspoint_loss
+from models.losses import NTXentLoss, crosspoint_loss, multiview_loss
 from utils.drawing.wandb_images import show_pretraining
 from utils.errors import UsageError
 from utils.judging.probe import run_probe
@@ -120,6 +122,7 @@ from utils.run.bookkeeping import Run
 from utils.run.checkpoint import load_pretrained
 from utils.run.cuda_graph import GraphedStep, check_cuda_graph
 from utils.run.network import write_network
+from utils.run.objective import describe, settle_objective
 from utils.run.run_folder import BEST, is_resumed
 from utils.run.training import (
     DEFAULT_LR,
@@ -163,7 +166,9 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
             args.image_size,
             args.seed,
             point_transform=augment_points,
-            image_transform=augment_image,
+            image_transform=[
+                partial(augment_image, strength=s) for s in args.image_jitter
+            ],
             packed=args.packed,
         )
         sampler = GlobalBatchSampler(
@@ -172,12 +177,7 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
         _ = dataset[0]  # clouds of too few points fail here, not in a loader's worker
         probe = open_probe(args, process) if with_probe else None
         seed_torch(args.seed)
-        model = CrossPoint(
-            point_encoder(
-                args.model, args.k, args.emb_dims, args.edgeconv, args.distinct_points
-            ),
-            ImageEncoder(args.image_encoder),
-        )
+        model = build_model(args)
         model.to(precision.dtype)  # before the weights, which may be float64
         reports = []
         if args.model_path and not resumed:
@@ -189,15 +189,22 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
     # Convolutions of images are faster with channels last; activations follow weights.
     model.image_encoder.to(memory_format=torch.channels_last)
     synchronise_batchnorm(model)
+    model.freeze_unused(args.imid_weight, args.cmid_weight)
     parallel = distributed.data_parallel(model, device)
     optimizer = build_optimizer(parallel.parameters(), args)
     model.two_streams = args.cuda_graph  # which starts both sides at once
-    collate = None
-    if edgeconv[0] == "fused" and getattr(model.point_encoder, "distinct", False):
-        clouds = 2 * args.batch_size // process.world_size
-        rows = distinct_after_dropout(clouds, args.num_points) if args.cuda_graph else 0
-        collate = partial(with_layout, capacity=rows)
+    # Encoders with the attribute `distinct` merge duplicate points, if it is true.
+    merges = edgeconv[0] == "fused" and getattr(model.point_encoder, "distinct", False)
+    collate = partial(with_layout, padded=args.cuda_graph) if merges else None
     loader = data_loader(dataset, sampler, args.num_workers, device, collate)
+
+    weights: dict[str, nn.Module] = {BEST.name: model.point_encoder}
+    last_weights: dict[str, nn.Module] = {"ckpt_epoch_last.pth": model.point_encoder}
+    if args.cmid_weight:  # otherwise nothing of the image side is trained
+        weights["img_model_best.pth"] = model.image_encoder
+        last_weights["img_model_last.pth"] = model.image_encoder
+    if args.cmid_weight and isinstance(model, MultiView):
+        weights["view_heads.pth"] = model.heads
 
     run = Run(
         args,
@@ -205,10 +212,8 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
         resumed,
         defaults=get_args_parser().parse_args([]),
         inputs=(args.model_path, args.img_model_path),
-        weights={
-            BEST.name: model.point_encoder,
-            "img_model_best.pth": model.image_encoder,
-        },
+        weights=weights,
+        last_weights=last_weights,
         parts={"model": model, "optimizer": optimizer, "precision": precision.scaler},
     )
     write_network(run.folder / "models", args, "projection")
@@ -226,6 +231,7 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
         run.introduce(
             {
                 "model": f"{args.model} {point}, {args.image_encoder} {image}",
+                "objective": describe(args),
                 "edgeconv": "{}: {}".format(*edgeconv),
                 "data": f"{len(dataset)} shapes in {args.data_root}{packed}, "
                 f"{args.num_points} points",
@@ -249,6 +255,7 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
                     device=device,
                 )
                 values["svm_accuracy"] = probed.accuracy
+                values["knn_accuracy"] = probed.knn_accuracy
                 is_best = run.improves(probed.accuracy)
             run.end_epoch(values, is_best)
             show_pretraining(run.logger, epoch, run.logs_images(epoch), dataset, probed)
@@ -269,16 +276,19 @@ def train_one_epoch(
     """
     args, device, dtype = run.args, run.process.device, precision.dtype
     criterion = NTXentLoss(args.temperature)
+    objective = multiview_loss if args.objective == "multiview" else crosspoint_loss
+    weights = (args.imid_weight, args.cmid_weight)
     model.train()
     run.start_epoch(loader, cosine(args.lr, run.epoch, args.epochs))
 
     def forward_backward(
         view1: Tensor, view2: Tensor, images: Any, *layout: Any
     ) -> tuple[Tensor, ...]:
-        images = jitter_images(images)  # (b, 3, H, W)
+        # (b, 3, H, W), or (b, V, 3, H, W) for V > 1 images a shape
+        images = jitter_images(images) if args.cmid_weight else None
         with precision.autocast():
-            z1, z2, z_image = model(view1, view2, images, *layout)  # (b, 256) each
-            loss, imid, cmid = crosspoint_loss(z1, z2, z_image, criterion)
+            z1, z2, z_images = model(view1, view2, images, *layout)  # (b, 256), ...
+            loss, imid, cmid = objective(z1, z2, z_images, criterion, *weights)
         optimizer.zero_grad(set_to_none=True)
         precision.scaler.scale(loss).backward()
         return loss, imid, cmid
@@ -294,14 +304,30 @@ def train_one_epoch(
     return run.means_and_sums("train_loss", "train_imid_loss", "train_cmid_loss")[0]
 
 
-def with_layout(samples: list[tuple], capacity: int) -> tuple[Any, ...]:
+def with_layout(samples: list[tuple], padded: bool) -> tuple[Any, ...]:
     """A batch with the layout of its distinct points, made by the loader's workers."""
     view1, view2, images = default_collate(samples)
-    return view1, view2, images, distinct_points(torch.cat([view1, view2]), capacity)
+    both = torch.cat([view1, view2])  # (2b, 3, N), as the model does
+    rows = distinct_after_dropout(len(both), both.shape[2]) if padded else 0
+    return view1, view2, images, distinct_points(both, rows)
+
+
+def build_model(args: argparse.Namespace) -> CrossPoint:
+    """Both encoders, and for multi-view the projection heads of each image."""
+    points = point_encoder(
+        args.model, args.k, args.emb_dims, args.edgeconv, args.distinct_points
+    )
+    if args.objective == "crosspoint":
+        return CrossPoint(points, ImageEncoder(args.image_encoder))
+    images = ImageEncoder(args.image_encoder, head=False)
+    return MultiView(points, images, args.emb_dims, args.view_dims)
 
 
 def check_flags(args: argparse.Namespace) -> None:
     """Raise a ValueError for flags that do not fit each other."""
+    settle_objective(args)
+    if args.model == "pointnet":
+        args.k = 1  # it has no graph
     if args.batch_size < 2:
         raise ValueError("--batch_size 1 leaves NT-Xent no negatives: use 2 or more")
     if args.k > args.num_points:

@@ -34,7 +34,11 @@ def get_args_parser() -> argparse.ArgumentParser:
         naming="partseg; with --eval eval_shapenetpart_<run and file of the weights>",
     )
     own = ("emb_dims", "k", "num_points")
-    flags.add_model_flags(parser, ("dgcnn_seg",), PUBLISHED, of_weights=own)
+    flags.add_model_flags(
+        *(parser, ("dgcnn_seg",), PUBLISHED),
+        of_weights=own,
+        aliases={"dgcnn": "dgcnn_seg"},
+    )
     training = flags.add_training_flags(
         parser, batch_size=32, epochs=300, weight_decay=1e-4, optimizer="sgd"
     )
@@ -45,8 +49,11 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="cos: cosine to 1e-3; step: halved every 20 epochs, not below 1e-5",
     )
     group = flags.add_downstream_flags(parser)
+    only = "shapenetpart"
+    group.add_argument("--dataset", choices=(only,), default=only, help="there is one")
     group.add_argument(
         "--class_choice",
+        type=flags.renamed({"motor": "motorbike"}),  # as earlier code calls it
         default=None,
         metavar="NAME",
         help="only shapes of this category, such as chair (default: all)",

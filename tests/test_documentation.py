@@ -107,7 +107,10 @@ def understand(words: list[str]) -> None:
         if passed_on := re.search(r'-m (\S+) "\$@"', text):
             understand(["python", "-m", passed_on[1], *rest])
             return
-        for flag in (word for word in rest if word.startswith("--")):
+        if "\n. scripts/stages.sh\n" in text:
+            text += read("scripts/stages.sh")
+        own = rest[: rest.index("--")] if "--" in rest else rest  # then passed on
+        for flag in (word for word in own if word.startswith("--")):
             assert re.search(rf"{flag}\b[^\n]*\)|{flag} \|", text), f"{path}: {flag}"
         return
     if rest[0] == "-m":
@@ -244,7 +247,8 @@ def test_the_page_on_extending_can_be_followed(
     (tmp_path / "models/tiny.py").write_text(encoder)
     before = "    network = {"
     edit("models/__init__.py", before, build + before)
-    edit("models/__init__.py", 'ENCODERS = ("dgcnn", "dgcnn_seg")\n', encoders)
+    old = 'ENCODERS = ("dgcnn", "dgcnn_seg", "pointnet")\n'
+    edit("models/__init__.py", old, encoders)
     before = "def scanobjectnn_candidates("
     edit("datasets/labelled.py", before, f"{shapes}\n\n{before}")
     before = '    raise ValueError(f"--dataset'

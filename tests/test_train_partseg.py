@@ -249,3 +249,14 @@ def test_training_writes_the_predictions_of_the_best_weights(
     segment(tmp_path / "eval", part_root, *words)
     found = {path.name: path.read_bytes() for path in written.glob("*.ply")}
     assert found == {path.name: path.read_bytes() for path in wanted.glob("*.ply")}
+
+
+def test_names_of_earlier_code_are_taken() -> None:
+    parser = train_partseg.get_args_parser()
+    earlier = "--dataset shapenetpart --model dgcnn --class_choice motor"
+    now = parser.parse_args("--model dgcnn_seg --class_choice motorbike".split())
+    assert parser.parse_args(earlier.split()) == now
+    assert now.class_choice in CATEGORIES
+    for words in ("--dataset modelnet40", "--model pointnet"):
+        with pytest.raises(SystemExit):
+            parser.parse_args(words.split())

@@ -1,4 +1,4 @@
-"""The linear SVM probe: how pre-training's features do while it runs."""
+"""The probe by linear SVM and k-NN: how pre-training's features do while it runs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from utils.errors import usage_errors
 from utils.judging.features import extract_features
+from utils.judging.knn import knn_predict
 from utils.judging.svm import fit_linear_svm
 from utils.parallel import distributed
 
@@ -24,22 +25,24 @@ class Split(Protocol):
 
 
 class Probed(NamedTuple):
-    """Features of a test split and the SVM's predictions, equal on all ranks.
+    """Features of a test split and what the probe found, equal on all ranks.
 
     Attributes:
         features: (M, F).
-        labels, predicted: (M,) indices into ``class_names``.
+        labels, predicted: (M,) indices into ``class_names``; the SVM's predictions.
         class_names: the names of all classes.
+        knn_accuracy: of :func:`utils.judging.knn.knn_predict`.
     """
 
     features: np.ndarray
     labels: np.ndarray
     predicted: np.ndarray
     class_names: Sequence[str]
+    knn_accuracy: float
 
     @property
     def accuracy(self) -> float:
-        """The share of clouds that were given their label."""
+        """The share of clouds to which the SVM gave their label."""
         return float(np.mean(self.predicted == self.labels))
 
 
@@ -51,9 +54,9 @@ def run_probe(
     batch_size: int,
     device: torch.device,
 ) -> Probed:
-    """Classify the test split by a linear SVM on the encoder's features.
+    """Classify the test split by a linear SVM and by k-NN on the encoder's features.
 
-    All ranks compute features, rank 0 fits the SVM.
+    All ranks compute features, rank 0 classifies.
 
     Args:
         encoder, batch_size, device: as of :func:`extract_features`.
@@ -66,10 +69,11 @@ def run_probe(
         features.append(found)
         labels.append(distributed.gather_array(split.labels))
 
-    def fit() -> list[int]:
+    def classify() -> tuple[np.ndarray, float]:
         with usage_errors():
             svm = fit_linear_svm(features[0], labels[0], C)
-        return svm.predict(features[1]).tolist()
+            voted = knn_predict(features[0], labels[0], features[1])
+        return svm.predict(features[1]), float(np.mean(voted == labels[1]))
 
-    predicted = np.array(distributed.run_on_main(fit))
-    return Probed(features[1], labels[1], predicted, test.class_names)
+    predicted, knn_accuracy = distributed.run_on_main(classify)
+    return Probed(features[1], labels[1], predicted, test.class_names, knn_accuracy)
