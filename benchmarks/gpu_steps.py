@@ -62,7 +62,8 @@ def training(setting: Setting, step: forms.Step, way: str) -> Callable[[], Tenso
 
     def forward_backward(*batch: Any) -> tuple[Tensor, ...]:
         with precision.autocast():
-            loss, _, _ = crosspoint_loss(*model(*batch), criterion)
+            z1, z2, z_image = model(*batch)
+            loss, _, _ = crosspoint_loss(z1, z2, z_image, criterion)
         update.zero_grad(set_to_none=True)
         loss.backward()
         return (loss,)
@@ -128,6 +129,7 @@ def speeds(gpu: bool) -> Rows:
         for way in WAYS:
             name = f"pre-training step, {way}, {step.pairs} pairs"
             make = partial(against_counted, step=step, way=way)
-            more = {"calls": 2 * BATCHES, "precision": "bf16"} if gpu else {}
-            known = {"unit": "pairs", "other": "counted", **more}
-            yield name, partial(speed, make=make, samples=step.pairs, **known)
+            run = partial(speed, make=make, samples=step.pairs, unit="pairs")
+            kind = "bf16" if gpu else "fp32"
+            more = partial(run, calls=2 * BATCHES if gpu else 1, precision=kind)
+            yield name, partial(more, other="counted")
