@@ -129,8 +129,13 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
         seed_torch(args.seed)
         head = "linear" if args.freeze_encoder else "classifier"
         model = trained_network(
-            *(args.model, args.k, args.emb_dims, head, test.num_classes),
-            *(args.edgeconv, args.dropout),
+            args.model,
+            args.k,
+            args.emb_dims,
+            head,
+            outputs=test.num_classes,
+            edgeconv=args.edgeconv,
+            dropout=args.dropout,
         )
         model.to(precision.dtype)  # before the weights, which may be float64
         report, start = None, args.model_path or f"random weights (seed {args.seed})"
@@ -146,7 +151,7 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
             loaded = {"weights": str(report), "network": network.origin}
             log_evaluation(model, test, precision, loaded, args, logger)
         return
-    trained: nn.Module = model.linear if args.freeze_encoder else model
+    trained = model.get_submodule("linear") if args.freeze_encoder else model
     model.requires_grad_(False)
     trained.requires_grad_(True)
     synchronise_batchnorm(trained)

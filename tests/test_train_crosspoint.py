@@ -200,7 +200,8 @@ def test_a_weight_of_zero_leaves_out_what_it_switches_off(
     assert {line["cmid_loss"] for line in records} == {0}
     assert epochs[0]["train_cmid_loss"] == 0
     assert {file.name for file in (intra / "models").glob("*.pth")} == {
-        *("best_model.pth", "checkpoint_last.pth", "checkpoint_previous.pth")
+        *("best_model.pth", "ckpt_epoch_last.pth"),
+        *("checkpoint_last.pth", "checkpoint_previous.pth"),
     }
     last = weights(intra, "checkpoint_last.pth")
     trained = len(list(PointNet(16).parameters()))

@@ -12,7 +12,8 @@ import torchvision
 from models.dgcnn import DGCNN
 from models.image import ImageEncoder
 from models.partseg import DGCNNPartSeg
-from utils.run.checkpoint import load_pretrained, save_weights
+from models.pointnet import PointNet
+from utils.run.checkpoint import load_pretrained, published_weights, save_weights
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -206,3 +207,8 @@ def test_an_unused_projection_head_is_not_loaded(kind, tmp_path):
     assert {name.split(".")[0] for name in report.initialised} == {"inv_head"}
     for name, value in model.inv_head.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_a_network_that_the_published_code_lacks_gets_no_placeholders() -> None:
+    model = PointNet(16, 5)
+    assert published_weights(model).keys() == model.state_dict().keys()

@@ -131,7 +131,8 @@ def placeholders(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found, norms = {}, {}
     # A trained head, the encoder's last layer, how many of its widths the feature has.
     for head, last, pooled in (("linear3", "conv5", 2), ("conv11", "conv6", 1)):
-        if {f"{head}.weight", f"{last}.0.weight"} <= state.keys():
+        # Without bn1 it is a PointNet, which the paper's code has not.
+        if {f"{head}.weight", f"{last}.0.weight", "bn1.weight"} <= state.keys():
             width = len(state[f"{last}.0.weight"])
             for layer, shape in (("0", (width, pooled * width)), ("3", (256, width))):
                 found[f"inv_head.{layer}.weight"] = torch.zeros(shape)
