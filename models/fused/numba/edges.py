@@ -90,7 +90,7 @@ def edge_extremes(
     y, argmax = np.empty_like(a), np.empty(a.shape, np.int32)
     total, batch = np.empty_like(a) if stats else a[:0], graph.batch
     arrays = (a, b, graph.idx, sign, shift, batch.counts, stats, y, argmax, total)
-    sums = sum_over_rows(_edge_extremes, arrays, batch.offsets, ROWS, a.shape[1])
+    sums = sum_over_rows(_edge_extremes, arrays, batch.bounds, ROWS, a.shape[1])
     return y, argmax, total, sums
 
 
@@ -140,7 +140,7 @@ def edge_maximum(
     """
     out = np.empty_like(a)
     arrays = (a, b, graph.idx, offset, a.dtype.type(slope), out)
-    tasks = row_tasks(graph.batch.offsets)
+    tasks = row_tasks(graph.batch.bounds)
     run_tasks(_edge_maximum, [(*arrays, start, end) for _, start, end in tasks])
     return out
 
@@ -205,7 +205,7 @@ def edge_gradients(
     if argmax is not None:
         slices = [
             (grad_b, argmax, grad_a, start, end, c, min(c + CHANNELS, channels))
-            for start, end in pairwise(batch.offsets.tolist())
+            for start, end in pairwise(batch.bounds)
             for c in range(0, channels, CHANNELS)
         ]
         run_tasks(_scatter_to_argmax, slices)
@@ -215,7 +215,7 @@ def edge_gradients(
         _add_statistics_gradient,
         [
             (*arrays, grad_a, grad_b, start, end)
-            for _, start, end in row_tasks(batch.offsets, LONG)
+            for _, start, end in row_tasks(batch.bounds, LONG)
         ],
     )
     return grad_a, grad_b

@@ -178,6 +178,8 @@ def knn(x: torch.Tensor, batch: RaggedBatch, k: int) -> torch.Tensor:
 
     rows = min(max(ROWS, DISTANCES // batch.cloud_size), 4 * ROWS)
     run_tasks(task, row_tasks(offsets, rows))
+    padding = np.arange(offsets[-1], len(x), dtype=np.int32)
+    result[offsets[-1] :] = padding[:, None]
     if batch.merged:
         _repeat_duplicates(result, batch.counts.numpy(), offsets)
     return torch.from_numpy(result)

@@ -144,7 +144,7 @@ def pool_gradient(
         y, affine, slope, batch: as of :func:`pool`.
         alpha, beta: (C,).
     """
-    out = np.empty_like(y)
+    out = np.zeros_like(y)  # of padding
     terms = (*affine[:2], alpha, beta, y.dtype.type(slope))
     arrays = (y, *terms, batch.counts, out)
     tasks = row_tasks(batch.offsets, LONG)

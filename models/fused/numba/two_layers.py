@@ -89,7 +89,7 @@ def two_layer_extremes(
     neighbours, channels = idx.shape[1], len(matrix)
     y = np.empty((len(a), channels), a.dtype)
     argmax = np.empty((len(a), channels), np.int32)
-    tasks = row_tasks(batch.offsets, max(1, EDGES // neighbours))
+    tasks = row_tasks(batch.bounds, max(1, EDGES // neighbours))
     sums = np.zeros((len(tasks), 2, channels))
     slope, second = a.dtype.type(slope), torch.from_numpy(matrix)
 
@@ -170,16 +170,16 @@ def two_layer_gradients(
         the gradients of a and b, but for the first BatchNorm's statistics (R, C); of W
         (C', C); the sums of dz and dz (y - mean) over the first layer's edges (2, C).
     """
-    idx, offsets, counts = graph.idx, graph.batch.offsets, graph.batch.counts
+    idx, bounds, counts = graph.idx, graph.batch.bounds, graph.batch.counts
     neighbours, (outputs, channels) = idx.shape[1], matrix.shape
     slope, second = a.dtype.type(slope), torch.from_numpy(matrix)
     grad_a, grad_b = np.zeros_like(a), np.empty_like(b)
-    clouds = len(offsets) - 1
+    clouds = len(bounds) - 1
     sums = np.zeros((clouds, 2, channels))
     of_matrix = torch.zeros(clouds, outputs, channels, dtype=torch.float64)
 
     def task(cloud: int) -> None:  # one for each cloud, since edges end anywhere in it
-        own = offsets[cloud : cloud + 2]
+        own = bounds[cloud : cloud + 2]
         for _, start, end in row_tasks(own, max(1, EDGES // neighbours)):
             size = (end - start) * neighbours
             both = scratch(second.dtype, size, channels + outputs).view(-1)

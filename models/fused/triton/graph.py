@@ -145,7 +145,7 @@ def knn(x: Tensor, batch: RaggedBatch, k: int) -> Tensor:
     if x.dtype == torch.float64 or k > LONGEST:
         found = _knn_by_cloud(x, batch, k)
     else:
-        found = torch.empty(len(x), k, dtype=torch.int32, device=x.device)
+        found = _themselves(len(x), k, x.device)
         # With so many groups k to 1.2 k columns are within the bound.
         groups = max(64, triton.next_power_of_2(4 * k))
         places = max(32, triton.next_power_of_2(k + k // 2))
@@ -170,8 +170,14 @@ def knn(x: Tensor, batch: RaggedBatch, k: int) -> Tensor:
     return found.gather(1, places)
 
 
+def _themselves(rows: int, k: int, device: torch.device) -> Tensor:
+    """(R, k) where all edges of a row end at itself, as those of padding do."""
+    every = torch.arange(rows, dtype=torch.int32, device=device)
+    return every[:, None].repeat(1, k)
+
+
 def _knn_by_cloud(x: Tensor, batch: RaggedBatch, k: int) -> Tensor:
-    found = x.new_empty(len(x), k, dtype=torch.int32)
+    found = _themselves(len(x), k, x.device)
     for start, end in itertools.pairwise(batch.offsets.tolist()):
         cloud = x[None, start:end].transpose(1, 2)  # (1, C, n)
         names = nearest(distances(cloud, cloud), min(k, end - start))[0] + start

@@ -132,7 +132,7 @@ def pool_gradient(
     batch: RaggedBatch,
 ) -> Tensor:
     """As :func:`models.fused.numba.pool.pool_gradient`."""
-    out, (clouds, channels) = torch.empty_like(y), share.shape
+    out, (clouds, channels) = torch.zeros_like(y), share.shape  # 0 for padding
     tiles = triton.cdiv(batch.cloud_size, ROWS.value)
     given = (share, y, *affine[:2], alpha, beta, batch.counts, batch.offsets, out)
     programs = (tiles, clouds, triton.cdiv(channels, COLS.value))
