@@ -26,7 +26,7 @@ def _edge_extremes(
     a, b, idx, sign, shift, counts, stats, y, argmax, total, sums, start, end
 ):
     neighbours, channels = idx.shape[1], a.shape[1]
-    best, who = np.empty((2, channels), a.dtype), np.empty((2, channels), np.int32)
+    best, arg = np.empty((2, channels), a.dtype), np.empty((2, channels), np.int32)
     own, square = np.empty(channels, a.dtype), np.empty(channels, a.dtype)
     part, edges = np.zeros((2, channels), a.dtype), a.dtype.type(neighbours)
     for i in range(start, end):
@@ -34,13 +34,13 @@ def _edge_extremes(
         for c in range(channels):
             v = a[first, c]
             t = v + (b[i, c] - shift[c])
-            best[0, c], who[0, c], own[c], square[c] = v * sign[c], first, v, t * t
+            best[0, c], arg[0, c], own[c], square[c] = v * sign[c], first, v, t * t
         for k in range(1, neighbours):
             j, old, new = idx[i, k], (k - 1) % 2, k % 2
             for c in range(channels):
-                u, m, before = a[j, c] * sign[c], best[old, c], who[old, c]
+                u, m, before = a[j, c] * sign[c], best[old, c], arg[old, c]
                 best[new, c] = u if u > m else m
-                who[new, c] = j if u > m else before
+                arg[new, c] = j if u > m else before
             if stats:
                 for c in range(channels):
                     v = a[j, c]
@@ -51,7 +51,7 @@ def _edge_extremes(
         for c in range(channels):
             # Multiplying by the sign twice is exact. Where it is 0 all edges tie.
             v = best[last, c] * sign[c] if sign[c] != 0 else a[first, c]
-            y[i, c], argmax[i, c] = v + b[i, c], who[last, c]
+            y[i, c], argmax[i, c] = v + b[i, c], arg[last, c]
         if stats:
             w = counts[i]
             for c in range(channels):

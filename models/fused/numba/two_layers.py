@@ -30,22 +30,22 @@ def _first_layer(a, b, idx, scale, offset, slope, hidden, start, end):
 @kernel
 def _reduce_edges(edges, k, sign, shift, counts, stats, y, argmax, sums, start, end):
     channels = edges.shape[1]
-    best, who = np.empty((2, channels), edges.dtype), np.empty((2, channels), np.int32)
+    best, arg = np.empty((2, channels), edges.dtype), np.empty((2, channels), np.int32)
     part = np.empty((2, channels), edges.dtype)
     for i in range(start, end):
         row, last = (i - start) * k, (k - 1) % 2
         for c in range(channels):
-            best[0, c], who[0, c] = edges[row, c] * sign[c], 0
+            best[0, c], arg[0, c] = edges[row, c] * sign[c], 0
         for n in range(1, k):
             slot, old, new = np.int32(n), (n - 1) % 2, n % 2
             for c in range(channels):
                 u, m = edges[row + n, c] * sign[c], best[old, c]
-                before = who[old, c]
+                before = arg[old, c]
                 best[new, c] = u if u > m else m
-                who[new, c] = slot if u > m else before
+                arg[new, c] = slot if u > m else before
         for c in range(channels):
             y[i, c] = best[last, c] * sign[c] if sign[c] != 0 else edges[row, c]
-            argmax[i, c] = who[last, c]
+            argmax[i, c] = arg[last, c]
         if stats:  # a row's in the data's precision, those of all rows in float64
             part[:] = 0
             for n in range(k):
