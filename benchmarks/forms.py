@@ -23,8 +23,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from torch import Tensor, nn
 
-from benchmarks.floors import Sizes, clouds
 from benchmarks.measure import Forms, Setting
+from benchmarks.roofline import Sizes, clouds
 from datasets.prepare.pack import pack
 from datasets.prepare.views import Settings, make_shape
 from datasets.shapenet_render import ShapeNetRender

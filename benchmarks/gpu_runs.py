@@ -23,7 +23,6 @@ import torch
 from torch.autograd import DeviceType
 
 from benchmarks import forms
-from benchmarks.floors import Sizes
 from benchmarks.gpu_exact import (
     NotRun,
     Place,
@@ -34,6 +33,7 @@ from benchmarks.gpu_exact import (
     tf32,
 )
 from benchmarks.measure import Case, Forms, Setting, Work, synchronise, take_turns
+from benchmarks.roofline import Sizes
 from datasets.prepare.pack import pack
 from datasets.synthetic import generate
 from models import ENCODERS

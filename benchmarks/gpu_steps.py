@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from benchmarks import forms
-from benchmarks.floors import clouds
 from benchmarks.gpu_exact import NotRun, Place, Rows, need_kernels
 from benchmarks.gpu_runs import speed
 from benchmarks.measure import Forms, Setting
+from benchmarks.roofline import clouds
 from datasets.transforms import distinct_after_dropout
 from models.fused.batch import distinct_points
 from models.losses import NTXentLoss, crosspoint_loss
