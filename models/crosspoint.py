@@ -41,8 +41,6 @@ class CrossPoint(nn.Module):
 
     two_streams = False
 
-    two_streams = False
-
     def __init__(self, point_encoder: nn.Module, image_encoder: nn.Module) -> None:
         super().__init__()
         self.point_encoder = point_encoder
