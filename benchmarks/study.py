@@ -248,7 +248,14 @@ def get_args_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data_root", default="data", help="folder of the data sets (default: data)")
     add("--out", type=Path, default=Path("study"), help="results (default: study)")
-    add("--arms", nargs="+", choices=ARMS, default=[*ARMS], help="(default: all)")
+    add(
+        "--arms",
+        nargs="+",
+        choices=ARMS,
+        metavar="ARM",
+        default=[*ARMS],
+        help=f"in quotes: {'; '.join(ARMS)} (default: all)",
+    )
     add("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(default: 1 2 3)")
     add("--epochs", type=int, default=2, help="of pre-training (default: 2)")
     add("--batch_size", type=int, default=12, help="of pre-training (default: 12)")
