@@ -158,8 +158,7 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
         check_flags(args)
         edgeconv = chosen_form(args.edgeconv, device)
         if args.cuda_graph:
-            kind = args.precision, edgeconv[0]
-            check_cuda_graph(device, process.world_size, *kind)
+            check_cuda_graph(device, process.world_size, args.precision, edgeconv[0])
         dataset = ShapeNetRender(
             args.data_root,
             args.num_points,
