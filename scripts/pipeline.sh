@@ -77,7 +77,7 @@ stage ft-partseg pt-partseg ft-partseg.sh --resume --model_path "$seg" "${tune[@
 
 if [ "${QUEUE:-}" = pueue ]; then
   number=$(PUEUE_AFTER="${task[*]}" enqueue "${name}_table" python -m scripts.pipeline_table "$name")
-  echo "task $number: the table, if all of them succeed: pueue log $number"
+  echo "task $number: the table, if all of them succeed: pueue log --full $number"
   echo "at any time: python -m scripts.pipeline_table $name"
   exit
 fi
