@@ -301,8 +301,8 @@ def test_a_lost_rank_is_known_by_what_nccl_says(text: str) -> None:
 def test_a_rank_ends_with_a_torchrun_that_is_killed(launched: bool) -> None:
     """A script that a shell has started goes on without it, as with nohup."""
     rank = (
-        "import time; from utils.run.cli import end_with_torchrun; "
-        "end_with_torchrun(); print('started', flush=True); time.sleep(20)"
+        "import time; from utils.run import cli; cli.start(cli.Parser('')); "
+        "print('started', flush=True); time.sleep(20)"
     )
     launcher = (
         f"import subprocess, sys; subprocess.run([sys.executable, '-c', {rank!r}])"
