@@ -15,7 +15,7 @@ from tests.scripts.cluster import NODES, Cluster
 from tests.scripts.pueue import wait_for
 from tests.scripts.soaking import Checkout, training
 
-EPOCHS = 600
+EPOCHS = 300
 LONG = 600  # seconds, on a machine with other work
 
 
@@ -71,9 +71,9 @@ def check_requeued(cluster: Cluster, number: str, name: str) -> None:
 def test_time_limits(cluster: Cluster) -> None:
     """One minute instead of hours, and 20 s for the checkpoint instead of 240."""
     options = ("--time=1", "--signal=TERM@20")
-    number = submit(cluster, "limited", *options, epochs=1200)
+    number = submit(cluster, "limited", *options, epochs=900)
     check_requeued(cluster, number, "limited")
-    cluster.checkout.same("limited", 1200)
+    cluster.checkout.same("limited", 900)
 
 
 @pytest.mark.parametrize("how", ["requeue", "preemption", "grace"])
@@ -125,9 +125,9 @@ def test_two_jobs_share_a_node(cluster: Cluster) -> None:
 
 
 def test_two_nodes(cluster: Cluster) -> None:
-    number = started(cluster, "nodes", "--nodes=2", epochs=200)
+    number = started(cluster, "nodes", "--nodes=2", epochs=100)
     assert cluster.job(number)["NodeList"] == "127.0.0.[1-2]"
     assert "8 global, 4 a rank on 2 processes" in cluster.checkout.log("nodes")
     cluster("scontrol", "requeue", number)
     check_requeued(cluster, number, "nodes")
-    cluster.checkout.same("nodes", 200, processes=2)
+    cluster.checkout.same("nodes", 100, processes=2)
