@@ -102,7 +102,7 @@ if [ "$status" -eq 143 ] && [ ${#resume[@]} -gt 0 ] && [ -z "${decided:-}" ]; th
 fi
 
 # The end of the job's log, below torchrun's traceback.
-job=$(scontrol show job "$SLURM_JOB_ID")
+job=$(scontrol show job "$SLURM_JOB_ID") || true
 restarts=$(sed -n 's/.* Restarts=\([0-9]*\).*/\1/p' <<<"$job")
 log=$(sed -n 's/^ *StdOut=//p' <<<"$job")
 again="The same sbatch command continues the run."
@@ -115,13 +115,14 @@ if [ "${restarts:-0}" -gt "${SLURM_RESTART_COUNT:-0}" ]; then
   echo "It starts again at $(date -d "${expire:-120} seconds" +%T) or later:" \
     "squeue --start --job $SLURM_JOB_ID"
 elif [ -n "${decided:-}" ]; then
-  echo "Job $SLURM_JOB_ID: cancelled. $again"
+  echo "Job $SLURM_JOB_ID: cancelled or out of time, not requeued. $again"
 elif [ "$status" -eq 143 ]; then
   echo "Job $SLURM_JOB_ID: stopped by a time limit or preemption, not requeued. $again"
 else
   echo "Job $SLURM_JOB_ID: failed with exit status $status, not requeued."
   echo "The error is above torchrun's traceback."
 fi
-folder=$(sed -n 's/^results  *//p' "$log" | tail -n 1)
-[ -z "$folder" ] || echo "Log: $folder/run.log, which ends: $(tail -n 1 "$folder/run.log")"
+folder=$(sed -n 's/^results  *//p' "$log" | tail -n 1) || true
+[ ! -f "$folder/run.log" ] ||
+  echo "Log: $folder/run.log, which ends: $(tail -n 1 "$folder/run.log")"
 exit "$status"

@@ -94,8 +94,8 @@ def test_a_cancelled_job_stays_away_until_it_is_submitted_again(cluster) -> None
     cluster("scancel", number)
     cluster.wait(number, "CANCELLED")
     last = last_words(cluster, "cancelled")
-    told = "cancelled. The same sbatch command continues the run.\nLog: checkpoints/"
-    assert last.startswith(f"{number}: {told}")
+    told = "cancelled or out of time, not requeued. The same sbatch command continues "
+    assert last.startswith(f"{number}: {told}the run.\nLog: checkpoints/cancelled/")
     number, before = submit(cluster, "cancelled"), number
     cluster.wait(number, "COMPLETED", LONG)
     assert cluster.job(before)["JobState"] == "CANCELLED"
