@@ -61,7 +61,7 @@ def test_the_study_to_its_table_although_a_run_fails_at_first(checkout, pueue) -
     stopped = dict.fromkeys(("queued_ft-partseg", "queued_table"), "DependencyFailed")
     assert pueue.states() == {**states, "queued_pt-partseg": "Failed", **stopped}
     failed = next(k for k, x in pueue.tasks().items() if x.state == "Failed")
-    assert "is not a folder" in pueue("log", "--full", failed)
+    assert "cannot be written: " in pueue("log", "--full", failed)
 
     obstacle.unlink()
     told = checkout.start("scripts/pipeline.sh", *words)
