@@ -60,6 +60,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="the four published settings, 5 and 10 ways with 10 and 20 shots, instead "
         "of --k_way and --m_shot",
     )
+    flags.add_corrupt_flag(group, "the samples to classify")
     return parser
 
 
@@ -70,6 +71,7 @@ if __name__ == "__main__":
 import numpy as np
 
 from datasets import labelled_clouds
+from datasets.corruptions import corrupted_copies
 from models import point_encoder
 from models.edgeconv import chosen_form
 from utils.judging.features import extract_features
@@ -124,15 +126,20 @@ def judge_encoder(args: argparse.Namespace, process: distributed.Process) -> Non
         logger.introduce({**rows, "edgeconv": "{}: {}".format(*form)})
         for name, clouds in sets.items():
             start = time.perf_counter()
-            features = extract_features(
-                encoder, clouds.points, args.test_batch_size, device, name
-            )
+            size = args.test_batch_size
+            features = extract_features(encoder, clouds.points, size, device, name)
+            copies = {
+                kind: extract_features(encoder, points, size, device, kind)
+                for kind, points in corrupted_copies(clouds, args.corrupt, args.seed)
+            }
             logger.info(
                 f"{name} {args.split}: {len(features)} clouds, "
                 f"features {time.perf_counter() - start:.1f} s"
             )
             for setting in settings:
-                result = evaluate(features, labels[name], setting, args, logger)
+                result = evaluate(
+                    *(features, copies, labels[name], setting, args, logger)
+                )
                 logger.record(
                     {"dataset": name, "model_path": args.model_path, **result}
                 )
@@ -148,25 +155,40 @@ def check_flags(args: argparse.Namespace) -> None:
 
 def evaluate(
     features: np.ndarray,
+    copies: dict[str, np.ndarray],
     labels: np.ndarray,
     setting: tuple[int, int],
     args: argparse.Namespace,
     logger: RunLogger,
 ) -> dict[str, object]:
-    """Episodes of one setting, by rank 0: a line of the log, and the record."""
+    """Episodes of one setting, by rank 0: lines of the log, and the record.
+
+    ``copies`` are features of corrupted clouds by kind: of these are the queries of
+    further runs of the same episodes.
+    """
     ways, shots = setting
 
     def episodes() -> dict[str, object]:
         begin = time.perf_counter()
-        found = evaluate_episodes(
-            features, labels, ways, shots, args.n_query, args.n_runs, args.seed
+        found, *of_copies = (
+            evaluate_episodes(
+                *(features, labels, ways, shots, args.n_query, args.n_runs, args.seed),
+                queries=queries,
+            )
+            for queries in (features, *copies.values())
         )
+        corrupted = {
+            kind: own.mean for kind, own in zip(copies, of_copies, strict=True)
+        }
+        if corrupted:
+            corrupted["mean"] = float(np.mean([*corrupted.values()]))
         return {
             "mean": found.mean,
             "deviation": found.deviation,
             "interval": found.interval,
             "seconds": round(time.perf_counter() - begin, 2),
             "accuracies": found.accuracies,
+            **({"corrupted": corrupted} if corrupted else {}),
         }
 
     result = distributed.run_on_main(episodes)
@@ -176,7 +198,11 @@ def evaluate(
     )
     if result["interval"] is not None:
         text += f", 95 % interval of the mean ± {result['interval']:.2%}"
-    logger.info(f"{text}  ({result['seconds']} s)")
+    text += f"  ({result['seconds']} s)"
+    if "corrupted" in result:
+        means = (f"{kind} {mean:.2%}" for kind, mean in result["corrupted"].items())
+        text += f"\n  corrupted: {', '.join(means)}"
+    logger.info(text)
     return {"k_way": ways, "m_shot": shots, **result}
 
 

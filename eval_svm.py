@@ -1,18 +1,20 @@
-"""Evaluate a frozen point encoder by a linear SVM on its features.
+"""Evaluate a frozen point encoder by a linear SVM and by k-NN on its features.
 
 Each cloud's feature is computed once, by one rank; rank 0 fits the SVM. Of several
-values of C one is chosen on a held-out fifth of the training set. An encoder without
-weights (--model_path none) shows what pre-training adds.
+values of C one is chosen on a held-out fifth of the training set. On request also with
+few labels and on corrupted test clouds (docs/evaluation.md). An encoder without weights
+(--model_path none) shows what pre-training adds.
 
   one CPU   python eval_svm.py --dataset modelnet40 --model_path best_model.pth
   N GPUs    torchrun --nproc_per_node=N eval_svm.py --dataset scanobjectnn \\
                 --model_path best_model.pth --C 0.01 0.1 1 10 100
+            python eval_svm.py --dataset modelnet40 --model_path best_model.pth \\
+                --labels_per_class 1 5 20 --corrupt 3
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import time
 from pathlib import Path
@@ -43,6 +45,28 @@ def get_args_parser() -> argparse.ArgumentParser:
         "(default: 0.1)",
     )
     group.add_argument(
+        "--knn",
+        type=flags.natural_int,
+        default=20,
+        metavar="K",
+        help="neighbours that vote in the k-NN classification; 0 for none",
+    )
+    group.add_argument(
+        "--labels_per_class",
+        type=flags.positive_int,
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="also fit an SVM to so many labelled clouds of each class, for each N",
+    )
+    group.add_argument(
+        "--draws",
+        type=flags.positive_int,
+        default=10,
+        help="times that the clouds of --labels_per_class are drawn",
+    )
+    flags.add_corrupt_flag(group, "the test clouds, with every classifier")
+    group.add_argument(
         "--save_features",
         default="",
         metavar="FILE.npz",
@@ -60,10 +84,14 @@ import torch
 from torch import nn
 
 from datasets import labelled_clouds
+from datasets.corruptions import corrupted_copies
 from datasets.labelled import LabelledClouds
 from models import point_encoder
 from models.edgeconv import chosen_form
 from utils.judging.features import extract_features
+from utils.judging.few_labels import check_labels_per_class
+from utils.judging.judges import judge_clouds, judges_table
+from utils.judging.metrics import write_confusion
 from utils.judging.svm import judge_features
 from utils.parallel import distributed
 from utils.parallel.seed import seed_torch
@@ -101,6 +129,15 @@ def judge_encoder(args: argparse.Namespace, process: distributed.Process) -> Non
         seed_torch(args.seed)
         encoder = point_encoder(args.model, args.k, args.emb_dims, args.edgeconv)
         weights = load_frozen(encoder, args.model_path, args.seed)
+    labels = {
+        name: [distributed.gather_array(part.labels) for part in splits]
+        for name, splits in sets.items()
+    }
+    with distributed.fail_together():
+        for name, (train, _) in sets.items():
+            check_labels_per_class(
+                labels[name][0], train.class_names, args.labels_per_class
+            )
 
     encoder.to(device)
     inputs = [] if args.model_path == cli.UNTRAINED else [args.model_path]
@@ -109,7 +146,9 @@ def judge_encoder(args: argparse.Namespace, process: distributed.Process) -> Non
         rows = {"encoder": weights, "network": network.origin}
         logger.introduce({**rows, "edgeconv": "{}: {}".format(*form)})
         for name, splits in sets.items():
-            result = evaluate(name, splits, encoder, device, args, logger)
+            result = evaluate(
+                *(name, splits, labels[name], encoder, device, args, logger)
+            )
             logger.record({"dataset": name, "model_path": args.model_path, **result})
 
 
@@ -128,6 +167,7 @@ def check_flags(args: argparse.Namespace) -> None:
 def evaluate(
     name: str,
     splits: tuple[LabelledClouds, ...],
+    labels: list[np.ndarray],
     encoder: nn.Module,
     device: torch.device,
     args: argparse.Namespace,
@@ -135,42 +175,43 @@ def evaluate(
 ) -> dict[str, object]:
     """Features, choice of C, and test figures of one data set.
 
-    ``splits`` are this rank's shares of the training and the test split. Writes
-    ``confusion_<name>.csv`` (rows: true classes, columns: predictions).
+    ``splits`` are this rank's shares of the training and the test split, ``labels``
+    those of all ranks. Writes ``confusion_<name>.csv`` (rows: true classes, columns:
+    predictions).
     """
     start = time.perf_counter()
     features = [
         extract_features(encoder, part.points, args.test_batch_size, device, name)
         for part in splits
     ]
-    labels = [distributed.gather_array(part.labels) for part in splits]
+    copies = {
+        kind: extract_features(encoder, points, args.test_batch_size, device, kind)
+        for kind, points in corrupted_copies(splits[1], args.corrupt, args.seed)
+    }
     classes = splits[0].class_names
     seconds = {"features_seconds": round(time.perf_counter() - start, 2)}
 
     def judge() -> dict[str, object]:
         begin = time.perf_counter()
+        train, test = zip(features, labels, strict=True)
         found = judge_features(
-            train=(features[0], labels[0]),
-            test=(features[1], labels[1]),
-            num_classes=len(classes),
-            candidates=args.C,
-            seed=args.seed,
-            test_every_C=True,
+            train, test, len(classes), args.C, args.seed, test_every_C=True
         )
         write_confusion(logger.folder / f"confusion_{name}.csv", found.matrix, classes)
         seconds["svm_seconds"] = round(time.perf_counter() - begin, 2)
-        rows = [
-            {"C": C, "held_out": found.held_out.get(C), "test": found.test[C]}
-            for C in sorted(found.test)
-        ]
+        by_clouds = judge_clouds(
+            *(found.svm, train, {"clean": test[0], **copies}, test[1]),
+            *(args.knn, args.labels_per_class, args.draws, args.seed),
+        )
         return {
             "C": found.C,
-            "accuracy": found.accuracy,
+            **by_clouds.pop("clean"),
             "class_accuracy": found.class_accuracy,
             "train_size": found.train_size,
             "test_size": found.test_size,
             **seconds,
-            "table": rows,
+            "table": found.table,
+            **({"corrupted": by_clouds} if args.corrupt else {}),
         }
 
     result = distributed.run_on_main(judge)
@@ -184,14 +225,6 @@ def evaluate(
             test_labels=labels[1],
         )
     return result
-
-
-def write_confusion(path: Path, matrix: np.ndarray, classes: list[str]) -> None:
-    """A CSV table: true classes down, predictions across."""
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["true\\predicted", *classes])
-        table.writerows([name, *row] for name, row in zip(classes, matrix, strict=True))
 
 
 def render(name: str, result: dict) -> str:
@@ -214,6 +247,7 @@ def render(name: str, result: dict) -> str:
         f"accuracy {result['accuracy']:.2%}, mean class accuracy "
         f"{result['class_accuracy']:.2%} (C = {result['C']:g})"
     )
+    lines.append(judges_table({"clean": result, **result.get("corrupted", {})}))
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Fine-tune DGCNN for classification, from pre-trained weights or from scratch.
+"""Fine-tune an encoder for classification, from pre-trained weights or from scratch.
 
 Every epoch is evaluated on the complete test split: each rank predicts its own share,
 and exact counts are added. The number of processes changes the time, nothing else.
@@ -21,6 +21,7 @@ import math
 from collections.abc import Sequence
 
 from datasets import CLASSIFICATION, SCANOBJECTNN_VARIANTS
+from models import CLASSIFIERS
 from utils.run import cli, flags
 
 PUBLISHED = {"num_points": 1024, "k": 20}
@@ -36,8 +37,8 @@ def get_args_parser() -> argparse.ArgumentParser:
         naming="finetune_<data set>; with --eval "
         "eval_<data set>_<run and file of the weights>",
     )
-    own = ("emb_dims", "k", "num_points")
-    flags.add_model_flags(parser, ("dgcnn",), PUBLISHED, of_weights=own)
+    own = ("model", "emb_dims", "k", "num_points")
+    flags.add_model_flags(parser, CLASSIFIERS, PUBLISHED, of_weights=own)
     flags.add_training_flags(parser, batch_size=600, epochs=300, weight_decay=1e-6)
     group = flags.add_downstream_flags(parser)
     flags.add_dataset_flags(group, CLASSIFICATION, SCANOBJECTNN_VARIANTS)
@@ -69,7 +70,7 @@ from torch import nn
 from datasets import labelled_clouds
 from datasets.labelled import LabelledClouds, labelled_share
 from datasets.sampler import GlobalBatchSampler, shard_range
-from models.dgcnn import DGCNN
+from models import trained_network
 from models.dropout import set_dropout_step
 from models.edgeconv import chosen_form
 from utils.drawing.wandb_images import show_confusion
@@ -126,13 +127,15 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
                 len(train), args.batch_size, *process.shard, args.seed, last="fill"
             )
         seed_torch(args.seed)
-        model = DGCNN(
-            k=args.k,
-            emb_dims=args.emb_dims,
-            num_classes=test.num_classes,
-            dropout=args.dropout,
+        head = "linear" if args.freeze_encoder else "classifier"
+        model = trained_network(
+            args.model,
+            args.k,
+            args.emb_dims,
+            head,
+            outputs=test.num_classes,
             edgeconv=args.edgeconv,
-            linear_head=args.freeze_encoder,
+            dropout=args.dropout,
         )
         model.to(precision.dtype)  # before the weights, which may be float64
         report, start = None, args.model_path or f"random weights (seed {args.seed})"
@@ -148,18 +151,22 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
             loaded = {"weights": str(report), "network": network.origin}
             log_evaluation(model, test, precision, loaded, args, logger)
         return
-    trained: nn.Module = model.linear if args.freeze_encoder else model
+    trained = model.get_submodule("linear") if args.freeze_encoder else model
     model.requires_grad_(False)
     trained.requires_grad_(True)
     synchronise_batchnorm(trained)
     parallel = distributed.data_parallel(trained, device)
     optimizer = build_optimizer(parallel.parameters(), args)
 
-    defaults = vars(get_args_parser().parse_args([]))
-    state = {"model": model, "optimizer": optimizer, "precision": precision.scaler}
-    weights = {BEST.name: model}
-    run = Run(args, process, resumed, defaults, weights, [args.model_path], **state)
-    head = "linear" if args.freeze_encoder else "classifier"
+    run = Run(
+        args,
+        process,
+        resumed,
+        defaults=get_args_parser().parse_args([]),
+        inputs=[args.model_path],
+        weights={BEST.name: model},
+        parts={"model": model, "optimizer": optimizer, "precision": precision.scaler},
+    )
     write_network(run.folder / "models", args, head, test.num_classes, test.class_names)
     with run:
         samples: tuple[Samples, Samples] = (train, test)
@@ -309,7 +316,7 @@ def check_classes(
 
 
 def encode(
-    model: DGCNN,
+    model: nn.Module,
     train: LabelledClouds,
     test: LabelledClouds,
     args: argparse.Namespace,
@@ -330,7 +337,7 @@ def encode(
 
 
 def log_evaluation(
-    model: DGCNN,
+    model: nn.Module,
     test: LabelledClouds,
     precision: Precision,
     loaded: dict[str, str],

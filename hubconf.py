@@ -61,6 +61,16 @@ def dgcnn_partseg(
     return _network("dgcnn_seg", weights, k, emb_dims)
 
 
+def pointnet_cls(weights: str | None = None, emb_dims: int | None = None) -> nn.Module:
+    """PointNet, pre-trained or fine-tuned for classification; see :func:`dgcnn_cls`.
+
+    Returns:
+        A module with ``features(points (B, 3, N)) -> (B, emb_dims)``; called, it gives
+        (projection (B, 256), feature), or a classifier's logits (B, classes).
+    """
+    return _network("pointnet", weights, None, emb_dims)
+
+
 def _network(
     model: str, weights: str | None, k: int | None, emb_dims: int | None
 ) -> nn.Module:

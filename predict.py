@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 
 from datasets import CATEGORIES, SAMPLINGS
-from models import ENCODERS
+from models import CLASSIFIERS, ENCODERS
 from utils.run import cli, flags
 
 PUBLISHED = {"num_points": 1024, "k": 15}  # of features, as eval_svm.py has them
@@ -133,9 +133,9 @@ from utils.run.logger import progress
 from utils.run.network import Network, settle
 from utils.run.run_folder import replace_file
 
-HEADS = {  # what a command needs: encoder, heads, and the script that trains them
-    "classify": ("dgcnn", ("classifier", "linear"), "finetune_cls.py"),
-    "segment": ("dgcnn_seg", ("parts",), "train_partseg.py"),
+HEADS = {  # what a command needs: encoders, heads, and the script that trains them
+    "classify": (CLASSIFIERS, ("classifier", "linear"), "finetune_cls.py"),
+    "segment": (("dgcnn_seg",), ("parts",), "train_partseg.py"),
 }
 SETTINGS = ("num_points", "sampling", "as_is", "up")  # which features should agree in
 
@@ -168,9 +168,9 @@ def check(args: argparse.Namespace, network: Network) -> None:
     Raises:
         UsageError: naming the file or flag, and what to do.
     """
-    encoder, heads, trainer = HEADS.get(args.command, ("", (network.head,), ""))
+    encoders, heads, trainer = HEADS.get(args.command, ((), (network.head,), ""))
     if network.head not in heads:
-        start = f" --model_path {args.model_path}" if args.model == encoder else ""
+        start = f" --model_path {args.model_path}" if args.model in encoders else ""
         raise UsageError(
             f"{args.model_path} cannot {args.command} (its head: {network.head}): "
             f"`python {trainer}{start}` makes weights that can"

@@ -1,7 +1,7 @@
 """Pre-train a point encoder with CrossPoint (Afham et al., CVPR 2022).
 
-NT-Xent over the global batch pulls together two augmented views of a point cloud and an
-image of the same shape. The number of processes changes the time, nothing else.
+NT-Xent over the global batch pulls together two augmented views of a point cloud and
+images of the same shape. The number of processes changes the time, nothing else.
 
   one CPU     python train_crosspoint.py --data_root data/synthetic --batch_size 8
   one GPU     torchrun --nproc_per_node=1 train_crosspoint.py
@@ -14,10 +14,12 @@ image of the same shape. The number of processes changes the time, nothing else.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from models import BACKBONES, ENCODERS
 from utils.run import cli, flags
+from utils.run.objective import add_objective_flags
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -44,6 +46,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="compute the duplicates that the augmentation makes of a cloud's first "
         "point once; the same numbers up to rounding (default: yes)",
     )
+    add_objective_flags(parser)
     training = flags.add_training_flags(
         parser, batch_size=20, epochs=100, weight_decay=1e-6
     )
@@ -63,7 +66,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="read ShapeNetPacked, written by `python -m datasets.packed`, instead of "
         "single files; the samples are the same (default: if it exists)",
     )
-    probe = parser.add_argument_group("linear SVM probe on ModelNet40")
+    probe = parser.add_argument_group("linear SVM and k-NN probe on ModelNet40")
     probe.add_argument(
         "--svm_every",
         type=flags.natural_int,
@@ -81,7 +84,6 @@ if __name__ == "__main__":
     # Before PyTorch is imported: --help and a mistyped flag are answered at once.
     ARGS = cli.start(get_args_parser())
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -91,21 +93,20 @@ from datasets.sampler import GlobalBatchSampler
 from datasets.shapenet_render import ShapeNetRender
 from datasets.transforms import augment_image, augment_points, jitter_images
 from models import point_encoder
-from models.crosspoint import CrossPoint
+from models.crosspoint import CrossPoint, MultiView
 from models.edgeconv import chosen_form
 from models.image import ImageEncoder
-from models.losses import NTXentLoss, crosspoint_loss
+from models.losses import NTXentLoss, crosspoint_loss, multiview_loss
 from utils.drawing.wandb_images import show_pretraining
-from utils.errors import UsageError, usage_errors
-from utils.judging.features import extract_features
-from utils.judging.probe import Probed
-from utils.judging.svm import fit_linear_svm
+from utils.errors import UsageError
+from utils.judging.probe import run_probe
 from utils.parallel import distributed
 from utils.parallel.batchnorm import synchronise_batchnorm
 from utils.parallel.seed import seed_torch
 from utils.run.bookkeeping import Run
 from utils.run.checkpoint import load_pretrained
 from utils.run.network import write_network
+from utils.run.objective import describe, settle_objective
 from utils.run.run_folder import BEST, is_resumed
 from utils.run.training import (
     DEFAULT_LR,
@@ -146,7 +147,9 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
             args.image_size,
             args.seed,
             point_transform=augment_points,
-            image_transform=augment_image,
+            image_transform=[
+                partial(augment_image, strength=s) for s in args.image_jitter
+            ],
             packed=args.packed,
         )
         sampler = GlobalBatchSampler(
@@ -155,12 +158,7 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
         _ = dataset[0]  # clouds of too few points fail here, not in a loader's worker
         probe = open_probe(args, process) if with_probe else None
         seed_torch(args.seed)
-        model = CrossPoint(
-            point_encoder(
-                args.model, args.k, args.emb_dims, args.edgeconv, args.distinct_points
-            ),
-            ImageEncoder(args.image_encoder),
-        )
+        model = build_model(args)
         model.to(precision.dtype)  # before the weights, which may be float64
         reports = []
         if args.model_path and not resumed:
@@ -168,22 +166,33 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
         if args.img_model_path and not resumed:
             reports.append(load_pretrained(model.image_encoder, args.img_model_path))
 
-    loader = data_loader(dataset, sampler, args.num_workers, device)
     model.to(device)
     # Convolutions of images are faster with channels last; activations follow weights.
     model.image_encoder.to(memory_format=torch.channels_last)
     synchronise_batchnorm(model)
+    model.freeze_unused(args.imid_weight, args.cmid_weight)
     parallel = distributed.data_parallel(model, device)
     optimizer = build_optimizer(parallel.parameters(), args)
+    loader = data_loader(dataset, sampler, args.num_workers, device)
 
-    defaults = vars(get_args_parser().parse_args([]))
-    weights = {
-        BEST.name: model.point_encoder,
-        "img_model_best.pth": model.image_encoder,
-    }
-    inputs = (args.model_path, args.img_model_path)
-    state = {"model": model, "optimizer": optimizer, "precision": precision.scaler}
-    run = Run(args, process, resumed, defaults, weights, inputs, **state)
+    weights: dict[str, nn.Module] = {BEST.name: model.point_encoder}
+    last_weights: dict[str, nn.Module] = {"ckpt_epoch_last.pth": model.point_encoder}
+    if args.cmid_weight:  # otherwise nothing of the image side is trained
+        weights["img_model_best.pth"] = model.image_encoder
+        last_weights["img_model_last.pth"] = model.image_encoder
+    if args.cmid_weight and isinstance(model, MultiView):
+        weights["view_heads.pth"] = model.heads
+
+    run = Run(
+        args,
+        process,
+        resumed,
+        defaults=get_args_parser().parse_args([]),
+        inputs=(args.model_path, args.img_model_path),
+        weights=weights,
+        last_weights=last_weights,
+        parts={"model": model, "optimizer": optimizer, "precision": precision.scaler},
+    )
     write_network(run.folder / "models", args, "projection")
     with distributed.fail_together():
         check_probe(args, probe, run.state.best)
@@ -199,6 +208,7 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
         run.introduce(
             {
                 "model": f"{args.model} {point}, {args.image_encoder} {image}",
+                "objective": describe(args),
                 "edgeconv": "{}: {}".format(*edgeconv),
                 "data": f"{len(dataset)} shapes in {args.data_root}{packed}, "
                 f"{args.num_points} points",
@@ -214,8 +224,15 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
             probed, is_best = None, probe is None
             last = epoch + 1 == args.epochs
             if probe is not None and ((epoch + 1) % args.svm_every == 0 or last):
-                probed = run_probe(model.point_encoder, probe, device, args)
+                probed = run_probe(
+                    model.point_encoder,
+                    *probe,
+                    C=args.svm_C,
+                    batch_size=args.test_batch_size,
+                    device=device,
+                )
                 values["svm_accuracy"] = probed.accuracy
+                values["knn_accuracy"] = probed.knn_accuracy
                 is_best = run.improves(probed.accuracy)
             run.end_epoch(values, is_best)
             show_pretraining(run.logger, epoch, run.logs_images(epoch), dataset, probed)
@@ -236,14 +253,17 @@ def train_one_epoch(
     """
     args, device, dtype = run.args, run.process.device, precision.dtype
     criterion = NTXentLoss(args.temperature)
+    objective = multiview_loss if args.objective == "multiview" else crosspoint_loss
+    weights = (args.imid_weight, args.cmid_weight)
     model.train()
     run.start_epoch(loader, cosine(args.lr, run.epoch, args.epochs))
     for view1, view2, images in loader:  # (b, 3, N), (b, 3, N), raw images
         view1, view2, images = to_device((view1, view2, images), device, dtype)
-        images = jitter_images(images)  # (b, 3, H, W)
+        # (b, 3, H, W), or (b, V, 3, H, W) for V > 1 images a shape
+        images = jitter_images(images) if args.cmid_weight else None
         with precision.autocast():
-            z1, z2, z_image = model(view1, view2, images)  # (b, 256) each
-            loss, imid, cmid = crosspoint_loss(z1, z2, z_image, criterion)
+            z1, z2, z_images = model(view1, view2, images)  # (b, 256), (b, 256), ...
+            loss, imid, cmid = objective(z1, z2, z_images, criterion, *weights)
         optimizer.zero_grad(set_to_none=True)
         precision.scaler.scale(loss).backward()
         precision.scaler.step(optimizer)
@@ -252,8 +272,22 @@ def train_one_epoch(
     return run.means_and_sums("train_loss", "train_imid_loss", "train_cmid_loss")[0]
 
 
+def build_model(args: argparse.Namespace) -> CrossPoint:
+    """Both encoders, and for multi-view the projection heads of each image."""
+    points = point_encoder(
+        args.model, args.k, args.emb_dims, args.edgeconv, args.distinct_points
+    )
+    if args.objective == "crosspoint":
+        return CrossPoint(points, ImageEncoder(args.image_encoder))
+    images = ImageEncoder(args.image_encoder, head=False)
+    return MultiView(points, images, args.emb_dims, args.view_dims)
+
+
 def check_flags(args: argparse.Namespace) -> None:
     """Raise a ValueError for flags that do not fit each other."""
+    settle_objective(args)
+    if args.model == "pointnet":
+        args.k = 1  # it has no graph
     if args.batch_size < 2:
         raise ValueError("--batch_size 1 leaves NT-Xent no negatives: use 2 or more")
     if args.k > args.num_points:
@@ -284,25 +318,6 @@ def check_probe(args: argparse.Namespace, probe: Probe | None, best: float) -> N
             "run's best_model.pth so far: put it back, or the last epoch's weights "
             "would replace the best"
         )
-
-
-def run_probe(
-    encoder: nn.Module, probe: Probe, device: torch.device, args: argparse.Namespace
-) -> Probed:
-    """Classify ModelNet40's test split by a linear SVM, which rank 0 fits."""
-    features = [
-        extract_features(encoder, split.points, args.test_batch_size, device, "probe")
-        for split in probe
-    ]
-    labels = [distributed.gather_array(split.labels) for split in probe]
-
-    def fit() -> list[int]:
-        with usage_errors():
-            svm = fit_linear_svm(features[0], labels[0], args.svm_C)
-        return svm.predict(features[1]).tolist()
-
-    predicted = np.array(distributed.run_on_main(fit))
-    return Probed(features[1], labels[1], predicted, probe[1].class_names)
 
 
 if __name__ == "__main__":

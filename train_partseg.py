@@ -34,7 +34,11 @@ def get_args_parser() -> argparse.ArgumentParser:
         naming="partseg; with --eval eval_shapenetpart_<run and file of the weights>",
     )
     own = ("emb_dims", "k", "num_points")
-    flags.add_model_flags(parser, ("dgcnn_seg",), PUBLISHED, of_weights=own)
+    flags.add_model_flags(
+        *(parser, ("dgcnn_seg",), PUBLISHED),
+        of_weights=own,
+        aliases={"dgcnn": "dgcnn_seg"},
+    )
     training = flags.add_training_flags(
         parser, batch_size=32, epochs=300, weight_decay=1e-4, optimizer="sgd"
     )
@@ -45,8 +49,11 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="cos: cosine to 1e-3; step: halved every 20 epochs, not below 1e-5",
     )
     group = flags.add_downstream_flags(parser)
+    only = "shapenetpart"
+    group.add_argument("--dataset", choices=(only,), default=only, help="there is one")
     group.add_argument(
         "--class_choice",
+        type=flags.renamed({"motor": "motorbike"}),  # as earlier code calls it
         default=None,
         metavar="NAME",
         help="only shapes of this category, such as chair (default: all)",
@@ -155,15 +162,20 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
             loaded = {"model": str(report), "network": network.origin}
             log_evaluation(model, test, precision, loaded, args, logger)
         return
-    loader = data_loader(train, sampler, args.num_workers, device)
     synchronise_batchnorm(model)
     parallel = distributed.data_parallel(model, device)
     optimizer = build_optimizer(parallel.parameters(), args)
+    loader = data_loader(train, sampler, args.num_workers, device)
 
-    defaults = vars(get_args_parser().parse_args([]))
-    state = {"model": model, "optimizer": optimizer, "precision": precision.scaler}
-    weights = {BEST.name: model}
-    run = Run(args, process, resumed, defaults, weights, [args.model_path], **state)
+    run = Run(
+        args,
+        process,
+        resumed,
+        defaults=get_args_parser().parse_args([]),
+        inputs=[args.model_path],
+        weights={BEST.name: model},
+        parts={"model": model, "optimizer": optimizer, "precision": precision.scaler},
+    )
     write_network(run.folder / "models", args, "parts", NUM_PARTS, test.class_names)
     with run:
         parameters = sum(p.numel() for p in model.parameters()) / 1e6

@@ -19,6 +19,7 @@ STEPS = (
         for k in (15, 20, 40)
         for augmented in (False, True)
     ),
+    *((Sizes("pointnet", 8, 2048, 0, augmented), False) for augmented in (False, True)),
     (Sizes("dgcnn", 8, 2048, 15), True),
     (Sizes("dgcnn_seg", 2, 2048, 15), True),
     (Sizes("dgcnn", 8, 1024, 15), False),
@@ -49,6 +50,15 @@ def pretraining_cases(device: str) -> Iterator[Case]:
             reference_keeps=both_keep,
         )
     pairs = sizes[0][0]
+    for views in (2, 4):
+        yield Case(
+            f"multi-view step, {views} images, {pairs} pairs of 2048; reference: 1 "
+            "image, and ResNet-50 on the others",
+            partial(forms.multiview, step=forms.Step(pairs, views=views)),
+            partial(floors.pretraining_work, pairs, views=views),
+            pairs,
+            reference_keeps=True,
+        )
     yield Case(
         f"scaling: pre-training step, {pairs} pairs, 1 and 2 processes of 1 thread",
         partial(forms.scaling, step=forms.Step(pairs)),
@@ -66,7 +76,7 @@ def encoder_cases() -> Iterator[Case]:
         network, batch, points, k, augmented = sizes
         large = batch * points > 2**15  # may be killed for memory: its own process
         yield Case(
-            f"{network} step, {batch} x {points}, K={k}, "
+            f"{network} step, {batch} x {points}{f', K={k}' * (k > 0)}, "
             f"{'augmented' if augmented else 'random'}{KEEPS * both_keep}",
             partial(forms.encoder, sizes=sizes),
             partial(floors.cloud_work, sizes),
@@ -111,11 +121,12 @@ def cpu_cases() -> Iterator[Case]:
         partial(floors.few_shot_work, 50),
         devices=("cpu",),
     )
-    for images in ("files", "decoded"):
+    for images, views in (("files", 1), ("decoded", 1), ("files", 4)):
         yield Case(
-            f"loader, 64 shapes, half ASCII, images {images}",
-            partial(forms.loader, shapes=64, images=images),
-            partial(floors.loader_work, 64, 2048, 137),
+            f"loader, 64 shapes, half ASCII, images {images}"
+            + f", {views} a shape" * (views > 1),
+            partial(forms.loader, shapes=64, images=images, views=views),
+            partial(floors.loader_work, 64, 2048, 137, views),
             64,
             devices=("cpu",),
         )

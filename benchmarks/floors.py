@@ -23,10 +23,10 @@ from utils.parallel.seed import POINTS, generator
 class Sizes(NamedTuple):
     """A point encoder and its input."""
 
-    network: str  # dgcnn or dgcnn_seg
+    network: str  # dgcnn, dgcnn_seg or pointnet
     batch: int
     points: int
-    k: int
+    k: int  # 0 for pointnet
     augmented: bool = False
 
 
@@ -56,7 +56,7 @@ def encoder_work(network: str, rows: list[int], k: int, passes: int) -> Work:
     a point coincide too: not counted, below 1 % of the work.
 
     Args:
-        network: ``dgcnn`` or ``dgcnn_seg``.
+        network: ``dgcnn``, ``dgcnn_seg`` or ``pointnet``.
         rows: distinct points of each cloud.
         k: neighbours of each point.
         passes: 3 for a training step, 1 for features alone.
@@ -65,8 +65,11 @@ def encoder_work(network: str, rows: list[int], k: int, passes: int) -> Work:
     # points and of second layers on edges; channels of the graphs.
     if network == "dgcnn":
         first = [(3, 64), (64, 64), (64, 128), (128, 256)]
-        points, second = [(512, 1024)], []
-        compared = (3, 64, 64, 128)
+        points, second = [(512, 1024)], list[tuple[int, int]]()
+        compared: tuple[int, ...] = (3, 64, 64, 128)
+    elif network == "pointnet":
+        first, second, compared = [], [], ()
+        points = [(3, 64), (64, 64), (64, 64), (64, 128), (128, 1024)]
     else:
         first = [(3, 64), (3, 64), (64, 64), (64, 64)]
         points, second = [(128, 1024), (192, 1024)], [(64, 128), (64, 64), (64, 64)]
@@ -106,10 +109,10 @@ def image_work(images: int, backbone: str = "resnet50", size: int = 224) -> Work
     return Work(counted.get_total_flops(), moved)
 
 
-def pretraining_work(pairs: int, points: int = 2048) -> Work:
-    """Both encoders' work in a step of pre-training."""
+def pretraining_work(pairs: int, points: int = 2048, views: int = 1) -> Work:
+    """Both encoders' work in a step of pre-training with so many images a shape."""
     sizes = Sizes("dgcnn", 2 * pairs, points, 15, augmented=True)
-    clouds, images = cloud_work(sizes), image_work(pairs)
+    clouds, images = cloud_work(sizes), image_work(views * pairs)
     return Work(clouds.operations + images.operations, clouds.moved + images.moved)
 
 
@@ -134,9 +137,9 @@ def few_shot_work(episodes: int, features: int = 2048, queries: int = 20) -> Wor
     return Work(episodes * operations, double=True)
 
 
-def loader_work(shapes: int, points: int, size: int) -> Work:
-    """A cloud read, and written for each view; an image read and written."""
-    return Work(moved=shapes * (3 * 4 * points * 3 + 2 * 3 * size * size))
+def loader_work(shapes: int, points: int, size: int, views: int = 1) -> Work:
+    """A cloud read, and written for each view; images read and written."""
+    return Work(moved=shapes * (3 * 4 * points * 3 + views * 2 * 3 * size * size))
 
 
 def rendering_work(views: int, size: int) -> Work:

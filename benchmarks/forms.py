@@ -30,13 +30,13 @@ from datasets.prepare.views import Settings, make_shape
 from datasets.shapenet_render import ShapeNetRender
 from datasets.synthetic import generate
 from models import point_encoder
-from models.crosspoint import CrossPoint
+from models.crosspoint import CrossPoint, MultiView
 from models.dgcnn import DGCNN
 from models.edgeconv import chosen_form
 from models.fused.batch import RaggedBatch, kernels_for
 from models.image import ImageEncoder
 from models.knn import knn
-from models.losses import NTXentLoss, crosspoint_loss
+from models.losses import NTXentLoss, crosspoint_loss, multiview_loss
 from utils.judging.fewshot import PUBLISHED_SETTINGS, draw_episode, evaluate_episodes
 from utils.judging.svm import fit_linear_svm
 from utils.parallel import distributed
@@ -159,8 +159,8 @@ def few_shot(_: Setting, samples: int, classes: int, episodes: int = 50) -> Form
     return {"reference": reference, "ours": ours}
 
 
-def loader(_: Setting, shapes: int, images: str) -> Forms:
-    """Cloud and image of every shape: files, half of the PLY ASCII, and packed."""
+def loader(_: Setting, shapes: int, images: str, views: int = 1) -> Forms:
+    """Cloud and images of every shape: files, half of the PLY ASCII, and packed."""
     folder = Path(tempfile.mkdtemp(prefix="packed_benchmark_"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     generate(folder, shapes=shapes, seed=0, workers=1, progress=False)
@@ -171,7 +171,8 @@ def loader(_: Setting, shapes: int, images: str) -> Forms:
     pack(folder, images, progress=False)
     unchanged: dict[str, Any] = {
         "point_transform": lambda points, _: points,
-        "image_transform": lambda image, *_: torch.from_numpy(np.array(image)),
+        "image_transform": [lambda image, *_: torch.from_numpy(np.array(image))]
+        * views,
     }
 
     def read(packed: bool) -> Callable[[], None]:
@@ -215,21 +216,26 @@ class Step(NamedTuple):
     k: int = 15
     backbone: str = "resnet50"
     size: int = 224  # of the images, height and width
+    views: int = 1  # images a shape
 
     def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Two augmented views (B, 3, N) of clouds and random images (B, 3, H, W)."""
+        """Two augmented views (B, 3, N) of clouds and random images, (B, 3, H, W) or
+        (B, V, 3, H, W)."""
         view1, view2 = clouds(2 * self.pairs, self.points, augmented=True).chunk(2)
         torch.manual_seed(0)
-        return view1, view2, torch.randn(self.pairs, 3, self.size, self.size)
+        number = (self.pairs, self.views) if self.views > 1 else (self.pairs,)
+        return view1, view2, torch.randn(*number, 3, self.size, self.size)
 
     def model(self, ours: bool) -> CrossPoint:
         """Both encoders, with all options that are used here or with none."""
         torch.manual_seed(0)
         points = DGCNN(k=self.k, edgeconv="auto" if ours else "plain")
-        images = ImageEncoder(self.backbone)
+        images = ImageEncoder(self.backbone, head=self.views == 1)
         if ours:
             images.to(memory_format=torch.channels_last)
-        return CrossPoint(points, images).train()
+        if self.views == 1:
+            return CrossPoint(points, images).train()
+        return MultiView(points, images, 1024, [256] * self.views).train()
 
 
 def training_step(
@@ -261,8 +267,9 @@ def crosspoint_step(
     own = [x.to(setting.device) for x in inputs]
 
     def loss() -> Tensor:
-        z1, z2, z_image = model(*own)
-        return crosspoint_loss(z1, z2, z_image, criterion)[0]
+        z1, z2, others = model(*own)
+        objective = multiview_loss if isinstance(others, list) else crosspoint_loss
+        return objective(z1, z2, others, criterion)[0]
 
     # Fused as in the training scripts, or by PyTorch's default.
     update = torch.optim.Adam(
@@ -279,6 +286,27 @@ def pretraining(setting: Setting, step: Step) -> Forms:
         "reference": crosspoint_step(plain, inputs, setting, ours=False),
         "ours": crosspoint_step(ours, inputs, setting),
     }
+
+
+def multiview(setting: Setting, step: Step) -> Forms:
+    """The multi-view step, against the step with one image and the image encoder's
+    forward and backward on the other images."""
+    one, inputs = step._replace(views=1), step.inputs()
+    single = one.model(ours=True).to(setting.device)
+    step_of_one = crosspoint_step(single, one.inputs(), setting)
+    images = one.model(ours=True).image_encoder.to(setting.device)
+    others = inputs[2][:, 1:].flatten(0, 1).to(setting.device)
+    precision = Precision(setting.precision, setting.device)
+
+    def reference() -> None:
+        step_of_one()
+        with precision.autocast():
+            value = images(others).sum()
+        value.backward()
+        images.zero_grad(set_to_none=True)
+
+    ours = step.model(ours=True).to(setting.device)
+    return {"reference": reference, "ours": crosspoint_step(ours, inputs, setting)}
 
 
 def scaling(setting: Setting, step: Step) -> Forms:

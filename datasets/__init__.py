@@ -5,6 +5,7 @@ In the order in which to read the files:
     shapenet_render.py   pre-training: two augmented views of a cloud, and an image
     transforms.py        the augmentations of clouds and images
     labelled.py          ModelNet40 and ScanObjectNN
+    corruptions.py       turned, one-sided, noisy and sparser copies of test clouds
     shapenet_part.py     ShapeNetPart
     sampler.py           global batches that do not depend on the number of processes
     packed.py            ShapeNetRender in a few files that are mapped into memory

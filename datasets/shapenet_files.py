@@ -120,4 +120,12 @@ class ShapeFiles:
         Raises:
             DataError: if the file is missing or damaged.
         """
-        return read_image(self.image_path(index, number))
+        try:
+            return read_image(self.image_path(index, number))
+        except DataError as error:
+            raise DataError(
+                f"{error} To train without damaged images: "
+                f"`python -m datasets.verify --data_root {self.root} --set_aside`",
+                error.path,
+                error.problem,
+            ) from None

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from datasets.files import PACKED, check_num_points
+from datasets.files import PACKED, DataError, check_num_points
 from datasets.packed import MANIFEST, PackedShapes
 from datasets.sampler import Key, split_key
-from datasets.shapenet_files import ShapeFiles
+from datasets.shapenet_files import ShapeFiles, rendering
 from datasets.transforms import (
     RawImage,
     as_channels,
@@ -29,11 +30,12 @@ PointTransform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 ImageTransform = Callable[
     [Image.Image, np.random.Generator, int], RawImage | torch.Tensor
 ]
-Item = tuple[torch.Tensor, torch.Tensor, RawImage | torch.Tensor]
+Images = RawImage | torch.Tensor
+Item = tuple[torch.Tensor, torch.Tensor, Images]
 
 
 class ShapeNetRender(Dataset):
-    """Two augmented views of a cloud, and one rendered image of the same shape.
+    """Two augmented views of a cloud, and rendered images of the same shape.
 
     An item is a function of (seed, epoch, index), whichever process or worker reads it
     and whatever was read before.
@@ -46,7 +48,9 @@ class ShapeNetRender(Dataset):
         point_transform: (points (N, 3), rng) -> points (N, 3).
         image_transform: (RGB image, rng, image_size) -> `RawImage`, whose jitter the
             training loop applies by `jitter_images`, or a finished float tensor
-            (3, image_size, image_size), which `jitter_images` leaves as it is.
+            (3, image_size, image_size), which `jitter_images` leaves as it is. A
+            sequence of V transforms makes V different images of each item, one by each
+            transform; the first is that of V = 1.
         packed: read ``ShapeNetPacked`` (:mod:`datasets.packed`) instead of a file for
             every cloud and image; None: if it exists. The items are the same.
 
@@ -58,8 +62,8 @@ class ShapeNetRender(Dataset):
 
     Raises:
         DataError: at construction if a folder is missing, if there are no shapes, if
-            one has no images, or if the packed data are of other shapes than the
-            folders hold; on reading if a file is damaged or has too few points.
+            one has fewer images than V, or if the packed data are of other shapes than
+            the folders hold; on reading if a file is damaged or has too few points.
     """
 
     def __init__(
@@ -69,13 +73,16 @@ class ShapeNetRender(Dataset):
         image_size: int = 224,
         seed: int = 0,
         point_transform: PointTransform = augment_points,
-        image_transform: ImageTransform = augment_image,
+        image_transform: ImageTransform | Sequence[ImageTransform] = augment_image,
         packed: bool | None = None,
     ) -> None:
         if num_points is not None and num_points < 1:
             raise ValueError(f"--num_points must be at least 1, got {num_points}")
         self.num_points, self.image_size, self.seed = num_points, image_size, seed
-        self.point_transform, self.image_transform = point_transform, image_transform
+        self.point_transform = point_transform
+        if not isinstance(image_transform, Sequence):
+            image_transform = [image_transform]
+        self.image_transforms = image_transform
         folder = Path(data_root) / PACKED
         self.packed = (folder / MANIFEST).is_file() if packed is None else packed
         self.source: ShapeFiles | PackedShapes
@@ -90,12 +97,28 @@ class ShapeNetRender(Dataset):
                 f"times as fast: python -m datasets.packed --data_root {data_root}"
             )
         self.shapes = self.source.shapes
+        self._check_image_counts(data_root)
+
+    def _check_image_counts(self, data_root: str | os.PathLike) -> None:
+        """Raise a `DataError` that names the folder of a shape of too few images."""
+        wanted, counts = len(self.image_transforms), self.source.image_counts
+        few = np.flatnonzero(counts < wanted)
+        if len(few):
+            folder = rendering(data_root, self.shapes[few[0]])
+            problem = (
+                f"{counts[few[0]]} images, fewer than --num_images {wanted}, like "
+                f"{len(few)} of {len(counts)} shapes; use --num_images {counts.min()} "
+                "or add images"
+            )
+            raise DataError(f"{folder}: {problem}", folder, problem)
 
     def __len__(self) -> int:
         return len(self.shapes)
 
     def __getitem__(self, key: int | Key) -> Item:
-        """(view 1 (3, N) float32, view 2 (3, N) float32, image).
+        """(view 1 (3, N) float32, view 2 (3, N) float32, images).
+
+        The images are a `RawImage` or a tensor, for V > 1 of shapes (V, ...).
 
         Args:
             key: (epoch, index), or an index for epoch 0.
@@ -112,22 +135,36 @@ class ShapeNetRender(Dataset):
             )
             for view in (0, 1)
         )
-        rng = generator(IMAGE, self.seed, epoch, index)
-        chosen = int(rng.integers(self.source.image_counts[index]))
-        image = self.source.image(index, chosen)
-        return view1, view2, self.image_transform(image, rng, self.image_size)
+        left = list(range(self.source.image_counts[index]))
+        images = []
+        for number, transform in enumerate(self.image_transforms):
+            # Each has a stream of its own: more images leave those before unchanged.
+            further = (number,) if number else ()
+            rng = generator(IMAGE, self.seed, epoch, index, *further)
+            chosen = left.pop(int(rng.integers(len(left))))
+            image = self.source.image(index, chosen)
+            images.append(transform(image, rng, self.image_size))
+        return view1, view2, images[0] if len(images) == 1 else stacked(images)
 
     def example(self, key: Key) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """An item to look at: the augmented views and the jittered image.
+        """An item to look at: the augmented views and the jittered images.
 
         Args:
             key: (epoch, index).
 
         Returns:
-            Both views (N, 3), and the image (S, S, 3) uint8.
+            Both views (N, 3), and the image (S, S, 3) uint8; V images side by side,
+            (S, V S, 3).
         """
-        view1, view2, image = self[key]
-        if isinstance(image, RawImage):
-            image = jitter_images(RawImage(image.pixels[None], image.jitter[None]))[0]
-        pixels = image_bytes(image).permute(1, 2, 0)
+        view1, view2, images = self[key]
+        images = jitter_images(stacked([images]))[0]  # (3, S, S) or (V, 3, S, S)
+        pixels = image_bytes(images).movedim(-3, -1)  # (..., S, S, 3)
+        pixels = torch.cat(list(pixels), dim=1) if pixels.dim() == 4 else pixels
         return view1.T.numpy(), view2.T.numpy(), pixels.numpy()
+
+
+def stacked(images: list[Any]) -> Images:
+    """Images with a first dimension more, as PyTorch's collate function makes it."""
+    if isinstance(images[0], torch.Tensor):
+        return torch.stack(images)
+    return RawImage(*(torch.stack(part) for part in zip(*images, strict=True)))

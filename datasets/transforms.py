@@ -109,8 +109,8 @@ class RawImage(NamedTuple):
     PyTorch's collate function makes a `RawImage` of batches from a list of them.
 
     Attributes:
-        pixels: (3, S, S) uint8, RGB, already resized.
-        jitter: (7,) float32, see :func:`draw_jitter`.
+        pixels: (3, S, S) uint8, RGB, already resized; (V, 3, S, S) for V images.
+        jitter: (7,) float32, see :func:`draw_jitter`; (V, 7) for V images.
     """
 
     pixels: torch.Tensor
@@ -132,14 +132,22 @@ def draw_jitter(rng: np.random.Generator, strength: float = 0.4) -> torch.Tensor
 
 
 def augment_image(
-    image: Image.Image, rng: np.random.Generator, size: int = 224
+    image: Image.Image,
+    rng: np.random.Generator,
+    size: int = 224,
+    strength: float = 0.4,
 ) -> RawImage:
     """Resize an RGB image to a square and draw its jitter.
 
     The jitter itself is applied to the whole batch, on the device of the model: see
     :func:`jitter_images`.
+
+    Args:
+        image, rng: the image and its random numbers.
+        size: side of the square in pixels.
+        strength: of brightness, contrast and saturation, see :func:`draw_jitter`.
     """
-    jitter = draw_jitter(rng)
+    jitter = draw_jitter(rng, strength)
     pixels = F.pil_to_tensor(F.resize(image, [size, size])).contiguous()
     return RawImage(pixels, jitter)
 
@@ -154,25 +162,27 @@ def jitter_images(
     wait for the device.
 
     Args:
-        images: a batch of `RawImage`: pixels (B, 3, H, W) uint8 and jitter (B, 7). A
-            tensor, as another `image_transform` may give, is returned as it is.
+        images: a batch of `RawImage`: pixels (B, 3, H, W) uint8 and jitter (B, 7), or
+            with V images each (B, V, 3, H, W) and (B, V, 7). A tensor, as another
+            `image_transform` may give, is returned as it is.
         dtype: of the result; None for that of the jitter.
 
     Returns:
-        (B, 3, H, W), float32 values in the given dtype.
+        As the pixels, float32 values in the given dtype.
 
     Raises:
         ValueError: if the pixels have another shape or dtype.
     """
     if isinstance(images, torch.Tensor):
         return images
-    shape, jitter = tuple(images.pixels.shape), images.jitter
-    if images.pixels.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3:
+    shape = tuple(images.pixels.shape)
+    if images.pixels.dtype != torch.uint8 or len(shape) not in (4, 5) or shape[-3] != 3:
         raise ValueError(
             f"expected pixels (B, 3, H, W) uint8, got {shape} {images.pixels.dtype}"
         )
+    jitter = images.jitter.flatten(0, -2)  # (V B, 7)
     orders, factors, flips = jitter.float().split([3, 3, 1], dim=1)
-    pixels = images.pixels.float()
+    pixels = images.pixels.flatten(0, -4).float()  # (V B, 3, H, W)
     for kind in orders.long().split(1, dim=1):  # (B, 1): first, second, third
         factor = factors.gather(1, kind)[..., None, None]  # (B, 1, 1, 1)
         kind = kind[..., None, None]

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from models.dgcnn import projection_head
+from models.image import ImageEncoder, image_head
+
+Pairs = list[tuple[Tensor, Tensor]]
+
 
 class CrossPoint(nn.Module):
-    """CrossPoint (Afham et al., CVPR 2022, figure 2): two views and one image.
+    """CrossPoint (Afham et al., CVPR 2022, figure 2): two views and V images.
 
     Args:
         point_encoder: (2B, 3, N) -> (projection (2B, D), feature).
-        image_encoder: (B, 3, H, W) -> projection (B, D).
+        image_encoder: (V B, 3, H, W) -> projection (V B, D).
 
     Forward:
-        view1 (B, 3, N), view2 (B, 3, N), images (B, 3, H, W) -> z1, z2, z_image, each
-        (B, D). Both views are encoded as one batch, so that BatchNorm normalises them
-        together.
+        view1 (B, 3, N), view2 (B, 3, N), images (B, 3, H, W) or (B, V, 3, H, W) -> z1,
+        z2 (B, D) and z_image, (B, D) or (B, V, D). Both views are encoded as one batch,
+        and so are all images, so that BatchNorm normalises them together. Without
+        images (None) z_image is None: the image encoder is not run.
 
     Raises:
-        ValueError: if the three inputs have different numbers of samples.
+        ValueError: if the inputs have different numbers of samples.
     """
 
     def __init__(self, point_encoder: nn.Module, image_encoder: nn.Module) -> None:
@@ -27,14 +36,106 @@ class CrossPoint(nn.Module):
         self.point_encoder = point_encoder
         self.image_encoder = image_encoder
 
+    def freeze_unused(self, imid_weight: float, cmid_weight: float) -> None:
+        """Freeze what a loss of weight 0 leaves without gradient.
+
+        DistributedDataParallel waits for the gradient of every other parameter.
+        """
+        self.image_encoder.requires_grad_(cmid_weight > 0)
+
     def forward(
-        self, view1: Tensor, view2: Tensor, images: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        if view1.shape != view2.shape or len(view1) != len(images):
-            raise ValueError(
-                "two views of equal shape and as many images are needed, got "
-                f"{tuple(view1.shape)}, {tuple(view2.shape)}, {tuple(images.shape)}"
-            )
+        self, view1: Tensor, view2: Tensor, images: Tensor | None
+    ) -> tuple[Tensor, Tensor, Any]:
+        check_inputs(view1, view2, images)
         projection, _ = self.point_encoder(torch.cat([view1, view2]))
         z1, z2 = projection.chunk(2)
-        return z1, z2, self.image_encoder(images)
+        if images is None:
+            return z1, z2, None
+        z_image = self.image_encoder(images.flatten(0, -4))  # (V B, D)
+        return z1, z2, z_image.unflatten(0, images.shape[:-3])
+
+
+class ViewHeads(nn.Module):
+    """Projection heads g_v of the cloud and h_v of the image, for each of V images.
+
+    Args:
+        point_dim, image_dim: widths of the features.
+        hidden: width of the hidden layer of every g_v.
+        dims: D_v, width of the output of g_v and h_v.
+
+    Forward:
+        f1, f2 (B, point_dim), the features of both clouds, r (B, V, image_dim), those
+        of the images -> V pairs g_v(f), h_v(r_v), (B, D_v) each, where f is f1 for the
+        first half of the images, v <= V / 2 rounded up, and f2 for the rest.
+    """
+
+    def __init__(
+        self, point_dim: int, image_dim: int, hidden: int, dims: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.point = nn.ModuleList(projection_head(point_dim, hidden, d) for d in dims)
+        self.image = nn.ModuleList(image_head(image_dim, d) for d in dims)
+
+    def forward(self, f1: Tensor, f2: Tensor, r: Tensor) -> Pairs:
+        half = (len(self.point) + 1) // 2
+        every = zip(self.point, self.image, r.unbind(dim=1), strict=True)
+        return [
+            (g(f1 if v < half else f2), h(r_v)) for v, (g, h, r_v) in enumerate(every)
+        ]
+
+
+class MultiView(CrossPoint):
+    """Multi-view, after MM-Point (Yu and Song, AAAI 2024): a pair of heads an image.
+
+    One ResNet sees all images. g_0, which projects both clouds for the intra-modal
+    loss, is the point encoder's own head. docs/objectives.md says what is known of
+    MM-Point and what is chosen here.
+
+    Args:
+        point_encoder: (2B, 3, N) -> (g_0's projection, feature (2B, feature_dim)).
+        image_encoder: with ``features`` (V B, 3, H, W) -> (V B, feature_dim).
+        hidden, dims: of :class:`ViewHeads`, which are the attribute ``heads``.
+
+    Forward:
+        As :class:`CrossPoint`, with the V pairs of projections of :class:`ViewHeads` in
+        the place of z_image.
+    """
+
+    def __init__(
+        self,
+        point_encoder: nn.Module,
+        image_encoder: ImageEncoder,
+        hidden: int,
+        dims: Sequence[int],
+    ) -> None:
+        super().__init__(point_encoder, image_encoder)
+        point_dim: Any = point_encoder.feature_dim
+        self.heads = ViewHeads(point_dim, image_encoder.feature_dim, hidden, dims)
+
+    def freeze_unused(self, imid_weight: float, cmid_weight: float) -> None:
+        super().freeze_unused(imid_weight, cmid_weight)
+        self.heads.requires_grad_(cmid_weight > 0)
+        self.point_encoder.inv_head.requires_grad_(imid_weight > 0)
+
+    def forward(
+        self, view1: Tensor, view2: Tensor, images: Tensor | None
+    ) -> tuple[Tensor, Tensor, Any]:
+        check_inputs(view1, view2, images)
+        projection, feature = self.point_encoder(torch.cat([view1, view2]))
+        z1, z2 = projection.chunk(2)
+        if images is None:
+            return z1, z2, None
+        image_encoder: Any = self.image_encoder
+        r = image_encoder.features(images.flatten(0, -4))  # (V B, image_dim)
+        r = r.unflatten(0, (len(images), -1))  # (B, V, image_dim)
+        return z1, z2, self.heads(*feature.chunk(2), r)
+
+
+def check_inputs(view1: Tensor, view2: Tensor, images: Tensor | None) -> None:
+    """Raise a ValueError unless all have the same number of samples."""
+    if view1.shape != view2.shape or (images is not None and len(view1) != len(images)):
+        shapes = (tuple(x.shape) for x in (view1, view2, images) if x is not None)
+        raise ValueError(
+            "two views of equal shape and as many images are needed, got "
+            + ", ".join(map(str, shapes))
+        )

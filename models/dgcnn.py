@@ -34,17 +34,78 @@ def point_layer(in_channels: int, out_channels: int) -> nn.Sequential:
     )
 
 
-def projection_head(in_features: int, hidden: int) -> nn.Sequential:
+def projection_head(
+    in_features: int, hidden: int, out_features: int = PROJECTION_DIM
+) -> nn.Sequential:
     """The MLP that projects a feature for the contrastive loss."""
     return nn.Sequential(
         nn.Linear(in_features, hidden),
         nn.BatchNorm1d(hidden),
         nn.ReLU(),
-        nn.Linear(hidden, PROJECTION_DIM),
+        nn.Linear(hidden, out_features),
     )
 
 
-class DGCNN(nn.Module):
+class HeadedEncoder(nn.Module):
+    """A point encoder with a projection head or a classification head on its feature.
+
+    A subclass has ``features(points (B, 3, N)) -> (B, F)`` and calls :meth:`add_head`
+    after its own layers.
+
+    Forward:
+        points (B, 3, N) -> (projection (B, 256), feature (B, F)), or logits
+        (B, num_classes). Any B >= 1 in eval mode, B >= 2 in training.
+    """
+
+    feature_dim: int  # F
+
+    def add_head(
+        self,
+        hidden: int,
+        num_classes: int | None = None,
+        dropout: float = 0.5,
+        linear_head: bool = False,
+    ) -> None:
+        """Add the head under the published code's names.
+
+        Args:
+            hidden: width of the projection head's hidden layer.
+            num_classes: None for the projection head of pre-training, otherwise the
+                number of outputs of the classification head.
+            dropout: probability in the classification head.
+            linear_head: a single linear layer instead of the classification head of
+                three, for a linear probe.
+        """
+        self.num_classes, self.linear_head = num_classes, linear_head
+        if num_classes is None:
+            self.inv_head = projection_head(self.feature_dim, hidden)
+        elif linear_head:
+            self.linear = nn.Linear(self.feature_dim, num_classes)
+        else:
+            self.linear1 = nn.Linear(self.feature_dim, 512, bias=False)
+            self.bn6 = nn.BatchNorm1d(512)
+            self.linear2 = nn.Linear(512, 256)
+            self.bn7 = nn.BatchNorm1d(256)
+            self.linear3 = nn.Linear(256, num_classes)
+            self.act = nn.LeakyReLU(SLOPE)
+            self.dropout = GlobalBatchDropout(dropout)
+
+    def features(self, points: Tensor) -> Tensor:
+        """(B, 3, N) -> (B, F), the input of the SVM and few-shot evaluation."""
+        raise NotImplementedError
+
+    def forward(self, points: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        feature = self.features(points)
+        if self.num_classes is None:
+            return self.inv_head(feature), feature
+        if self.linear_head:
+            return self.linear(feature)
+        x = self.dropout(self.act(self.bn6(self.linear1(feature))))
+        x = self.dropout(self.act(self.bn7(self.linear2(x))))
+        return self.linear3(x)
+
+
+class DGCNN(HeadedEncoder):
     """Four EdgeConv layers, outputs concatenated, max- and average-pooling.
 
     Modules carry the published code's names; ``bn1`` to ``bn5`` are second names of the
@@ -81,7 +142,6 @@ class DGCNN(nn.Module):
     ) -> None:
         super().__init__()
         self.k, self.edgeconv, self.distinct = k, edgeconv, distinct
-        self.num_classes, self.linear_head = num_classes, linear_head
         self.feature_dim = 2 * emb_dims
         self.conv1 = edge_layer(2 * 3, 64)
         self.conv2 = edge_layer(2 * 64, 64)
@@ -90,18 +150,7 @@ class DGCNN(nn.Module):
         self.conv5 = point_layer(64 + 64 + 128 + 256, emb_dims)
         self.bn1, self.bn2, self.bn3 = self.conv1[1], self.conv2[1], self.conv3[1]
         self.bn4, self.bn5 = self.conv4[1], self.conv5[1]
-        if num_classes is None:
-            self.inv_head = projection_head(2 * emb_dims, emb_dims)
-        elif linear_head:
-            self.linear = nn.Linear(2 * emb_dims, num_classes)
-        else:
-            self.linear1 = nn.Linear(2 * emb_dims, 512, bias=False)
-            self.bn6 = nn.BatchNorm1d(512)
-            self.linear2 = nn.Linear(512, 256)
-            self.bn7 = nn.BatchNorm1d(256)
-            self.linear3 = nn.Linear(256, num_classes)
-            self.act = nn.LeakyReLU(SLOPE)
-            self.dropout = GlobalBatchDropout(dropout)
+        self.add_head(emb_dims, num_classes, dropout, linear_head)
 
     def features(self, points: Tensor) -> Tensor:
         """(B, 3, N) -> (B, 2E), the input of the SVM and few-shot evaluation."""
@@ -113,13 +162,3 @@ class DGCNN(nn.Module):
         x4 = clouds.edge_conv(x3, self.conv4)  # 256
         maximum, mean = clouds.pool(clouds.join(x1, x2, x3, x4), self.conv5)
         return torch.cat([maximum, mean], dim=1)
-
-    def forward(self, points: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        feature = self.features(points)
-        if self.num_classes is None:
-            return self.inv_head(feature), feature
-        if self.linear_head:
-            return self.linear(feature)
-        x = self.dropout(self.act(self.bn6(self.linear1(feature))))
-        x = self.dropout(self.act(self.bn7(self.linear2(x))))
-        return self.linear3(x)

@@ -35,6 +35,9 @@ class Clouds(Protocol):
     def edge_conv(self, x: Tensor, *layers: nn.Sequential) -> Tensor:
         """Features of points -> features of points, see :func:`edge_conv`."""
 
+    def point_layer(self, x: Tensor, layer: nn.Sequential) -> Tensor:
+        """A 1x1 convolution, BatchNorm over all points, activation."""
+
     def join(self, *features: Tensor) -> Tensor:
         """Concatenate channels."""
 
@@ -106,6 +109,9 @@ class PlainClouds:
 
     def edge_conv(self, x: Tensor, *layers: nn.Sequential) -> Tensor:
         return edge_conv(x, self.k, *layers)
+
+    def point_layer(self, x: Tensor, layer: nn.Sequential) -> Tensor:
+        return layer(x)
 
     def join(self, *features: Tensor) -> Tensor:
         return torch.cat(features, dim=1)

@@ -3,9 +3,9 @@
   python -m models.export --model_path best_model.pth --out encoder.onnx
   python -m models.export --model_path best_model.pth --out encoder.pt2 --format torch
 
-The file maps points (B, 3, N) float32 to features (B, 2E), of dgcnn_seg (B, E), for any
-B and any N from K to 65,536, and needs nothing of this project. It is compared with
-PyTorch on random clouds before the command ends.
+The file maps points (B, 3, N) float32 to features (B, 2E), of dgcnn_seg and pointnet
+(B, E), for any B and any N from K to 65,536, and needs nothing of this project. It is
+compared with PyTorch on random clouds before the command ends.
 
   ONNX     onnxruntime.InferenceSession("encoder.onnx").run(None, {"points": points})
   torch    torch.export.load("encoder.pt2").module()(points)

@@ -1,8 +1,8 @@
-"""NT-Xent over the global batch, the CrossPoint loss, smoothed cross-entropy."""
+"""NT-Xent over the global batch, the objectives, smoothed cross-entropy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -68,24 +68,69 @@ class NTXentLoss(nn.Module):
 def crosspoint_loss(
     z1: Tensor,
     z2: Tensor,
-    z_image: Tensor,
+    z_image: Tensor | None,
     criterion: Callable[[Tensor, Tensor], Tensor],
+    imid_weight: float = 1.0,
+    cmid_weight: float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The CrossPoint objective (equations 3 to 5), intra-modal plus cross-modal.
 
+    The mean of both clouds is paired with the image; of V images with the mean of their
+    projections, as in the paper's ablation of the number of images (its code has one,
+    see docs/objectives.md). Both means are taken before normalisation, in float32 or
+    float64 also under autocast.
+
     Args:
         z1, z2: (B, D) projections of the two views.
-        z_image: (B, D) projections of the images.
+        z_image: projections of the images, (B, D), or (B, V, D) of V images each; None
+            if cmid_weight is 0.
         criterion: :class:`NTXentLoss`.
+        imid_weight, cmid_weight: of the two losses. One of weight 0 is not computed,
+            gives no gradient and is returned as 0.
 
     Returns:
-        total, IMID, CMID: scalars, total = IMID + CMID. The mean of the two views is
-        taken before normalisation, in float32 or float64 also under autocast.
+        total, IMID, CMID: scalars, total = imid_weight IMID + cmid_weight CMID.
     """
-    imid = criterion(z1, z2)
-    precision = torch.promote_types(z1.dtype, torch.float32)
-    cmid = criterion((z1.to(precision) + z2.to(precision)) / 2, z_image)
-    return imid + cmid, imid, cmid
+    imid = cmid = z1.new_zeros(())
+    if imid_weight:
+        imid = criterion(z1, z2)
+    if cmid_weight:
+        assert z_image is not None
+        precision = torch.promote_types(z1.dtype, torch.float32)
+        if z_image.dim() == 3:
+            z_image = z_image.to(precision).mean(dim=1)
+        cmid = criterion((z1.to(precision) + z2.to(precision)) / 2, z_image)
+    return imid_weight * imid + cmid_weight * cmid, imid, cmid
+
+
+def multiview_loss(
+    z1: Tensor,
+    z2: Tensor,
+    pairs: Sequence[tuple[Tensor, Tensor]] | None,
+    criterion: Callable[[Tensor, Tensor], Tensor],
+    imid_weight: float = 1.0,
+    cmid_weight: float = 1.0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Multi-view, after MM-Point (Yu and Song, AAAI 2024).
+
+    IMID = NTXent(z1, z2), CMID = the sum of NTXent(g_v, h_v) over the V images.
+
+    Args:
+        z1, z2: (B, D) projections of the two views by g_0.
+        pairs: of each image v a cloud's projection and the image's, (B, D_v) each, see
+            :class:`models.crosspoint.MultiView`; None if cmid_weight is 0.
+        criterion, imid_weight, cmid_weight: see :func:`crosspoint_loss`.
+
+    Returns:
+        total, IMID, CMID: scalars, total = imid_weight IMID + cmid_weight CMID.
+    """
+    imid = cmid = z1.new_zeros(())
+    if imid_weight:
+        imid = criterion(z1, z2)
+    if cmid_weight:
+        assert pairs is not None
+        cmid = torch.stack([criterion(g, h) for g, h in pairs]).sum()
+    return imid_weight * imid + cmid_weight * cmid, imid, cmid
 
 
 def smoothed_cross_entropy(

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fine-tune the pre-trained encoder on ScanObjectNN by the published protocol.
+# Fine-tune the pre-trained encoder on ScanObjectNN by CrossPoint-DDP's protocol.
 #   scripts/ft-so.sh [FLAGS OF finetune_cls.py]        NGPU=n QUEUE=pueue: see scripts/launch.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -107,7 +107,10 @@ def understand(words: list[str]) -> None:
         if passed_on := re.search(r'-m (\S+) "\$@"', text):
             understand(["python", "-m", passed_on[1], *rest])
             return
-        flags = [word for word in rest if word.startswith("--")]
+        if "\n. scripts/stages.sh\n" in text:
+            text += read("scripts/stages.sh")
+        own = rest[: rest.index("--")] if "--" in rest else rest  # then passed on
+        flags = [word for word in own if word.startswith("--")]
         if launched := re.search(r"^launch \S+ \S+ (\w+)\.py", text, re.M):
             known = importlib.import_module(launched[1]).get_args_parser().format_help()
             assert all(f"  {flag}" in known for flag in flags), path
@@ -250,7 +253,8 @@ def test_the_page_on_extending_can_be_followed(
     (tmp_path / "models/tiny.py").write_text(encoder)
     before = "    network = {"
     edit("models/__init__.py", before, build + before)
-    edit("models/__init__.py", 'ENCODERS = ("dgcnn", "dgcnn_seg")\n', encoders)
+    old = 'ENCODERS = ("dgcnn", "dgcnn_seg", "pointnet")\n'
+    edit("models/__init__.py", old, encoders)
     before = "def scanobjectnn_candidates("
     edit("datasets/labelled.py", before, f"{shapes}\n\n{before}")
     before = '    raise ValueError(f"--dataset'
@@ -373,13 +377,14 @@ def test_the_commands_on_data_run(
         path = meshes / f"class{number % 2}/{number}.ply"
         path.parent.mkdir(parents=True, exist_ok=True)
         trimesh.creation.box((1, 2, number + 1)).export(path)
+    one = ("--workers", "1")
     modules = {
-        "datasets.synthetic": ["--out", str(tmp_path / "data"), "--shapes", "13"],
-        "datasets.verify": ["--data_root", str(synthetic_root)],
+        "datasets.synthetic": ["--out", str(tmp_path / "data"), "--shapes", "13", *one],
+        "datasets.verify": ["--data_root", str(synthetic_root), *one],
         "datasets.packed": ["--data_root", str(tmp_path / "data"), "--overwrite"],
         "datasets.from_meshes": [
             *("--meshes", str(meshes), "--out", str(tmp_path / "own")),
-            *("--views", "1", "--image_size", "16", "--workers", "1"),
+            *("--views", "1", "--image_size", "16", *one),
         ],
     }
     for name, smaller in modules.items():

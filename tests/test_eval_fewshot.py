@@ -9,6 +9,8 @@ import torch
 
 import eval_fewshot
 from datasets import labelled_clouds
+from datasets.corruptions import KINDS, corrupted
+from datasets.labelled import ModelNet40
 from models.dgcnn import DGCNN
 from tests.runs import run_body
 from utils.judging.features import extract_features
@@ -47,6 +49,31 @@ def test_split_and_seed_choose_the_episodes(tmp_path: Path, even_root: Path) -> 
         assert "3 ways  2 shots" in (run / "run.log").read_text()
         found.append(line["accuracies"])
     assert found[0] not in (found[1], found[2])
+
+
+def test_corrupted_queries_of_the_same_episodes(
+    tmp_path: Path, even_root: Path
+) -> None:
+    run = judge(tmp_path, even_root, "none", "--corrupt", "3", "--seed", "4")
+    (line,) = read_metrics(run)
+    torch.manual_seed(4)
+    encoder, clouds = DGCNN(k=5, emb_dims=16), ModelNet40(even_root, "train", 64)
+    features = {
+        kind: extract_features(encoder, points, 32, torch.device("cpu"))
+        for kind, points in (
+            ("clean", clouds.points),
+            *((kind, corrupted(clouds.points, kind, 3, 4, 0)) for kind in KINDS),
+        )
+    }
+    setting = (clouds.labels, 3, 2, 2, 8, 4)
+    clean = features.pop("clean")
+    assert line["mean"] == evaluate_episodes(clean, *setting).mean
+    for kind, own in features.items():
+        wanted = evaluate_episodes(clean, *setting, queries=own)
+        assert line["corrupted"][kind] == wanted.mean
+    means = [line["corrupted"][kind] for kind in KINDS]
+    assert line["corrupted"]["mean"] == pytest.approx(sum(means) / 4)
+    assert "corrupted: turned " in (run / "run.log").read_text()
 
 
 @pytest.mark.parametrize(

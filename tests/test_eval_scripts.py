@@ -55,7 +55,10 @@ def weights(tmp_path: Path) -> Path:
 def test_two_processes_give_the_numbers_of_one(
     name: str, tmp_path: Path, weights: Path, even_root: Path, two_ranks
 ) -> None:
-    words = ("--C", "1", "100") if name == "eval_svm" else ()
+    judges = "--corrupt 2"
+    if name == "eval_svm":
+        judges += " --C 1 100 --knn 4 --labels_per_class 1 3 --draws 4"
+    words = judges.split()
     one = judge_by(name, tmp_path / "one", even_root, weights, *words)
     call = name, tmp_path / "two", even_root, weights, *words
     (mine,), (theirs,) = map(results, (one, two_ranks.run(judge_by, *call)[0]))
@@ -69,7 +72,10 @@ def judge_by(name: str, *call) -> Path:
 @both
 @pytest.mark.parametrize(
     ("encoder", "names"),
-    [(DGCNN, DGCNN_PRETRAINING), (DGCNNPartSeg, PARTSEG_PRETRAINING | UNUSED)],
+    [
+        (DGCNN, DGCNN_PRETRAINING),
+        (DGCNNPartSeg, PARTSEG_PRETRAINING | UNUSED["partseg pre-training"]),
+    ],
 )
 def test_files_of_the_paper_s_code(
     script, encoder, names, tmp_path: Path, even_root: Path
@@ -126,8 +132,8 @@ def test_the_defaults_are_the_published_protocol(
         settle(args, script.PUBLISHED)
         assert (args.num_points, args.k, args.emb_dims) == (points, k, 1024)
     assert (args.model, args.variant, args.seed) == ("dgcnn", "obj_bg", 1)
-    assert args.dataset == ["modelnet40"]
+    assert (args.dataset, args.corrupt) == (["modelnet40"], 0)
     if script is eval_svm:
-        assert args.C == [0.1]
+        assert (args.C, args.knn, args.labels_per_class) == ([0.1], 20, [])
     else:
         assert (args.n_query, args.n_runs, args.split) == (20, 50, "train")

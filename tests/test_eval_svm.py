@@ -11,11 +11,15 @@ from sklearn.svm import SVC
 
 import eval_svm
 from datasets import SCANOBJECTNN_VARIANTS, labelled
+from datasets.corruptions import KINDS, corrupted
+from datasets.labelled import ModelNet40
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
 from tests.conftest import UNEVEN_CLASSES
 from tests.runs import run_body
-from utils.judging.svm import held_out_split
+from utils.judging.features import extract_features
+from utils.judging.judges import judge_clouds
+from utils.judging.svm import fit_linear_svm, held_out_split
 from utils.run import cli
 from utils.run.checkpoint import save_weights
 from utils.run.run_folder import read_metrics
@@ -70,6 +74,37 @@ def test_C_is_chosen_without_test_data_and_files_agree(
     assert "<- chosen on held-out data" in log
     assert "best of the table, chosen on test data" in log
     assert f"{len(encoder.state_dict())} entries loaded" in log
+
+
+def test_all_judges_classify_clean_and_corrupted_clouds(
+    tmp_path: Path, even_root: Path
+) -> None:
+    words = "--C 10 --knn 3 --labels_per_class 1 4 --draws 3 --corrupt 2 --seed 5"
+    saved = tmp_path / "f.npz"
+    run = judge(tmp_path, even_root, *words.split(), "--save_features", str(saved))
+    (line,) = read_metrics(run)
+    arrays = np.load(saved)
+    train = arrays["train"], arrays["train_labels"]
+    torch.manual_seed(5)
+    encoder, clouds = DGCNN(k=5, emb_dims=16), ModelNet40(even_root, "test", 64)
+    tests = {"clean": arrays["test"]}
+    for kind in KINDS:
+        points = corrupted(clouds.points, kind, 2, 5, 0)
+        tests[kind] = extract_features(encoder, points, 32, torch.device("cpu"))
+    svm = fit_linear_svm(*train, 10.0)
+    wanted = judge_clouds(svm, train, tests, clouds.labels, 3, (1, 4), 3, 5)
+    clean = wanted.pop("clean")
+    assert {name: line[name] for name in clean} == clean
+    assert line["corrupted"] == wanted
+    assert "one-sided" in (run / "run.log").read_text()
+
+
+def test_more_labels_than_a_class_has_are_refused(
+    tmp_path: Path, uneven_root: Path
+) -> None:
+    with pytest.raises(cli.UsageError, match="--labels_per_class 2: class 'cross' has"):
+        judge(tmp_path, uneven_root, "--labels_per_class", "1", "2")
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def features(folder: Path, data: Path, *words: str) -> np.ndarray:

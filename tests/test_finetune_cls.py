@@ -106,7 +106,8 @@ def test_the_test_metrics_against_a_loop(tuned: Path, uneven_root: Path) -> None
         clouds, labels = file["data"][:, :64], file["label"][:, 0].astype(int)
     for line in metrics(tuned)[1]:
         model = DGCNN(5, 16, NUM_CLASSES).eval()
-        model.load_state_dict(weights(tuned, f"ckpt_epoch_{line['epoch'] + 1}.pth"))
+        path = tuned / "models" / f"ckpt_epoch_{line['epoch'] + 1}.pth"
+        checkpoint.load_pretrained(model, path)
         losses, right = [], {}
         for cloud, label in zip(clouds, labels, strict=True):
             with torch.no_grad():

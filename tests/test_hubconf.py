@@ -17,6 +17,7 @@ import hubconf
 from models import point_encoder
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
+from models.pointnet import PointNet
 from utils.errors import UsageError
 from utils.run.checkpoint import save_weights
 from utils.run.network import write_network
@@ -36,7 +37,7 @@ def saved(folder: Path, network: torch.nn.Module, model: str, *head) -> str:
 def test_the_entries_are_listed_and_nothing_else() -> None:
     public = {n for n in vars(hubconf) if not n.startswith("_")}  # as torch.hub.list
     listed = {name for name in public if callable(getattr(hubconf, name))}
-    assert listed == {"dgcnn_cls", "dgcnn_partseg"}
+    assert listed == {"dgcnn_cls", "dgcnn_partseg", "pointnet_cls"}
 
 
 @pytest.mark.parametrize("name", ["dgcnn", "dgcnn_seg"])
@@ -50,6 +51,18 @@ def test_encoders_are_those_of_the_file(name: str, tmp_path: Path) -> None:
         assert torch.equal(found.features(POINTS), encoder.features(POINTS))
         assert found(POINTS)[0].shape == (2, 256)
     assert getattr(hubconf, entry)(path, k=3).k == 3
+
+
+def test_pointnet_is_that_of_the_file_and_has_no_graph(tmp_path: Path) -> None:
+    for classes, head in ((None, "projection"), (3, "classifier")):
+        network = PointNet(16, classes).eval()
+        found = hubconf.pointnet_cls(
+            saved(tmp_path / head, network, "pointnet", head, classes)
+        )
+        assert found.network.k == 1
+        with torch.no_grad():
+            assert torch.equal(found.features(POINTS), network.features(POINTS))
+    assert hubconf.pointnet_cls(emb_dims=24).feature_dim == 24
 
 
 def test_fine_tuned_networks_have_their_heads(tmp_path: Path) -> None:

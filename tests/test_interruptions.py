@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,11 +19,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
+import sklearn.svm
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import finetune_cls
 import train_partseg
+from datasets.files import DataError
 from tests.ddp_helpers import Pool
 from tests.runs import (
     PRETRAIN,
@@ -33,9 +37,10 @@ from tests.runs import (
     same_weights,
     segment,
 )
-from utils.judging import features, svm
+from utils.errors import UsageError
+from utils.judging import features
 from utils.parallel import distributed
-from utils.run import training
+from utils.run import checkpoint, training
 from utils.run.checkpoint import CheckpointError
 from utils.run.signals import Interrupted
 
@@ -149,12 +154,12 @@ def test_a_signal_at_the_end_of_an_epoch(
         if stop_at == (what, seen[what]):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    class Fit(svm.SVC):
+    class Fit(sklearn.svm.SVC):
         def fit(self, *data: Any) -> Any:
             count("fits")
             return super().fit(*data)
 
-    monkeypatch.setattr(svm, "SVC", Fit)
+    monkeypatch.setattr(sklearn.svm, "SVC", Fit)
     hook = register_optimizer_step_pre_hook(lambda *_: count("updates"))
     try:
         undisturbed = pretrain(tmp_path / "whole", synthetic_root, *words)
@@ -352,3 +357,61 @@ def test_a_disk_that_is_full_leaves_the_checkpoint_before(
     pretrain(tmp_path, synthetic_root, *LONG, "--resume")
     same_records(whole, run)
     same_weights(whole, run)
+
+
+@contextmanager
+def bound_by_permissions() -> Iterator[None]:
+    """This thread gives up root's right to every file for a while (capset(2))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # the third version; this thread
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; then high bits
+    assert libc.capget(header, sets) == 0
+    effective = sets[0]
+    sets[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    assert libc.capset(header, sets) == 0
+    try:
+        yield
+    finally:
+        sets[0] = effective
+        assert libc.capset(header, sets) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capset(2) is Linux's")
+def test_folders_and_files_without_permission_are_named(
+    tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir(mode=0o500)
+    with (
+        bound_by_permissions(),
+        pytest.raises(UsageError, match=r"checkpoints/run cannot be written: .*Permis"),
+    ):
+        pretrain(tmp_path, synthetic_root)
+    folder.chmod(0o700)
+    models = run_in(tmp_path) / "models"
+    save = checkpoint.save_training_state
+
+    def save_then_lock(*args: Any, **parts: Any) -> None:
+        save(*args, **parts)
+        models.chmod(0o500)
+
+    words = ("--checkpoint_steps", "1")
+    with (
+        monkeypatch.context() as patch,
+        bound_by_permissions(),
+        pytest.raises(CheckpointError, match=r"\.pth cannot be written.*Permission"),
+    ):
+        patch.setattr(checkpoint, "save_training_state", save_then_lock)
+        pretrain(tmp_path, synthetic_root, *words)
+    models.chmod(0o700)
+    assert progress_in(run_in(tmp_path))["step"] == 1
+    data = tmp_path / "data"
+    shutil.copytree(synthetic_root, data)
+    cloud = next(data.glob("ShapeNet/*/*.ply"))
+    cloud.chmod(0)
+    with (
+        bound_by_permissions(),
+        pytest.raises(DataError, match=rf"{re.escape(str(cloud))}.*ermission"),
+    ):
+        pretrain(tmp_path, data, *words, "--resume")
+    assert progress_in(run_in(tmp_path))["step"] >= 1  # it reads the file

@@ -150,6 +150,40 @@ def test_a_resumed_run_has_the_network_that_it_started_with(
         run_body(*call, [*words, "--resume", "--k", "8"])
 
 
+def test_pointnet_is_judged_and_fine_tuned_from_its_file_alone(
+    synthetic_root: Path, even_root: Path, tmp_path: Path
+) -> None:
+    words = ("--model", "pointnet", "--epochs", "1", "--k", "99")  # which it ignores
+    run = pretrain(tmp_path / "start", synthetic_root, *words)
+    best = str(run / "models" / "best_model.pth")
+    alone, log = svm_features(tmp_path, even_root, *ALONE, best)
+    assert alone.shape == (30, 16) and "--k 1: pointnet has no graph" in log
+    words = (*EPISODES, *ALONE, best, "--k", "5")
+    run_body(eval_fewshot, eval_fewshot.judge_encoder, tmp_path, even_root, words)
+    tune = "--batch_size 8 --num_workers 0 --epochs 1".split()
+    call = (finetune_cls, finetune_cls.finetune, tmp_path, even_root)
+    for more, head in (([], "classifier"), (["--freeze_encoder"], "linear")):
+        words = [*tune, *ALONE, best, *more]
+        tuned = run_body(*call, words)
+        network = json.loads((tuned / "models" / "network.json").read_text())
+        assert (network["model"], network["head"]) == ("pointnet", head)
+        assert (network["k"], network["num_points"]) == (1, 64)
+        words = [*ALONE, str(tuned / "models" / "best_model.pth"), "--eval", *more]
+        told = run_body(*call, [*words, "--exp_name", "eval"])
+        best_accuracy = metrics(tuned)[1][0]["best_test_accuracy"]
+        assert evaluated(told)["test_accuracy"] == best_accuracy
+
+
+def test_a_network_without_a_classification_head_is_not_fine_tuned(
+    pretrained: Path, even_root: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(cli.UsageError, match=r"dgcnn_seg has no classif.* have"):
+        run_body(
+            *(finetune_cls, finetune_cls.finetune, tmp_path, even_root),
+            (*ALONE, str(pretrained)),
+        )
+
+
 def test_published_weights_are_fine_tuned_as_published(
     tmp_path: Path,
 ) -> None:
@@ -161,8 +195,9 @@ def test_published_weights_are_fine_tuned_as_published(
             ["--model_path", str(tmp_path / "w.pth")]
         )
         if trained:
-            args.emb_dims, (args.k, args.num_points) = 1024, trained
+            args.model, args.emb_dims = "dgcnn", 1024
+            args.k, args.num_points = trained
             write_network(tmp_path, args, "projection")
-            args.emb_dims = args.k = args.num_points = None
+            args.model = args.emb_dims = args.k = args.num_points = None
         settle(args, finetune_cls.PUBLISHED)
         assert (args.emb_dims, args.k, args.num_points) == (1024, 20, 1024)

@@ -146,8 +146,12 @@ def test_small_clouds_are_repeated_and_said(
 
 @pytest.mark.slow
 def test_nearest_are_those_of_the_largest_cosine(
-    run: Run, encoder: Path, shapes: Path, even_root: Path, tmp_path: Path
+    run: Run,
+    encoder: Path,
+    even_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(predict, "SHOWN", 3)
     data = even_root / "modelnet40_ply_hdf5_2048"
     words = (*SMALL, "--model_path", encoder)
     for split, out in (("train", "f.npz"), ("test", "q.npz")):
@@ -170,7 +174,7 @@ def test_nearest_are_those_of_the_largest_cosine(
                 found == among["names"][row]
                 or abs(cosine[list(among["names"]).index(found)] - cosine[row]) < 1e-6
             )
-    assert next(lines) == "near.png: 20 clouds and their neighbours"
+    assert next(lines) == "near.png: 3 clouds and their neighbours"
     assert Image.open("near.png").width > 600
 
 

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-import train_crosspoint
+from models.crosspoint import MultiView, ViewHeads
 from models.dgcnn import DGCNN
 from models.fused.clouds import FusedClouds
 from models.image import ImageEncoder
 from models.partseg import DGCNNPartSeg
+from models.pointnet import PointNet
 from tests.runs import metrics, pretrain, weights
+from utils.judging import probe
 from utils.run import cli
 
 
@@ -82,7 +84,7 @@ def test_the_probe_fits_once_and_covers_the_test_split(
         fitted.append((features.shape, C))
         return Constant()
 
-    monkeypatch.setattr(train_crosspoint, "fit_linear_svm", fit)
+    monkeypatch.setattr(probe, "fit_linear_svm", fit)
     words = ("--epochs", "3", "--svm_every", "2", "--svm_C", "0.25")
     run = pretrain(tmp_path, synthetic_root, *words)
     assert fitted == [((24, 32), 0.25)] * 2  # after epoch 2, and after the last
@@ -137,6 +139,97 @@ def test_every_form_of_the_point_operations_gives_the_same_run(
     assert none == 0 < few < every
     assert fused == pytest.approx(plain, rel=1e-9)
     assert distinct == pytest.approx(plain, rel=1e-9)
+
+
+OBJECTIVE = "--model pointnet --epochs 1 --precision fp64".split()
+TWO = "--objective multiview --num_images 2 --view_dims 16 8".split()
+
+
+def test_multi_view_writes_its_heads_apart(
+    tmp_path: Path, synthetic_root: Path
+) -> None:
+    words = (*OBJECTIVE, *TWO, "--imid_weight", "0.5", "--cmid_weight", "2")
+    run = pretrain(tmp_path, synthetic_root, *words)
+    for line in metrics(run)[0]:
+        both = 0.5 * line["imid_loss"] + 2 * line["cmid_loss"]
+        assert math.isclose(line["loss"], both, rel_tol=1e-9)
+    encoder = PointNet(16).double()
+    encoder.load_state_dict(weights(run), strict=True)  # g_0 is its head, no other
+    images = ImageEncoder("resnet_small", head=False).double()
+    images.load_state_dict(weights(run, "img_model_best.pth"), strict=True)
+    heads = ViewHeads(16, images.feature_dim, 16, (16, 8)).double()
+    heads.load_state_dict(weights(run, "view_heads.pth"), strict=True)
+    whole = MultiView(encoder, images, 16, (16, 8))
+    whole.heads = heads
+    last = weights(run, "checkpoint_last.pth")["model"]
+    assert all(torch.equal(v, last[n]) for n, v in whole.state_dict().items())
+    said = "multi-view, after MM-Point, 2 images a shape, weights 0.5 (IMID) and 2"
+    assert said in (run / "run.log").read_text()
+
+
+def test_two_images_change_the_run_and_one_is_the_default(
+    tmp_path: Path, synthetic_root: Path
+) -> None:
+    runs = [
+        pretrain(tmp_path / str(number), synthetic_root, *OBJECTIVE, *words)
+        for number, words in enumerate(
+            ([], ["--num_images", "1"], ["--num_images", "2"], ["--image_jitter", "0"])
+        )
+    ]
+    default, one, two, still = [[x["loss"] for x in metrics(r)[0]] for r in runs]
+    assert default == one
+    assert default[0] != two[0] and default[0] != still[0]
+    first = [metrics(run)[0][0]["imid_loss"] for run in runs]
+    assert len(set(first)) == 1  # the clouds are the same
+
+
+@pytest.mark.parametrize("objective", [[], TWO])
+def test_a_weight_of_zero_leaves_out_what_it_switches_off(
+    objective: list[str], tmp_path: Path, synthetic_root: Path
+) -> None:
+    intra = pretrain(
+        *(tmp_path / "i", synthetic_root, *OBJECTIVE, *objective),
+        *("--cmid_weight", "0"),
+    )
+    records, epochs = metrics(intra)
+    assert all(line["loss"] == line["imid_loss"] for line in records)
+    assert {line["cmid_loss"] for line in records} == {0}
+    assert epochs[0]["train_cmid_loss"] == 0
+    assert {file.name for file in (intra / "models").glob("*.pth")} == {
+        *("best_model.pth", "ckpt_epoch_last.pth"),
+        *("checkpoint_last.pth", "checkpoint_previous.pth"),
+    }
+    last = weights(intra, "checkpoint_last.pth")
+    trained = len(list(PointNet(16).parameters()))
+    assert len(last["optimizer"]["state"]) == trained
+    cross = pretrain(
+        *(tmp_path / "c", synthetic_root, *OBJECTIVE, *objective),
+        *("--imid_weight", "0"),
+    )
+    assert all(line["loss"] == line["cmid_loss"] for line in metrics(cross)[0])
+    torch.manual_seed(1)  # the run's
+    start = PointNet(16).double()
+    same = torch.equal(weights(cross)["inv_head.3.weight"], start.inv_head[3].weight)
+    assert same == bool(objective)  # CrossPoint's g_0 also projects for the images
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--imid_weight 0 --cmid_weight 0", "leave no loss: give one"),
+        ("--image_jitter 0.4 1.5 --num_images 2", "--image_jitter 1.5 is more than 1"),
+        ("--image_jitter 0.4 0.5", "has 2 values: give one, or .* --num_images 1"),
+        ("--view_dims 64", "--view_dims is of --objective multiview"),
+        ("--objective multiview --view_dims 8 9", "--view_dims has 2 values"),
+        ("--num_images 99", r"rendering: \d+ images, fewer than --num_images 99"),
+    ],
+)
+def test_flags_of_the_objective_that_do_not_fit_are_named(
+    words: str, said: str, tmp_path: Path, synthetic_root: Path
+) -> None:
+    with pytest.raises(cli.UsageError, match=said):
+        pretrain(tmp_path, synthetic_root, *words.split())
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def damaged_share(folder: Path, data: Path) -> str:

@@ -17,6 +17,7 @@ from datasets.shapenet_part import CATEGORIES, NUM_PARTS, ShapeNetPart
 from models.partseg import DGCNNPartSeg
 from tests.ddp_helpers import Pool
 from tests.runs import evaluated, metrics, segment
+from utils.drawing.parts import part_colours
 from utils.judging.metrics import shape_iou
 from utils.run import cli
 from utils.run.bookkeeping import DivergenceError
@@ -215,6 +216,8 @@ def test_predictions_are_written_as_they_were_made(
             for axis, values in zip("xyz", points.numpy(), strict=True):
                 assert np.array_equal(vertices[axis], values)
             assert np.array_equal(vertices["part"], labels.numpy())
+            colours = np.stack([vertices[c] for c in ("red", "green", "blue")], axis=1)
+            assert np.array_equal(colours, part_colours(labels.numpy(), category))
     # What is there already is never mixed with new files.
     with pytest.raises(cli.UsageError, match=r"found is not an empty folder"):
         segment(tmp_path / "again", part_root, *words)
@@ -246,3 +249,14 @@ def test_training_writes_the_predictions_of_the_best_weights(
     segment(tmp_path / "eval", part_root, *words)
     found = {path.name: path.read_bytes() for path in written.glob("*.ply")}
     assert found == {path.name: path.read_bytes() for path in wanted.glob("*.ply")}
+
+
+def test_names_of_earlier_code_are_taken() -> None:
+    parser = train_partseg.get_args_parser()
+    earlier = "--dataset shapenetpart --model dgcnn --class_choice motor"
+    now = parser.parse_args("--model dgcnn_seg --class_choice motorbike".split())
+    assert parser.parse_args(earlier.split()) == now
+    assert now.class_choice in CATEGORIES
+    for words in ("--dataset modelnet40", "--model pointnet"):
+        with pytest.raises(SystemExit):
+            parser.parse_args(words.split())

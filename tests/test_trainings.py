@@ -45,7 +45,7 @@ CASES = {
         ("--svm_every", "1"),
         3,
         {"imid_loss", "cmid_loss"},
-        {"train_imid_loss", "train_cmid_loss", "svm_accuracy"},
+        {"train_imid_loss", "train_cmid_loss", "svm_accuracy", "knn_accuracy"},
         "svm_accuracy",
         [cosine(1e-3, epoch, 3) for epoch in range(3)],
         ("projection", None),
@@ -134,9 +134,11 @@ def finished(
 
 
 def test_files_and_records(case: Case, finished: Path) -> None:
-    second = {"models/img_model_best.pth"} if case.run is pretrain else set()
+    second = set()
+    if case.run is pretrain:
+        second = {"img_model_best.pth", "img_model_last.pth", "ckpt_epoch_last.pth"}
     names = {str(p.relative_to(finished)) for p in finished.rglob("*") if p.is_file()}
-    assert names == second | {
+    assert names == {f"models/{name}" for name in second} | {
         *("config.json", "run.log", "metrics.jsonl", "models/best_model.pth"),
         *(f"models/ckpt_epoch_{n}.pth" for n in (1, 2, 3)),
         *("models/checkpoint_last.pth", "models/checkpoint_previous.pth"),
@@ -163,6 +165,12 @@ def test_files_and_records(case: Case, finished: Path) -> None:
     first = next(x["epoch"] for x in epochs if x[case.merit] == best)
     chosen, kept = weights(finished), weights(finished, f"ckpt_epoch_{first + 1}.pth")
     assert all(torch.equal(chosen[name], kept[name]) for name in kept)
+    if case.run is pretrain:
+        state = weights(finished, "checkpoint_last.pth")["model"]
+        files = {"point_encoder": "ckpt_epoch_last", "image_encoder": "img_model_last"}
+        for part, name in files.items():
+            for entry, value in weights(finished, f"{name}.pth").items():
+                assert torch.equal(value, state[f"{part}.{entry}"])
     log = (finished / "run.log").read_text()
     for said in case.said:
         assert said.format(last=epochs[-1][case.merit], best=best) in log, said

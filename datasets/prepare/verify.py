@@ -3,12 +3,15 @@
     python -m datasets.verify --data_root data
     python -m datasets.verify --data_root data --dataset modelnet40 shapenetpart
     python -m datasets.verify --data_root data --quick
+    python -m datasets.verify --data_root data --set_aside
 
 Every cloud and every image is read by the functions that training reads them with.
 Sizes are compared with the published ones and with those in the manifest that
 `datasets.synthetic` writes. A data set that is absent is wrong only where --dataset
 names it, or where no other exists. Exit status: 0 if everything is in order, 1 if
-not, 2 for wrong arguments.
+not, 2 for wrong arguments. --set_aside moves damaged images of ShapeNetRendering to the
+folder ShapeNetRendering.damaged beside it: a shape keeps its other images, or if none
+is whole, all of them.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import argparse
 import contextlib
 import io
 import multiprocessing
+import shutil
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +30,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from datasets.files import GENERATE, download
+from datasets.files import GENERATE, PACKED, RENDERINGS, SHAPENET, download
 from datasets.prepare.inventory import (
     MANIFEST,
     TITLES,
@@ -35,7 +39,11 @@ from datasets.prepare.inventory import (
     Problem,
     inventory,
 )
+from datasets.shapenet_files import list_images
 from utils.parallel.machine import cores
+
+ASIDE = f"{RENDERINGS}.damaged"
+DAMAGED = ("not a readable image", "the file is empty")  # how such a problem begins
 
 _jobs: list[Job] = []  # of a reading process
 
@@ -103,6 +111,39 @@ def details(parts: Sequence[Part], show: int, any_size: bool) -> Iterator[str]:
         yield "  it is, and --any_size accepts it. Otherwise something is missing."
 
 
+def set_aside(parts: Sequence[Part], root: Path) -> None:
+    """Move damaged images out of ShapeNetRendering, and print what was done.
+
+    The parts no longer count what was moved. A shape of which no image is whole keeps
+    all of them: training refuses a shape without images.
+    """
+    print("damaged images set aside:")
+    moved = 0
+    for part in parts:
+        folders: dict[Path, list[Problem]] = {}
+        for path, problem in part.problems:
+            if Path(path).suffix.lower() == ".png" and problem.startswith(DAMAGED):
+                folders.setdefault(Path(path).parent, []).append((path, problem))
+        for folder, damaged in folders.items():
+            shape = "/".join(folder.parts[-3:-1])
+            left = len(list_images(root, shape)) - len(damaged)
+            if not left:
+                print(f"  {folder}: kept, because none of its images is whole: replace")
+                print(f"    some, or delete it and {root / SHAPENET / shape}.ply")
+                continue
+            aside = root / ASIDE / shape
+            aside.mkdir(parents=True, exist_ok=True)
+            for path, problem in damaged:
+                shutil.move(path, aside / Path(path).name)
+                part.problems.remove((path, problem))
+                print(f"  {path}: {problem}; moved to {aside}, {left} others stay")
+            part.found = (part.found or 0) - len(damaged)
+            moved += len(damaged)
+    print(f"  {moved} moved\n" if moved else "  none\n")
+    if moved and (root / PACKED).exists():
+        print(f"then: python -m datasets.packed --data_root {root} --overwrite\n")
+
+
 def verify(args: argparse.Namespace) -> bool:
     """Check a data folder, print what was found, and return whether all is well."""
     parts = inventory(args)
@@ -110,6 +151,11 @@ def verify(args: argparse.Namespace) -> bool:
         run_jobs(parts, args.workers)
     except BrokenProcessPool:
         sys.exit("a reading process died (out of memory?): try --workers 1")
+    if args.set_aside:
+        try:
+            set_aside(parts, args.data_root)
+        except OSError as error:
+            sys.exit(f"--set_aside: {error}")
     print(f"{args.data_root}:\n{table(parts)}")
     for text in details(parts, args.show, args.any_size):
         print(text)
@@ -145,6 +191,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--num_points", type=int, help=text)
     text = "decode one image of every shape, not all, and leave out checksums"
     add("--quick", action="store_true", help=text)
+    text = f"move damaged images to {ASIDE} beside their folder, to train without them"
+    add("--set_aside", action="store_true", help=text)
     text = "sizes that differ from the published ones are right: a subset, own data"
     add("--any_size", action="store_true", help=text)
     text = "damaged files to list of each line of the table, 0 for all (default: 20)"
@@ -160,6 +208,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.workers < 1 or args.show < 0 or (args.num_points or 1) < 1:
         parser.error("--workers and --num_points are at least 1, --show at least 0")
+    if args.set_aside and (args.quick or "shapenet" not in (args.dataset or TITLES)):
+        parser.error("--set_aside reads all images: no --quick, nor another --dataset")
     if not args.data_root.is_dir():
         print(f"--data_root {args.data_root}: there is no such folder", file=sys.stderr)
         sys.exit(1)

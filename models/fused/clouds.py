@@ -11,6 +11,7 @@ from models.fused.functions import (
     EdgeConv,
     Linear,
     NormActivation,
+    PointLayer,
     Pool,
     Transform,
     TwoLayerEdgeConv,
@@ -78,6 +79,11 @@ class FusedClouds:
         neighbour, centre = weight.split(x.shape[1], dim=1)
         a = Linear.apply(x, neighbour, self._kernels)
         return a, Linear.apply(x, centre - neighbour, self._kernels)
+
+    def point_layer(self, x: Tensor, layer: nn.Sequential) -> Tensor:
+        norm = NormActivation(layer, self._kernels)
+        y = Linear.apply(x, _matrix(layer), self._kernels)
+        return PointLayer.apply(y, *norm.parameters, norm, self.batch)
 
     def join(self, *features: Tensor) -> Tensor:
         return torch.cat(features, dim=1)

@@ -63,7 +63,7 @@ class Transform(torch.autograd.Function):
 
 
 class NormActivation:
-    """BatchNorm and LeakyReLU of a layer, act(scale y + offset), in one pass.
+    """BatchNorm and (Leaky)ReLU of a layer, act(scale y + offset), in one pass.
 
     :meth:`set_statistics` comes first and sets ``affine``: scale, offset, mean and
     inverse standard deviation, (4, C).
@@ -71,7 +71,7 @@ class NormActivation:
 
     def __init__(self, layer: nn.Sequential, kernels: ModuleType) -> None:
         self._norm, self.kernels = cast(_BatchNorm, layer[1]), kernels
-        self.slope = cast(nn.LeakyReLU, layer[2]).negative_slope
+        self.slope = getattr(layer[2], "negative_slope", 0.0)  # a ReLU has none
         self.training = self._norm.training
         self.parameters = (self._norm.weight, self._norm.bias)
         self._over_ranks = self.training and is_synchronised(self._norm)
@@ -218,6 +218,38 @@ class TwoLayerEdgeConv(torch.autograd.Function):
                 )
         of_norms = (weight1, bias1, of_matrix, weight2, bias2)
         return grad_a, grad_b, *of_norms, None, None, None
+
+
+class PointLayer(torch.autograd.Function):
+    """y (R, C) -> act(BN(y)), BatchNorm over all points, duplicates counted."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        y: Tensor,
+        weight: Tensor,
+        _bias: Tensor,
+        norm: NormActivation,
+        batch: RaggedBatch,
+    ) -> Tensor:
+        ctx.norm, ctx.batch = norm, batch
+        sums, shift = None, y[0].to(weight.dtype)
+        if norm.training:
+            sums = norm.kernels.column_sums(y, shift, batch)
+        norm.set_statistics(sums, shift, batch.points)
+        ctx.save_for_backward(y)
+        return norm.activate(y)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (y,) = ctx.saved_tensors
+        # A row's gradient is that of all its duplicates together.
+        grad_y, sums = ctx.norm.activation_gradient(grad, y)
+        weight, bias, alpha, beta = ctx.norm.statistics_gradient(sums)
+        each = torch.addcmul(beta, y, alpha)  # (R, C), of every point
+        grad_y.addcmul_(each, ctx.batch.counts[:, None])
+        return grad_y, weight, bias, None, None
 
 
 class Pool(torch.autograd.Function):

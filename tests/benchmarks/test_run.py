@@ -110,8 +110,8 @@ def test_wrong_flags_are_answered(flags, said, monkeypatch, capsys) -> None:
 
 def test_the_rows_in_the_readme_are_measured() -> None:
     text = Path(run.__file__).with_name("README.md").read_text(encoding="utf-8")
-    kinds = "pre-training step|scaling|dgcnn|product|knn|svm|few-shot, 9840"
-    kinds += "|loader|rendering"
+    kinds = "pre-training step|multi-view|scaling|dgcnn|pointnet|product|knn|svm"
+    kinds += "|few-shot, 9840|loader|rendering"
     rows = set(re.findall(rf"^\| ((?:{kinds})[^|]*?)(?:, spinning)? \|", text, re.M))
     assert {case.name for case in cases.cases("cpu")} == rows
 
@@ -168,7 +168,7 @@ def test_the_usual_graph_is_the_graph() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("network", ["dgcnn", "dgcnn_seg"])
+@pytest.mark.parametrize("network", ["dgcnn", "dgcnn_seg", "pointnet"])
 def test_encoder_steps(network: str, precision: str) -> None:
     setting = Setting(CPU.device, precision)
     for augmented, training in ((False, True), (True, True), (False, False)):
@@ -187,6 +187,15 @@ def test_whole_steps_and_their_profile(tmp_path: Path) -> None:
     file = tmp_path / "profile.txt"
     run.write_profile(file, both["ours"], CPU.device)
     assert "convolution" in file.read_text()
+
+
+def test_the_multi_view_step_has_an_image_encoder_that_sees_all_images() -> None:
+    step = TINY_STEP._replace(views=3)
+    for form in forms.multiview(CPU, step).values():
+        form()
+    *_, images = step.inputs()
+    assert images.shape == (4, 3, 3, 32, 32)
+    assert len(step.model(ours=True).heads.image) == 3
 
 
 def test_forms_of_the_whole_step_have_equal_weights() -> None:

@@ -1,6 +1,8 @@
 """Pre-training triplets: listing, choice of image, independence of the loader."""
 
 import pickle
+import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from torchvision.transforms import functional as F
 
 from datasets import shapenet_files
 from datasets.files import DataError
+from datasets.prepare.pack import pack
 from datasets.sampler import GlobalBatchSampler
 from datasets.shapenet_render import ShapeNetRender
 from datasets.transforms import (
@@ -158,6 +161,77 @@ def test_batches_do_not_depend_on_the_number_of_workers(root):
         assert torch.equal(jitter_images(images), jittered)
         # Convolutions may differ with the memory layout.
         assert jitter_images(images).stride() == jittered.stride()
+
+
+def jitters(*strengths):
+    return [partial(augment_image, strength=strength) for strength in strengths]
+
+
+@pytest.fixture
+def several(root):
+    """Shapes of 3, 4 and 5 images alone."""
+    for shape, images in SHAPES.items():
+        if images < 3:
+            (root / "ShapeNet" / f"{shape}.ply").unlink()
+    return root
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_v_images_are_different_ones_each_with_a_jitter_of_its_own(several, packed):
+    if packed:
+        pack(several, progress=False)
+    data = make(several, seed=3, image_transform=jitters(0.4, 0.0, 0.9), packed=packed)
+    two = make(several, seed=3, image_transform=jitters(0.4, 0.0))
+    one, files = make(several, seed=3), make(several, packed=False)
+    for key in [(epoch, index) for epoch in range(9) for index in range(4)]:
+        *views, images = data[key]
+        assert images.pixels.shape == (3, 3, 16, 16) and images.jitter.shape == (3, 7)
+        paths = picture_paths(files, key[1])
+        resized = [
+            F.pil_to_tensor(F.resize(Image.open(path).convert("RGB"), [16, 16]))
+            for path in paths
+        ]
+        found = [
+            [i for i, r in enumerate(resized) if torch.equal(r, pixels)]
+            for pixels in images.pixels
+        ]
+        assert all(len(f) == 1 for f in found) and len({f[0] for f in found}) == 3
+        assert torch.equal(images.jitter[1, 3:6], torch.ones(3))
+        # The first images are those of a smaller V, and for V = 1 the item as ever.
+        assert all(equal((*views, RawImage(*(x[0] for x in images))), one[key]))
+        assert all(equal((RawImage(*(x[:2] for x in images)),), two[key][2:]))
+        assert all(equal(data[key], data[key]))
+    spread = torch.stack([data[(epoch, 0)][2].jitter[:, 3:6] for epoch in range(50)])
+    low, high = spread.amin(dim=(0, 2)), spread.amax(dim=(0, 2))
+    for strength, least, most in zip((0.4, 0.0, 0.9), low, high, strict=True):
+        assert 0.8 * strength <= 1 - least <= strength + 1e-6
+        assert 0.8 * strength <= most - 1 <= strength + 1e-6
+
+
+def test_batches_of_v_images(several):
+    data = make(several, image_transform=jitters(0.4, 0.2))
+    alone, shared = batches(data, 0), batches(data, 2)
+    for a, b in zip(alone, shared, strict=True):
+        assert all(equal(a, b))
+    *_, images = alone[0]
+    assert images.pixels.shape == (2, 2, 3, 16, 16) and images.jitter.shape == (2, 2, 7)
+    own = batches(make(several, image_transform=[finished] * 2), 0)[0][2]
+    plain = batches(make(several, image_transform=[augment_image] * 2), 0)[0][2]
+    assert torch.equal(jitter_images(plain), own)
+    _, _, side_by_side = data.example((0, 1))
+    assert side_by_side.shape == (16, 32, 3)
+    _, _, first = make(several).example((0, 1))
+    np.testing.assert_array_equal(side_by_side[:, :16], first)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_folder_of_fewer_than_v_images_is_named_at_the_start(root, packed):
+    if packed:
+        pack(root, progress=False)
+    place = re.escape(str(root / "ShapeNetRendering/02/z/rendering"))
+    said = f"{place}: 2 images, fewer than --num_images 3, like 2 of 6 .*--num_images 1"
+    with pytest.raises(DataError, match=said):
+        make(root, image_transform=jitters(0.4, 0.4, 0.4))
 
 
 def test_a_pickled_set_gives_the_same_items_in_any_order(root):

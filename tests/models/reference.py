@@ -127,11 +127,13 @@ def edge_conv(
     return first_maximum(y, 2).transpose(1, 2)
 
 
-def projection_head(x: Tensor, weights: Weights, training: bool) -> Tensor:
+def projection_head(
+    x: Tensor, weights: Weights, training: bool, name: str = "inv_head"
+) -> Tensor:
     """Linear, BatchNorm, ReLU, Linear; biases where there are any."""
-    x = x @ weights["inv_head.0.weight"].T + weights.get("inv_head.0.bias", 0)
-    x = relu(batch_norm(x, weights, "inv_head.1", training))
-    return x @ weights["inv_head.3.weight"].T + weights.get("inv_head.3.bias", 0)
+    x = x @ weights[f"{name}.0.weight"].T + weights.get(f"{name}.0.bias", 0)
+    x = relu(batch_norm(x, weights, f"{name}.1", training))
+    return x @ weights[f"{name}.3.weight"].T + weights.get(f"{name}.3.bias", 0)
 
 
 def dgcnn(points: Tensor, k: int, weights: Weights, training: bool) -> list[Tensor]:
@@ -143,6 +145,11 @@ def dgcnn(points: Tensor, k: int, weights: Weights, training: bool) -> list[Tens
     joined = torch.cat(outputs, 1).transpose(1, 2)  # (B, N, 512)
     x = layer(joined, weights, "conv5", training)  # (B, N, E)
     feature = torch.cat([first_maximum(x, 1), x.sum(1) / x.shape[1]], 1)
+    return head(feature, weights, training)
+
+
+def head(feature: Tensor, weights: Weights, training: bool) -> list[Tensor]:
+    """[projection, feature], or [logits] where the weights are a classifier's."""
     if "inv_head.0.weight" in weights:
         return [projection_head(feature, weights, training), feature]
     x = feature @ weights["linear1.weight"].T
@@ -150,6 +157,16 @@ def dgcnn(points: Tensor, k: int, weights: Weights, training: bool) -> list[Tens
     x = x @ weights["linear2.weight"].T + weights["linear2.bias"]
     x = leaky(batch_norm(x, weights, "bn7", training))
     return [x @ weights["linear3.weight"].T + weights["linear3.bias"]]
+
+
+def pointnet(points: Tensor, _: int, weights: Weights, training: bool) -> list[Tensor]:
+    """The MLP on every point, the maximum over the points, and :func:`head`."""
+    x = points.transpose(1, 2)  # (B, N, 3)
+    for name in ("conv1", "conv2", "conv3", "conv4", "conv5"):
+        x = x @ weights[f"{name}.0.weight"][:, :, 0].T
+        x = relu(batch_norm(x, weights, f"{name}.1", training))
+    feature = first_maximum(x, 1)  # (B, E)
+    return head(feature, weights, training)
 
 
 def transform(points: Tensor, k: int, weights: Weights, training: bool) -> Tensor:

@@ -1,20 +1,27 @@
-"""The whole network: its outputs, and one step on two ranks against one process."""
+"""Both objectives' networks: outputs, and one step on two ranks against one process."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from models import ENCODERS, point_encoder
-from models.crosspoint import CrossPoint
+from models.crosspoint import CrossPoint, MultiView, ViewHeads
 from models.image import ImageEncoder
-from models.losses import NTXentLoss, crosspoint_loss
-from tests.models.reference import random_clouds, randomise, relative_error
+from models.losses import NTXentLoss, crosspoint_loss, multiview_loss
+from tests.models import reference
+from tests.models.reference import (
+    random_clouds,
+    randomise,
+    relative_error,
+    weights_of,
+)
 from utils.parallel import distributed
 from utils.parallel.batchnorm import synchronise_batchnorm
 
@@ -23,43 +30,89 @@ CPU = torch.device("cpu")
 Step = tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]
 
 
-class SmallImages(nn.Sequential):
+class SmallImages(nn.Module):
     """An image encoder without ten million weights."""
 
+    feature_dim = 16 * 4 * 4
+
     def __init__(self) -> None:
-        super().__init__(
-            nn.Conv2d(3, 16, 8, 8, bias=False), nn.BatchNorm2d(16), nn.Flatten()
+        super().__init__()
+        self.resnet = nn.Sequential(
+            *(nn.Conv2d(3, 16, 8, 8, bias=False), nn.BatchNorm2d(16)),
+            *(nn.ReLU(), nn.Flatten()),
         )
-        self.append(nn.Linear(16 * 4 * 4, 256))
+        self.inv_head = nn.Linear(self.feature_dim, 256)
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.resnet(images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.inv_head(self.resnet(images))
 
 
-def network(name: str, images: Callable[[], nn.Module] = SmallImages) -> CrossPoint:
+class Case(NamedTuple):
+    """A network and its objective: images and widths, weights of the losses."""
+
+    encoder: str
+    images: int = 1
+    dims: tuple[int, ...] = ()  # of multi-view
+    imid: float = 1.0
+    cmid: float = 1.0
+
+
+# What the weights switch off, by the beginning of its name.
+OFF = {
+    Case("pointnet", 1, (), 1, 0): ("image_encoder",),
+    Case("pointnet", 1, (), 0, 1): (),
+    Case("pointnet", 2, (16, 8), 1, 0): ("image_encoder", "heads"),
+    Case("pointnet", 2, (16, 8), 0, 1): ("point_encoder.inv_head",),
+}
+CASES = {
+    **{name: Case(name) for name in ENCODERS},
+    "three images": Case("pointnet", 3, (), 0.5, 2.0),
+    "multi-view": Case("pointnet", 3, (16, 8, 24), 0.5, 2.0),
+    **{f"off {n}": case for n, case in enumerate(OFF)},
+}
+
+
+def network(name: str, images: Callable[[], Any] = SmallImages) -> CrossPoint:
     """The same random weights in every process, in float64."""
-    encoder = point_encoder(name, k=5, emb_dims=32)
-    return randomise(CrossPoint(encoder, images()))
+    case = CASES[name]
+    encoder = point_encoder(case.encoder, k=5, emb_dims=32)
+    if not case.dims:
+        return randomise(CrossPoint(encoder, images()))
+    image_encoder = images()
+    del image_encoder.inv_head  # as of ImageEncoder(head=False)
+    return randomise(MultiView(encoder, image_encoder, 32, case.dims))
 
 
-def global_batch() -> tuple[Tensor, Tensor, Tensor]:
+def global_batch(images: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(5)
-    images = torch.randn(B, 3, 32, 32, generator=generator, dtype=torch.float64)
-    return random_clouds(B, N, seed=1), random_clouds(B, N, seed=2), images
+    shape = (B, 3, 32, 32) if images == 1 else (B, images, 3, 32, 32)
+    pixels = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return random_clouds(B, N, seed=1), random_clouds(B, N, seed=2), pixels
 
 
 def training_step(name: str) -> Step:
     """Losses, gradients and buffers of this process after its part of the batch."""
+    case = CASES[name]
     images = {"dgcnn": functools.partial(ImageEncoder, "resnet18")}
     module = network(name, images.get(name, SmallImages))
     synchronise_batchnorm(module)
+    module.freeze_unused(case.imid, case.cmid)
     model = distributed.data_parallel(module, CPU).train()
     share = B // distributed.world_size()
     first = share * distributed.rank()
-    views = [x[first : first + share] for x in global_batch()]
-    losses = crosspoint_loss(*model(*views), NTXentLoss(gather=True))
+    view1, view2, pixels = (x[first : first + share] for x in global_batch(case.images))
+    objective = multiview_loss if case.dims else crosspoint_loss
+    outputs = model(view1, view2, pixels if case.cmid else None)
+    losses = objective(*outputs, NTXentLoss(gather=True), case.imid, case.cmid)
     losses[0].backward()
     module = distributed.unwrap(model)
     gradients = {name: p.grad for name, p in module.named_parameters()}
-    missing = [name for name, grad in gradients.items() if grad is None]
-    assert not missing, f"no gradient: {missing}"
+    missing = {name for name, grad in gradients.items() if grad is None}
+    assert missing == {n for n in gradients if n.startswith(OFF.get(case, ()) or "-")}
+    gradients = {n: g for n, g in gradients.items() if g is not None}
     # Copies: with each view of DDP's buffers all of a buffer would be pickled.
     gradients = {name: grad.clone() for name, grad in gradients.items()}
     return torch.stack(losses).detach(), gradients, dict(module.named_buffers())
@@ -84,14 +137,14 @@ def one_process(name: str) -> Step:
     return training_step(name)
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", CASES)
 def test_mean_of_two_ranks_losses_is_the_global_loss(two_ranks, name):
     losses = [losses for losses, *_ in two_processes(two_ranks, name)]
     assert not torch.equal(losses[0], losses[1])
     torch.testing.assert_close(sum(losses) / 2, one_process(name)[0])
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", CASES)
 def test_every_gradient_on_two_ranks_is_that_of_one_process(two_ranks, name):
     found = two_processes(two_ranks, name)[0][2][1]
     expected = one_process(name)[1]
@@ -99,13 +152,14 @@ def test_every_gradient_on_two_ranks_is_that_of_one_process(two_ranks, name):
     # A bias in front of a BatchNorm has no gradient but rounding.
     floor = 1e-6 * max(grad.norm().item() for grad in expected.values())
     flat = {n for n, grad in expected.items() if grad.norm().item() < floor}
-    assert flat == {"point_encoder.inv_head.0.bias"}
+    heads = ("point_encoder.inv_head", *(f"heads.point.{v}" for v in range(3)))
+    assert flat == {f"{head}.0.bias" for head in heads} & expected.keys()
     errors = {n: relative_error(found[n], g, floor) for n, g in expected.items()}
     wrong = {n: error for n, error in errors.items() if not error < 1e-8}
     assert not wrong, f"relative error of gradients: {wrong}"
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", CASES)
 def test_buffers_on_two_ranks_are_those_of_one_process(two_ranks, name):
     found = two_processes(two_ranks, name)[0][2][2]
     expected = one_process(name)[2]
@@ -114,12 +168,12 @@ def test_buffers_on_two_ranks_are_those_of_one_process(two_ranks, name):
         assert relative_error(found[key], value) < 1e-10, key
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", CASES)
 def test_both_ranks_hold_the_same_gradients_and_buffers_to_the_last_bit(
     two_ranks, name
 ):
     (_, first, _), (_, second, _) = two_processes(two_ranks, name)
-    assert len(first) > 70 and first == second
+    assert len(first) > 30 and first == second
 
 
 def test_outputs_are_those_of_the_encoders_on_both_views_at_once():
@@ -131,6 +185,60 @@ def test_outputs_are_those_of_the_encoders_on_both_views_at_once():
     torch.testing.assert_close(torch.cat([z1, z2]), both)
     torch.testing.assert_close(z_image, apart.image_encoder(images))
     assert z1.shape == z2.shape == z_image.shape == (B, 256)
+
+
+def test_all_images_are_one_batch_of_the_image_encoder():
+    model, apart = network("three images").train(), network("three images").train()
+    view1, view2, images = global_batch(3)
+    *_, z_image = model(view1, view2, images)
+    assert z_image.shape == (B, 3, 256)
+    rows = torch.stack([image for item in images for image in item])  # item by item
+    torch.testing.assert_close(z_image.flatten(0, 1), apart.image_encoder(rows))
+
+
+def test_without_images_the_image_encoder_is_not_run():
+    for name in ("off 0", "off 2"):
+        model = network(name).train()
+        before = {n: b.clone() for n, b in model.image_encoder.named_buffers()}
+        view1, view2, _ = global_batch()
+        assert model(view1, view2, None)[2] is None
+        again = model.image_encoder.named_buffers()
+        assert before and all(torch.equal(b, before[n]) for n, b in again)
+
+
+@pytest.mark.parametrize("images", [1, 2, 3])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_heads_of_each_image_are_the_loop(images, training):
+    """Cloud 1 goes with the first half of the images, cloud 2 with the rest."""
+    heads = randomise(ViewHeads(10, 12, 9, range(4, 4 + images))).train(training)
+    weights = weights_of(heads)
+    f1, f2 = (random_clouds(1, 10, seed=s, channels=B)[0] for s in (1, 2))
+    r = random_clouds(B, 12, seed=3, channels=images)  # (B, V, 12)
+    of_cloud = {1: [f1], 2: [f1, f2], 3: [f1, f1, f2]}[images]
+    expected = []
+    for v, f in enumerate(of_cloud):
+        g = reference.projection_head(f, weights, training, f"point.{v}")
+        h = reference.projection_head(r[:, v], weights, training, f"image.{v}")
+        expected.append((g, h))
+    found = heads(f1, f2, r)
+    assert [g.shape for g, _ in found] == [(B, 4 + v) for v in range(images)]
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+    for pairs in (found, expected):
+        sum((g.sin() * h.cos()).sum() for g, h in pairs).backward()
+    reference.check_gradients(heads, reference.gradients(weights))
+    reference.check_running_statistics(heads, weights)
+
+
+def test_multi_view_pairs_are_those_of_features_and_images():
+    model, apart = network("multi-view").train(), network("multi-view").train()
+    view1, view2, images = global_batch(3)
+    z1, z2, pairs = model(view1, view2, images)
+    projection, feature = apart.point_encoder(torch.cat([view1, view2]))
+    torch.testing.assert_close(torch.cat([z1, z2]), projection)
+    r = apart.image_encoder.features(images.flatten(0, 1)).view(B, 3, -1)
+    torch.testing.assert_close(pairs, apart.heads(*feature.chunk(2), r))
+    with pytest.raises(ValueError, match="argument"):
+        model(view1, view2, images[:, :2])  # heads for three
 
 
 def test_batch_norm_sees_both_views_together():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from models import ENCODERS, point_encoder
 from models.dgcnn import DGCNN, point_layer
 from models.edgeconv import (
     PlainClouds,
@@ -23,6 +24,7 @@ from models.edgeconv import (
 from models.fused.clouds import FusedClouds
 from models.fused.functions import NormActivation, Pool
 from models.partseg import DGCNNPartSeg
+from models.pointnet import mlp_layer
 from tests.models import reference
 from tests.models.conftest import load_kernels
 from tests.models.reference import random_clouds, randomise, weights_of
@@ -162,6 +164,27 @@ def test_pooling_is_the_plain_one(training, kernels):
         torch.testing.assert_close(one, two)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("make", [point_layer, mlp_layer])
+def test_a_layer_on_points_is_the_plain_one(make, training, kernels):
+    layer = randomise(make(6, 70)).train(training)
+    twin = copy.deepcopy(layer)
+    x = with_duplicates(random_clouds(3, 45, seed=5, channels=6))
+    clouds = FusedClouds(x[:, :3], 4)
+    rows, y = Rows(clouds, x), x.clone().requires_grad_()
+    found = rows.of_points(clouds.point_layer(rows.x, layer))
+    expected = twin(y).transpose(1, 2).flatten(0, 1)  # (B N, C)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    weight = random_clouds(1, len(found), seed=7, channels=70)[0].T
+    for one in (found, expected):
+        (one * weight).sum().backward()
+    torch.testing.assert_close(rows.gradient(), rows.add_duplicates(y.grad))
+    for one, two in zip(layer.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, two.grad, rtol=1e-9, atol=1e-11)
+    for one, two in zip(layer.buffers(), twin.buffers(), strict=True):
+        torch.testing.assert_close(one, two)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_pooling_of_what_autocast_leaves_in_half_precision(dtype):
     layer = randomise(point_layer(6, 70)).float().train()
@@ -189,9 +212,9 @@ def test_pooling_of_what_autocast_leaves_in_half_precision(dtype):
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("network", [DGCNN, DGCNNPartSeg])
+@pytest.mark.parametrize("network", ENCODERS)
 def test_merging_duplicate_points_changes_no_number(network, training):
-    model = randomise(network(k=6, emb_dims=24)).train(training)
+    model = randomise(point_encoder(network, k=6, emb_dims=24)).train(training)
     twin = copy.deepcopy(model)
     twin.edgeconv = "plain"
     points = with_duplicates(random_clouds(4, 50, seed=2))

@@ -11,6 +11,7 @@ from models import ENCODERS, point_encoder
 from models.dgcnn import DGCNN
 from models.edgeconv import cloud_batch
 from models.partseg import DGCNNPartSeg, SpatialTransformer
+from models.pointnet import PointNet
 from tests.models import reference
 from tests.models.reference import random_clouds, randomise, weights_of
 
@@ -22,8 +23,9 @@ def pretrained(name: str) -> nn.Module:
     return randomise(point_encoder(name, K, E))
 
 
-def classifier(**options) -> DGCNN:
-    return randomise(DGCNN(k=K, emb_dims=E, num_classes=7, **options))
+def classifier(kind: type = DGCNN, **options) -> nn.Module:
+    graph = {"k": K} if kind is DGCNN else {}
+    return randomise(kind(emb_dims=E, num_classes=7, **graph, **options))
 
 
 def segmenter(**options) -> DGCNNPartSeg:
@@ -42,10 +44,18 @@ def inputs(network: str) -> tuple[Tensor, ...]:
 def build(network: str, **options) -> nn.Module:
     if network in ENCODERS:
         return pretrained(network)
-    return (classifier if network == "classifier" else segmenter)(**options)
+    made = {"classifier": DGCNN, "pointnet classifier": PointNet}
+    if network in made:
+        return classifier(made[network], **options)
+    return segmenter(**options)
 
 
-NETWORKS = (*ENCODERS, "classifier", "segmenter")
+NETWORKS = (*ENCODERS, "classifier", "pointnet classifier", "segmenter")
+LOOPS = {
+    DGCNN: reference.dgcnn,
+    DGCNNPartSeg: reference.partseg,
+    PointNet: reference.pointnet,
+}
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -56,8 +66,7 @@ def test_the_loop_with_gradients_and_statistics(network, training):
     points, *category = inputs(network)
     outputs = model(points, *category)
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    loop = reference.dgcnn if isinstance(model, DGCNN) else reference.partseg
-    expected = loop(points, K, weights, training, *category)
+    expected = LOOPS[type(model)](points, K, weights, training, *category)
     torch.testing.assert_close(outputs, expected, rtol=1e-8, atol=1e-9)
     for values in (outputs, expected):
         sum((v * v).sum() + v.sum() for v in values).backward()
@@ -74,8 +83,8 @@ def test_an_encoder_is_built_by_name(name):
     assert model.feature_dim == (2 * E if name == "dgcnn" else E)
     assert projection.shape == (2, 256) and feature.shape == (2, model.feature_dim)
     assert torch.equal(model.features(points), feature)
-    with pytest.raises(ValueError, match=r"--model 'pointnet' is not one of dgcnn"):
-        point_encoder("pointnet", K, E)
+    with pytest.raises(ValueError, match=r"--model 'tiny' is not one of dgcnn"):
+        point_encoder("tiny", K, E)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -99,7 +108,12 @@ def test_the_order_of_the_points_moves_labels_and_nothing_else(network, training
 
 
 @pytest.mark.parametrize(
-    ("network", "widths"), [("classifier", [512, 256]), ("segmenter", [256, 256])]
+    ("network", "widths"),
+    [
+        ("classifier", [512, 256]),
+        ("pointnet classifier", [512, 256]),
+        ("segmenter", [256, 256]),
+    ],
 )
 def test_dropout_acts_in_training_alone_after_the_hidden_layers(network, widths):
     given = inputs(network)
@@ -112,12 +126,11 @@ def test_dropout_acts_in_training_alone_after_the_hidden_layers(network, widths)
     assert torch.equal(dropping.eval()(*given), keeping.eval()(*given))
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", ["dgcnn", "dgcnn_seg"])
 def test_as_many_points_as_neighbours_and_no_fewer(name):
     model = pretrained(name).eval()
     points = random_clouds(2, K)
-    loop = reference.dgcnn if name == "dgcnn" else reference.partseg
-    expected = loop(points, K, weights_of(model), False)
+    expected = LOOPS[type(model)](points, K, weights_of(model), False)
     torch.testing.assert_close(model(points)[1], expected[1])
     with pytest.raises(ValueError, match=rf"k = {K} .* {K} points, got N = {K - 1}"):
         model(points[:, :, 1:])

@@ -7,7 +7,12 @@ import math
 import pytest
 import torch
 
-from models.losses import NTXentLoss, crosspoint_loss, smoothed_cross_entropy
+from models.losses import (
+    NTXentLoss,
+    crosspoint_loss,
+    multiview_loss,
+    smoothed_cross_entropy,
+)
 from tests.models import reference
 from utils.parallel import distributed
 
@@ -106,6 +111,62 @@ def test_crosspoint_loss_is_the_sum_with_the_mean_taken_before_normalisation():
     (expected_imid + expected_cmid).backward()
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-12)
+
+
+def compare(found, wanted, losses, expected):
+    """Scalars (total, IMID, CMID), and the total's gradients in all leaves."""
+    for one, two in zip(losses, expected, strict=True):
+        torch.testing.assert_close(one, two)
+    losses[0].backward()
+    expected[0].backward()
+    for a, b in zip(found, wanted, strict=True):
+        if b.grad is None:
+            assert a.grad is None
+        else:
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (0.3, 2.0), (0.0, 1.0), (1.0, 0.0)])
+@pytest.mark.parametrize("images", [1, 3])
+def test_crosspoint_loss_of_v_images_and_with_weights_is_the_loop(images, weights):
+    """The partner is the mean of the images' projections; weight 0, no gradient."""
+    found, wanted = (
+        leaves(5 * rows(0), rows(1), *(v * rows(2 + v) for v in range(1, images + 1)))
+        for _ in range(2)
+    )
+    z1, z2, *z_images = found
+    z_image = torch.stack(z_images, dim=1) if images > 1 else z_images[0]
+    criterion = NTXentLoss()
+    losses = crosspoint_loss(z1, z2, z_image, criterion, *weights)
+    z1, z2, *z_images = wanted
+    zero = torch.zeros((), dtype=torch.float64)
+    imid, cmid = zero, zero
+    if weights[0]:
+        imid = reference.nt_xent(z1, z2, 0.1)
+    if weights[1]:
+        partner = sum(z_images) / images
+        cmid = reference.nt_xent((z1 + z2) / 2, partner, 0.1)
+    expected = (weights[0] * imid + weights[1] * cmid, imid, cmid)
+    compare(found, wanted, losses, expected)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (0.3, 2.0), (0.0, 1.0), (1.0, 0.0)])
+def test_multiview_loss_is_the_sum_over_the_pairs(weights):
+    found, wanted = (leaves(*(rows(seed) for seed in range(8))) for _ in range(2))
+    z1, z2, *others = found
+    pairs = list(zip(others[::2], others[1::2], strict=True))
+    losses = multiview_loss(z1, z2, pairs, NTXentLoss(), *weights)
+    z1, z2, *others = wanted
+    zero = torch.zeros((), dtype=torch.float64)
+    imid, cmid = zero, zero
+    if weights[0]:
+        imid = reference.nt_xent(z1, z2, 0.1)
+    if weights[1]:
+        for number in range(3):
+            one, other = others[2 * number : 2 * number + 2]
+            cmid = cmid + reference.nt_xent(one, other, 0.1)
+    expected = (weights[0] * imid + weights[1] * cmid, imid, cmid)
+    compare(found, wanted, losses, expected)
 
 
 @pytest.mark.parametrize("classes", [2, 5])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 
 import pytest
@@ -11,7 +12,8 @@ import torchvision
 from models.dgcnn import DGCNN
 from models.image import ImageEncoder
 from models.partseg import DGCNNPartSeg
-from utils.run.checkpoint import load_pretrained, save_weights
+from models.pointnet import PointNet
+from utils.run.checkpoint import load_pretrained, published_weights, save_weights
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -33,6 +35,16 @@ def named(name: str, twin: str, *shape: int) -> Shapes:
     return {f"{name}.0.weight": shape} | norms
 
 
+def projection_head(feature: int) -> Shapes:
+    return {
+        "inv_head.0.weight": (1024, feature),
+        "inv_head.0.bias": (1024,),
+        **batch_norm("inv_head.1", 1024),
+        "inv_head.3.weight": (256, 1024),
+        "inv_head.3.bias": (256,),
+    }
+
+
 DGCNN_BODY: Shapes = {
     **named("conv1", "bn1", 64, 6, 1, 1),
     **named("conv2", "bn2", 64, 128, 1, 1),
@@ -40,14 +52,7 @@ DGCNN_BODY: Shapes = {
     **named("conv4", "bn4", 256, 256, 1, 1),
     **named("conv5", "bn5", 1024, 512, 1),
 }
-DGCNN_PRETRAINING: Shapes = {
-    **DGCNN_BODY,
-    "inv_head.0.weight": (1024, 2048),
-    "inv_head.0.bias": (1024,),
-    **batch_norm("inv_head.1", 1024),
-    "inv_head.3.weight": (256, 1024),
-    "inv_head.3.bias": (256,),
-}
+DGCNN_PRETRAINING: Shapes = {**DGCNN_BODY, **projection_head(2048)}
 DGCNN_CLASSIFIER: Shapes = {
     **DGCNN_BODY,
     "linear1.weight": (512, 2048),
@@ -76,21 +81,7 @@ PARTSEG_BODY: Shapes = {
     **named("conv5", "bn5", 64, 128, 1, 1),
     **named("conv6", "bn6", 1024, 192, 1),
 }
-PARTSEG_PRETRAINING: Shapes = {
-    **PARTSEG_BODY,
-    "inv_head.0.weight": (1024, 1024),
-    "inv_head.0.bias": (1024,),
-    **batch_norm("inv_head.1", 1024),
-    "inv_head.3.weight": (256, 1024),
-    "inv_head.3.bias": (256,),
-}
-# In the published pre-training file, though its network does not use them.
-UNUSED: Shapes = {
-    **batch_norm("bn7", 64),
-    **batch_norm("bn8", 256),
-    **batch_norm("bn9", 256),
-    **batch_norm("bn10", 128),
-}
+PARTSEG_PRETRAINING: Shapes = {**PARTSEG_BODY, **projection_head(1024)}
 PARTSEG_SEGMENTATION: Shapes = {
     **PARTSEG_BODY,
     **named("conv7", "bn7", 64, 16, 1),
@@ -110,6 +101,18 @@ NETWORKS = {
     "dgcnn classifier": (DGCNN, {"num_classes": 40}, DGCNN_CLASSIFIER),
     "partseg pre-training": (DGCNNPartSeg, {}, PARTSEG_PRETRAINING),
     "partseg segmentation": (DGCNNPartSeg, {"num_parts": 50}, PARTSEG_SEGMENTATION),
+}
+# In the published files too, whose networks have them and do not use them.
+UNUSED: dict[str, Shapes] = {
+    "dgcnn pre-training": {},
+    "dgcnn classifier": projection_head(2048),
+    "partseg pre-training": {
+        **batch_norm("bn7", 64),
+        **batch_norm("bn8", 256),
+        **batch_norm("bn9", 256),
+        **batch_norm("bn10", 128),
+    },
+    "partseg segmentation": projection_head(1024),
 }
 
 
@@ -169,14 +172,12 @@ def written_by_hand(shapes: Shapes) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_published_file_loads_whole(name, prefix, tmp_path):
     kind, options, shapes = NETWORKS[name]
-    if name == "partseg pre-training":  # its file has four that the network lacks
-        shapes = shapes | UNUSED
-    state = written_by_hand(shapes)
+    state = written_by_hand(shapes | UNUSED[name])
     torch.save({prefix + key: value for key, value in state.items()}, tmp_path / "w")
     model = kind(**options)
     report = load_pretrained(model, tmp_path / "w")
     assert report.initialised == ()
-    assert set(report.left_out) == set(UNUSED if name == "partseg pre-training" else ())
+    assert set(report.left_out) == set(UNUSED[name])
     for key, value in model.state_dict().items():
         assert torch.equal(value, state[key]), key
 
@@ -184,12 +185,30 @@ def test_a_published_file_loads_whole(name, prefix, tmp_path):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_file_written_here_has_exactly_the_published_entries(name, tmp_path):
     kind, options, shapes = NETWORKS[name]
-    if name == "partseg pre-training":
-        shapes = shapes | UNUSED
-    model = kind(**options)
+    model, random = kind(**options), torch.get_rng_state()
     save_weights(model, tmp_path / "w")
+    assert torch.equal(torch.get_rng_state(), random)  # only rank 0 writes
     found = torch.load(tmp_path / "w", weights_only=True)
     # What load_state_dict(strict=True) of a network with these names asks for.
-    assert {key: tuple(value.shape) for key, value in found.items()} == shapes
+    expected = shapes | UNUSED[name]
+    assert {key: tuple(value.shape) for key, value in found.items()} == expected
     for key, value in model.state_dict().items():
         assert torch.equal(value, found[key]), key
+
+
+@pytest.mark.parametrize("kind", [DGCNN, DGCNNPartSeg])
+def test_an_unused_projection_head_is_not_loaded(kind, tmp_path):
+    """Its zeros would leave pre-training no gradient."""
+    head = {DGCNN: {"num_classes": 3}, DGCNNPartSeg: {"num_parts": 50}}[kind]
+    save_weights(kind(emb_dims=16, **head), tmp_path / "w")
+    model = kind(emb_dims=16)
+    before = copy.deepcopy(model.inv_head.state_dict())
+    report = load_pretrained(model, tmp_path / "w")
+    assert {name.split(".")[0] for name in report.initialised} == {"inv_head"}
+    for name, value in model.inv_head.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_a_network_that_the_published_code_lacks_gets_no_placeholders() -> None:
+    model = PointNet(16, 5)
+    assert published_weights(model).keys() == model.state_dict().keys()

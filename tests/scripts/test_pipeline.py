@@ -135,31 +135,33 @@ def write(run: str, *records: dict, **arguments: object) -> None:
 
 def test_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    svm = {"dataset": "scanobjectnn", "accuracy": 0.8025, "C": 10.0}
+    rows = [{"C": 10.0, "test": 0.8025}, {"C": 0.1, "test": 0.816}]
+    svm = {"dataset": "scanobjectnn", "accuracy": 0.8025, "C": 10.0, "table": rows}
     write("study_svm", svm, data_root="data", seed=4)
     few = {"mean": 0.9, "deviation": 0.041, "accuracies": [0.9] * 50}
     few["dataset"] = "modelnet40"
     write("study_fewshot", {**few, "k_way": 10, "m_shot": 20})
     epoch = {"epoch_end": True, "test_accuracy": 0.915, "best_test_accuracy": 0.925}
-    write("study_ft-mn", {"step": 0}, epoch, epochs=300)
+    write("study_ft-mn", {"step": 0}, epoch, epochs=300, batch_size=600)
     part = {"epoch_end": True, "test_miou": 0.8, "best_test_miou": 0.81}
-    write("study_ft-partseg", {**part, "test_miou": 0.5}, part, epochs=2)
+    runs = ({**part, "test_miou": 0.5}, part)
+    write("study_ft-partseg", *runs, epochs=2, batch_size=32)
     text = pipeline_table.table("study")
     assert "data data, seed 4; commit abc123; a machine" in text
     assert "synthetic" not in text
     lines = text.splitlines()
-    rows = {line[:40].strip(): line[40:].split() for line in lines[3:]}
+    rows = {line[:40].strip(): line[40:].split() for line in lines[3:18]}
     for task, cells in {
-        "linear SVM, ScanObjectNN": "81.7 80.2 -1.5 C = 10, held-out choice",
+        "linear SVM, ScanObjectNN": "81.7 80.2 81.6 -0.1 C = 10; 0.1 by test data",
         "linear SVM, ModelNet40": "91.2 - not run",
         "few-shot, ModelNet40, 10 ways 20 shots": "87.9 ± 4.2 90.0 ± 4.1 +2.1 50 epis",
         "few-shot, ModelNet40, 5 ways 10 shots": "92.5 ± 3.0 - not run",
-        "fine-tuning, ModelNet40, accuracy": "- 91.5 after 1 of 300 epochs; last epoch",
-        "part segmentation, instance mIoU": "85.5 80.0 -5.5 last epoch; best, chosen "
-        "on test data: 81.0",
+        "fine-tuning, ModelNet40, accuracy": "- 91.5 92.5 batch 600; after 1 of 300 ",
+        "part segmentation, instance mIoU": "85.5 80.0 81.0 -4.5 batch 32, published 8",
     }.items():
         assert " ".join(rows[task]).startswith(cells)
-    assert len(rows) == 14  # with the heading
+    assert "best epoch or C by test data" in text
+    assert len(rows) == 15  # with the two lines of the heading
 
     Path("data").mkdir()
     Path("data/manifest.json").write_text("{}")

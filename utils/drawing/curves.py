@@ -34,6 +34,7 @@ STEP_PANELS = {
 }
 EPOCH_PANELS = {  # with the training split's value if there is one, drawn dashed
     "svm_accuracy": "Linear SVM on ModelNet40's test split, %",
+    "knn_accuracy": "k-NN on ModelNet40's test split, %",
     "test_loss": "Loss of an epoch",
     "test_accuracy": "Accuracy, %",
     "test_miou": "Instance mIoU, %",

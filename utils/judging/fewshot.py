@@ -90,6 +90,31 @@ def draw_episode(
     return np.concatenate(support), np.concatenate(query)
 
 
+class SupportSVM:
+    """The published few-shot classifier: a linear SVM (C = 1) on standardised rows.
+
+    Features are standardised by the support's mean and deviation. The SVM gets a Gram
+    matrix in float64, which BLAS computes faster; its predictions are those of
+    ``SVC(kernel="linear")``.
+
+    Args:
+        features: (M, F), the support.
+        labels: (M,) of at least two classes.
+    """
+
+    def __init__(self, features: np.ndarray, labels: np.ndarray) -> None:
+        rows = features.astype(np.float64)
+        self._scaler = StandardScaler().fit(rows)
+        self._rows = self._scaler.transform(rows)
+        gram = self._rows @ self._rows.T
+        self._svm = SVC(kernel="precomputed", C=1.0).fit(gram, labels)
+
+    def score(self, features: np.ndarray, labels: np.ndarray) -> float:
+        """Accuracy on other features (Q, F) with labels (Q,)."""
+        rows = self._scaler.transform(features.astype(np.float64))
+        return float(np.mean(self._svm.predict(rows @ self._rows.T) == labels))
+
+
 def evaluate_episodes(
     features: np.ndarray,
     labels: np.ndarray,
@@ -98,12 +123,9 @@ def evaluate_episodes(
     n_query: int = 20,
     n_runs: int = 50,
     seed: int = 1,
+    queries: np.ndarray | None = None,
 ) -> FewShotResult:
-    """Query accuracy of a linear SVM (C = 1) fitted to the support, per episode.
-
-    Features are standardised by the support's mean and deviation, as in the published
-    evaluation. The SVM gets a Gram matrix in float64, which BLAS computes faster; its
-    predictions are those of ``SVC(kernel="linear")``.
+    """Query accuracy of a :class:`SupportSVM`, per episode.
 
     Args:
         features: (M, F).
@@ -111,16 +133,14 @@ def evaluate_episodes(
         k_way, m_shot, n_query: classes, and samples per class to fit and to classify.
         n_runs: episodes.
         seed: of the episodes.
+        queries: (M, F), the features of the same clouds when they are to be classified,
+            such as those of corrupted copies; None for ``features``.
     """
+    queries = features if queries is None else queries
     accuracies = []
     bar = progress(range(n_runs), desc=f"{k_way} ways {m_shot} shots", unit="episode")
     for run in bar:
         support, query = draw_episode(labels, k_way, m_shot, n_query, seed, run)
-        rows = features[support].astype(np.float64)
-        scaler = StandardScaler().fit(rows)
-        rows = scaler.transform(rows)
-        svm = SVC(kernel="precomputed", C=1.0).fit(rows @ rows.T, labels[support])
-        others = scaler.transform(features[query].astype(np.float64))
-        predicted = svm.predict(others @ rows.T)
-        accuracies.append(float(np.mean(predicted == labels[query])))
+        svm = SupportSVM(features[support], labels[support])
+        accuracies.append(svm.score(queries[query], labels[query]))
     return FewShotResult(tuple(accuracies))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,6 +27,14 @@ def confusion_matrix(
     """
     flat = np.bincount(target * num_classes + predicted, minlength=num_classes**2)
     return flat.reshape(num_classes, num_classes)
+
+
+def write_confusion(path: Path, matrix: np.ndarray, classes: Sequence[str]) -> None:
+    """A CSV table of :func:`confusion_matrix`, with the classes' names."""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["true\\predicted", *classes])
+        table.writerows([name, *row] for name, row in zip(classes, matrix, strict=True))
 
 
 def mean_class_accuracy(matrix: np.ndarray) -> float:

@@ -1,28 +1,79 @@
-"""The result of the linear SVM probe on one test split."""
+"""The probe by linear SVM and k-NN: how pre-training's features do while it runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
+import torch
+from torch import nn
+
+from utils.errors import usage_errors
+from utils.judging.features import extract_features
+from utils.judging.knn import knn_predict
+from utils.judging.svm import fit_linear_svm
+from utils.parallel import distributed
+
+
+class Split(Protocol):
+    """This rank's clouds (m, N, 3) of a split, their labels (m,), and all classes."""
+
+    points: np.ndarray
+    labels: np.ndarray
+    class_names: list[str]
 
 
 class Probed(NamedTuple):
-    """Features of a test split and the SVM's predictions, equal on all ranks.
+    """Features of a test split and what the probe found, equal on all ranks.
 
     Attributes:
         features: (M, F).
-        labels, predicted: (M,) indices into ``class_names``.
+        labels, predicted: (M,) indices into ``class_names``; the SVM's predictions.
         class_names: the names of all classes.
+        knn_accuracy: of :func:`utils.judging.knn.knn_predict`.
     """
 
     features: np.ndarray
     labels: np.ndarray
     predicted: np.ndarray
     class_names: Sequence[str]
+    knn_accuracy: float
 
     @property
     def accuracy(self) -> float:
-        """The share of clouds that were given their label."""
+        """The share of clouds to which the SVM gave their label."""
         return float(np.mean(self.predicted == self.labels))
+
+
+def run_probe(
+    encoder: nn.Module,
+    train: Split,
+    test: Split,
+    C: float,
+    batch_size: int,
+    device: torch.device,
+) -> Probed:
+    """Classify the test split by a linear SVM and by k-NN on the encoder's features.
+
+    All ranks compute features, rank 0 classifies.
+
+    Args:
+        encoder, batch_size, device: as of :func:`extract_features`.
+        train, test: this rank's shares.
+        C: of the SVM.
+    """
+    features, labels = [], []
+    for split in (train, test):
+        found = extract_features(encoder, split.points, batch_size, device, "probe")
+        features.append(found)
+        labels.append(distributed.gather_array(split.labels))
+
+    def classify() -> tuple[np.ndarray, float]:
+        with usage_errors():
+            svm = fit_linear_svm(features[0], labels[0], C)
+            voted = knn_predict(features[0], labels[0], features[1])
+        return svm.predict(features[1]), float(np.mean(voted == labels[1]))
+
+    predicted, knn_accuracy = distributed.run_on_main(classify)
+    return Probed(features[1], labels[1], predicted, test.class_names, knn_accuracy)

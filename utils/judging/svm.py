@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.svm import SVC
 
 from utils.judging.metrics import confusion_matrix, mean_class_accuracy
 from utils.parallel.machine import cores
@@ -73,6 +72,8 @@ class SVMProblem:
         Raises:
             ValueError: if the rows are of a single class.
         """
+        from sklearn.svm import SVC  # slow to import
+
         rows = np.arange(len(self.labels)) if rows is None else rows
         classes = np.unique(self.labels[rows])
         if len(classes) < 2:
@@ -180,6 +181,7 @@ class Judgement:
     test: dict[float, float]  # accuracy by C, of those that were fitted on all rows
     matrix: np.ndarray  # test counts at the chosen C: true classes down
     train_size: int
+    svm: LinearSVM  # at the chosen C
 
     @property
     def accuracy(self) -> float:
@@ -194,6 +196,14 @@ class Judgement:
     @property
     def test_size(self) -> int:
         return int(self.matrix.sum())
+
+    @property
+    def table(self) -> list[dict[str, float | None]]:
+        """A row of each C that was fitted on all rows, for a record."""
+        return [
+            {"C": C, "held_out": self.held_out.get(C), "test": self.test[C]}
+            for C in sorted(self.test)
+        ]
 
 
 def judge_features(
@@ -218,12 +228,13 @@ def judge_features(
     """
     problem = SVMProblem(*train)
     C, held_out = choose_C(problem, candidates, seed)
-    accuracy, matrices = {}, {}
+    accuracy, matrices, fitted = {}, {}, {}
     for value in sorted(candidates) if test_every_C else [C]:
-        predicted = problem.fit(value).predict(test[0])
+        fitted[value] = problem.fit(value)
+        predicted = fitted[value].predict(test[0])
         matrices[value] = confusion_matrix(test[1], predicted, num_classes)
         accuracy[value] = float(np.trace(matrices[value]) / matrices[value].sum())
-    return Judgement(C, held_out, accuracy, matrices[C], len(train[1]))
+    return Judgement(C, held_out, accuracy, matrices[C], len(train[1]), fitted[C])
 
 
 def judgement_table(judgements: Mapping[str, Mapping[str, Judgement]]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 # One number per purpose: two purposes never share a stream.
-ORDER, POINTS, IMAGE, SHAPE, SPLIT, EPISODE, SAMPLE = range(7)
+ORDER, POINTS, IMAGE, SHAPE, SPLIT, EPISODE, SAMPLE, LABELS, CORRUPTION = range(9)
 
 
 def generator(purpose: int, *key: int) -> np.random.Generator:

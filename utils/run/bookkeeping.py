@@ -42,7 +42,7 @@ def all_finite(parameters: Iterable[nn.Parameter]) -> bool:
 class Run:
     """Records, checkpoints and signals of a training run; the script owns the loop.
 
-        with Run(args, process, resumed, defaults, weights, model=..., ...) as run:
+        with Run(args, process, resumed, ..., parts={"model": model, ...}) as run:
             for epoch in range(run.epoch, args.epochs):
                 run.start_epoch(loader, lr)
                 for batch in loader:                  # steps left after a resume
@@ -58,10 +58,12 @@ class Run:
         process: this one.
         resumed: of :func:`utils.run.run_folder.is_resumed`: ``parts`` are restored.
         defaults: of all flags; a checkpoint from before a flag existed has its default.
+        inputs: files that the run reads; empty names are ignored.
         weights: file in ``models/`` -> whose weights it gets in the best epoch;
             ``best_model.pth``'s are also kept every ``--save_freq`` epochs.
-        inputs: files that the run reads; empty names are ignored.
-        parts: model, optimizer, ...: anything with a ``state_dict``.
+        last_weights: the same for the last epoch.
+        parts: what a checkpoint holds: model, optimizer and whatever else has a
+            ``state_dict``.
 
     Raises:
         UsageError: if the folder holds another run, or a checkpoint that is damaged or
@@ -73,13 +75,15 @@ class Run:
         args: argparse.Namespace,
         process: distributed.Process,
         resumed: bool,
-        defaults: Mapping[str, Any],
-        weights: Mapping[str, nn.Module],
+        *,
+        defaults: argparse.Namespace,
         inputs: Sequence[str] = (),
-        **parts: Any,
+        weights: Mapping[str, nn.Module],
+        last_weights: Mapping[str, nn.Module] | None = None,
+        parts: Mapping[str, Any],
     ) -> None:
         self.args, self.process, self.resumed = args, process, resumed
-        self.weights, self.parts = weights, parts
+        self.weights, self.last_weights, self.parts = weights, last_weights or {}, parts
         self.folder = open_run_folder(
             args.exp_name, args.overwrite, args.resume, inputs, self._sizes()
         )
@@ -87,7 +91,7 @@ class Run:
         if resumed:
             with distributed.fail_together():
                 self.state = checkpoint.load_training_state(
-                    self.folder / LAST, vars(args), defaults, **parts
+                    self.folder / LAST, vars(args), vars(defaults), **parts
                 )
 
     def _sizes(self) -> dict[Path, int]:
@@ -96,7 +100,8 @@ class Run:
         checkpoint_size = 3 * _bytes_of(self.parts["model"])
         names = (LAST.name, PREVIOUS, "a checkpoint being written")
         sizes = dict.fromkeys(names, checkpoint_size)
-        sizes |= {name: _bytes_of(module) for name, module in self.weights.items()}
+        written = {**self.weights, **self.last_weights}
+        sizes |= {name: _bytes_of(module) for name, module in written.items()}
         regular = range(self.args.save_freq, self.args.epochs + 1, self.args.save_freq)
         best_size = sizes[BEST.name]
         sizes |= {f"ckpt_epoch_{done}.pth": best_size for done in regular}
@@ -284,7 +289,10 @@ class Run:
         self.logger.info(f"epoch {done}/{self.args.epochs}: {shown(values)}")
         if distributed.rank() == 0:
             models = self.folder / "models"
-            for name, module in self.weights.items() if is_best else ():
+            written = dict(self.weights) if is_best else {}
+            if done == self.args.epochs:
+                written |= self.last_weights
+            for name, module in written.items():
                 checkpoint.save_weights(module, models / name)
             if done % self.args.save_freq == 0:
                 kept = models / f"ckpt_epoch_{done}.pth"
@@ -294,7 +302,9 @@ class Run:
 
 
 def _bytes_of(module: nn.Module) -> int:
-    return sum(v.numel() * v.element_size() for v in module.state_dict().values())
+    state = module.state_dict()
+    entries = [*state.values(), *checkpoint.placeholders(state).values()]
+    return sum(value.numel() * value.element_size() for value in entries)
 
 
 def shown(values: Mapping[str, float]) -> str:

@@ -45,8 +45,7 @@ FREE_ARGUMENTS = (
     "save_predictions",
 )
 
-# BatchNorms of the paper's part-segmentation head. Its strict loader expects them in
-# pre-training files too, so these carry their initial values.
+# BatchNorms of the paper's part-segmentation head, which its pre-training form has too.
 _SEGMENTATION_HEAD_BN = {"bn7": 64, "bn8": 256, "bn9": 256, "bn10": 128}
 
 
@@ -60,15 +59,15 @@ class LoadReport:
 
     path: str
     loaded: tuple[str, ...]
-    left_out: tuple[str, ...]  # in the file, not in the model
-    initialised: tuple[str, ...]  # in the model, not in the file: random
+    left_out: tuple[str, ...]  # not in the model, or placeholders
+    initialised: tuple[str, ...]  # in the model and not loaded: random
 
     def __str__(self) -> str:
         text = f"{self.path}: {len(self.loaded)} entries loaded"
         if self.left_out:
             text += f"; not used from the file: {_few(self.left_out)}"
         if self.initialised:
-            text += f"; not in the file, left at random: {_few(self.initialised)}"
+            text += f"; left at random: {_few(self.initialised)}"
         return text
 
 
@@ -110,19 +109,40 @@ def save_atomically(value: Any, path: str | Path, previous: str = "") -> None:
 def published_weights(model: nn.Module) -> dict[str, Tensor]:
     """The model's state dict on the CPU, as the paper's code loads it strictly.
 
-    Names are those inside DistributedDataParallel. The pre-training form of the
-    part-segmentation network gets the ``bn7`` to ``bn10`` that the paper's has.
+    Names are those inside DistributedDataParallel, with :func:`placeholders`.
     """
     # Contiguous: the memory format used in training does not belong into files.
     state = {
         name: value.detach().cpu().contiguous()
         for name, value in unwrap(model).state_dict().items()
     }
-    if "transform_net.transform.weight" in state and "inv_head.0.weight" in state:
-        for name, width in _SEGMENTATION_HEAD_BN.items():
-            initial = nn.BatchNorm1d(width).state_dict()
-            state.update({f"{name}.{key}": value for key, value in initial.items()})
-    return state
+    return state | placeholders(state)
+
+
+def placeholders(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Entries of modules that the paper's network has and never uses in this form.
+
+    Its strict loader expects them. In pre-training these are the ``bn7`` to ``bn10`` of
+    the part-segmentation network; after fine-tuning, the projection head ``inv_head``.
+    BatchNorms have their initial values and linear layers zeros, which take no random
+    number. :func:`load_pretrained` ignores all of them.
+    """
+    found, norms = {}, {}
+    # A trained head, the encoder's last layer, how many of its widths the feature has.
+    for head, last, pooled in (("linear3", "conv5", 2), ("conv11", "conv6", 1)):
+        # Without bn1 it is a PointNet, which the paper's code has not.
+        if {f"{head}.weight", f"{last}.0.weight", "bn1.weight"} <= state.keys():
+            width = len(state[f"{last}.0.weight"])
+            for layer, shape in (("0", (width, pooled * width)), ("3", (256, width))):
+                found[f"inv_head.{layer}.weight"] = torch.zeros(shape)
+                found[f"inv_head.{layer}.bias"] = torch.zeros(shape[0])
+            norms = {"inv_head.1": width}
+    if "transform_net.transform.weight" in state and not found:
+        norms = _SEGMENTATION_HEAD_BN
+    for name, width in norms.items():
+        initial = nn.BatchNorm1d(width).state_dict()
+        found |= {f"{name}.{key}": value for key, value in initial.items()}
+    return found
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
@@ -184,10 +204,8 @@ def load_pretrained(model: nn.Module, path: str | Path) -> LoadReport:
     state = read_weights(path)
     inner = unwrap(model)
     wanted = inner.state_dict()
-    common = [name for name in wanted if name in state]
-    if "transform_net.transform.weight" in state and "conv7.0.weight" not in state:
-        # Pre-training's file: these are placeholders, not a trained head's.
-        common = [n for n in common if n.split(".")[0] not in _SEGMENTATION_HEAD_BN]
+    untrained = placeholders(state)
+    common = [name for name in wanted if name in state and name not in untrained]
     if not common:
         raise CheckpointError(
             f"{path}: none of its {len(state)} entries is one of the model's "

@@ -30,10 +30,18 @@ RETIRED = {
     "--ft_dataset": "use --dataset",
     "--num_ft_points": "use --num_points",
     "--num_pt_points": "use --num_points",
+    "--pretrained_path": "use --model_path",
+    "--start_epoch": "--resume continues where the run was stopped",
+    "--visu": "train_partseg.py --save_predictions DIR writes coloured clouds",
+    "--visu_format": "train_partseg.py --save_predictions DIR writes PLY files",
     "--num_classes": "it is read from the data set; leave the flag out",
     "--wb_key": "no key here: set WANDB_API_KEY, or 'wandb login --host URL' once",
     "--no_cuda": "set CUDA_VISIBLE_DEVICES='' to run on the CPU",
     "--world_size": "start the processes with torchrun --nproc_per_node=N",
+    "--rank": "torchrun numbers the processes; CUDA_VISIBLE_DEVICES=N chooses a GPU",
+    "--gpu_id": "CUDA_VISIBLE_DEVICES=N chooses a GPU",
+    "--master_addr": "over several nodes, torchrun --rdzv_endpoint=HOST:PORT",
+    "--master_port": "over several nodes, torchrun --rdzv_endpoint=HOST:PORT",
     "--backend": "NCCL on GPUs and gloo on the CPU are chosen from what is there",
 }
 
@@ -78,6 +86,9 @@ class Parser(argparse.ArgumentParser):
         return f"usage: {self.prog} [flags]; see {self.prog} --help\n"
 
     def error(self, message: str) -> NoReturn:
+        unread = message.startswith("unrecognized") or "ignored explicit" in message
+        if unread and {"True", "False"} & {*message.replace("'", " ").split()}:
+            message += " (a switch takes no value: give it for yes, or leave it out)"
         if os.environ.get("LOCAL_RANK", "0") == "0":  # all ranks have the same flags
             super().error(message)
         _wait_for_the_failing_rank()

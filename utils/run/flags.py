@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -48,6 +48,11 @@ def natural_float(text: str) -> float:
 def positive_float(text: str) -> float:
     """An argparse type: a finite number above 0."""
     return _bounded(float(text), 0, excluded=True)
+
+
+def renamed(names: Mapping[str, str]) -> Callable[[str], str]:
+    """An argparse type: text, or what ``names`` has for it."""
+    return lambda text: names.get(text, text)
 
 
 def server_url(text: str) -> str:
@@ -121,6 +126,7 @@ def add_model_flags(
     published: Mapping[str, int],
     weights: str = "",
     of_weights: Collection[str] = (),
+    aliases: Mapping[str, str] | None = None,
 ) -> argparse._ArgumentGroup:
     """Flags of every script that builds a point encoder.
 
@@ -131,6 +137,7 @@ def add_model_flags(
         weights: help of ``--model_path`` if the script requires it.
         of_weights: flags that are as the weights need them unless given. They are None
             until :func:`utils.run.network.settle`; defaults are for no weights.
+        aliases: other names of encoders, of earlier code.
 
     Returns:
         Their group.
@@ -143,7 +150,8 @@ def add_model_flags(
             default = None
         group.add_argument(name, default=default, help=help, **options)
 
-    add("--model", choices=models, default=models[0], help="encoder")
+    named = renamed(aliases or {})
+    add("--model", type=named, choices=models, default=models[0], help="encoder")
     add(
         "--model_path",
         default="",
@@ -161,7 +169,7 @@ def add_model_flags(
         "--k",
         type=positive_int,
         default=published["k"],
-        help="neighbours per point in the kNN graph",
+        help="neighbours per point in the kNN graph; pointnet has none and ignores it",
     )
     add("--emb_dims", type=positive_int, default=1024, help="width of the embedding")
     add(
@@ -313,6 +321,18 @@ def add_dataset_flags(
     )
     group.add_argument(
         "--variant", choices=variants, default=variants[0], help="of ScanObjectNN"
+    )
+
+
+def add_corrupt_flag(group: argparse._ArgumentGroup, clouds: str) -> None:
+    """``--corrupt``; ``clouds`` says which ones are corrupted."""
+    group.add_argument(
+        "--corrupt",
+        type=int,
+        choices=range(6),
+        default=0,
+        help=f"also classify turned, one-sided, noisy and sparser copies of {clouds}: "
+        "their level, from 1 to 5 (default: 0, none)",
     )
 
 

@@ -24,7 +24,11 @@ from utils.run.run_folder import replace_file, run_folder
 
 FILE = "network.json"
 FLAGS = ("model", "emb_dims", "k", "num_points")
-KNOWN = ("dgcnn", "dgcnn_seg")  # by their entries
+KNOWN = {  # by an entry of their last layer, (E, input channels, 1)
+    "dgcnn": ("conv5.0.weight", 512),
+    "dgcnn_seg": ("conv6.0.weight", 192),
+    "pointnet": ("conv5.0.weight", 128),
+}
 # How the published networks were trained, by their heads.
 TRAINED = {
     "projection": {"k": 15, "num_points": 2048},
@@ -41,9 +45,9 @@ class Network:
     """What a program must know of a weight file to use it.
 
     Attributes:
-        model: ``dgcnn`` or ``dgcnn_seg``.
+        model: ``dgcnn``, ``dgcnn_seg`` or ``pointnet``.
         emb_dims: width of the embedding.
-        k: neighbours of each point in the kNN graph.
+        k: neighbours of each point in the kNN graph; 1 for PointNet, which has none.
         num_points: points per cloud.
         head: ``projection`` (pre-training), ``classifier``, ``linear`` (a probe) or
             ``parts``.
@@ -106,8 +110,8 @@ def read_network(
     called = recorded["model"] if recorded else model
     if not found and (not called or (recorded and called in KNOWN)):
         raise CheckpointError(
-            f"{path}: neither the weights of dgcnn nor of dgcnn_seg; those of another "
-            "network need --model"
+            f"{path}: not the weights of {', '.join(KNOWN)}; those of another network "
+            "need --model"
         )
     shown = found or recorded or {"head": "projection"}
     head = shown["head"]
@@ -188,20 +192,19 @@ def write_network(
 def _from_entries(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], str]:
     """Model, width and head by names and shapes, and the entry that shows the width;
     nothing if they are of an unknown network."""
-    model, last = "dgcnn", "conv5.0.weight"
-    if "transform_net.transform.weight" in state:
-        model, last = "dgcnn_seg", "conv6.0.weight"
-    if last not in state or state[last].shape[1:] != (
-        (512, 1) if model == "dgcnn" else (192, 1)
-    ):
+    found: dict[str, Any] = {}
+    for model, (last, channels) in KNOWN.items():
+        if last in state and state[last].shape[1:] == (channels, 1):
+            found = {"model": model, "emb_dims": len(state[last])}
+            evidence = f"{last} has shape {tuple(state[last].shape)}"
+    if not found:
         return {}, ""
-    found = {"model": model, "emb_dims": len(state[last])}
     found |= {"head": "projection", "outputs": None}
     heads = {"linear3": "classifier", "linear": "linear", "conv11": "parts"}
     for name, head in heads.items():
         if f"{name}.weight" in state:
             found |= {"head": head, "outputs": len(state[f"{name}.weight"])}
-    return found, f"{last} has shape {tuple(state[last].shape)}"
+    return found, evidence
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -239,6 +242,9 @@ def _network(
 ) -> Network:
     """Flags over the other values, and the line that says which is from where."""
     used, source = dict(values), dict(source)
+    if values.get("model") == "pointnet":
+        used["k"], source["k"] = 1, "pointnet has no graph"
+        given = {**given, "k": None}
     for name, value in given.items():
         if value is not None and value != values.get(name):
             used[name], source[name] = (

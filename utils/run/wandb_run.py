@@ -24,6 +24,7 @@ NAMES = {
     "train_imid_loss": "Train IMID Loss",
     "train_cmid_loss": "Train CMID Loss",
     "svm_accuracy": "Overall Linear Accuracy",
+    "knn_accuracy": "Overall kNN Accuracy",
     "test_loss": "Test Loss",
     "train_accuracy": "Train Accuracy",
     "test_accuracy": "Test Accuracy",

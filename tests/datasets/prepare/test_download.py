@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -333,6 +334,26 @@ def test_the_script_passes_its_flags_and_finds_its_folder(tmp_path: Path) -> Non
         )
         assert done.returncode == status, done.stderr
         assert ("ScanObjectNN: " in done.stdout) == (status == 0)
+
+
+@pytest.mark.parametrize("shell", ["bash", "-bash"])  # the second: a login shell
+def test_sourced_it_leaves_the_shell_as_it_was(shell: str) -> None:
+    """As both earlier READMEs say: `cd data; source download_data.sh`."""
+    code = (
+        "cd data; before=$-$PWD; source download_data.sh --dry_run --only shapenetpart;"
+        "echo status $?; source download_data.sh --no;"
+        'echo status $?; [ "$before" = "$-$PWD" ] && echo the same shell'
+    )
+    done = subprocess.run(
+        [shell, "--noprofile", "-c", code],
+        executable=shutil.which("bash"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    said = done.stdout.splitlines()
+    assert said[0].startswith("data/shapenet_part_seg_hdf5_data: "), done.stderr
+    assert said[-3:] == ["status 0", "status 2", "the same shell"], done.stderr
 
 
 def test_every_source_is_https_and_the_documents_name_every_name() -> None:

@@ -175,15 +175,13 @@ from_meshes.main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_killed_and_started_again_it_goes_on(
-    meshes, made, tmp_path, workers, monkeypatch
-):
+@pytest.mark.slow
+def test_killed_and_started_again_it_goes_on(meshes, made, tmp_path, monkeypatch):
     out = tmp_path / "data"
     words = ("--meshes", str(meshes), "--out", str(out), *SMALL, "--labels")
     # Returns when all who write to the pipes have ended: workers too.
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED, *words, "--workers", str(workers)],
+        [sys.executable, "-c", KILLED, *words, "--workers", "2"],
         capture_output=True,
         timeout=120,
     )

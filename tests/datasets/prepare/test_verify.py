@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from datasets import shapenet_files
-from datasets.files import GENERATE, PACKED
+from datasets.files import GENERATE, PACKED, DataError
 from datasets.labelled import ScanObjectNN
 from datasets.packed import POINTS
 from datasets.prepare import verify
 from datasets.prepare.pack import pack
+from datasets.shapenet_render import ShapeNetRender
 
 MODELNET, PART = "modelnet40_ply_hdf5_2048", "shapenet_part_seg_hdf5_data"
 SCANS = "ScanObjectNN/h5_files/main_split"
@@ -195,6 +196,55 @@ def test_half_a_data_set_is_not_absent(run, root):
         assert f"{path}: file not found" in text
 
 
+def test_damaged_images_are_set_aside_and_training_goes_on(run, root):
+    pack(root, progress=False)
+    folders = sorted(root.glob("ShapeNetRendering/*/*/rendering"))
+    for name in ("05.png", "17.png"):
+        path = folders[0] / name
+        path.write_bytes(path.read_bytes()[:-300])
+    (folders[3] / "00.png").write_bytes(b"")
+    whole = {path: path.read_bytes() for path in folders[0].glob("*.png")}
+    lost = sorted(folders[7].glob("*.png"))
+    for path in lost:
+        path.write_bytes(b"")
+    data = ShapeNetRender(root, packed=False)
+    cure = f"`python -m datasets.verify --data_root {root} --set_aside`"
+    with pytest.raises(DataError, match=re.escape(cure)):
+        data.source.image(0, 5)
+
+    flags = "--dataset shapenet --any_size"
+    status, text = run(root, f"{flags} --set_aside")
+    assert status == 1  # for the shape that would be left without images
+    pattern = r"^  (\S+): not a readable image.*moved to (\S+), 22 others stay$"
+    moved = re.findall(pattern, text, re.M)
+    assert [Path(path) for path, _ in moved] == [
+        folders[0] / name for name in ("05.png", "17.png")
+    ]
+    for path, aside in moved:
+        assert Path(aside).parents[1] == root / "ShapeNetRendering.damaged"
+        assert (Path(aside) / Path(path).name).read_bytes() == whole.pop(Path(path))
+    assert len(whole) == 22
+    assert all(path.read_bytes() == content for path, content in whole.items())
+    assert "00.png: the file is empty; moved to" in text and "23 others stay" in text
+    assert "  3 moved\n" in text
+    assert f"  {folders[7]}: kept, because none of its images is whole" in text
+    assert sorted(folders[7].glob("*.png")) == lost
+    # The packed data have more images now.
+    assert f"python -m datasets.packed --data_root {root} --overwrite" in text
+    assert line(text, "ShapeNetRender pictures")[0] == "573"
+    assert line(text, "ShapeNetRender pictures")[2] == "24"
+
+    shutil.rmtree(folders[7].parent)
+    next(root.glob(f"ShapeNet/*/{folders[7].parent.name}.ply")).unlink()
+    shutil.rmtree(root / PACKED)
+    status, text = run(root, f"{flags} --set_aside")
+    assert status == 0 and "set aside:\n  none\n" in text
+    data = ShapeNetRender(root)
+    for index in range(len(data)):
+        for number in range(data.source.image_counts[index]):
+            data.source.image(index, number)
+
+
 def test_files_of_different_sizes(run, root):
     path = root / MODELNET / "ply_data_train1.h5"
     with h5py.File(path, "a") as file:
@@ -297,7 +347,14 @@ def test_quick_reads_one_image_a_shape(run, root, monkeypatch):
     assert len(read) == 24 + 576
 
 
-@pytest.mark.parametrize("words", [("--workers", "0"), ("--show", "-1"), ("--bad",)])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("--workers", "0"), ("--show", "-1"), ("--bad",)),
+        ("--set_aside", "--quick"),
+        ("--set_aside", "--dataset", "modelnet40"),
+    ],
+)
 def test_wrong_arguments(words):
     with pytest.raises(SystemExit) as error:
         verify.main(list(words))

@@ -58,7 +58,7 @@ def logger() -> Iterator[Logger]:
 def probed() -> Probed:
     features = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
     labels = np.arange(20) % 4
-    return Probed(features, labels, np.minimum(labels, 2), ["a", "b", "c", "d"])
+    return Probed(features, labels, np.minimum(labels, 2), list("abcd"), 0.5)
 
 
 def finished(logger: Logger) -> tuple[dict[str, Any], Path]:
@@ -164,6 +164,7 @@ def test_a_pretraining_with_images_has_the_numbers_of_one_without(
     ends = [row for row in rows if "epoch_end" in row]
     for line, row in zip(metrics(with_images)[1], ends, strict=True):
         assert row["Overall Linear Accuracy"] == line["svm_accuracy"]
+        assert row["Overall kNN Accuracy"] == line["knn_accuracy"]
     assert not (without / "wandb").exists()
     same_records(with_images, without)
     for name in ("best_model.pth", "img_model_best.pth", "ckpt_epoch_2.pth"):

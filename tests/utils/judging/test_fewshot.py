@@ -10,6 +10,7 @@ from sklearn.svm import SVC
 
 from utils.judging.fewshot import (
     FewShotResult,
+    SupportSVM,
     check_classes,
     draw_episode,
     evaluate_episodes,
@@ -56,6 +57,19 @@ def test_accuracy_is_that_of_an_svm_on_the_standardised_support() -> None:
         right = [svm.predict(scaled[row : row + 1])[0] == LABELS[row] for row in query]
         assert accuracy == sum(right) / len(right)
     assert len(set(found.accuracies)) > 1
+
+
+def test_the_queries_may_be_of_other_copies_of_the_clouds() -> None:
+    features = np.random.default_rng(0).normal(size=(len(LABELS), 8))
+    setting = (3, 4, 5, 6, 7)
+    clean = evaluate_episodes(features, LABELS, *setting)
+    # Copies with the opposite features.
+    moved = evaluate_episodes(features, LABELS, *setting, queries=-features)
+    for run, accuracy in enumerate(moved.accuracies):
+        support, query = draw_episode(LABELS, 3, 4, 5, 7, run)
+        svm = SupportSVM(features[support], LABELS[support])
+        assert accuracy == svm.score(-features[query], LABELS[query])
+    assert moved.accuracies != clean.accuracies
 
 
 def test_mean_population_deviation_and_interval() -> None:

@@ -108,7 +108,7 @@ def test_a_judgement_is_that_of_the_chosen_C_on_the_test_rows() -> None:
         C: SVC(kernel="linear", C=C).fit(*train).predict(test[0]) for C in CANDIDATES
     }
     assert every.test == {C: np.mean(predicted[C] == test[1]) for C in CANDIDATES}
-    assert every.accuracy == every.test[chosen]
+    assert every.accuracy == every.test[chosen] == every.svm.score(*test)
     counts = np.zeros((5, 5), int)
     np.add.at(counts, (test[1], predicted[chosen]), 1)
     assert (every.matrix == counts).all()
@@ -121,8 +121,9 @@ def test_a_judgement_is_that_of_the_chosen_C_on_the_test_rows() -> None:
 
 def test_the_table_has_a_line_a_data_set_and_encoder() -> None:
     matrix = np.array([[3, 1], [0, 1]])
-    judgement = svm.Judgement(0.1, {}, {0.1: 0.8}, matrix, 20)
-    other = svm.Judgement(100, {}, {100: 0.5}, matrix, 21)
+    fitted = svm.fit_linear_svm(*blobs(20, 2, 1.0))
+    judgement = svm.Judgement(0.1, {}, {0.1: 0.8}, matrix, 20, fitted)
+    other = svm.Judgement(100, {}, {100: 0.5}, matrix, 21, fitted)
     text = svm.judgement_table({"a": {"x": judgement, "y": other}, "b": {"x": other}})
     head, rule, *lines = text.split("\n")
     assert head.split("  ")[0] == "data set"

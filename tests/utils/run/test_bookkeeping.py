@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -48,9 +48,15 @@ def open_run(*words: str, device: torch.device = CPU) -> Run:
     model = nn.Linear(1, 1)
     optimizer = build_optimizer(model.parameters(), args)
     process = distributed.Process(0, 1, device, "none")
-    state: dict[str, Any] = {"model": model, "optimizer": optimizer}
-    weights = {"best_model.pth": model}
-    return Run(args, process, args.resume, {}, weights, **state)
+    return Run(
+        args,
+        process,
+        args.resume,
+        defaults=argparse.Namespace(),
+        weights={"best_model.pth": model},
+        last_weights={"last.pth": model},
+        parts={"model": model, "optimizer": optimizer},
+    )
 
 
 def train(
@@ -68,7 +74,8 @@ def train(
                 seen.append(value(batch).item())
                 run.step(loss=value(batch), sums=torch.tensor([1.0, epoch]))
             _, (x, *_) = run.means_and_sums()
-            run.end_epoch({"x": x}, is_best=True)
+            nn.init.constant_(run.parts["model"].bias, epoch)
+            run.end_epoch({"x": x}, is_best=epoch == 0)
     return seen
 
 
@@ -94,8 +101,11 @@ class TestRun:
         names = sorted(p.name for p in (run.folder / "models").iterdir())
         assert names == [
             *("best_model.pth", "checkpoint_last.pth", "checkpoint_previous.pth"),
-            "ckpt_epoch_2.pth",
+            *("ckpt_epoch_2.pth", "last.pth"),
         ]
+        for name, epoch in (("best_model", 0), ("ckpt_epoch_2", 1), ("last", 2)):
+            path = run.folder / "models" / f"{name}.pth"
+            assert torch.load(path, weights_only=True)["bias"] == epoch
 
     def test_an_epoch_is_safe_before_its_evaluation(self) -> None:
         run = open_run()
@@ -139,7 +149,11 @@ class TestRun:
             "checkpoint_previous.pth": 3 * weights,
             "a checkpoint being written": 3 * weights,
             **dict.fromkeys(
-                ("best_model.pth", "ckpt_epoch_3.pth", "ckpt_epoch_6.pth"), weights
+                (
+                    *("best_model.pth", "last.pth"),
+                    *("ckpt_epoch_3.pth", "ckpt_epoch_6.pth"),
+                ),
+                weights,
             ),
         }
 

@@ -33,7 +33,15 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-@pytest.mark.parametrize("flag", cli.RETIRED)
+# Flags of both earlier codes that no script here has.
+EARLIER = (
+    "use_sgd ft_dataset num_ft_points num_pt_points num_classes wb_key no_cuda "
+    "world_size backend pretrained_path rank gpu_id master_addr master_port "
+    "start_epoch visu visu_format"
+)
+
+
+@pytest.mark.parametrize("flag", [f"--{name}" for name in EARLIER.split()])
 @pytest.mark.parametrize("value", [[], ["3"]])
 def test_retired_flags_name_what_to_use_now(
     flag: str, value: list[str], capsys: pytest.CaptureFixture
@@ -43,6 +51,16 @@ def test_retired_flags_name_what_to_use_now(
     assert ended.value.code == 2
     assert f"{flag} is gone: {cli.RETIRED[flag]}" in capsys.readouterr().err
     assert flag not in parser().format_help()
+
+
+@pytest.mark.parametrize("words", ["--resume False", "--resume=True"])
+def test_a_switch_with_a_value_says_how_it_is_given(
+    words: str, capsys: pytest.CaptureFixture
+) -> None:
+    for given, said in ((words, True), ("--no_such_flag x", False)):
+        with pytest.raises(SystemExit):
+            parser().parse_args(given.split())
+        assert ("a switch takes no value" in capsys.readouterr().err) == said
 
 
 def test_the_help_has_the_defaults() -> None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
+from models.pointnet import PointNet
 from utils.errors import UsageError
 from utils.run.checkpoint import published_weights, save_weights
 from utils.run.network import read_network, settle, write_network
@@ -33,6 +34,8 @@ def saved(folder: Path, network: nn.Module, prefix: str = "") -> Path:
         (DGCNN(5, 16), ("dgcnn", 16, 15, 1024, "projection", None)),
         (DGCNN(5, 24, 7), ("dgcnn", 24, 20, 1024, "classifier", 7)),
         (DGCNN(5, 16, 3, linear_head=True), ("dgcnn", 16, 20, 1024, "linear", 3)),
+        (PointNet(24), ("pointnet", 24, 1, 1024, "projection", None)),
+        (PointNet(16, 7), ("pointnet", 16, 1, 1024, "classifier", 7)),
         (DGCNNPartSeg(5, 24), ("dgcnn_seg", 24, 15, 1024, "projection", None)),
         (DGCNNPartSeg(5, 16, 9), ("dgcnn_seg", 16, 40, 2048, "parts", 9)),
     ],
@@ -48,6 +51,7 @@ def test_a_file_alone_shows_its_network_and_the_rest_is_as_published(
         found.origin
     )
     assert f"--k {found.k}" in found.origin and "published" in found.origin
+    assert ("--k 1: pointnet has no graph" in found.origin) == (found.k == 1)
     assert "network.json" not in found.origin
 
 
@@ -143,11 +147,11 @@ def test_a_network_json_of_other_weights_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_network_needs_its_name_or_network_json(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     save_weights(nn.Linear(2, 2), path)
-    with pytest.raises(UsageError, match=r"w\.pth: neither .* need --model"):
+    with pytest.raises(UsageError, match=r"w\.pth: not the weights of .* need --model"):
         read_network(path)
     assert read_network(path, model="tiny").k == 15
     write_network(tmp_path, ARGS, "projection")  # as beside an image encoder's file
-    with pytest.raises(UsageError, match=r"w\.pth: neither .* need --model"):
+    with pytest.raises(UsageError, match=r"w\.pth: not the weights of .* need --model"):
         read_network(path)
     args = argparse.Namespace(**{**vars(ARGS), "model": "tiny"})
     write_network(tmp_path, args, "projection")

@@ -1,0 +1,55 @@
+"""The table that scripts/ablations.sh prints at its end, from the files of its runs.
+
+python -m scripts.ablations_table NAME      of the runs checkpoints/NAME_*
+"""
+
+from __future__ import annotations
+
+from scripts.pipeline_table import SETS, origin
+from utils.run import cli
+from utils.run.run_folder import CHECKPOINTS, read_metrics
+
+# Run -> what it is, and the published linear SVM in % on both data sets, if known.
+ROWS = {
+    "dgcnn": ("DGCNN, both losses, 1 image", "91.2", "81.7"),
+    "dgcnn_intra": ("DGCNN, intra-modal alone", "-", "-"),
+    "dgcnn_cross": ("DGCNN, cross-modal alone", "-", "-"),
+    **{
+        f"dgcnn_{n}": (f"DGCNN, both losses, {n} images", "-", "-") for n in range(2, 6)
+    },
+    "pointnet": ("PointNet, both losses, 1 image", "89.1", "75.6"),
+    "pointnet_intra": ("PointNet, intra-modal alone", "-", "-"),
+    "pointnet_cross": ("PointNet, cross-modal alone", "-", "-"),
+}
+
+
+def table(name: str) -> str:
+    """The complete text."""
+    form = "{:<32}" + "  {:>10}  {:>6}  {:>6}" * len(SETS)
+    lines = [["linear SVM, in %"], ["(C by held-out data)"]]
+    for title in SETS.values():
+        lines[0] += [title[:10], "", ""]
+        lines[1] += ["published", "ours", "C"]
+    for run, (what, *published) in ROWS.items():
+        records = read_metrics(CHECKPOINTS / f"{name}_{run}_svm")
+        found = {r["dataset"]: r for r in records}
+        cells = [what]
+        for dataset, number in zip(SETS, published, strict=True):
+            r = found.get(dataset)
+            ours = ("not run", "")
+            if r is not None:
+                ours = (f"{100 * r['accuracy']:.1f}", f"{r['C']:g}")
+            cells += [number, *ours]
+        lines.append(cells)
+    head = [f"Ablations, checkpoints/{name}_*", *origin(f"{name}_dgcnn"), ""]
+    return "\n".join(head + [form.format(*line).rstrip() for line in lines])
+
+
+def main() -> None:
+    parser = cli.Parser(__doc__)
+    parser.add_argument("name", help="of the runs: scripts/ablations.sh --name")
+    print(table(parser.parse_args().name))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,53 @@
+"""k-nearest-neighbour votes against a loop in float64."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from utils.judging import knn
+
+
+def slow_predict(train, labels, test, k: int, temperature: float) -> list[int]:
+    """The same by the equation, one test row after the other."""
+    predicted = []
+    for row in test:
+        found = []
+        for other, label in zip(train, labels, strict=True):
+            dot = sum(float(a) * float(b) for a, b in zip(row, other, strict=True))
+            lengths = (sum(float(a) ** 2 for a in v) for v in (row, other))
+            found.append((dot / math.sqrt(math.prod(lengths)), int(label)))
+        votes = dict.fromkeys(range(int(max(labels)) + 1), 0.0)
+        for cosine, label in sorted(found, reverse=True)[:k]:
+            votes[label] += math.exp(cosine / temperature)
+        predicted.append(max(votes, key=lambda c: (votes[c], -c)))
+    return predicted
+
+
+def test_predictions_are_those_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(knn, "_BLOCK", 16)  # several blocks, the last not full
+    random = np.random.default_rng(0)
+    labels = random.choice([1, 2, 5], size=60, p=[0.6, 0.2, 0.2])  # 0, 3, 4 absent
+    train = random.normal(size=(60, 4)).astype("f4") * random.uniform(1, 9, (60, 1))
+    test = random.normal(size=(50, 4)).astype("f4")
+    found = []
+    for k, temperature in ((1, 0.07), (7, 0.07), (7, 1.0)):
+        found.append(knn.knn_predict(train, labels, test, k, temperature).tolist())
+        assert found[-1] == slow_predict(train, labels, test, k, temperature)
+    assert found[0] != found[1] != found[2]  # each argument matters on these rows
+
+
+def test_more_neighbours_than_rows_are_all_of_them() -> None:
+    train, labels = np.eye(3, dtype="f4"), np.array([1, 0, 0])
+    assert knn.knn_predict(train, labels, train[:1], k=20).tolist() == [1]
+    assert knn.knn_predict(train, labels, train[:1], 20, temperature=9).tolist() == [0]
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_features_that_are_not_finite_are_refused(place: int) -> None:
+    call = [np.eye(3), np.arange(3), np.eye(3)]
+    call[place][1, 1] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        knn.knn_predict(*call)
