@@ -38,4 +38,4 @@ esac
 shift
 . scripts/environment.sh requirements-dev.txt
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec python -m pytest -v --durations=0 --durations-min=1 "tests/scripts/soak_$what.py" "$@"
+exec python -m pytest -vv --durations=0 --durations-min=1 "tests/scripts/soak_$what.py" "$@"
