@@ -14,8 +14,10 @@ images of the same shape. The number of processes changes the time, nothing else
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from models import BACKBONES, ENCODERS
 from utils.run import cli, flags
@@ -60,6 +62,12 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--temperature", type=flags.positive_float, default=0.1, help="of NT-Xent"
     )
     training.add_argument(
+        "--cuda_graph",
+        action="store_true",
+        help="launch forward and backward pass as one CUDA graph, for small batches "
+        "on one GPU",
+    )
+    training.add_argument(
         "--packed",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -85,16 +93,23 @@ if __name__ == "__main__":
     ARGS = cli.start(get_args_parser())
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 from datasets.files import MODELNET40 as PROBE_FOLDER
 from datasets.labelled import ModelNet40
 from datasets.sampler import GlobalBatchSampler
 from datasets.shapenet_render import ShapeNetRender
-from datasets.transforms import augment_image, augment_points, jitter_images
+from datasets.transforms import (
+    augment_image,
+    augment_points,
+    distinct_after_dropout,
+    jitter_images,
+)
 from models import point_encoder
 from models.crosspoint import CrossPoint, MultiView
 from models.edgeconv import chosen_form
+from models.fused.batch import distinct_points
 from models.image import ImageEncoder
 from models.losses import NTXentLoss, crosspoint_loss, multiview_loss
 from utils.drawing.wandb_images import show_pretraining
@@ -105,6 +120,7 @@ from utils.parallel.batchnorm import synchronise_batchnorm
 from utils.parallel.seed import seed_torch
 from utils.run.bookkeeping import Run
 from utils.run.checkpoint import load_pretrained
+from utils.run.cuda_graph import GraphedStep, check_cuda_graph
 from utils.run.network import write_network
 from utils.run.objective import describe, settle_objective
 from utils.run.run_folder import BEST, is_resumed
@@ -141,6 +157,9 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
     with distributed.fail_together():
         check_flags(args)
         edgeconv = chosen_form(args.edgeconv, device)
+        if args.cuda_graph:
+            kind = args.precision, edgeconv[0]
+            check_cuda_graph(device, process.world_size, *kind)
         dataset = ShapeNetRender(
             args.data_root,
             args.num_points,
@@ -173,7 +192,11 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
     model.freeze_unused(args.imid_weight, args.cmid_weight)
     parallel = distributed.data_parallel(model, device)
     optimizer = build_optimizer(parallel.parameters(), args)
-    loader = data_loader(dataset, sampler, args.num_workers, device)
+    model.two_streams = args.cuda_graph  # which starts both sides at once
+    # Encoders with the attribute `distinct` merge duplicate points, if it is true.
+    merges = edgeconv[0] == "fused" and getattr(model.point_encoder, "distinct", False)
+    collate = partial(with_layout, padded=args.cuda_graph) if merges else None
+    loader = data_loader(dataset, sampler, args.num_workers, device, collate)
 
     weights: dict[str, nn.Module] = {BEST.name: model.point_encoder}
     last_weights: dict[str, nn.Module] = {"ckpt_epoch_last.pth": model.point_encoder}
@@ -257,19 +280,36 @@ def train_one_epoch(
     weights = (args.imid_weight, args.cmid_weight)
     model.train()
     run.start_epoch(loader, cosine(args.lr, run.epoch, args.epochs))
-    for view1, view2, images in loader:  # (b, 3, N), (b, 3, N), raw images
-        view1, view2, images = to_device((view1, view2, images), device, dtype)
+
+    def forward_backward(
+        view1: Tensor, view2: Tensor, images: Any, *layout: Any
+    ) -> tuple[Tensor, ...]:
         # (b, 3, H, W), or (b, V, 3, H, W) for V > 1 images a shape
         images = jitter_images(images) if args.cmid_weight else None
         with precision.autocast():
-            z1, z2, z_images = model(view1, view2, images)  # (b, 256), (b, 256), ...
+            z1, z2, z_images = model(view1, view2, images, *layout)  # (b, 256), ...
             loss, imid, cmid = objective(z1, z2, z_images, criterion, *weights)
         optimizer.zero_grad(set_to_none=True)
         precision.scaler.scale(loss).backward()
+        return loss, imid, cmid
+
+    step: Callable[..., tuple[Tensor, ...]] = forward_backward
+    if args.cuda_graph:
+        step = GraphedStep(forward_backward, model.parameters())
+    for batch in loader:  # (b, 3, N), (b, 3, N), raw images, layout of the points
+        loss, imid, cmid = step(*to_device(batch, device, dtype))
         precision.scaler.step(optimizer)
         precision.scaler.update()
         run.step(loss=loss, imid_loss=imid, cmid_loss=cmid)
     return run.means_and_sums("train_loss", "train_imid_loss", "train_cmid_loss")[0]
+
+
+def with_layout(samples: list[tuple], padded: bool) -> tuple[Any, ...]:
+    """A batch with the layout of its distinct points, made by the loader's workers."""
+    view1, view2, images = default_collate(samples)
+    both = torch.cat([view1, view2])  # (2b, 3, N), as the model does
+    rows = distinct_after_dropout(len(both), both.shape[2]) if padded else 0
+    return view1, view2, images, distinct_points(both, rows)
 
 
 def build_model(args: argparse.Namespace) -> CrossPoint:

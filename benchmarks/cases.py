@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from benchmarks import floors, forms
-from benchmarks.floors import Sizes
+from benchmarks import forms, roofline
 from benchmarks.measure import Case, Work
+from benchmarks.roofline import Sizes
 
 KEEPS = "; the reference keeps freed memory too"
 
@@ -45,7 +45,7 @@ def pretraining_cases(device: str) -> Iterator[Case]:
             f"pre-training step, {pairs} pairs of 2048, ResNet-50 at 224"
             + KEEPS * both_keep,
             partial(forms.pretraining, step=forms.Step(pairs)),
-            partial(floors.pretraining_work, pairs),
+            partial(roofline.pretraining_work, pairs),
             pairs,
             reference_keeps=both_keep,
         )
@@ -55,14 +55,14 @@ def pretraining_cases(device: str) -> Iterator[Case]:
             f"multi-view step, {views} images, {pairs} pairs of 2048; reference: 1 "
             "image, and ResNet-50 on the others",
             partial(forms.multiview, step=forms.Step(pairs, views=views)),
-            partial(floors.pretraining_work, pairs, views=views),
+            partial(roofline.pretraining_work, pairs, views=views),
             pairs,
             reference_keeps=True,
         )
     yield Case(
         f"scaling: pre-training step, {pairs} pairs, 1 and 2 processes of 1 thread",
         partial(forms.scaling, step=forms.Step(pairs)),
-        partial(floors.pretraining_work, pairs),
+        partial(roofline.pretraining_work, pairs),
         pairs,
         processes=2,
         threads=1,
@@ -79,7 +79,7 @@ def encoder_cases() -> Iterator[Case]:
             f"{network} step, {batch} x {points}{f', K={k}' * (k > 0)}, "
             f"{'augmented' if augmented else 'random'}{KEEPS * both_keep}",
             partial(forms.encoder, sizes=sizes),
-            partial(floors.cloud_work, sizes),
+            partial(roofline.cloud_work, sizes),
             batch,
             processes=int(large),
             gib=batch * points * k / 1e5 if large else 0,  # about 10 kB an edge
@@ -88,7 +88,7 @@ def encoder_cases() -> Iterator[Case]:
     for network in ("dgcnn", "dgcnn_seg"):
         sizes = Sizes(network, 16, 1024, 15)
         make = partial(forms.encoder, sizes=sizes, training=False)
-        work = partial(floors.cloud_work, sizes, passes=1)
+        work = partial(roofline.cloud_work, sizes, passes=1)
         yield Case(f"{network} features, 16 x 1024, K=15", make, work, 16)
     yield Case(
         "product, 16384 x 512 by 512 x 1024",
@@ -111,14 +111,14 @@ def cpu_cases() -> Iterator[Case]:
         yield Case(
             f"svm, {train} x 2048, 40 classes, {test} test clouds",
             partial(forms.linear_svm, train=train, test=test, classes=40),
-            partial(floors.svm_work, train, test, 40),
+            partial(roofline.svm_work, train, test, 40),
             slow=train > 5000,
             devices=("cpu",),
         )
     yield Case(
         "few-shot, 9840 x 2048, 4 x 50 episodes",
         partial(forms.few_shot, samples=9840, classes=40),
-        partial(floors.few_shot_work, 50),
+        partial(roofline.few_shot_work, 50),
         devices=("cpu",),
     )
     for images, views in (("files", 1), ("decoded", 1), ("files", 4)):
@@ -126,14 +126,14 @@ def cpu_cases() -> Iterator[Case]:
             f"loader, 64 shapes, half ASCII, images {images}"
             + f", {views} a shape" * (views > 1),
             partial(forms.loader, shapes=64, images=images, views=views),
-            partial(floors.loader_work, 64, 2048, 137, views),
+            partial(roofline.loader_work, 64, 2048, 137, views),
             64,
             devices=("cpu",),
         )
     yield Case(
         "rendering, 9800 textured faces, 24 images of 137",
         partial(forms.rendering, views=24, size=137),
-        partial(floors.rendering_work, 24, 137),
+        partial(roofline.rendering_work, 24, 137),
         24,
         devices=("cpu",),
     )

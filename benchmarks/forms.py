@@ -23,8 +23,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from torch import Tensor, nn
 
-from benchmarks.floors import Sizes, clouds
 from benchmarks.measure import Forms, Setting
+from benchmarks.roofline import Sizes, clouds
 from datasets.prepare.pack import pack
 from datasets.prepare.views import Settings, make_shape
 from datasets.shapenet_render import ShapeNetRender
@@ -33,7 +33,7 @@ from models import point_encoder
 from models.crosspoint import CrossPoint, MultiView
 from models.dgcnn import DGCNN
 from models.edgeconv import chosen_form
-from models.fused.batch import RaggedBatch, kernels_for
+from models.fused.batch import Layout, RaggedBatch, distinct_points, kernels_for
 from models.image import ImageEncoder
 from models.knn import knn
 from models.losses import NTXentLoss, crosspoint_loss, multiview_loss
@@ -264,7 +264,10 @@ def crosspoint_step(
 ) -> Callable[[], None]:
     """A step of pre-training with Adam, as in ``train_crosspoint.py``."""
     criterion = NTXentLoss(gather=gather)
-    own = [x.to(setting.device) for x in inputs]
+    own: list[Any] = [x.to(setting.device) for x in inputs]
+    if ours:  # the layout of the distinct points, as the loader gives it
+        layout = distinct_points(torch.cat([*inputs[:2]]))
+        own.append(Layout(*(x.to(setting.device) for x in layout)))
 
     def loss() -> Tensor:
         z1, z2, others = model(*own)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import multiprocessing
 import signal
@@ -29,18 +30,24 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks import gpu_exact, gpu_runs
+from benchmarks import gpu_exact, gpu_runs, gpu_steps
 from benchmarks.gpu_exact import NotRun, Place
 from utils.run.flags import positive_float
 from utils.run.logger import describe_environment
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def _both(*parts: Callable[[bool], gpu_exact.Rows]) -> Callable[[bool], Any]:
+    return lambda gpu: itertools.chain(*(rows(gpu) for rows in parts))
+
+
 # Rows of a section, and the part of the minutes at which it ends: a slow section leaves
 # time to the later ones, a quick one leaves them more.
 SECTIONS: dict[str, tuple[Callable[[bool], gpu_exact.Rows], float]] = {
-    "exactness": (gpu_exact.rows, 0.35),
+    "exactness": (_both(gpu_exact.rows, gpu_steps.checks), 0.35),
     "runs": (gpu_runs.runs, 0.55),
-    "speed": (gpu_runs.speeds, 0.8),
+    "speed": (_both(gpu_runs.speeds, gpu_steps.speeds), 0.8),
     "epoch": (gpu_runs.epochs, 1.0),
 }
 DONE = ("PASS", "MEASURED")

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import forms
-from benchmarks.floors import Sizes, clouds
+from benchmarks.roofline import Sizes, clouds
 from models import point_encoder
 from models.edgeconv import cloud_batch, edge_layer
 from models.fused.batch import Graph, RaggedBatch, kernels_for, missing_kernels

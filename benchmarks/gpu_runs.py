@@ -23,7 +23,6 @@ import torch
 from torch.autograd import DeviceType
 
 from benchmarks import forms
-from benchmarks.floors import Sizes
 from benchmarks.gpu_exact import (
     NotRun,
     Place,
@@ -34,6 +33,7 @@ from benchmarks.gpu_exact import (
     tf32,
 )
 from benchmarks.measure import Case, Forms, Setting, Work, synchronise, take_turns
+from benchmarks.roofline import Sizes
 from datasets.prepare.pack import pack
 from datasets.synthetic import generate
 from models import ENCODERS
@@ -237,6 +237,7 @@ def speed(
     precision: str = "fp32",
     plain: bool = True,
     unit: str = "clouds",
+    other: str = "plain",
 ) -> dict[str, Any]:
     """Fused against plain: samples a second, memory, launches, time without work.
 
@@ -249,6 +250,7 @@ def speed(
             TF32 in convolutions alone.
         plain: measure the plain form too.
         unit: name of the samples.
+        other: name of the first form.
     """
 
     def several(run: Callable[[], object]) -> None:
@@ -277,7 +279,7 @@ def speed(
     extra = measured.extra[own]
     text = f"{rates[own]:.1f} {unit}/s" + note
     if len(rates) == 2:
-        text += f", plain {rates['reference']:.1f}"
+        text += f", {other} {rates['reference']:.1f}"
         text += f", ratio {rates['ours'] / rates['reference']:.2f}"
     text += "" if extra is None else f"; {extra:.0f} MiB more"
     found = {"per_second": rates, "extra_mib": measured.extra, "longest": longest}

@@ -182,7 +182,7 @@ def measure_rates(setting: Setting, size: int = 2048, floats: int = 2**25) -> Ra
     )
 
 
-def floor(work: Work, rates: Rates) -> float:
+def roofline(work: Work, rates: Rates) -> float:
     """The least seconds that the machine needs for the work."""
     product = rates.double if work.double else rates.product
     return max(work.operations / product, work.moved / rates.copied)
@@ -221,7 +221,7 @@ COLUMNS = (
     ("spread", "spread", "{:.0%}"),  # (slowest - fastest) / median of ours
     ("reference_extra", "reference extra MiB", "{:.0f}"),
     ("ours_extra", "ours extra MiB", "{:.0f}"),
-    ("floor", "floor", "{:.0%}"),  # share of our time
+    ("roofline", "roofline", "{:.0%}"),  # share of our time
     ("per_second", "per second", "{:.1f}"),  # samples
 )
 
@@ -245,7 +245,7 @@ def result(case: Case, measured: Measured, rates: Rates, devices: int) -> dict:
         "spread": (max(own) - min(own)) / median,
         "reference_extra": measured.extra.get("reference"),
         "ours_extra": measured.extra.get("ours"),
-        "floor": floor(case.work(), rates) / devices / median,
+        "roofline": roofline(case.work(), rates) / devices / median,
         "per_second": None if case.samples is None else case.samples / median,
         "seconds": measured.seconds,
     }

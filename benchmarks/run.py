@@ -9,7 +9,7 @@ Both forms take turns, so that other work on the machine slows both down. Column
     spread                (slowest - fastest) / median of ours
     extra MiB             peak memory above that before the call: resident on a CPU,
                           allocated on a GPU
-    floor                 the least time that the machine needs, as a share of ours: the
+    roofline              the least time that the machine needs, as a share of ours: the
                           matrix products at the rate measured for a large one, or the
                           memory traffic at that of a copy, whichever is longer
     per second            clouds, pairs or shapes

@@ -7,7 +7,7 @@ and 10 % of the labels. Arms have equally many steps, and start from the untrain
 encoder of their seed. Results go to --out. The same command continues after any stop: a
 complete run is not repeated, and an unfinished training is resumed.
 
-    python -m benchmarks.study --data_root ../shared/data --out study --minutes 45
+    python -m benchmarks.study --data_root ../shared/data --out study --minutes 60
 """
 
 from __future__ import annotations
@@ -173,6 +173,8 @@ class Study:
             print(f"{run.name} failed: see {log.name}", flush=True)
             return False
         self._write_state(run, seconds)
+        for path in self._folder(run).glob("models/checkpoint_*.pth"):
+            path.unlink()  # hundreds of MB, of no use to a complete training
         print(f"{run.name}: {seconds:.0f} s", flush=True)
         return True
 
@@ -248,7 +250,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--out", type=Path, default=Path("study"), help="results (default: study)")
     add("--arms", nargs="+", choices=ARMS, default=[*ARMS], help="(default: all)")
     add("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(default: 1 2 3)")
-    add("--epochs", type=int, default=3, help="of pre-training (default: 3)")
+    add("--epochs", type=int, default=2, help="of pre-training (default: 2)")
     add("--batch_size", type=int, default=12, help="of pre-training (default: 12)")
     add(
         "--num_points",

@@ -75,7 +75,7 @@ def table(
     others = [arm for arm in arms if arm != reference]
     return "\n".join(
         [
-            f"Test accuracy in %, mean ± sample deviation over the seeds "
+            "Test accuracy in %, mean ± sample deviation over seeds "
             f"{', '.join(map(str, seeds))}:",
             "",
             *grid(arms, accuracy),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from models.dgcnn import projection_head
+from models.fused.batch import Layout
 from models.image import ImageEncoder, image_head
 
 Pairs = list[tuple[Tensor, Tensor]]
@@ -18,18 +20,26 @@ class CrossPoint(nn.Module):
     """CrossPoint (Afham et al., CVPR 2022, figure 2): two views and V images.
 
     Args:
-        point_encoder: (2B, 3, N) -> (projection (2B, D), feature).
+        point_encoder: (2B, 3, N) -> (projection (2B, D), feature). It also takes the
+            argument ``layout`` where one is given.
         image_encoder: (V B, 3, H, W) -> projection (V B, D).
 
     Forward:
         view1 (B, 3, N), view2 (B, 3, N), images (B, 3, H, W) or (B, V, 3, H, W) -> z1,
         z2 (B, D) and z_image, (B, D) or (B, V, D). Both views are encoded as one batch,
         and so are all images, so that BatchNorm normalises them together. Without
-        images (None) z_image is None: the image encoder is not run.
+        images (None) z_image is None: the image encoder is not run. ``layout`` is that
+        of the distinct points of [view1; view2], with which a GPU's host does not wait,
+        see :class:`models.dgcnn.DGCNN`.
+
+    Attributes:
+        two_streams: on a GPU, encode images on a second stream, beside the points.
 
     Raises:
         ValueError: if the inputs have different numbers of samples.
     """
+
+    two_streams = False
 
     def __init__(self, point_encoder: nn.Module, image_encoder: nn.Module) -> None:
         super().__init__()
@@ -43,16 +53,61 @@ class CrossPoint(nn.Module):
         """
         self.image_encoder.requires_grad_(cmid_weight > 0)
 
-    def forward(
-        self, view1: Tensor, view2: Tensor, images: Tensor | None
+    def encode(
+        self,
+        of_images: Callable[[Tensor], Tensor],
+        view1: Tensor,
+        view2: Tensor,
+        images: Tensor | None,
+        layout: Layout | None,
     ) -> tuple[Tensor, Tensor, Any]:
+        """Projection and feature of both views, (2B, ...), and ``of_images``."""
         check_inputs(view1, view2, images)
-        projection, _ = self.point_encoder(torch.cat([view1, view2]))
-        z1, z2 = projection.chunk(2)
-        if images is None:
-            return z1, z2, None
-        z_image = self.image_encoder(images.flatten(0, -4))  # (V B, D)
-        return z1, z2, z_image.unflatten(0, images.shape[:-3])
+        if images is not None:
+            start: Any = on_second_stream if self.two_streams else functools.partial
+            encoded = start(of_images, images.flatten(0, -4))  # called below
+        known = {} if layout is None else {"layout": layout}
+        both = self.point_encoder(torch.cat([view1, view2]), **known)
+        return *both, None if images is None else encoded()
+
+    def forward(
+        self,
+        view1: Tensor,
+        view2: Tensor,
+        images: Tensor | None,
+        layout: Layout | None = None,
+    ) -> tuple[Tensor, Tensor, Any]:
+        given = (view1, view2, images, layout)
+        projection, _, z_image = self.encode(self.image_encoder, *given)
+        if images is not None:  # (V B, D)
+            z_image = z_image.unflatten(0, images.shape[:-3])
+        return *projection.chunk(2), z_image
+
+
+@functools.cache
+def second_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+def on_second_stream(
+    function: Callable[[Tensor], Tensor], x: Tensor
+) -> Callable[[], Tensor]:
+    """Start ``function(x)`` on a second stream; what is returned gives its result.
+
+    Autograd runs the backward pass of each operation on the stream of its forward pass.
+    """
+    first, second = torch.cuda.current_stream(x.device), second_stream(x.device)
+    second.wait_stream(first)
+    with torch.cuda.stream(second):
+        found = function(x)
+    x.record_stream(second)  # or its memory might be reused too early
+
+    def result() -> Tensor:
+        first.wait_stream(second)
+        found.record_stream(first)
+        return found
+
+    return result
 
 
 class ViewHeads(nn.Module):
@@ -118,15 +173,18 @@ class MultiView(CrossPoint):
         self.point_encoder.inv_head.requires_grad_(imid_weight > 0)
 
     def forward(
-        self, view1: Tensor, view2: Tensor, images: Tensor | None
+        self,
+        view1: Tensor,
+        view2: Tensor,
+        images: Tensor | None,
+        layout: Layout | None = None,
     ) -> tuple[Tensor, Tensor, Any]:
-        check_inputs(view1, view2, images)
-        projection, feature = self.point_encoder(torch.cat([view1, view2]))
+        image_encoder: Any = self.image_encoder
+        given = (view1, view2, images, layout)
+        projection, feature, r = self.encode(image_encoder.features, *given)
         z1, z2 = projection.chunk(2)
         if images is None:
             return z1, z2, None
-        image_encoder: Any = self.image_encoder
-        r = image_encoder.features(images.flatten(0, -4))  # (V B, image_dim)
         r = r.unflatten(0, (len(images), -1))  # (B, V, image_dim)
         return z1, z2, self.heads(*feature.chunk(2), r)
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from models.dropout import GlobalBatchDropout
 from models.edgeconv import SLOPE, cloud_batch, edge_layer
+from models.fused.batch import Layout
 
 PROJECTION_DIM = 256
 
@@ -90,12 +91,14 @@ class HeadedEncoder(nn.Module):
             self.act = nn.LeakyReLU(SLOPE)
             self.dropout = GlobalBatchDropout(dropout)
 
-    def features(self, points: Tensor) -> Tensor:
+    def features(self, points: Tensor, layout: Layout | None = None) -> Tensor:
         """(B, 3, N) -> (B, F), the input of the SVM and few-shot evaluation."""
         raise NotImplementedError
 
-    def forward(self, points: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        feature = self.features(points)
+    def forward(
+        self, points: Tensor, layout: Layout | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        feature = self.features(points, layout)
         if self.num_classes is None:
             return self.inv_head(feature), feature
         if self.linear_head:
@@ -124,7 +127,9 @@ class DGCNN(HeadedEncoder):
 
     Forward:
         points (B, 3, N), N >= k -> (projection (B, 256), feature (B, 2E)), or logits
-        (B, num_classes). Any B >= 1 in eval mode, B >= 2 in training.
+        (B, num_classes). Any B >= 1 in eval mode, B >= 2 in training. A GPU's host
+        waits for the number of distinct points, unless their layout
+        (:func:`models.fused.batch.distinct_points`) is given.
 
     Raises:
         ValueError: in forward, if the points have another shape or N < k.
@@ -152,10 +157,10 @@ class DGCNN(HeadedEncoder):
         self.bn4, self.bn5 = self.conv4[1], self.conv5[1]
         self.add_head(emb_dims, num_classes, dropout, linear_head)
 
-    def features(self, points: Tensor) -> Tensor:
+    def features(self, points: Tensor, layout: Layout | None = None) -> Tensor:
         """(B, 3, N) -> (B, 2E), the input of the SVM and few-shot evaluation."""
         check_points(points, self.k)
-        clouds = cloud_batch(points, self.k, self.edgeconv, self.distinct)
+        clouds = cloud_batch(points, self.k, self.edgeconv, self.distinct, layout)
         x1 = clouds.edge_conv(clouds.points, self.conv1)  # 64 channels
         x2 = clouds.edge_conv(x1, self.conv2)  # 64
         x3 = clouds.edge_conv(x2, self.conv3)  # 128

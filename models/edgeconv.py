@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from models.fused.batch import missing_kernels
+from models.fused.batch import Layout, missing_kernels
 from models.fused.clouds import FusedClouds
 from models.knn import knn
 
@@ -146,7 +146,11 @@ def chosen_form(form: str, device: torch.device) -> tuple[str, str]:
 
 
 def cloud_batch(
-    points: Tensor, k: int, form: str = "auto", distinct: bool = True
+    points: Tensor,
+    k: int,
+    form: str = "auto",
+    distinct: bool = True,
+    layout: Layout | None = None,
 ) -> Clouds:
     """The batch in the chosen form.
 
@@ -156,7 +160,8 @@ def cloud_batch(
         form: as of :func:`chosen_form`.
         distinct: whether the fused form may merge duplicate points; False where every
             point needs an output of its own.
+        layout: the distinct points, if they are known; the plain form needs none.
     """
     if chosen_form(form, points.device)[0] == "plain":
         return PlainClouds(points, k)
-    return FusedClouds(points, k, distinct)
+    return FusedClouds(points, k, distinct, layout)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from models.dgcnn import check_points, point_layer, projection_head
 from models.dropout import GlobalBatchDropout
 from models.edgeconv import SLOPE, Clouds, cloud_batch, edge_layer
+from models.fused.batch import Layout
 
 NUM_CATEGORIES = 16
 
@@ -59,7 +60,9 @@ class DGCNNPartSeg(nn.Module):
 
     Forward:
         points (B, 3, N) -> (projection (B, 256), feature (B, E)); with ``num_parts``
-        forward(points, category one-hot (B, 16)) -> logits (B, num_parts, N).
+        forward(points, category one-hot (B, 16)) -> logits (B, num_parts, N). In
+        pre-training also with the layout of the distinct points, see
+        :class:`models.dgcnn.DGCNN`.
 
     Raises:
         ValueError: in forward, if points or categories have another shape or N < k.
@@ -99,12 +102,14 @@ class DGCNNPartSeg(nn.Module):
             self.conv11 = nn.Conv1d(128, num_parts, 1, bias=False)
             self.dropout = GlobalBatchDropout(dropout)
 
-    def _encode(self, points: Tensor) -> tuple[Clouds, Tensor, Tensor]:
+    def _encode(
+        self, points: Tensor, layout: Layout | None = None
+    ) -> tuple[Clouds, Tensor, Tensor]:
         """(B, 3, N) -> the batch, its local features (192 channels) and the global
         feature (B, E)."""
         check_points(points, self.k)
         distinct = self.distinct and self.num_parts is None
-        clouds = cloud_batch(points, self.k, self.edgeconv, distinct)
+        clouds = cloud_batch(points, self.k, self.edgeconv, distinct, layout)
         aligned = clouds.transform(self.transform_net(clouds))
         x1 = clouds.edge_conv(aligned, self.conv1, self.conv2)  # 64 channels
         x2 = clouds.edge_conv(x1, self.conv3, self.conv4)  # 64
@@ -113,15 +118,18 @@ class DGCNNPartSeg(nn.Module):
         feature, _ = clouds.pool(local, self.conv6)
         return clouds, local, feature
 
-    def features(self, points: Tensor) -> Tensor:
+    def features(self, points: Tensor, layout: Layout | None = None) -> Tensor:
         """(B, 3, N) -> (B, E), the input of the SVM and few-shot evaluation."""
-        return self._encode(points)[2]
+        return self._encode(points, layout)[2]
 
     def forward(
-        self, points: Tensor, category: Tensor | None = None
+        self,
+        points: Tensor,
+        category: Tensor | None = None,
+        layout: Layout | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         if self.num_parts is None:
-            feature = self.features(points)
+            feature = self.features(points, layout)
             return self.inv_head(feature), feature
         if category is None or category.shape != (len(points), NUM_CATEGORIES):
             got = None if category is None else tuple(category.shape)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from models.dgcnn import HeadedEncoder, check_points
 from models.edgeconv import cloud_batch
+from models.fused.batch import Layout
 
 
 class PointNet(HeadedEncoder):
@@ -49,10 +50,10 @@ class PointNet(HeadedEncoder):
         self.conv5 = mlp_layer(128, emb_dims)
         self.add_head(emb_dims, num_classes, dropout, linear_head)
 
-    def features(self, points: Tensor) -> Tensor:
+    def features(self, points: Tensor, layout: Layout | None = None) -> Tensor:
         """(B, 3, N) -> (B, E), the input of the SVM and few-shot evaluation."""
         check_points(points, k=1)
-        clouds = cloud_batch(points, 1, self.edgeconv, self.distinct)
+        clouds = cloud_batch(points, 1, self.edgeconv, self.distinct, layout)
         x = clouds.points
         for layer in (self.conv1, self.conv2, self.conv3, self.conv4):
             x = clouds.point_layer(x, layer)  # 64, 64, 64, 128 channels

@@ -25,10 +25,10 @@ ROWS = {
 
 def table(name: str) -> str:
     """The complete text."""
-    form = "{:<32}" + "  {:>10}  {:>6}  {:>6}" * len(SETS)
+    form = "{:<32}" + "  {:>12}  {:>7}  {:>4}" * len(SETS)
     lines = [["linear SVM, in %"], ["(C by held-out data)"]]
     for title in SETS.values():
-        lines[0] += [title[:10], "", ""]
+        lines[0] += [title, "", ""]
         lines[1] += ["published", "ours", "C"]
     for run, (what, *published) in ROWS.items():
         records = read_metrics(CHECKPOINTS / f"{name}_{run}_svm")

@@ -16,7 +16,7 @@ import eval_svm
 import finetune_cls
 import train_partseg
 from models.dgcnn import DGCNN
-from tests.runs import evaluated, metrics, pretrain, run_body
+from tests.runs import evaluated, metrics, pretrain, run_body, weights
 from tests.test_eval_scripts import EPISODES
 from utils.run import cli
 from utils.run.checkpoint import save_weights
@@ -170,6 +170,8 @@ def test_pointnet_is_judged_and_fine_tuned_from_its_file_alone(
         assert (network["k"], network["num_points"]) == (1, 64)
         words = [*ALONE, str(tuned / "models" / "best_model.pth"), "--eval", *more]
         told = run_body(*call, [*words, "--exp_name", "eval"])
+        state = weights(tuned)
+        assert not any(name.startswith("inv_head") for name in state)
         best_accuracy = metrics(tuned)[1][0]["best_test_accuracy"]
         assert evaluated(told)["test_accuracy"] == best_accuracy
 

@@ -119,11 +119,13 @@ def test_every_form_of_the_point_operations_gives_the_same_run(
     tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[int] = []
+    given: list[bool] = []
     original = FusedClouds.__init__
 
     def counted(self: FusedClouds, *args: object) -> None:
         original(self, *args)
         rows.append(len(self.points))
+        given.append(args[-1] is not None)
 
     monkeypatch.setattr(FusedClouds, "__init__", counted)
     found = []
@@ -137,6 +139,8 @@ def test_every_form_of_the_point_operations_gives_the_same_run(
         found.append(([record["loss"] for record in metrics(run)[0]], sum(rows)))
     (plain, none), (fused, every), (distinct, few) = found
     assert none == 0 < few < every
+    steps = len(given) // 2  # a layout comes with the batch where points are merged
+    assert given == [False] * steps + [True] * steps and steps > 0
     assert fused == pytest.approx(plain, rel=1e-9)
     assert distinct == pytest.approx(plain, rel=1e-9)
 

@@ -6,17 +6,57 @@ import importlib
 import importlib.util
 from dataclasses import dataclass
 from types import ModuleType
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+
+class Layout(NamedTuple):
+    """The distinct points of a batch of clouds, see :func:`distinct_points`.
+
+    Attributes:
+        rows: (R,) int64, where each distinct point is among the B N points.
+        offsets: (B + 1,) int64, the first row of each cloud, and the end of the last.
+        counts: (R,) how many equal points each stands for, 0 after the last cloud.
+    """
+
+    rows: Tensor
+    offsets: Tensor
+    counts: Tensor
+
+
+def distinct_points(points: Tensor, capacity: int = 0) -> Layout:
+    """Merge the copies of each cloud's first point, which random dropout makes.
+
+    Their number decides the shapes of what follows, so the host waits for a GPU here.
+    On the batch's copy in the host's memory it waits for nothing.
+
+    Args:
+        points: (B, 3, N).
+        capacity: number of rows to pad to; a batch that has more is not padded.
+    """
+    kept = (points != points[:, :, :1]).any(dim=1)  # (B, N)
+    kept[:, 0] = True
+    lengths = kept.sum(dim=1)
+    offsets = F.pad(lengths.cumsum(0), (1, 0))
+    rows = kept.flatten().nonzero()[:, 0]
+    counts = points.new_ones(len(rows))
+    counts[offsets[:-1]] += (points.shape[2] - lengths).to(counts.dtype)
+    padding = (0, max(0, capacity - len(rows)))
+    return Layout(F.pad(rows, padding), offsets, F.pad(counts, padding))
 
 
 @dataclass(frozen=True)
 class RaggedBatch:
     """Ragged batch: concatenated points (R, C) and the offset of each cloud.
 
+    Rows after the last cloud are padding. They have finite values, a count of 0, edges
+    to themselves, and gradients that are exactly 0.
+
     Attributes:
-        offsets: (B + 1,) int64, the first row of each cloud, and R.
+        offsets: (B + 1,) int64, the first row of each cloud, and the end of the last.
         counts: (R,) how many equal points a row stands for, in the features' dtype.
         cloud_size: N, points of each cloud: the sum of its counts.
         merged: whether any row stands for more than one point.
@@ -31,6 +71,11 @@ class RaggedBatch:
     def points(self) -> int:
         """B N, number of points with duplicates."""
         return (len(self.offsets) - 1) * self.cloud_size
+
+    @property
+    def bounds(self) -> list[int]:
+        """The offsets, and R: the padding as one more cloud. The host waits."""
+        return [*self.offsets.tolist(), len(self.counts)]
 
 
 @dataclass(frozen=True)

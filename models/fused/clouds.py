@@ -6,7 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.fused.batch import Graph, RaggedBatch, kernels_for
+from models.fused.batch import (
+    Graph,
+    Layout,
+    RaggedBatch,
+    distinct_points,
+    kernels_for,
+)
 from models.fused.functions import (
     EdgeConv,
     Linear,
@@ -29,32 +35,45 @@ class FusedClouds:
         points: (B, 3, N) on a device for which there are kernels.
         k: neighbours of each point.
         distinct: merge copies of a cloud's first point. On a GPU this makes the host
-            wait once, for the number of rows.
+            wait once, for the number of rows, unless the layout is given.
+        layout: of these points, on the same device, from :func:`distinct_points`.
+
+    Raises:
+        ValueError: if the layout is of another number of clouds.
     """
 
-    def __init__(self, points: Tensor, k: int, distinct: bool = True) -> None:
+    def __init__(
+        self,
+        points: Tensor,
+        k: int,
+        distinct: bool = True,
+        layout: Layout | None = None,
+    ) -> None:
         size, _, cloud_size = points.shape
         self.k = k
         self._kernels = kernels_for(points.device)
-        rows = points.transpose(1, 2)  # (B, N, 3)
-        lengths = torch.full((size,), cloud_size, device=points.device)
-        self.points = rows.reshape(-1, 3)
-        if distinct:
-            kept = (points != points[:, :, :1]).any(dim=1)  # (B, N)
-            kept[:, 0] = True
-            lengths = kept.sum(dim=1)
-            self.points = rows[kept]  # (R, 3)
-        offsets = F.pad(lengths.cumsum(0), (1, 0))
-        counts = points.new_ones(len(self.points))
-        counts[offsets[:-1]] += (cloud_size - lengths).to(counts.dtype)
-        merged = len(self.points) < size * cloud_size
+        self.points = points.transpose(1, 2).reshape(-1, 3)  # (B N, 3)
+        every, given = len(self.points), layout is not None
+        if layout is None and distinct:
+            layout = distinct_points(points)
+        if layout is None:
+            offsets = torch.arange(0, every + 1, cloud_size, device=points.device)
+            counts = points.new_ones(every)
+        elif len(layout.offsets) == size + 1:
+            offsets, counts = layout.offsets, layout.counts.to(points.dtype)
+            self.points = self.points.index_select(0, layout.rows)  # (R, 3)
+        else:
+            clouds = len(layout.offsets) - 1
+            raise ValueError(f"{size} clouds, but a layout of {clouds}")
+        # Padding hides the number of distinct points from the host.
+        merged = given or len(self.points) < every
         self.batch = RaggedBatch(offsets, counts, cloud_size, merged)
 
     def transform(self, matrices: Tensor) -> Tensor:
+        # Padding, whose gradient is 0, gets the last cloud's matrix.
+        ends = F.pad(self.batch.offsets[:-1], (0, 1), value=len(self.points))
         with full_precision(self.points.device):
-            return Transform.apply(
-                self.points, matrices.to(self.points), self.batch.offsets.diff()
-            )
+            return Transform.apply(self.points, matrices.to(self.points), ends.diff())
 
     def edge_conv(self, x: Tensor, *layers: nn.Sequential) -> Tensor:
         with full_precision(x.device):

@@ -1,4 +1,4 @@
-"""The benchmark program: values of a row, floor, JSON, flags, forms at small sizes."""
+"""The benchmark program: rows, roofline, JSON, flags, forms at small sizes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from benchmarks import cases, forms, measure, run
-from benchmarks.floors import Sizes
 from benchmarks.measure import Case, Measured, Rates, Setting, Work
+from benchmarks.roofline import Sizes
 from models.knn import knn
 
 CPU = Setting(torch.device("cpu"))
@@ -41,10 +41,10 @@ def killed(_: Setting) -> dict:
         (Work(200.0, 10.0, double=True), 4.0),
     ],
 )
-def test_the_floor_is_the_larger_of_products_and_traffic(
+def test_the_roofline_is_the_larger_of_products_and_traffic(
     work: Work, seconds: float
 ) -> None:
-    assert measure.floor(work, RATES) == seconds
+    assert measure.roofline(work, RATES) == seconds
 
 
 def test_values_of_a_row() -> None:

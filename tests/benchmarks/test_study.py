@@ -14,15 +14,18 @@ import numpy as np
 import pytest
 
 from benchmarks import study, study_table
+from tests.small_data import write_small_data
 
 # Stands for every script: notes its command; writes what a run writes, and may fail.
 SCRIPT = """
-import json, pathlib, signal, sys, time
+import json, pathlib, shutil, sys, time
 words = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 name = pathlib.Path(sys.argv[0]).name
 folder = pathlib.Path("checkpoints", sys.argv[sys.argv.index("--exp_name") + 1])
 with open("commands.txt", "a") as file:
     file.write(folder.name + " " + sys.argv[-1] + "\\n")
+if "--overwrite" in sys.argv:
+    shutil.rmtree(folder, ignore_errors=True)
 folder.mkdir(parents=True, exist_ok=True)
 while pathlib.Path("hang").exists() and name.startswith("train"):
     time.sleep(0.05)
@@ -38,6 +41,9 @@ record = {
     "finetune_cls.py": {"epoch_end": True, "test_accuracy": 0.625},
     "train_crosspoint.py": {"epoch_end": True, "train_loss": 1.0},
 }[name]
+(folder / "models").mkdir()
+for name in ("best_model", "checkpoint_last", "checkpoint_previous"):
+    (folder / "models" / f"{name}.pth").touch()
 (folder / "metrics.jsonl").write_text(json.dumps(record) + "\\n")
 """
 ARMS = ("--arms", "untrained", "crosspoint")
@@ -94,6 +100,8 @@ def test_complete_runs_are_not_repeated(scripts: Path) -> None:
         "crosspoint": {"1": 60, "2": 70},
     }
     assert content["commits"] == ["abc123"]
+    left = {path.name for path in scripts.glob("checkpoints/*/models/*")}
+    assert left == {"best_model.pth"}
     assert content["values"]["few-shot, 5 ways 10 shots"]["crosspoint"]["1"] == 12.5
     assert content["values"]["corrupted, linear SVM"]["crosspoint"]["1"] == 0
     assert content["values"]["noisy, k-NN"]["untrained"]["2"] == 25
@@ -161,14 +169,15 @@ def test_intervals_are_those_of_paired_differences() -> None:
 
 @pytest.mark.slow
 def test_real_runs_end_in_a_table(
-    tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    data = write_small_data(tmp_path / "data")
     monkeypatch.setattr(study, "SVM", "--C 1 --labels_per_class 1 --corrupt 3")
     few_shot = "--k_way 3 --m_shot 1 --n_query 1 --n_runs 3"
     monkeypatch.setattr(study, "FEW_SHOT", few_shot)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     words = "--num_points 64 --emb_dims 16 --image_size 32 --epochs 1 --seeds 1"
-    words = (*words.split(), *ARMS, "--data_root", str(synthetic_root))
+    words = (*words.split(), *ARMS, "--data_root", str(data))
     assert study.main(["--out", str(tmp_path), *words]) == 0
     values = json.loads((tmp_path / "study.json").read_text())["values"]
     rows = ("linear SVM", "k-NN", "1 label a class", "few-shot, 3 ways 1 shots")

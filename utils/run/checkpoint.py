@@ -33,6 +33,7 @@ FREE_ARGUMENTS = (
     "num_workers",
     "packed",
     "edgeconv",
+    "cuda_graph",
     "distinct_points",
     "dist_timeout",
     "debug",

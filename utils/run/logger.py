@@ -128,7 +128,7 @@ class RunLogger:
                 "commit": found["commit"],
                 "results": str(self.folder),
             }
-            self.info("\n".join(f"{name:<9}{text}" for name, text in rows.items()))
+            self.info("\n".join(f"{name:<10}{text}" for name, text in rows.items()))
 
     def record(self, values: dict[str, Any]) -> None:
         """Write a line of ``metrics.jsonl``, and the same values to W&B."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -110,26 +110,43 @@ class TimedLoader(DataLoader):
 
 
 def data_loader(
-    dataset: Dataset, sampler: Sampler, num_workers: int, device: torch.device
+    dataset: Dataset,
+    sampler: Sampler,
+    num_workers: int,
+    device: torch.device,
+    collate: Callable[[list], Any] | None = None,
 ) -> TimedLoader:
-    """This rank's batches, loaded by ``num_workers`` processes, pinned for a GPU."""
+    """This rank's batches, loaded by ``num_workers`` processes, pinned for a GPU.
+
+    ``collate`` makes a batch of samples; None: PyTorch's.
+    """
     return TimedLoader(
         dataset,
         batch_sampler=sampler,
         num_workers=num_workers,
+        collate_fn=collate,
         pin_memory=device.type == "cuda",
         worker_init_fn=signals.ignore_signals,
         persistent_workers=num_workers > 0,
     )
 
 
+def map_tensors(function: Callable[[Tensor], Any], batch: Any) -> Any:
+    """Apply a function to each tensor of nested tuples, and keep their structure."""
+    if isinstance(batch, Tensor):
+        return function(batch)
+    mapped = [map_tensors(function, part) for part in batch]
+    return type(batch)(*mapped) if hasattr(batch, "_fields") else mapped
+
+
 def to_device(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:
     """Move the tensors of nested tuples, floating-point ones to ``dtype`` as well."""
-    if isinstance(batch, Tensor):
-        kind = dtype if batch.is_floating_point() else batch.dtype
-        return batch.to(device, kind, non_blocking=True)
-    moved = [to_device(part, device, dtype) for part in batch]
-    return type(batch)(*moved) if hasattr(batch, "_fields") else moved
+
+    def moved(x: Tensor) -> Tensor:
+        kind = dtype if x.is_floating_point() else x.dtype
+        return x.to(device, kind, non_blocking=True)
+
+    return map_tensors(moved, batch)
 
 
 def evaluation_batches(

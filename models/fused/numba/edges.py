@@ -26,7 +26,7 @@ def _edge_extremes(
     a, b, idx, sign, shift, counts, stats, y, argmax, total, sums, start, end
 ):
     neighbours, channels = idx.shape[1], a.shape[1]
-    best, who = np.empty((2, channels), a.dtype), np.empty((2, channels), np.int32)
+    best, arg = np.empty((2, channels), a.dtype), np.empty((2, channels), np.int32)
     own, square = np.empty(channels, a.dtype), np.empty(channels, a.dtype)
     part, edges = np.zeros((2, channels), a.dtype), a.dtype.type(neighbours)
     for i in range(start, end):
@@ -34,13 +34,13 @@ def _edge_extremes(
         for c in range(channels):
             v = a[first, c]
             t = v + (b[i, c] - shift[c])
-            best[0, c], who[0, c], own[c], square[c] = v * sign[c], first, v, t * t
+            best[0, c], arg[0, c], own[c], square[c] = v * sign[c], first, v, t * t
         for k in range(1, neighbours):
             j, old, new = idx[i, k], (k - 1) % 2, k % 2
             for c in range(channels):
-                u, m, before = a[j, c] * sign[c], best[old, c], who[old, c]
+                u, m, before = a[j, c] * sign[c], best[old, c], arg[old, c]
                 best[new, c] = u if u > m else m
-                who[new, c] = j if u > m else before
+                arg[new, c] = j if u > m else before
             if stats:
                 for c in range(channels):
                     v = a[j, c]
@@ -51,7 +51,7 @@ def _edge_extremes(
         for c in range(channels):
             # Multiplying by the sign twice is exact. Where it is 0 all edges tie.
             v = best[last, c] * sign[c] if sign[c] != 0 else a[first, c]
-            y[i, c], argmax[i, c] = v + b[i, c], who[last, c]
+            y[i, c], argmax[i, c] = v + b[i, c], arg[last, c]
         if stats:
             w = counts[i]
             for c in range(channels):
@@ -90,7 +90,7 @@ def edge_extremes(
     y, argmax = np.empty_like(a), np.empty(a.shape, np.int32)
     total, batch = np.empty_like(a) if stats else a[:0], graph.batch
     arrays = (a, b, graph.idx, sign, shift, batch.counts, stats, y, argmax, total)
-    sums = sum_over_rows(_edge_extremes, arrays, batch.offsets, ROWS, a.shape[1])
+    sums = sum_over_rows(_edge_extremes, arrays, batch.bounds, ROWS, a.shape[1])
     return y, argmax, total, sums
 
 
@@ -140,7 +140,7 @@ def edge_maximum(
     """
     out = np.empty_like(a)
     arrays = (a, b, graph.idx, offset, a.dtype.type(slope), out)
-    tasks = row_tasks(graph.batch.offsets)
+    tasks = row_tasks(graph.batch.bounds)
     run_tasks(_edge_maximum, [(*arrays, start, end) for _, start, end in tasks])
     return out
 
@@ -205,7 +205,7 @@ def edge_gradients(
     if argmax is not None:
         slices = [
             (grad_b, argmax, grad_a, start, end, c, min(c + CHANNELS, channels))
-            for start, end in pairwise(batch.offsets.tolist())
+            for start, end in pairwise(batch.bounds)
             for c in range(0, channels, CHANNELS)
         ]
         run_tasks(_scatter_to_argmax, slices)
@@ -215,7 +215,7 @@ def edge_gradients(
         _add_statistics_gradient,
         [
             (*arrays, grad_a, grad_b, start, end)
-            for _, start, end in row_tasks(batch.offsets, LONG)
+            for _, start, end in row_tasks(batch.bounds, LONG)
         ],
     )
     return grad_a, grad_b

@@ -68,46 +68,45 @@ def _measure_point(point, axes, square, distance):
 
 
 @kernel
-def _order(values, near, origin, names, ranks):
+def _order(values, columns, origin, idx, ranks):
     """The nearest of a few candidates, by the rank of each."""
     ranks[:] = 0
     for other in range(len(values)):
-        d, j = values[other], near[other]
+        d, j = values[other], columns[other]
         for c in range(len(values)):
             nearer, equal = d < values[c], d == values[c]
-            ranks[c] += np.int32(nearer | (equal & (j < near[c])))
+            ranks[c] += np.int32(nearer | (equal & (j < columns[c])))
     for c in range(len(values)):
-        if ranks[c] < len(names):
-            names[ranks[c]] = origin + near[c]
+        if ranks[c] < len(idx):
+            idx[ranks[c]] = origin + columns[c]
 
 
 @kernel
-def _insert(values, near, origin, names):
+def _insert(values, columns, origin, idx):
     """The nearest of many candidates, by insertion: most are not among them."""
-    kept, k = 0, len(names)
+    kept, k = 0, len(idx)
     sorted_ = np.empty(k, values.dtype)
     for c in range(len(values)):
-        d, name = values[c], origin + near[c]
+        d, row = values[c], origin + columns[c]
         if kept < k:
             place = kept
             kept += 1
-        elif d < sorted_[k - 1] or (d == sorted_[k - 1] and name < names[k - 1]):
+        elif d < sorted_[k - 1] or (d == sorted_[k - 1] and row < idx[k - 1]):
             place = k - 1
         else:
             continue
         while place > 0 and (
-            sorted_[place - 1] > d
-            or (sorted_[place - 1] == d and names[place - 1] > name)
+            sorted_[place - 1] > d or (sorted_[place - 1] == d and idx[place - 1] > row)
         ):
             sorted_[place] = sorted_[place - 1]
-            names[place] = names[place - 1]
+            idx[place] = idx[place - 1]
             place -= 1
         sorted_[place] = d
-        names[place] = name
+        idx[place] = row
 
 
 @kernel
-def _select(product, axes, square, origin, k, coarse, who):
+def _select(product, axes, square, origin, k, coarse, idx):
     """The k nearest of every row, from products x_i . x_j (m, n) and |x_j|² (n,).
 
     With three channels ``product`` is the points (m, 3) instead, and ``axes`` (3, n)
@@ -119,7 +118,7 @@ def _select(product, axes, square, origin, k, coarse, who):
     distance, values = np.empty(count, product.dtype), np.empty(count, product.dtype)
     least = np.empty((2, fine), product.dtype)
     coarser = np.empty((2, coarse), product.dtype)
-    groups, near = np.empty(fine + 1, np.int32), np.empty(count + 1, np.int32)
+    groups, columns = np.empty(fine + 1, np.int32), np.empty(count + 1, np.int32)
     counts = np.empty(max(coarse, SHORT), np.int32)
     for i in range(len(product)):
         if axes.shape[1] > 0:
@@ -135,22 +134,22 @@ def _select(product, axes, square, origin, k, coarse, who):
         for group in range(fine):
             groups[found] = group
             found += of_group[group] <= bound
-        candidates = 0
+        listed = 0
         for g in range(found):
             j = groups[g]
             while j < count:
-                near[candidates] = j
-                candidates += distance[j] <= bound
+                columns[listed] = j
+                listed += distance[j] <= bound
                 j += fine
-        for c in range(candidates):
-            values[c] = distance[near[c]]
-        names = who[i, :k]
-        names[:] = origin  # stays where distances are not finite
-        if candidates <= SHORT:
-            ranks = counts[:candidates]
-            _order(values[:candidates], near[:candidates], origin, names, ranks)
+        for c in range(listed):
+            values[c] = distance[columns[c]]
+        nearest = idx[i, :k]
+        nearest[:] = origin  # stays where distances are not finite
+        if listed <= SHORT:
+            ranks = counts[:listed]
+            _order(values[:listed], columns[:listed], origin, nearest, ranks)
         else:
-            _insert(values[:candidates], near[:candidates], origin, names)
+            _insert(values[:listed], columns[:listed], origin, nearest)
 
 
 def knn(x: torch.Tensor, batch: RaggedBatch, k: int) -> torch.Tensor:
@@ -178,24 +177,26 @@ def knn(x: torch.Tensor, batch: RaggedBatch, k: int) -> torch.Tensor:
 
     rows = min(max(ROWS, DISTANCES // batch.cloud_size), 4 * ROWS)
     run_tasks(task, row_tasks(offsets, rows))
+    padding = np.arange(offsets[-1], len(x), dtype=np.int32)
+    result[offsets[-1] :] = padding[:, None]
     if batch.merged:
         _repeat_duplicates(result, batch.counts.numpy(), offsets)
     return torch.from_numpy(result)
 
 
 @kernel
-def _repeat_duplicates(names, counts, offsets):
-    k = names.shape[1]
-    old = np.empty(k, names.dtype)
+def _repeat_duplicates(idx, counts, offsets):
+    k = idx.shape[1]
+    old = np.empty(k, idx.dtype)
     for cloud in range(len(offsets) - 1):
         width = min(k, offsets[cloud + 1] - offsets[cloud])
         for i in range(offsets[cloud], offsets[cloud + 1]):
-            old[:width] = names[i, :width]
+            old[:width] = idx[i, :width]
             place = 0
             for slot in range(width):
                 for _ in range(int(counts[old[slot]])):
                     if place < k:
-                        names[i, place] = old[slot]
+                        idx[i, place] = old[slot]
                         place += 1
 
 

@@ -92,13 +92,13 @@ def pool(
     """
     channels, tasks = y.shape[1], row_tasks(batch.offsets, LONG)
     best = np.empty((len(tasks), channels), y.dtype)
-    who = np.empty((len(tasks), channels), np.int32)
+    arg = np.empty((len(tasks), channels), np.int32)
     part = np.zeros((len(tasks), 2, channels))
     arrays = (y, *affine[:3], sign, batch.counts, y.dtype.type(slope))
     run_tasks(
         _pool,
         [
-            (*arrays, best[n], who[n], part[n], start, end)
+            (*arrays, best[n], arg[n], part[n], start, end)
             for n, (_, start, end) in enumerate(tasks)
         ],
     )
@@ -109,7 +109,7 @@ def pool(
     for cloud in range(clouds):
         own = np.flatnonzero(of_task == cloud)
         winner = own[best[own].argmax(axis=0)]  # of equal ones the first
-        argmax[cloud] = who[winner, np.arange(channels)]
+        argmax[cloud] = arg[winner, np.arange(channels)]
         slopes[:, cloud] = part[own].sum(axis=0)
     return argmax, slopes
 
@@ -144,7 +144,7 @@ def pool_gradient(
         y, affine, slope, batch: as of :func:`pool`.
         alpha, beta: (C,).
     """
-    out = np.empty_like(y)
+    out = np.zeros_like(y)  # of padding
     terms = (*affine[:2], alpha, beta, y.dtype.type(slope))
     arrays = (y, *terms, batch.counts, out)
     tasks = row_tasks(batch.offsets, LONG)

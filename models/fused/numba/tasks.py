@@ -113,12 +113,12 @@ def run_tasks(task: Callable, arguments: Iterable[tuple]) -> None:
 
 
 def row_tasks(
-    offsets: np.ndarray | torch.Tensor, rows: int = ROWS
+    offsets: np.ndarray | torch.Tensor | list[int], rows: int = ROWS
 ) -> list[tuple[int, int, int]]:
     """(cloud, start, end) of at most ``rows`` rows each."""
     return [
         (cloud, start, min(start + rows, end))
-        for cloud, (begin, end) in enumerate(pairwise(offsets.tolist()))
+        for cloud, (begin, end) in enumerate(pairwise(map(int, offsets)))
         for start in range(begin, end, rows)
     ]
 
@@ -126,7 +126,7 @@ def row_tasks(
 def sum_over_rows(
     kernel: Callable,
     arrays: tuple,
-    offsets: np.ndarray | torch.Tensor,
+    offsets: np.ndarray | torch.Tensor | list[int],
     rows: int,
     channels: int,
 ) -> np.ndarray:

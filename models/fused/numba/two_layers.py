@@ -30,22 +30,22 @@ def _first_layer(a, b, idx, scale, offset, slope, hidden, start, end):
 @kernel
 def _reduce_edges(edges, k, sign, shift, counts, stats, y, argmax, sums, start, end):
     channels = edges.shape[1]
-    best, who = np.empty((2, channels), edges.dtype), np.empty((2, channels), np.int32)
+    best, arg = np.empty((2, channels), edges.dtype), np.empty((2, channels), np.int32)
     part = np.empty((2, channels), edges.dtype)
     for i in range(start, end):
         row, last = (i - start) * k, (k - 1) % 2
         for c in range(channels):
-            best[0, c], who[0, c] = edges[row, c] * sign[c], 0
+            best[0, c], arg[0, c] = edges[row, c] * sign[c], 0
         for n in range(1, k):
             slot, old, new = np.int32(n), (n - 1) % 2, n % 2
             for c in range(channels):
                 u, m = edges[row + n, c] * sign[c], best[old, c]
-                before = who[old, c]
+                before = arg[old, c]
                 best[new, c] = u if u > m else m
-                who[new, c] = slot if u > m else before
+                arg[new, c] = slot if u > m else before
         for c in range(channels):
             y[i, c] = best[last, c] * sign[c] if sign[c] != 0 else edges[row, c]
-            argmax[i, c] = who[last, c]
+            argmax[i, c] = arg[last, c]
         if stats:  # a row's in the data's precision, those of all rows in float64
             part[:] = 0
             for n in range(k):
@@ -89,7 +89,7 @@ def two_layer_extremes(
     neighbours, channels = idx.shape[1], len(matrix)
     y = np.empty((len(a), channels), a.dtype)
     argmax = np.empty((len(a), channels), np.int32)
-    tasks = row_tasks(batch.offsets, max(1, EDGES // neighbours))
+    tasks = row_tasks(batch.bounds, max(1, EDGES // neighbours))
     sums = np.zeros((len(tasks), 2, channels))
     slope, second = a.dtype.type(slope), torch.from_numpy(matrix)
 
@@ -170,16 +170,16 @@ def two_layer_gradients(
         the gradients of a and b, but for the first BatchNorm's statistics (R, C); of W
         (C', C); the sums of dz and dz (y - mean) over the first layer's edges (2, C).
     """
-    idx, offsets, counts = graph.idx, graph.batch.offsets, graph.batch.counts
+    idx, bounds, counts = graph.idx, graph.batch.bounds, graph.batch.counts
     neighbours, (outputs, channels) = idx.shape[1], matrix.shape
     slope, second = a.dtype.type(slope), torch.from_numpy(matrix)
     grad_a, grad_b = np.zeros_like(a), np.empty_like(b)
-    clouds = len(offsets) - 1
+    clouds = len(bounds) - 1
     sums = np.zeros((clouds, 2, channels))
     of_matrix = torch.zeros(clouds, outputs, channels, dtype=torch.float64)
 
     def task(cloud: int) -> None:  # one for each cloud, since edges end anywhere in it
-        own = offsets[cloud : cloud + 2]
+        own = bounds[cloud : cloud + 2]
         for _, start, end in row_tasks(own, max(1, EDGES // neighbours)):
             size = (end - start) * neighbours
             both = scratch(second.dtype, size, channels + outputs).view(-1)

@@ -50,7 +50,7 @@ def _edge_extremes(
         j = tl.load(idx + i * K, i < rows, 0)
         v = tl.load(a + j[:, None].to(tl.int64) * channels + c[None, :], mask, 0.0)
         nearest, best = v, v * s
-        who = tl.zeros((ROWS, COLS), tl.int32) + j[:, None]
+        arg = tl.zeros((ROWS, COLS), tl.int32) + j[:, None]
         t = v + (own - middle)
         added, squares = v, t * t
         for k in range(1, K):
@@ -58,14 +58,14 @@ def _edge_extremes(
             v = tl.load(a + j[:, None].to(tl.int64) * channels + c[None, :], mask, 0.0)
             better = v * s > best
             best = tl.where(better, v * s, best)
-            who = tl.where(better, j[:, None], who)
+            arg = tl.where(better, j[:, None], arg)
             if STATS:
                 t = v + (own - middle)
                 added += v
                 squares += t * t
         # Multiplying by the sign twice is exact. Where it is 0 all edges tie.
         tl.store(y + at, tl.where(s == 0, nearest, best * s) + own, mask)
-        tl.store(argmax + at, who, mask)
+        tl.store(argmax + at, arg, mask)
         if STATS:
             tl.store(total + at, added, mask)
             w = tl.load(counts + i, i < rows, 0.0)[:, None]
@@ -142,12 +142,15 @@ def _edge_gradients(
             before = i
     d = tl.load(degree + j, there, 0.0)[:, None]
     w = tl.load(counts + j, there, 0.0)[:, None]
-    slant, level = load_channels(alpha, c, channels), load_channels(beta, c, channels)
+    alpha_c, beta_c = (
+        load_channels(alpha, c, channels),
+        load_channels(beta, c, channels),
+    )
     old, own = tl.load(grad_a + at, mask, 0.0) + taken, tl.load(a + at, mask, 0.0)
-    tl.store(grad_a + at, old + slant * (d * own + share) + d * level, mask)
+    tl.store(grad_a + at, old + alpha_c * (d * own + share) + d * beta_c, mask)
     old, own = tl.load(grad_b + at, mask, 0.0), tl.load(b + at, mask, 0.0)
     edges = tl.load(total + at, mask, 0.0) + k * own
-    tl.store(out + at, old + w * (slant * edges + k * level), mask)
+    tl.store(out + at, old + w * (alpha_c * edges + k * beta_c), mask)
 
 
 @operation

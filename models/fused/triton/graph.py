@@ -110,27 +110,27 @@ def _knn(
     tl.debug_barrier()  # what other threads listed is read below
 
     slot = tl.arange(0, PLACES)[None, :]
-    nowhere = tl.full((1, 1), 0x7F800000, tl.int64) << 32  # at infinity
-    near = tl.zeros((ROWS, PLACES), tl.int64) + nowhere
+    missing = tl.full((1, 1), 0x7F800000, tl.int64) << 32  # at infinity
+    keys = tl.zeros((ROWS, PLACES), tl.int64) + missing
     number = tl.where(row < end, number, 0)
     if tl.max(number, axis=0) <= PLACES:
         known = slot < number[:, None]
-        near = tl.load(listed + row[:, None] * PLACES + slot, known, 0)
-        near = tl.sort(tl.where(known, near, nowhere), dim=1)
+        keys = tl.load(listed + row[:, None] * PLACES + slot, known, 0)
+        keys = tl.sort(tl.where(known, keys, missing), dim=1)
     else:
         half = tl.arange(0, 2)[None, :, None]
         for origin in range(start, end, PLACES):
             column = origin + tl.arange(0, PLACES)
             d = _distances(x, square, row, column, end, channels, DEPTH, ROWS, PLACES)
-            both = tl.join(near, _keys(d, column))
+            both = tl.join(keys, _keys(d, column))
             both = tl.sort(tl.reshape(both, (ROWS, 2 * PLACES)), dim=1)
             both = tl.reshape(both, (ROWS, 2, PLACES))
-            near = tl.sum(tl.where(half == 0, both, 0), axis=1)
+            keys = tl.sum(tl.where(half == 0, both, 0), axis=1)
     # The cloud's first row where distances are not finite or rows are too few.
-    name = tl.where((near >> 32) >= 0x7F800000, start, near & 0xFFFFFFFF)
+    idx = tl.where((keys >> 32) >= 0x7F800000, start, keys & 0xFFFFFFFF)
     tl.store(
         out + row[:, None] * k + slot,
-        name.to(tl.int32),
+        idx.to(tl.int32),
         (row < end)[:, None] & (slot < k),
     )
 
@@ -145,7 +145,7 @@ def knn(x: Tensor, batch: RaggedBatch, k: int) -> Tensor:
     if x.dtype == torch.float64 or k > LONGEST:
         found = _knn_by_cloud(x, batch, k)
     else:
-        found = torch.empty(len(x), k, dtype=torch.int32, device=x.device)
+        found = _themselves(len(x), k, x.device)
         # With so many groups k to 1.2 k columns are within the bound.
         groups = max(64, triton.next_power_of_2(4 * k))
         places = max(32, triton.next_power_of_2(k + k // 2))
@@ -170,13 +170,19 @@ def knn(x: Tensor, batch: RaggedBatch, k: int) -> Tensor:
     return found.gather(1, places)
 
 
+def _themselves(rows: int, k: int, device: torch.device) -> Tensor:
+    """(R, k) where all edges of a row end at itself, as those of padding do."""
+    every = torch.arange(rows, dtype=torch.int32, device=device)
+    return every[:, None].repeat(1, k)
+
+
 def _knn_by_cloud(x: Tensor, batch: RaggedBatch, k: int) -> Tensor:
-    found = x.new_empty(len(x), k, dtype=torch.int32)
+    found = _themselves(len(x), k, x.device)
     for start, end in itertools.pairwise(batch.offsets.tolist()):
         cloud = x[None, start:end].transpose(1, 2)  # (1, C, n)
-        names = nearest(distances(cloud, cloud), min(k, end - start))[0] + start
+        idx = nearest(distances(cloud, cloud), min(k, end - start))[0] + start
         found[start:end] = start
-        found[start:end, : names.shape[1]] = names
+        found[start:end, : idx.shape[1]] = idx
     return found
 
 

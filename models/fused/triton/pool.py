@@ -61,7 +61,7 @@ def _pool(
     factor, shift = load_channels(scale, c, C), load_channels(offset, c, C)
     middle, s = load_channels(mean, c, C), load_channels(sign, c, C)
     best = tl.full((ROWS, COLS), float("-inf"), factor.dtype)
-    who = tl.zeros((ROWS, COLS), tl.int64) + end
+    arg = tl.zeros((ROWS, COLS), tl.int64) + end
     one, two = tl.zeros((COLS,), tl.float64), tl.zeros((COLS,), tl.float64)
     for origin in range(start, end, ROWS):
         i = origin + tl.arange(0, ROWS)
@@ -70,14 +70,14 @@ def _pool(
         value = value.to(factor.dtype)
         better = mask & (value * s > best)
         best = tl.where(better, value * s, best)
-        who = tl.where(better, i[:, None], who)
+        arg = tl.where(better, i[:, None], arg)
         w = tl.load(counts + i, i < end, 0.0)[:, None]
         slope = tl.where(value * factor + shift > 0, w, w * SLOPE)
         one += tl.sum(slope, axis=0).to(tl.float64)
         two += tl.sum(slope * (value - middle), axis=0).to(tl.float64)
     # Of equal rows the first.
     greatest = tl.max(best, axis=0)[None, :]
-    found = tl.min(tl.where(best == greatest, who, end), axis=0)
+    found = tl.min(tl.where(best == greatest, arg, end), axis=0)
     found = tl.where(found < end, found, start)
     tl.store(argmax + cloud * C + c, found, c < C)
     store_sums(slopes, one, two, cloud, c, C)
@@ -112,12 +112,12 @@ def _pool_gradient(
     mask = (i < end)[:, None] & (c < C)[None, :]
     at = i[:, None] * C + c[None, :]
     factor, shift = load_channels(scale, c, C), load_channels(offset, c, C)
-    slant, level = load_channels(alpha, c, C), load_channels(beta, c, C)
+    alpha_c, beta_c = load_channels(alpha, c, C), load_channels(beta, c, C)
     g = load_channels(share + cloud * C, c, C) * factor
     value = tl.load(y + at, mask, 0.0).to(factor.dtype)
     g = tl.where(value * factor + shift > 0, g, g * SLOPE)
     w = tl.load(counts + i, i < end, 0.0)[:, None]
-    found = w * (g + (slant * value + level))
+    found = w * (g + (alpha_c * value + beta_c))
     tl.store(out + at, found.to(out.dtype.element_ty), mask)
 
 
@@ -132,7 +132,7 @@ def pool_gradient(
     batch: RaggedBatch,
 ) -> Tensor:
     """As :func:`models.fused.numba.pool.pool_gradient`."""
-    out, (clouds, channels) = torch.empty_like(y), share.shape
+    out, (clouds, channels) = torch.zeros_like(y), share.shape  # 0 for padding
     tiles = triton.cdiv(batch.cloud_size, ROWS.value)
     given = (share, y, *affine[:2], alpha, beta, batch.counts, batch.offsets, out)
     programs = (tiles, clouds, triton.cdiv(channels, COLS.value))

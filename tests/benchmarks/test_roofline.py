@@ -6,26 +6,26 @@ import math
 
 import torch
 
-from benchmarks import floors
+from benchmarks import roofline
 from models.image import ImageEncoder
 
 
 def test_work_is_counted_on_distinct_points() -> None:
-    points = floors.clouds(3, 64, augmented=True)
-    rows = floors.distinct_points(points)
+    points = roofline.clouds(3, 64, augmented=True)
+    rows = roofline.distinct_points(points)
     assert rows == [len(cloud.unique(dim=1).T) for cloud in points]
     assert min(rows) < 64
-    assert floors.distinct_points(floors.clouds(2, 64)) == [64, 64]
+    assert roofline.distinct_points(roofline.clouds(2, 64)) == [64, 64]
     # One cloud of n points: the terms in n and in n² of the products, by hand.
     convolutions = 4 * (3 * 64 + 64 * 64 + 64 * 128 + 128 * 256) + 2 * 512 * 1024
     distances = 2 * (3 + 64 + 64 + 128)
-    work = floors.encoder_work("dgcnn", [10, 20], 15, 3)
+    work = roofline.encoder_work("dgcnn", [10, 20], 15, 3)
     assert work.operations == 3 * 30 * convolutions + distances * (100 + 400)
 
 
 def test_work_of_images_is_that_of_the_published_network() -> None:
     # 4.09 G multiplications an image, three times in a step but for the first layer's.
-    work = floors.image_work(2)
+    work = roofline.image_work(2)
     assert math.isclose(work.operations, 2 * 3 * 2 * 4.09e9, rel_tol=0.02)
     parameters = sum(p.numel() for p in ImageEncoder().parameters())
     assert work.moved > 28 * parameters
@@ -36,10 +36,10 @@ def test_work_of_the_part_segmentation_network() -> None:
     convolutions = 4 * (2 * 3 * 64 + 2 * 64 * 64) + 2 * 1024 * (128 + 192)
     second = 2 * 10 * 5 * (64 * 128 + 64 * 64 + 64 * 64)
     distances = 2 * (3 + 3 + 64 + 64)
-    work = floors.encoder_work("dgcnn_seg", [10], 5, 1)
+    work = roofline.encoder_work("dgcnn_seg", [10], 5, 1)
     assert work.operations == 10 * convolutions + second + 100 * distances
     random, augmented = (
-        floors.cloud_work(floors.Sizes("dgcnn_seg", 2, 64, 4, augmented))
+        roofline.cloud_work(roofline.Sizes("dgcnn_seg", 2, 64, 4, augmented))
         for augmented in (False, True)
     )
     assert augmented.operations < random.operations
@@ -47,7 +47,7 @@ def test_work_of_the_part_segmentation_network() -> None:
 
 def test_work_of_pointnet() -> None:
     each = 3 * 64 + 64 * 64 + 64 * 64 + 64 * 128 + 128 * 1024
-    work = floors.encoder_work("pointnet", [10, 20], 0, 3)
+    work = roofline.encoder_work("pointnet", [10, 20], 0, 3)
     assert work.operations == 2 * 3 * 30 * each
     assert work.moved == 30 * 2 * 2 * 4 * (64 + 64 + 64 + 128 + 1024)
 
@@ -55,15 +55,15 @@ def test_work_of_pointnet() -> None:
 def test_work_of_episodes_and_items() -> None:
     pairs = 50**2 + 2 * 50 * 100 + 100**2 + 2 * 100 * 100  # 5 ways
     pairs += 100**2 + 2 * 100 * 200 + 200**2 + 2 * 200 * 200  # 10 ways
-    work = floors.few_shot_work(3, features=7)
-    assert work == floors.Work(3 * 7 * pairs, double=True)
+    work = roofline.few_shot_work(3, features=7)
+    assert work == roofline.Work(3 * 7 * pairs, double=True)
     # Three floats a point, read once and written twice; three bytes a pixel.
-    assert floors.loader_work(2, 10, 5).moved == 2 * (10 * 12 * 3 + 25 * 3 * 2)
-    more = floors.loader_work(2, 10, 5, views=4).moved
+    assert roofline.loader_work(2, 10, 5).moved == 2 * (10 * 12 * 3 + 25 * 3 * 2)
+    more = roofline.loader_work(2, 10, 5, views=4).moved
     assert more == 2 * (10 * 12 * 3 + 4 * 25 * 3 * 2)
 
 
 def test_augmented_clouds_are_float32_and_reproducible() -> None:
-    first, again = (floors.clouds(2, 32, augmented=True) for _ in range(2))
+    first, again = (roofline.clouds(2, 32, augmented=True) for _ in range(2))
     assert first.dtype == torch.float32
     assert torch.equal(first, again)
