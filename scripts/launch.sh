@@ -83,9 +83,17 @@ launch() {
 }
 
 enqueue() { # enqueue LABEL COMMAND...
-  local after=() id
+  local after=() id told
   for id in ${PUEUE_AFTER:-}; do after+=(--after "$id"); done
-  # pueue hands one line to a shell: quote every word for it.
-  pueue add --print-task-id --group "${PUEUE_GROUP:-default}" --label "${PUEUE_LABEL:-$1}" \
-    --working-directory "$PWD" ${after[@]+"${after[@]}"} -- "$(printf '%q ' "${@:2}")"
+  # pueue hands one line to a shell: quote every word for it. Version 3 prints its errors
+  # where the number is expected.
+  if ! told=$(pueue add --print-task-id --group "${PUEUE_GROUP:-default}" \
+    --label "${PUEUE_LABEL:-$1}" --working-directory "$PWD" ${after[@]+"${after[@]}"} \
+    -- "$(printf '%q ' "${@:2}")"); then
+    [ -z "$told" ] || echo "$told" >&2
+    echo "error: QUEUE=pueue: not enqueued, for the reason above; a daemon is started by" >&2
+    echo "       'pueued --daemonize', a group is made by 'pueue group add NAME'" >&2
+    return 2
+  fi
+  echo "$told"
 }

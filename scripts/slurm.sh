@@ -89,11 +89,40 @@ wait $! && exit
 exit 143'
 printf '%q ' torchrun "${words[@]}"
 printf 'on %s\n' "${nodes[*]}"
+# At a time limit Slurm signals the step alone. If it signals this shell too, it has decided
+# what becomes of the job: scancel, scontrol requeue, preemption without grace time.
+trap 'decided=yes' TERM
 status=0
 # A node that finishes early must not end one that is still writing.
 srun --kill-on-bad-exit=0 bash -c "$on_node" torchrun "${words[@]}" || status=$?
-if [ "$status" -eq 143 ] && [ ${#resume[@]} -gt 0 ]; then
-  echo "stopped by a signal: back into the queue"
-  scontrol requeue "$SLURM_JOB_ID"
+[ "$status" -ne 0 ] || exit 0
+if [ "$status" -eq 143 ] && [ ${#resume[@]} -gt 0 ] && [ -z "${decided:-}" ]; then
+  trap '' TERM # requeueing ends this shell, which has last words
+  scontrol requeue "$SLURM_JOB_ID" || true
 fi
+
+# The end of the job's log, below torchrun's traceback.
+job=$(scontrol show job "$SLURM_JOB_ID") || true
+restarts=$(sed -n 's/.* Restarts=\([0-9]*\).*/\1/p' <<<"$job")
+log=$(sed -n 's/^ *StdOut=//p' <<<"$job")
+again="The same sbatch command continues the run."
+[ ${#resume[@]} -gt 0 ] || again="Submit it again with --overwrite."
+echo
+if [ "${restarts:-0}" -gt "${SLURM_RESTART_COUNT:-0}" ]; then
+  # A requeued job waits until the credentials of its first start have expired.
+  expire=$(scontrol show config | sed -n 's/^AuthInfo.*cred_expire=\([0-9]*\).*/\1/p')
+  echo "Job $SLURM_JOB_ID: stopped by a time limit, preemption or requeue; back in the queue."
+  echo "It starts again at $(date -d "${expire:-120} seconds" +%T) or later:" \
+    "squeue --start --job $SLURM_JOB_ID"
+elif [ -n "${decided:-}" ]; then
+  echo "Job $SLURM_JOB_ID: cancelled or out of time, not requeued. $again"
+elif [ "$status" -eq 143 ]; then
+  echo "Job $SLURM_JOB_ID: stopped by a time limit or preemption, not requeued. $again"
+else
+  echo "Job $SLURM_JOB_ID: failed with exit status $status, not requeued."
+  echo "The error is above torchrun's traceback."
+fi
+folder=$(sed -n 's/^results  *//p' "$log" | tail -n 1) || true
+[ ! -f "$folder/run.log" ] ||
+  echo "Log: $folder/run.log, which ends: $(tail -n 1 "$folder/run.log")"
 exit "$status"

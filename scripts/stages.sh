@@ -57,7 +57,7 @@ finish() {
   local number
   if [ "${QUEUE:-}" = pueue ]; then
     number=$(PUEUE_AFTER="${task[*]}" enqueue "${name}_table" python -m "$1" "$name")
-    echo "task $number: the table, if all of them succeed: pueue log $number"
+    echo "task $number: the table, if all of them succeed: pueue log --full $number"
     echo "at any time: python -m $1 $name"
     exit
   fi

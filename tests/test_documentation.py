@@ -110,7 +110,12 @@ def understand(words: list[str]) -> None:
         if "\n. scripts/stages.sh\n" in text:
             text += read("scripts/stages.sh")
         own = rest[: rest.index("--")] if "--" in rest else rest  # then passed on
-        for flag in (word for word in own if word.startswith("--")):
+        flags = [word for word in own if word.startswith("--")]
+        if launched := re.search(r"^launch \S+ \S+ (\w+)\.py", text, re.M):
+            known = importlib.import_module(launched[1]).get_args_parser().format_help()
+            assert all(f"  {flag}" in known for flag in flags), path
+            return
+        for flag in flags:
             assert re.search(rf"{flag}\b[^\n]*\)|{flag} \|", text), f"{path}: {flag}"
         return
     if rest[0] == "-m":
@@ -180,7 +185,8 @@ def test_paths_and_python_names_in_the_text_exist(document: str) -> None:
 
 
 # Flags of other programs, and of the code that differences.md compares with.
-OTHERS = "ipc shm-size standalone max-restarts host rank num_pt_points wb_key".split()
+OTHERS = "ipc shm-size standalone max-restarts host rank in-place".split()
+OTHERS += ["num_pt_points", "wb_key"]
 
 
 def flags_of_the_code() -> set[str]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.scripts.pueue import INSTALLED, Pueue, StandIn
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,3 +58,15 @@ class Shell:
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
+
+
+needs_pueue = pytest.mark.skipif(not INSTALLED, reason="no pueue is installed")
+
+
+@pytest.fixture(params=["stand-in", pytest.param("pueue", marks=needs_pueue)])
+def queue(request: pytest.FixtureRequest, shell: Shell) -> Iterator[Pueue | StandIn]:
+    """An empty queue for the shell's scripts, with a group ``gpu`` of two slots."""
+    made = StandIn(shell) if request.param == "stand-in" else Pueue(shell.variables)
+    shell.variables = made.variables
+    yield made
+    made.close()

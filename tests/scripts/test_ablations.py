@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import shlex
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from scripts import ablations_table
 from tests.scripts.conftest import Shell
+from tests.scripts.pueue import Pueue, StandIn
 from tests.scripts.test_pipeline import shell, value, write  # noqa: F401
 
 # Of each pre-training: encoder, weights of the losses, images a shape.
@@ -54,16 +54,18 @@ def test_every_run_is_what_its_name_says_and_is_judged(
     assert table == [["-m", "scripts.ablations_table", name]]
 
 
-def test_the_queue_judges_each_after_its_training(shell: Shell) -> None:  # noqa: F811
+def test_the_queue_judges_each_after_its_training(
+    shell: Shell,  # noqa: F811
+    queue: Pueue | StandIn,
+) -> None:
     done = shell.run("ablations.sh", "--name", "a", QUEUE="pueue")
     assert done.returncode == 0, done.stderr
-    *calls, last = shell.calls("pueue")
-    assert len(calls) == 2 * len(RUNS)
-    for number, words in enumerate(calls, 1):
-        needed = [words[i + 1] for i, word in enumerate(words) if word == "--after"]
-        judged = value(words, "--label").endswith("_svm")
-        assert needed == ([str(number - 1)] if judged else [])
-    assert shlex.split(last[-1]) == ["python", "-m", "scripts.ablations_table", "a"]
+    *numbers, _ = queue.tasks()
+    *tasks, last = queue.tasks().values()
+    assert len(tasks) == 2 * len(RUNS)
+    for before, task in zip(["", *numbers], tasks, strict=False):
+        assert task.after == ({before} if task.label.endswith("_svm") else set())
+    assert last.words == ["python", "-m", "scripts.ablations_table", "a"]
 
 
 def test_the_table_shows_what_was_run(

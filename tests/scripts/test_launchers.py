@@ -1,9 +1,7 @@
-"""The launchers, with stand-ins for torchrun and pueue that record their arguments."""
+"""The launchers, with a stand-in for torchrun that records its arguments."""
 
 from __future__ import annotations
 
-import itertools
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,6 +10,7 @@ import pytest
 
 import eval_fewshot
 from tests.scripts.conftest import ROOT, Shell
+from tests.scripts.pueue import Pueue, StandIn
 
 SCRIPTS = ROOT / "scripts"
 TUNING = ("ft-mn.sh", "ft-so.sh", "ft-partseg.sh")
@@ -21,8 +20,7 @@ LAUNCHERS = ("pt-cls.sh", "pt-partseg.sh", *JUDGING, *TUNING)
 
 @pytest.fixture
 def shell(shell: Shell) -> Shell:
-    for name in ("torchrun", "pueue"):
-        shell.program(name, "echo 17")
+    shell.program("torchrun")
     shell.variables["NGPU"] = "0"
     return shell
 
@@ -72,21 +70,28 @@ def test_the_most_gpus_that_divide_the_batch(name, gpus, words, processes, shell
     assert told == (gpus not in ("", "0", str(processes)))
 
 
-def test_the_queue_gets_group_label_and_one_quoted_line(shell: Shell) -> None:
-    variables = {"QUEUE": "pueue", "PUEUE_GROUP": "gpu", "PUEUE_AFTER": "3 5"}
-    done = shell.run("pt-cls.sh", "--exp_name", "a b", NGPU="2", **variables)
-    assert done.stdout == "17\n"  # the task's number, which the next one may wait for
-    assert shell.calls("torchrun") == []
-    ((*options, mark, line),) = shell.calls("pueue")
-    assert mark == "--"
-    command = shlex.split(line)
-    assert (command[0], command[-1]) == ("torchrun", "a b")
-    pairs = list(itertools.pairwise(options))
-    for pair in (
-        *(("--group", "gpu"), ("--label", "pt-cls"), ("--after", "3")),
-        *(("--after", "5"), ("--working-directory", str(ROOT))),
-    ):
-        assert pairs.count(pair) == 1, pair
+def test_every_launcher_enqueues_one_task(shell: Shell, queue: Pueue | StandIn) -> None:
+    words = ["--exp_name", "a b", "--data_root", """it's "$HOME" *\\ ü"""]
+    label = {"eval-svm.sh": "eval-svm", "fsl_script.sh": "fewshot"}
+    before: list[str] = []
+    for name in LAUNCHERS:
+        variables = {"QUEUE": "pueue", "PUEUE_GROUP": "gpu", "NGPU": "2"}
+        done = shell.run(name, *words, **variables, PUEUE_AFTER=" ".join(before))
+        number = done.stdout.strip()  # which the next one may wait for
+        task = queue.tasks()[number]
+        assert (task.group, task.folder) == ("gpu", str(ROOT))
+        assert task.label == label.get(name, name.removesuffix(".sh"))
+        assert task.after == {*before}
+        assert (task.words[0], task.words[-4:]) == ("torchrun", words)
+        before = [*before[-1:], number]
+    queue.wait()  # each runs after its predecessor
+    calls = shell.calls("torchrun")
+    assert [call[-4:] for call in calls] == [words] * len(LAUNCHERS)
+    scripts = [Path(call[2]).stem for call in calls]
+    assert scripts == [
+        *("train_crosspoint", "train_crosspoint", "eval_svm", "eval_fewshot"),
+        *("finetune_cls", "finetune_cls", "train_partseg"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -108,12 +113,11 @@ def test_a_wrong_flag_or_value_is_refused(name, words, variables, message, shell
     done = shell.run(f"{name}.sh", *words, **variables)
     assert done.returncode != 0
     assert message in done.stderr
-    assert shell.calls("torchrun") == shell.calls("pueue") == []
+    assert shell.calls("torchrun") == []
 
 
 @pytest.mark.skipif(bool(shutil.which("pueue")), reason="pueue is installed")
 def test_a_queue_without_pueue_is_refused(shell: Shell) -> None:
-    (shell.folder / "pueue").unlink()
     done = shell.run("pt-cls.sh", QUEUE="pueue")
     assert done.returncode == 2
     assert done.stderr.startswith("error: QUEUE=pueue: no pueue is installed")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import re
-import shlex
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from datasets import synthetic
 from scripts import pipeline_table
 from tests.scripts.conftest import ROOT, Shell
+from tests.scripts.pueue import Pueue, StandIn
 
 # Each task, the tasks it needs, and its script.
 STUDY = {
@@ -29,7 +29,6 @@ STUDY = {
 
 @pytest.fixture
 def shell(shell: Shell) -> Shell:
-    shell.program("pueue", f"grep -c ^END {shell.folder}/pueue.calls")  # 1, 2, ...
     # Fails for the run that is named in FAIL.
     shell.program("torchrun", 'case " $* " in *" ${FAIL:--} "*) exit 3 ;; esac')
     shell.variables["NGPU"] = "0"
@@ -41,37 +40,37 @@ def value(words: list[str], flag: str) -> str:
     return words[len(words) - words[::-1].index(flag)]
 
 
-def test_the_queue_holds_every_task_after_those_it_needs(shell: Shell) -> None:
+def test_the_queue_holds_every_task_after_those_it_needs(
+    shell: Shell, queue: Pueue | StandIn
+) -> None:
     flags = ("--data_root", "a b", "--seed", "7")
-    queue = {"QUEUE": "pueue", "PUEUE_GROUP": "gpu", "PUEUE_AFTER": "99"}
-    done = shell.run("pipeline.sh", "--name", "nightly", *flags, **queue)
+    first = shell.run("pt-cls.sh", QUEUE="pueue").stdout.strip()
+    variables = {"QUEUE": "pueue", "PUEUE_GROUP": "gpu", "PUEUE_AFTER": first}
+    done = shell.run("pipeline.sh", "--name", "nightly", *flags, **variables)
     assert done.returncode == 0, done.stderr
-    *calls, last = shell.calls("pueue")
-    numbers = {run: str(number) for number, run in enumerate(STUDY, 1)}
+    (_, *numbers), (_, *tasks) = zip(*queue.tasks().items(), strict=True)
+    number = dict(zip(STUDY, numbers, strict=False))
     weights = "checkpoints/nightly_{}/models/best_model.pth"
-
-    def after(options: list[str]) -> list[str]:
-        return [options[i + 1] for i, word in enumerate(options) if word == "--after"]
-
-    for (run, (needed, script)), words in zip(STUDY.items(), calls, strict=True):
-        options, (line,) = words[: words.index("--")], words[words.index("--") + 1 :]
-        assert value(options, "--group") == "gpu"
-        assert value(options, "--label") == f"nightly_{run}"
-        assert after(options) == ([numbers[name] for name in needed] or ["99"])
-        command = shlex.split(line)
+    table = tasks.pop()
+    for (run, (needed, script)), task in zip(STUDY.items(), tasks, strict=True):
+        assert (task.group, task.label) == ("gpu", f"nightly_{run}")
+        assert task.after == ({number[name] for name in needed} or {first})
+        told = f"task {number[run]}: nightly_{run}"
+        assert told in done.stdout
         # NGPU=0 is the CPU, also where there are GPUs.
-        assert command[:3] == ["env", "CUDA_VISIBLE_DEVICES=", "torchrun"]
-        assert command[5] == script
-        assert value(command, "--exp_name") == f"nightly_{run}"
-        assert command[-4:] == list(flags)
+        assert task.words[:3] == ["env", "CUDA_VISIBLE_DEVICES=", "torchrun"]
+        assert task.words[5] == script
+        assert value(task.words, "--exp_name") == f"nightly_{run}"
+        assert task.words[-4:] == list(flags)
         if needed:
-            assert value(command, "--model_path") == weights.format(*needed)
+            assert value(task.words, "--model_path") == weights.format(*needed)
         # Started again, it continues.
-        assert ("--resume" in command) != ("--overwrite" in command)
-    assert set(after(last)) == set(numbers.values())
-    table = ["python", "-m", "scripts.pipeline_table", "nightly"]
-    assert shlex.split(last[-1]) == table
-    assert f"task {len(STUDY) + 1}: the table" in done.stdout
+        assert ("--resume" in task.words) != ("--overwrite" in task.words)
+    assert table.after == {*number.values()}
+    assert table.words == ["python", "-m", "scripts.pipeline_table", "nightly"]
+    # Without --full, pueue shows the last 15 lines.
+    assert f"task {numbers[-1]}: the table, if all" in done.stdout
+    assert f"pueue log --full {numbers[-1]}" in done.stdout
 
 
 def test_a_failed_run_stops_only_those_that_need_it(shell: Shell) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
-import signal
 import subprocess
 import sys
+from datetime import datetime, time
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,16 @@ from tests.scripts.conftest import ROOT, Shell
 JOB = ROOT / "scripts" / "slurm.sh"
 NODES = ("node-a", "node-b")
 PROGRAMS = {
-    "scontrol": """if [ "$1" = show ]; then printf 'node-a\\nnode-b\\n'; fi""",
+    "scontrol": """
+case "$1 ${2:-}" in
+  "show hostnames") printf 'node-a\\nnode-b\\n' ;;
+  "show config") echo 'AuthInfo = socket=x,cred_expire=60' ;;
+  "show job")
+    echo "   Requeue=1 Restarts=$(grep -c ^requeue $LOGS/scontrol.calls) Reboot=0"
+    echo "   StdOut=$LOGS/out"
+    ;;
+esac
+""",
     # The step on both nodes, one after the other; the highest code, as with srun.
     "srun": """
 env >"$LOGS/environment"
@@ -29,6 +38,7 @@ for id in 0 1; do
   SLURM_NODEID=$id SLURMD_NODENAME=$name "$@" || code=$?
   [ "$code" -le "$highest" ] || highest=$code
 done
+[ -z "${CANCEL:-}" ] || kill -TERM $PPID # of the job's shell
 exit "$highest"
 """,
     "torchrun": """
@@ -48,6 +58,8 @@ class Slurm(Shell):
         copy = shutil.copy(JOB, self.folder / "slurm_script")
         job = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NODELIST": "node-[a-b]"}
         job |= {"SLURM_SUBMIT_DIR": str(ROOT), "LOGS": str(self.folder)}
+        (self.folder / "run.log").write_text("first\nstopped after step 9\n")
+        (self.folder / "out").write_text(f"model x\nresults  {self.folder}\n")
         return self.run(copy, *words, **job | {"VIRTUAL_ENV": sys.prefix} | variables)
 
 
@@ -108,22 +120,45 @@ def test_processes_of_a_node(variables, processes, slurm: Slurm) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "variables", "code"),
+    ("script", "variables", "code", "told"),
     [
-        ("train_crosspoint.py", {"CODE": "1"}, 1),  # an error
-        ("train_crosspoint.py", {"CODE": "2"}, 2),
-        ("train_crosspoint.py", {"SIGNAL": "yes", "CODE": "0"}, 0),  # it had finished
-        ("eval_svm.py", {"SIGNAL": "yes", "CODE": "1"}, 143),  # would start again
-        ("train_partseg.py", {"SIGNAL": "yes", "CODE": "1"}, 128 + signal.SIGTERM),
+        ("train_crosspoint.py", {"CODE": "1"}, 1, "failed with exit status 1, not"),
+        ("train_crosspoint.py", {"CODE": "2"}, 2, "failed with exit status 2, not"),
+        ("train_crosspoint.py", {"SIGNAL": "1", "CODE": "0"}, 0, ""),  # it had finished
+        # It would start from the beginning.
+        (
+            "eval_svm.py",
+            {"SIGNAL": "1", "CODE": "1"},
+            143,
+            "stopped by a time limit or",
+        ),
+        ("train_partseg.py", {"SIGNAL": "1", "CODE": "1"}, 143, "back in the queue"),
+        # Slurm would start a cancelled job again, if it is asked to.
+        (
+            "train_partseg.py",
+            {"SIGNAL": "1", "CODE": "1", "CANCEL": "1"},
+            143,
+            "cancel",
+        ),
     ],
 )
-def test_a_stopped_training_alone_is_requeued(script, variables, code, slurm) -> None:
+def test_a_stopped_training_alone_is_requeued(
+    script, variables, code, told, slurm
+) -> None:
     done = slurm.submit(script, **variables)
     assert done.returncode == code, done.stderr
-    requeued = script == "train_partseg.py"
-    assert slurm.calls("scontrol")[1:] == [["requeue", "4711"]] * requeued
+    requeued = told == "back in the queue"
+    calls = [call for call in slurm.calls("scontrol") if call[0] != "show"]
+    assert calls == [["requeue", "4711"]] * requeued
     # The job has waited for the checkpoint.
     assert (slurm.folder / "checkpoint").is_file() == ("SIGNAL" in variables)
+    last = done.stdout.rsplit("\n\n")[-1]
+    assert told in last and (code == 0 or "stopped after step 9" in last)
+    if requeued:
+        (hour,) = re.findall(r"starts again at (\S+) or later", last)
+        now = datetime.now()
+        wait = datetime.combine(now, time.fromisoformat(hour)) - now
+        assert 50 < wait.seconds <= 60  # also at midnight
 
 
 @pytest.mark.parametrize("words", [["eval_svm.py"], ["finetune_cls.py", "--eval"]])

@@ -6,6 +6,7 @@ Nothing heavy is imported here, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import errno
 import multiprocessing
 import os
@@ -102,6 +103,7 @@ def start(parser: argparse.ArgumentParser) -> argparse.Namespace:
     args = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     wait_asleep()
+    end_with_torchrun()
     return args
 
 
@@ -112,6 +114,16 @@ def wait_asleep() -> None:
     before PyTorch is imported, which reads the variable.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def end_with_torchrun() -> None:
+    """Ask Linux for a SIGTERM when torchrun dies, if this is a rank of one.
+
+    A SIGKILL to torchrun and its process group (`pueue kill`, lack of memory) does not
+    reach the ranks, each a session of its own: they would train on, unseen.
+    """
+    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
 
 
 def run(main: Callable[[], None], debug: bool = False) -> NoReturn:

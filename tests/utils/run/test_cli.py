@@ -7,6 +7,7 @@ import errno
 import importlib
 import multiprocessing
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -311,3 +312,32 @@ def test_loader_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None
 )
 def test_a_lost_rank_is_known_by_what_nccl_says(text: str) -> None:
     assert cli.is_loss_of_a_rank(text)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells of a parent's death")
+@pytest.mark.parametrize("launched", [True, False])
+def test_a_rank_ends_with_a_torchrun_that_is_killed(launched: bool) -> None:
+    """A script that a shell has started goes on without it, as with nohup."""
+    rank = (
+        "import time; from utils.run import cli; cli.start(cli.Parser('')); "
+        "print('started', flush=True); time.sleep(20)"
+    )
+    launcher = (
+        f"import subprocess, sys; subprocess.run([sys.executable, '-c', {rank!r}])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", launcher],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | ({"TORCHELASTIC_RUN_ID": "none"} if launched else {}),
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    process.kill()
+    ended, _, _ = select.select([process.stdout], [], [], 10 if launched else 0.5)
+    assert bool(ended) == launched  # the end of the rank's output
+    if not launched:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
