@@ -48,6 +48,7 @@ PUBLISHED = {
     "scanobjectnn pb_t50_rs": {"train": 11_416, "test": 2_882},
     "shapenetpart": {"train": 12_137, "val": 1_870, "test": 2_874},
 }
+ASIDE = f"{RENDERINGS}.damaged"  # in --data_root: images that were set aside
 MANIFEST = "manifest.json"  # written by `datasets.synthetic`
 ROWS_AT_ONCE = 256  # of an HDF5 file: about 6 MB
 Problem = tuple[str, str]  # a file, and what is wrong with it
@@ -62,6 +63,7 @@ class Part:
         key: the data set, with its variant, as in `PUBLISHED`; "" for the manifest.
         name: of the part.
         found: number of shapes, images or files; None if it is absent.
+        aside: how many more `datasets.verify --set_aside` has moved away.
         expected: the accepted sizes: origin -> number.
         problems: what is damaged.
         jobs: reads still to be done, each of which returns more problems.
@@ -75,6 +77,7 @@ class Part:
     problems: list[Problem] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
     title: str = ""
+    aside: int = 0
 
     def __post_init__(self) -> None:
         self.dataset, _, variant = self.key.partition(" ")
@@ -85,7 +88,9 @@ class Part:
     def differs(self) -> bool:
         """Whether it has none of the expected sizes."""
         sizes = self.expected.values()
-        return self.found is not None and bool(sizes) and self.found not in sizes
+        if self.found is None or not sizes:
+            return False
+        return self.found + self.aside not in sizes
 
 
 @contextlib.contextmanager
@@ -165,6 +170,7 @@ def shapenet_parts(args: argparse.Namespace) -> Iterator[Part]:
                 synsets = {shape.split("/")[0] for shape in shapes.shapes}
                 yield Part("shapenet", "categories", len(synsets))
                 quick = args.quick
+                images.aside = len(list((root / ASIDE).rglob("*.png")))
                 images.jobs = [partial(check_images, shapes, i, quick) for i in every]
             elif not args.quick:
                 checks = partial(problems_of, check_checksums, shapes.folder)

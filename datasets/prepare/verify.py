@@ -30,8 +30,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from datasets.files import GENERATE, PACKED, RENDERINGS, SHAPENET, download
+from datasets.files import GENERATE, PACKED, SHAPENET, download
 from datasets.prepare.inventory import (
+    ASIDE,
     MANIFEST,
     TITLES,
     Job,
@@ -42,7 +43,6 @@ from datasets.prepare.inventory import (
 from datasets.shapenet_files import list_images
 from utils.parallel.machine import cores
 
-ASIDE = f"{RENDERINGS}.damaged"
 DAMAGED = ("not a readable image", "the file is empty")  # how such a problem begins
 
 _jobs: list[Job] = []  # of a reading process
@@ -83,8 +83,10 @@ def table(parts: Sequence[Part]) -> str:
             rows.append((part.title, "absent", "", "", ""))
             continue
         sizes = [f"{size:,} {origin}" for origin, size in part.expected.items()]
-        fits = [text for text in sizes if text.startswith(f"{part.found:,} ")][:1]
+        whole = f"{part.found + part.aside:,} "
+        fits = [text for text in sizes if text.startswith(whole)][:1]
         states = ["damaged"] * bool(part.problems) + ["size differs"] * part.differs
+        states += [f"{part.aside:,} set aside"] * bool(part.aside)
         counts = f"{part.found:,}", " or ".join(fits or sizes) or "-"
         damaged = f"{len(part.problems):,}"
         rows.append((part.title, *counts, damaged, ", ".join(states) or "ok"))
@@ -138,6 +140,7 @@ def set_aside(parts: Sequence[Part], root: Path) -> None:
                 part.problems.remove((path, problem))
                 print(f"  {path}: {problem}; moved to {aside}, {left} others stay")
             part.found = (part.found or 0) - len(damaged)
+            part.aside += len(damaged)
             moved += len(damaged)
     print(f"  {moved} moved\n" if moved else "  none\n")
     if moved and (root / PACKED).exists():

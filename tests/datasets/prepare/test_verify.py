@@ -234,9 +234,15 @@ def test_damaged_images_are_set_aside_and_training_goes_on(run, root):
     assert line(text, "ShapeNetRender pictures")[0] == "573"
     assert line(text, "ShapeNetRender pictures")[2] == "24"
 
+    for path in lost:  # as if they had been whole
+        shutil.copy(folders[1] / "00.png", path)
+    shutil.rmtree(root / PACKED)
+    status, text = run(root, "--dataset shapenet")
+    assert status == 0  # what was set aside is not missing
+    assert "573  576 generated" in text and text.count("3 set aside") == 1
+
     shutil.rmtree(folders[7].parent)
     next(root.glob(f"ShapeNet/*/{folders[7].parent.name}.ply")).unlink()
-    shutil.rmtree(root / PACKED)
     status, text = run(root, f"{flags} --set_aside")
     assert status == 0 and "set aside:\n  none\n" in text
     data = ShapeNetRender(root)
