@@ -68,7 +68,13 @@ def test_training_starts_from_the_file(
 @pytest.mark.parametrize(
     ("script", "file", "message", "words"),
     [
-        ("finetune_cls", "none", "none of its 1 entries is one of the model's", ""),
+        ("finetune_cls", "none", "not the weights of dgcnn, dgcnn_seg, pointnet", ""),
+        (
+            "finetune_cls",
+            "none",
+            "none of its 1 entries is one of the model's",
+            "--model dgcnn",
+        ),
         (
             "finetune_cls",
             "tuned",
@@ -77,7 +83,12 @@ def test_training_starts_from_the_file(
         ),
         ("finetune_cls", "tuned", r"linear3\.weight has shape .*of classes", "--eval"),
         ("finetune_cls", "encoder", "--eval needs .*complete .*linear1", "--eval"),
-        ("finetune_cls", "part", r"would train on .*conv1\.1", "--freeze_encoder"),
+        (
+            "finetune_cls",
+            "part",
+            r"would train on .*conv1\.1",
+            "--freeze_encoder --model dgcnn",
+        ),
         ("train_partseg", "encoder", "has shape", ""),
         ("train_partseg", "segmenter", "--eval needs fine-tuned .*conv11", "--eval"),
     ],
