@@ -105,8 +105,13 @@ class Cluster:
         return self("sbatch", "--parsable", f"--output={name}.out", *words).strip()
 
     def job(self, number: str) -> dict[str, str]:
-        """What Slurm knows of a job."""
-        text = self("scontrol", "show", "job", number)
+        """What Slurm knows of a job. A busy controller is asked again."""
+        command = ("scontrol", "show", "job", number)
+        try:
+            text = self(*command)
+        except AssertionError:
+            time.sleep(5)
+            text = self(*command)
         return dict(re.findall(r"(\w+)=(\S*)", text))
 
     def wait(self, number: str, state: str, seconds: float = 600) -> None:

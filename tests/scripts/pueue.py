@@ -163,4 +163,4 @@ def wait_for(happened: Any, seconds: float) -> None:
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end, f"not within {seconds} s"
-        time.sleep(0.1)
+        time.sleep(0.2)

@@ -50,7 +50,8 @@ class Checkout:
             text=True,
             timeout=1200,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, f"{command}: {done.returncode} {said}"
         return done.stdout
 
     def run(self, name: str) -> Path:
