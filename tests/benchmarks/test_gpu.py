@@ -210,6 +210,7 @@ def test_states_and_a_second_call(
     assert call(tmp_path, "--only", "counted")[0] == 1  # the failed row still stands
 
 
+@pytest.mark.slow
 def test_out_of_time(tmp_path: Path, use_rows: Callable) -> None:
     use_rows(first=lambda place: time.sleep(60), second=lambda place: "in time")
     start = time.monotonic()
@@ -224,6 +225,7 @@ def test_out_of_time(tmp_path: Path, use_rows: Callable) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_section_leaves_time_to_the_later_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +267,7 @@ def test_a_crash_or_a_hang_costs_one_row(
     assert [row["state"] for row in found] == [*("PASS",) * 2, *("FAIL", "PASS") * 2]
 
 
+@pytest.mark.slow
 def test_a_script_that_fails_or_takes_too_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

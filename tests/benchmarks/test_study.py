@@ -84,6 +84,7 @@ def test_every_command_is_understood_by_its_script() -> None:
     assert len(names) == 2 * (6 * 5 - 1)
 
 
+@pytest.mark.slow
 def test_complete_runs_are_not_repeated(scripts: Path) -> None:
     code, done, content = run(scripts)
     assert code == 0
@@ -115,6 +116,7 @@ def test_complete_runs_are_not_repeated(scripts: Path) -> None:
     assert "| fine-tuned, 10 % of labels | 62.50 ± 0.00 |" in table
 
 
+@pytest.mark.slow
 def test_a_stopped_training_is_resumed(scripts: Path) -> None:
     scripts.mkdir()
     (scripts / "hang").touch()

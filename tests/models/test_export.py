@@ -52,6 +52,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("form", ["torch", pytest.param("onnx", marks=needs_onnx)])
 def test_any_number_of_clouds_and_points(
@@ -82,6 +83,7 @@ def test_any_number_of_clouds_and_points(
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @needs_onnx
 def test_equal_distances_are_settled_in_onnx_as_here(tmp_path: Path) -> None:
     import onnxruntime

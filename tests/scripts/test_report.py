@@ -93,6 +93,7 @@ def made(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Page:
     return runs.write(tmp_path_factory.mktemp("made") / "report.html")
 
 
+@pytest.mark.slow
 def test_the_page_is_whole_and_needs_nothing_else(made: Page) -> None:
     assert_self_contained(made)
     assert len(made.texts["h2"]) == 7
@@ -108,6 +109,7 @@ def test_the_page_is_whole_and_needs_nothing_else(made: Page) -> None:
     assert all(re.search(r"\d% untrained, .*\d% pre-trained\.$", x) for x in shares)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_images")
 def test_numbers_and_origin_are_those_of_the_files(
     copied: Runs, tmp_path: Path
