@@ -96,6 +96,7 @@ log.info("done")
 """
 
 
+@pytest.mark.slow
 def test_a_bar_is_for_terminals_and_apart_from_the_log(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
