@@ -68,7 +68,7 @@ class Run:
 
 
 def runs_of(arm: str, seed: int, args: argparse.Namespace) -> list[Run]:
-    """The runs of one arm and seed, in order; each needs those before it."""
+    """The runs of one arm and seed, in order; after one that fails none is started."""
     prefix = f"{arm.replace(',', '').replace(' ', '_')}_{seed}"
     best = CHECKPOINTS / f"{prefix}_pretrain" / "models" / "best_model.pth"
     common = (
