@@ -101,13 +101,7 @@ from utils.run.network import settle
 from utils.run.run_folder import open_run_folder
 
 
-def main(args: argparse.Namespace) -> None:
-    process = distributed.start(args.dist_timeout)
-    judge_encoder(args, process)
-    distributed.stop()
-
-
-def judge_encoder(args: argparse.Namespace, process: distributed.Process) -> None:
+def main(args: argparse.Namespace, process: distributed.Process) -> None:
     """Features and SVM of every data set, and a run folder with the results."""
     name = "_".join(["svm", *args.dataset, run_name(args.model_path)])
     args.exp_name = args.exp_name or name
@@ -140,8 +134,7 @@ def judge_encoder(args: argparse.Namespace, process: distributed.Process) -> Non
             )
 
     encoder.to(device)
-    inputs = [] if args.model_path == cli.UNTRAINED else [args.model_path]
-    folder = open_run_folder(args.exp_name, args.overwrite, inputs=inputs)
+    folder = open_run_folder(args.exp_name, args.overwrite, None, [args.model_path])
     with RunLogger(folder, vars(args)) as logger:
         rows = {"encoder": weights, "network": network.origin}
         logger.introduce({**rows, "edgeconv": "{}: {}".format(*form)})
@@ -252,4 +245,4 @@ def render(name: str, result: dict) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(lambda: main(ARGS), ARGS.debug)
+    cli.run(lambda: distributed.run(main, ARGS), ARGS.debug)

@@ -82,7 +82,7 @@ from utils.parallel.seed import seed_torch
 from utils.run.bookkeeping import Run, shown
 from utils.run.checkpoint import LoadReport, load_pretrained, run_name
 from utils.run.logger import RunLogger
-from utils.run.network import Network, settle, write_network
+from utils.run.network import settle, write_network
 from utils.run.run_folder import BEST, is_resumed, open_run_folder
 from utils.run.training import (
     DEFAULT_LR,
@@ -98,16 +98,13 @@ from utils.run.training import (
 Samples = LabelledClouds | FeatureSet
 
 
-def main(args: argparse.Namespace) -> None:
-    process = distributed.start(args.dist_timeout)
-    finetune(args, process)
-    distributed.stop()
-
-
-def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
+def main(args: argparse.Namespace, process: distributed.Process) -> None:
     """Read the data, build the model, train or evaluate it, write the run folder."""
     args.lr = args.lr or DEFAULT_LR[args.optimizer]
-    args.exp_name = args.exp_name or default_name(args)
+    name = f"finetune_{args.dataset}"
+    if args.eval:
+        name = f"eval_{args.dataset}_{run_name(args.model_path)}"
+    args.exp_name = args.exp_name or name
     device, precision = process.device, Precision(args.precision, process.device)
     resumed = not args.eval and is_resumed(args.exp_name, args.resume)
 
@@ -141,15 +138,24 @@ def finetune(args: argparse.Namespace, process: distributed.Process) -> None:
         report, start = None, args.model_path or f"random weights (seed {args.seed})"
         if args.model_path and not resumed:
             report = load_pretrained(model, args.model_path)
-            check_report(args, report)
-            check_classes(args, network, test.class_names)
+            check_weights(args, report, network.class_names, test.class_names)
 
     model.to(device)
     if args.eval:
         folder = open_run_folder(args.exp_name, args.overwrite, None, [args.model_path])
         with RunLogger(folder, vars(args)) as logger:
-            loaded = {"weights": str(report), "network": network.origin}
-            log_evaluation(model, test, precision, loaded, args, logger)
+            where = f"{args.dataset}, {test.total} test clouds"
+            logger.introduce(
+                {
+                    "data": f"{where}, {args.num_points} points",
+                    "weights": str(report),
+                    "network": network.origin,
+                }
+            )
+            values, _ = evaluate(model, test, precision, args)
+            source = {"dataset": args.dataset, "model_path": args.model_path}
+            logger.record({**source, "test_size": test.total, **values})
+            logger.info(shown(values))
         return
     trained = model.get_submodule("linear") if args.freeze_encoder else model
     model.requires_grad_(False)
@@ -272,13 +278,6 @@ def accuracies(split: str, matrix: np.ndarray) -> dict[str, float]:
     }
 
 
-def default_name(args: argparse.Namespace) -> str:
-    """The run folder's name; for ``--eval``, what was evaluated on what."""
-    if args.eval:
-        return f"eval_{args.dataset}_{run_name(args.model_path)}"
-    return f"finetune_{args.dataset}"
-
-
 def check_flags(args: argparse.Namespace, resumed: bool) -> None:
     """Raise a ValueError for flags that do not fit each other."""
     flags.check_fine_tuning(args, resumed)
@@ -288,8 +287,17 @@ def check_flags(args: argparse.Namespace, resumed: bool) -> None:
         raise ValueError("--eval takes the whole test split: no --label_fraction")
 
 
-def check_report(args: argparse.Namespace, report: LoadReport) -> None:
-    """Refuse a weight file that leaves layers at random which must not be."""
+def check_weights(
+    args: argparse.Namespace,
+    report: LoadReport,
+    trained: Sequence[str] | None,
+    names: Sequence[str],
+) -> None:
+    """Refuse weights that leave layers at random which must not be.
+
+    To be evaluated they must also be of the data set's classes: ``trained`` are theirs,
+    if known, ``names`` the data set's.
+    """
     if args.eval and report.initialised:
         raise ValueError(
             "--eval needs the weights of a complete classifier, and --freeze_encoder "
@@ -302,12 +310,6 @@ def check_report(args: argparse.Namespace, report: LoadReport) -> None:
             f"{args.model_path} has no such entry"
         )
 
-
-def check_classes(
-    args: argparse.Namespace, network: Network, names: Sequence[str]
-) -> None:
-    """Refuse to evaluate a classifier of other classes than the data set's."""
-    trained = network.class_names
     if args.eval and trained is not None and trained != tuple(names):
         raise ValueError(
             f"{args.model_path} tells apart {', '.join(trained)}; --dataset "
@@ -336,22 +338,5 @@ def encode(
     )
 
 
-def log_evaluation(
-    model: nn.Module,
-    test: LabelledClouds,
-    precision: Precision,
-    loaded: dict[str, str],
-    args: argparse.Namespace,
-    logger: RunLogger,
-) -> None:
-    """``--eval``: the test figures of the loaded weights."""
-    where = f"{args.dataset}, {test.total} test clouds, {args.num_points} points"
-    logger.introduce({"data": where, **loaded})
-    values, _ = evaluate(model, test, precision, args)
-    source = {"dataset": args.dataset, "model_path": args.model_path}
-    logger.record({**source, "test_size": test.total, **values})
-    logger.info(shown(values))
-
-
 if __name__ == "__main__":
-    cli.run(lambda: main(ARGS), ARGS.debug)
+    cli.run(lambda: distributed.run(main, ARGS), ARGS.debug)

@@ -134,17 +134,8 @@ from utils.run.training import (
     to_device,
 )
 
-PROBE_POINTS = 1024
-Probe = tuple[ModelNet40, ModelNet40]  # this rank's shares of both splits
 
-
-def main(args: argparse.Namespace) -> None:
-    process = distributed.start(args.dist_timeout)
-    pretrain(args, process)
-    distributed.stop()
-
-
-def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
+def main(args: argparse.Namespace, process: distributed.Process) -> None:
     """Read the data, build the model, train, and write the run folder."""
     args.lr = args.lr or DEFAULT_LR[args.optimizer]
     device, precision = process.device, Precision(args.precision, process.device)
@@ -174,7 +165,7 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
             len(dataset), args.batch_size, *process.shard, seed=args.seed
         )
         _ = dataset[0]  # clouds of too few points fail here, not in a loader's worker
-        probe = open_probe(args, process) if with_probe else None
+        probe = open_probe(args, process) if with_probe else []
         seed_torch(args.seed)
         model = build_model(args)
         model.to(precision.dtype)  # before the weights, which may be float64
@@ -217,14 +208,19 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
     )
     write_network(run.folder / "models", args, "projection")
     with distributed.fail_together():
-        check_probe(args, probe, run.state.best)
+        if args.svm_every and not probe and run.state.best >= 0:
+            raise UsageError(
+                f"{Path(args.data_root, PROBE_FOLDER)} is missing, and has chosen this "
+                "run's best_model.pth so far: put it back, or the last epoch's weights "
+                "would replace the best"
+            )
     with run:
         point, image = (
             f"{sum(p.numel() for p in part.parameters()) / 1e6:.2f} M parameters"
             for part in (model.point_encoder, model.image_encoder)
         )
         best = "of the last epoch (--svm_every 0, or no ModelNet40 in --data_root)"
-        if probe is not None:
+        if probe:
             best = "chosen by the SVM probe on ModelNet40's test split"
         packed = " (packed)" if dataset.packed else ""
         run.introduce(
@@ -243,9 +239,9 @@ def pretrain(args: argparse.Namespace, process: distributed.Process) -> None:
                 run.logger.info(str(line))
         for epoch in range(run.epoch, args.epochs):
             values = train_one_epoch(parallel, loader, optimizer, precision, run)
-            probed, is_best = None, probe is None
+            probed, is_best = None, not probe
             last = epoch + 1 == args.epochs
-            if probe is not None and ((epoch + 1) % args.svm_every == 0 or last):
+            if probe and ((epoch + 1) % args.svm_every == 0 or last):
                 probed = run_probe(
                     model.point_encoder,
                     *probe,
@@ -333,31 +329,18 @@ def check_flags(args: argparse.Namespace) -> None:
         raise ValueError(f"--k {args.k} is more than --num_points {args.num_points}")
 
 
-def open_probe(args: argparse.Namespace, process: distributed.Process) -> Probe:
-    """This rank's shares of ModelNet40, the first 1,024 points of each cloud."""
-    train, test = (
+def open_probe(
+    args: argparse.Namespace, process: distributed.Process
+) -> list[ModelNet40]:
+    """This rank's shares of ModelNet40's splits, the first 1,024 points of a cloud."""
+    probe = [
         ModelNet40(args.data_root, split, None, process.shard)
         for split in ("train", "test")
-    )
-    for clouds in (train, test):
-        clouds.points = clouds.points[:, :PROBE_POINTS].copy()
-        if args.k > clouds.points.shape[1]:
-            raise ValueError(
-                f"the probe's clouds have {clouds.points.shape[1]} points, fewer "
-                f"than --k {args.k}; --svm_every 0 turns the probe off"
-            )
-    return train, test
-
-
-def check_probe(args: argparse.Namespace, probe: Probe | None, best: float) -> None:
-    """Refuse to resume without the probe that has chosen the weights so far."""
-    if probe is None and args.svm_every > 0 and best >= 0:
-        raise UsageError(
-            f"{Path(args.data_root, PROBE_FOLDER)} is missing, and has chosen this "
-            "run's best_model.pth so far: put it back, or the last epoch's weights "
-            "would replace the best"
-        )
+    ]
+    for clouds in probe:
+        clouds.points = clouds.points[:, :1024].copy()
+    return probe
 
 
 if __name__ == "__main__":
-    cli.run(lambda: main(ARGS), ARGS.debug)
+    cli.run(lambda: distributed.run(main, ARGS), ARGS.debug)

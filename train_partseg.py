@@ -17,6 +17,7 @@ one rank. The number of processes changes the time, nothing else.
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from utils.run import cli, flags
 
@@ -107,16 +108,13 @@ from utils.run.training import (
 )
 
 
-def main(args: argparse.Namespace) -> None:
-    process = distributed.start(args.dist_timeout)
-    segment(args, process)
-    distributed.stop()
-
-
-def segment(args: argparse.Namespace, process: distributed.Process) -> None:
+def main(args: argparse.Namespace, process: distributed.Process) -> None:
     """Read the data, build the model, train or evaluate it, write the run folder."""
     args.lr = args.lr or DEFAULT_LR[args.optimizer]
-    args.exp_name = args.exp_name or default_name(args)
+    name = "partseg"
+    if args.eval:
+        name = f"eval_{args.dataset}_{run_name(args.model_path)}"
+    args.exp_name = args.exp_name or name
     device, precision = process.device, Precision(args.precision, process.device)
     resumed = not args.eval and is_resumed(args.exp_name, args.resume)
 
@@ -159,8 +157,22 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
     if args.eval:
         folder = open_run_folder(args.exp_name, args.overwrite, None, [args.model_path])
         with RunLogger(folder, vars(args)) as logger:
-            loaded = {"model": str(report), "network": network.origin}
-            log_evaluation(model, test, precision, loaded, args, logger)
+            where = f"{test.total} test shapes in {args.data_root}"
+            logger.introduce(
+                {
+                    "data": f"{where}, {args.num_points} points",
+                    "weights": str(report),
+                    "network": network.origin,
+                }
+            )
+            values, predicted = evaluate(model, test, precision, args)
+            source = {"model_path": args.model_path}
+            logger.record({**source, "test_size": test.total, **values})
+            by_category = values.pop("category_iou")
+            logger.info(f"{shown(values)}\nIoU by category: {shown(by_category)}")
+            if args.save_predictions:
+                save_part_examples(args.save_predictions, test, predicted, SHOWN)
+                logger.info(f"predictions in {args.save_predictions}")
         return
     synchronise_batchnorm(model)
     parallel = distributed.data_parallel(model, device)
@@ -196,7 +208,8 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
             run.logger.info(str(report))
         for epoch in range(run.epoch, args.epochs):
             values = train_one_epoch(parallel, loader, optimizer, precision, run)
-            figures, by_category, _ = evaluate(model, test, precision, args)
+            figures, _ = evaluate(model, test, precision, args)
+            by_category = figures.pop("category_iou")
             is_best = run.improves(figures["test_miou"])
             values |= figures | {"best_test_miou": run.state.best}
             run.end_epoch(values, is_best)
@@ -211,7 +224,7 @@ def segment(args: argparse.Namespace, process: distributed.Process) -> None:
         if args.save_predictions:
             distributed.barrier()  # rank 0 has written the weights
             load_pretrained(model, run.folder / BEST)
-            predicted = evaluate(model, test, precision, args)[2]
+            _, predicted = evaluate(model, test, precision, args)
             save_part_examples(args.save_predictions, test, predicted, SHOWN)
             run.logger.info(f"predictions in {args.save_predictions}")
 
@@ -261,14 +274,14 @@ def evaluate(
     test: ShapeNetPart,
     precision: Precision,
     args: argparse.Namespace,
-) -> tuple[dict[str, float], dict[str, float], np.ndarray]:
+) -> tuple[dict[str, Any], np.ndarray]:
     """Figures of the test split, every shape once, without autocast.
 
     Each rank predicts its own share; values of single shapes are gathered and counts of
     points added, so that the figures do not depend on the number of ranks.
 
     Returns:
-        The figures; IoU by category; this rank's predicted parts (m, N).
+        The figures, ``category_iou`` being a dict; this rank's predicted parts (m, N).
     """
     model.eval()
     device = next(model.parameters()).device
@@ -287,36 +300,9 @@ def evaluate(
     parts = np.concatenate(predicted)
     values, by_category = part_figures(parts, test.parts, test.labels, test.class_names)
     mean_loss = distributed.gather_array(np.concatenate(losses)).mean()
-    return {"test_loss": float(mean_loss), **values}, by_category, parts
-
-
-def default_name(args: argparse.Namespace) -> str:
-    """The run folder's name; for ``--eval``, what was evaluated."""
-    if args.eval:
-        return f"eval_shapenetpart_{run_name(args.model_path)}"
-    return "partseg"
-
-
-def log_evaluation(
-    model: DGCNNPartSeg,
-    test: ShapeNetPart,
-    precision: Precision,
-    loaded: dict[str, str],
-    args: argparse.Namespace,
-    logger: RunLogger,
-) -> None:
-    """``--eval``: the test figures of the loaded weights."""
-    data = f"{test.total} test shapes in {args.data_root}, {args.num_points} points"
-    logger.introduce({**loaded, "data": data})
-    values, by_category, predicted = evaluate(model, test, precision, args)
-    logger.info(shown(values))
-    logger.info(f"IoU by category: {shown(by_category)}")
-    record = {"model_path": args.model_path, "test_size": test.total}
-    logger.record({**record, **values, "category_iou": by_category})
-    if args.save_predictions:
-        save_part_examples(args.save_predictions, test, predicted, SHOWN)
-        logger.info(f"predictions in {args.save_predictions}")
+    figures = {"test_loss": float(mean_loss), **values, "category_iou": by_category}
+    return figures, parts
 
 
 if __name__ == "__main__":
-    cli.run(lambda: main(ARGS), ARGS.debug)
+    cli.run(lambda: distributed.run(main, ARGS), ARGS.debug)

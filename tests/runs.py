@@ -1,13 +1,13 @@
 """Small runs of the training scripts on this rank, and what they wrote.
 
-The scripts' bodies run in this process. For several ranks, hand the functions to a
+The scripts run in this process. For several ranks, hand the functions to a
 pool: ``two_ranks.run(pretrain, folder, data, "--epochs", "2")``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,28 +34,21 @@ SEGMENT = f"{COMMON} --num_points 32 --k 4 --batch_size 4".split()
 
 def pretrain(folder: Path, data: Path, *words: str) -> Path:
     """Run train_crosspoint.py in ``folder``; returns the run folder."""
-    body = train_crosspoint.pretrain
-    return run_body(train_crosspoint, body, folder, data, (*PRETRAIN, *words))
+    return run_main(train_crosspoint, folder, data, *PRETRAIN, *words)
 
 
 def finetune(folder: Path, data: Path, *words: str) -> Path:
     """Run finetune_cls.py in ``folder``; returns the run folder."""
-    return run_body(
-        finetune_cls, finetune_cls.finetune, folder, data, (*FINETUNE, *words)
-    )
+    return run_main(finetune_cls, folder, data, *FINETUNE, *words)
 
 
 def segment(folder: Path, data: Path, *words: str) -> Path:
     """Run train_partseg.py in ``folder``; returns the run folder."""
-    return run_body(
-        train_partseg, train_partseg.segment, folder, data, (*SEGMENT, *words)
-    )
+    return run_main(train_partseg, folder, data, *SEGMENT, *words)
 
 
-def run_body(
-    script: ModuleType, body: Callable, folder: Path, data: Path, words: Sequence[str]
-) -> Path:
-    """Run a script's body in ``folder`` on this rank; returns the run folder."""
+def run_main(script: ModuleType, folder: Path, data: Path, *words: str) -> Path:
+    """Run a script's ``main`` in ``folder`` on this rank; returns the run folder."""
     before = os.getcwd()
     folder.mkdir(exist_ok=True)
     os.chdir(folder)
@@ -63,7 +56,7 @@ def run_body(
         args = script.get_args_parser().parse_args(
             ["--data_root", str(data), "--exp_name", "run", *words]
         )
-        body(args, distributed.start())
+        script.main(args, distributed.start())
     finally:
         os.chdir(before)
     return folder / "checkpoints" / args.exp_name

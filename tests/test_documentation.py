@@ -339,8 +339,11 @@ def test_the_readme_s_commands_run_one_after_the_other(
         common = ["--data_root", str(data), "--overwrite", "--wandb", "disabled"]
         common = [] if script is predict else common
         flags = [*words[1:], *SMALLER[script.__name__], *common]
-        script.main(script.get_args_parser().parse_args(flags))
-        distributed.stop()
+        args = script.get_args_parser().parse_args(flags)
+        if script is predict:
+            predict.main(args)
+        else:
+            distributed.run(script.main, args)
         done.append(words)
     assert {SCRIPTS[words[0]] for words in done} == set(SMALLER)
 

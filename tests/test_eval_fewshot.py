@@ -12,7 +12,7 @@ from datasets import labelled_clouds
 from datasets.corruptions import KINDS, corrupted
 from datasets.labelled import ModelNet40
 from models.dgcnn import DGCNN
-from tests.runs import run_body
+from tests.runs import run_main
 from utils.judging.features import extract_features
 from utils.judging.fewshot import evaluate_episodes
 from utils.run import cli
@@ -27,9 +27,8 @@ EPISODES = (
 
 
 def judge(folder: Path, data: Path, *words: str) -> Path:
-    """Run the script's body in ``folder`` on this rank; returns the run folder."""
-    body = eval_fewshot.judge_encoder
-    return run_body(eval_fewshot, body, folder, data, (*EPISODES, *words))
+    """Run the script in ``folder`` on this rank; returns the run folder."""
+    return run_main(eval_fewshot, folder, data, *EPISODES, *words)
 
 
 def test_split_and_seed_choose_the_episodes(tmp_path: Path, even_root: Path) -> None:

@@ -18,7 +18,7 @@ from tests.models.test_state_dicts import (
     PARTSEG_PRETRAINING,
     UNUSED,
 )
-from tests.runs import run_body
+from tests.runs import run_main
 from utils.run import cli
 from utils.run.checkpoint import published_weights, save_weights
 from utils.run.network import settle
@@ -31,11 +31,11 @@ both = pytest.mark.parametrize("script", [eval_svm, eval_fewshot])
 
 
 def judge(script: ModuleType, folder: Path, data: Path, weights: object, *words: str):
-    """Run a script's body in ``folder`` on this rank; returns the run folder."""
+    """Run a script in ``folder`` on this rank; returns the run folder."""
     words = (*TINY, "--model_path", str(weights), *words)
     if script is eval_fewshot:
         words = (*EPISODES, *words)
-    return run_body(script, script.judge_encoder, folder, data, words)
+    return run_main(script, folder, data, *words)
 
 
 def results(run: Path) -> list[dict]:

@@ -16,7 +16,7 @@ from datasets.labelled import ModelNet40
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
 from tests.conftest import UNEVEN_CLASSES
-from tests.runs import run_body
+from tests.runs import run_main
 from utils.judging.features import extract_features
 from utils.judging.judges import judge_clouds
 from utils.judging.svm import fit_linear_svm, held_out_split
@@ -28,9 +28,8 @@ TINY = "--num_points 64 --k 5 --emb_dims 16 --wandb disabled --model_path none".
 
 
 def judge(folder: Path, data: Path, *words: str) -> Path:
-    """Run the script's body in ``folder`` on this rank; returns the run folder."""
-    body = eval_svm.judge_encoder
-    return run_body(eval_svm, body, folder, data, (*TINY, *words))
+    """Run the script in ``folder`` on this rank; returns the run folder."""
+    return run_main(eval_svm, folder, data, *TINY, *words)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

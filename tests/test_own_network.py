@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 from pathlib import Path
@@ -16,7 +15,7 @@ import eval_svm
 import finetune_cls
 import train_partseg
 from models.dgcnn import DGCNN
-from tests.runs import evaluated, metrics, pretrain, run_body, weights
+from tests.runs import evaluated, metrics, pretrain, run_main, weights
 from tests.test_eval_scripts import EPISODES
 from utils.run import cli
 from utils.run.checkpoint import save_weights
@@ -38,7 +37,7 @@ def pretrained(synthetic_root: Path, tmp_path_factory) -> Path:
 def svm_features(folder: Path, data: Path, *words: str) -> tuple[np.ndarray, str]:
     """Of the training split, and the log."""
     words = ("--save_features", str(folder / "f.npz"), *words)
-    run = run_body(eval_svm, eval_svm.judge_encoder, folder, data, words)
+    run = run_main(eval_svm, folder, data, *words)
     return np.load(folder / "f.npz")["train"], (run / "run.log").read_text()
 
 
@@ -69,27 +68,22 @@ def test_few_shot_episodes_keep_their_own_k(
     pretrained: Path, even_root: Path, tmp_path: Path
 ) -> None:
     words = (*EPISODES, *ALONE, str(pretrained))
-    run = run_body(eval_fewshot, eval_fewshot.judge_encoder, tmp_path, even_root, words)
+    run = run_main(eval_fewshot, tmp_path, even_root, *words)
     log = (run / "run.log").read_text()
     assert "--num_points 64: network.json" in log
     assert "--k 5: set by this command (instead of 7)" in log
 
 
-@pytest.mark.parametrize("script", ["eval_svm", "eval_fewshot", "finetune_cls"])
+@pytest.mark.parametrize("script", [eval_svm, eval_fewshot, finetune_cls])
 def test_another_network_by_flag_is_refused(
-    script: str, pretrained: Path, even_root: Path, tmp_path: Path
+    script, pretrained: Path, even_root: Path, tmp_path: Path
 ) -> None:
-    module = importlib.import_module(script)
-    body = getattr(module, "judge_encoder", None) or module.finetune
     for flags, said in (
         (("--model", "dgcnn"), "its --model is dgcnn_seg, not dgcnn"),
         (("--emb_dims", "32"), "its --emb_dims is 16, not 32|its --model is"),
     ):
         with pytest.raises(cli.UsageError, match=rf"best_model\.pth: .*{said}"):
-            run_body(
-                *(module, body, tmp_path, even_root),
-                (*ALONE, str(pretrained), *flags),
-            )
+            run_main(script, tmp_path, even_root, *ALONE, str(pretrained), *flags)
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -97,7 +91,7 @@ def test_a_classifier_is_evaluated_with_its_own_network(
     tuned: Path, uneven_root: Path, tmp_path: Path
 ) -> None:
     words = (*ALONE, str(tuned / "models" / "best_model.pth"), "--eval")
-    run = run_body(finetune_cls, finetune_cls.finetune, tmp_path, uneven_root, words)
+    run = run_main(finetune_cls, tmp_path, uneven_root, *words)
     found = evaluated(run)["test_accuracy"]
     assert found == metrics(tuned)[1][-1]["best_test_accuracy"]
     assert "--k 5 --num_points 64: network.json" in (run / "run.log").read_text()
@@ -114,7 +108,7 @@ def test_a_classifier_of_other_classes_is_refused(
     (models / "network.json").write_text(json.dumps(values))
     words = (*ALONE, str(models / "best_model.pth"), "--eval")
     with pytest.raises(cli.UsageError, match=r"pth tells apart rod, sheet, .* plate"):
-        run_body(finetune_cls, finetune_cls.finetune, tmp_path, uneven_root, words)
+        run_main(finetune_cls, tmp_path, uneven_root, *words)
 
 
 def test_fine_tuning_carries_on_with_the_network_and_so_does_its_evaluation(
@@ -122,7 +116,7 @@ def test_fine_tuning_carries_on_with_the_network_and_so_does_its_evaluation(
 ) -> None:
     words = "--batch_size 4 --num_workers 0 --epochs 1".split()
     words += (*ALONE, str(pretrained))
-    run = run_body(train_partseg, train_partseg.segment, tmp_path, part_root, words)
+    run = run_main(train_partseg, tmp_path, part_root, *words)
     network = json.loads((run / "models" / "network.json").read_text())
     assert network["class_names"][0] == "airplane" and network["outputs"] == 50
     del network["class_names"]
@@ -132,7 +126,7 @@ def test_fine_tuning_carries_on_with_the_network_and_so_does_its_evaluation(
     }
     best = run / "models" / "best_model.pth"
     words = [*ALONE, str(best), "--eval", "--exp_name", "eval"]
-    told = run_body(train_partseg, train_partseg.segment, tmp_path, part_root, words)
+    told = run_main(train_partseg, tmp_path, part_root, *words)
     assert read_metrics(told)[0]["test_miou"] == metrics(run)[1][0]["test_miou"]
 
 
@@ -141,13 +135,13 @@ def test_a_resumed_run_has_the_network_that_it_started_with(
 ) -> None:
     start = shutil.copytree(pretrained.parent, tmp_path / "start") / pretrained.name
     words = "--batch_size 4 --num_workers 0 --wandb disabled --epochs 1".split()
-    call = (train_partseg, train_partseg.segment, tmp_path, part_root)
-    run = run_body(*call, [*words, "--model_path", str(start)])
+    call = (train_partseg, tmp_path, part_root)
+    run = run_main(*call, *words, "--model_path", str(start))
     shutil.rmtree(start.parent)
-    run_body(*call, [*words, "--resume"])  # whose checkpoint refuses another network
+    run_main(*call, *words, "--resume")  # whose checkpoint refuses another network
     assert "--k 7 --num_points 64: network.json" in (run / "run.log").read_text()
     with pytest.raises(cli.UsageError, match="--k 7 -> 8"):
-        run_body(*call, [*words, "--resume", "--k", "8"])
+        run_main(*call, *words, "--resume", "--k", "8")
 
 
 def test_pointnet_is_judged_and_fine_tuned_from_its_file_alone(
@@ -159,17 +153,17 @@ def test_pointnet_is_judged_and_fine_tuned_from_its_file_alone(
     alone, log = svm_features(tmp_path, even_root, *ALONE, best)
     assert alone.shape == (30, 16) and "--k 1: pointnet has no graph" in log
     words = (*EPISODES, *ALONE, best, "--k", "5")
-    run_body(eval_fewshot, eval_fewshot.judge_encoder, tmp_path, even_root, words)
+    run_main(eval_fewshot, tmp_path, even_root, *words)
     tune = "--batch_size 8 --num_workers 0 --epochs 1".split()
-    call = (finetune_cls, finetune_cls.finetune, tmp_path, even_root)
+    call = (finetune_cls, tmp_path, even_root)
     for more, head in (([], "classifier"), (["--freeze_encoder"], "linear")):
         words = [*tune, *ALONE, best, *more]
-        tuned = run_body(*call, words)
+        tuned = run_main(*call, *words)
         network = json.loads((tuned / "models" / "network.json").read_text())
         assert (network["model"], network["head"]) == ("pointnet", head)
         assert (network["k"], network["num_points"]) == (1, 64)
         words = [*ALONE, str(tuned / "models" / "best_model.pth"), "--eval", *more]
-        told = run_body(*call, [*words, "--exp_name", "eval"])
+        told = run_main(*call, *words, "--exp_name", "eval")
         state = weights(tuned)
         assert not any(name.startswith("inv_head") for name in state)
         best_accuracy = metrics(tuned)[1][0]["best_test_accuracy"]
@@ -180,10 +174,7 @@ def test_a_network_without_a_classification_head_is_not_fine_tuned(
     pretrained: Path, even_root: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(cli.UsageError, match=r"dgcnn_seg has no classif.* have"):
-        run_body(
-            *(finetune_cls, finetune_cls.finetune, tmp_path, even_root),
-            (*ALONE, str(pretrained)),
-        )
+        run_main(finetune_cls, tmp_path, even_root, *ALONE, str(pretrained))
 
 
 def test_published_weights_are_fine_tuned_as_published(

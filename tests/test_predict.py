@@ -22,7 +22,7 @@ from datasets.shapenet_part import ShapeNetPart
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
 from tests.conftest import UNEVEN_CLASSES
-from tests.runs import evaluated, finetune, run_body, segment
+from tests.runs import evaluated, finetune, run_main, segment
 from utils.errors import UsageError
 from utils.judging.metrics import shape_iou
 from utils.run.checkpoint import load_pretrained, save_weights
@@ -107,8 +107,7 @@ def test_features_are_those_of_the_svm(
     flags += ["--wandb", "disabled"]
     if kind == "dgcnn_seg":
         flags += ["--model", kind]
-    body = eval_svm.judge_encoder
-    run_body(eval_svm, body, tmp_path, even_root, (*words, *flags))
+    run_main(eval_svm, tmp_path, even_root, *words, *flags)
     data = even_root / "modelnet40_ply_hdf5_2048" / "ply_data_test0.h5"
     status, out, _ = run("features", data, *words, "--out", "f.npz", *AS_EVALUATED)
     assert status == 0

@@ -30,7 +30,7 @@ import train_crosspoint
 import train_partseg
 from models import point_encoder
 from models.image import ImageEncoder
-from tests.runs import SPEED, run_body
+from tests.runs import SPEED, run_main
 from tests.small_data import write_small_data
 from utils.run.checkpoint import load_pretrained
 from utils.run.run_folder import read_metrics
@@ -42,13 +42,10 @@ COMMON = (
 )
 IMAGES = "--image_encoder resnet18 --image_size 32 "
 RUNS = {
-    "train_crosspoint": (train_crosspoint, train_crosspoint.pretrain, IMAGES),
-    "train_crosspoint_seg": (
-        *(train_crosspoint, train_crosspoint.pretrain),
-        IMAGES + "--model dgcnn_seg ",
-    ),
-    "finetune_cls": (finetune_cls, finetune_cls.finetune, "--from_scratch --lr 0.001 "),
-    "train_partseg": (train_partseg, train_partseg.segment, "--from_scratch "),
+    "train_crosspoint": (train_crosspoint, IMAGES),
+    "train_crosspoint_seg": (train_crosspoint, IMAGES + "--model dgcnn_seg "),
+    "finetune_cls": (finetune_cls, "--from_scratch --lr 0.001 "),
+    "train_partseg": (train_partseg, "--from_scratch "),
 }
 OLD = ("train_crosspoint", "finetune_cls", "train_partseg")
 
@@ -60,8 +57,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def records(case: str, folder: Path, data: Path, words: str) -> list[dict[str, Any]]:
     """What the run writes to metrics.jsonl, without its speed."""
-    script, body, more = RUNS[case]
-    run = run_body(script, body, folder, data, (COMMON + more + words).split())
+    script, more = RUNS[case]
+    run = run_main(script, folder, data, *(COMMON + more + words).split())
     return [
         {name: value for name, value in line.items() if name not in SPEED}
         for line in read_metrics(run)

@@ -115,6 +115,12 @@ def stop() -> None:
     _host_group = None
 
 
+def run(main: Callable[[Any, Process], None], args: Any) -> None:
+    """Call a script's ``main(args, process)`` as one rank of the process group."""
+    main(args, start(args.dist_timeout))
+    stop()
+
+
 def rank() -> int:
     """Rank of this process, 0 with one process."""
     return dist.get_rank() if dist.is_initialized() else 0
