@@ -46,9 +46,6 @@ FREE_ARGUMENTS = (
     "save_predictions",
 )
 
-# BatchNorms of the paper's part-segmentation head, which its pre-training form has too.
-_SEGMENTATION_HEAD_BN = {"bn7": 64, "bn8": 256, "bn9": 256, "bn10": 128}
-
 
 class CheckpointError(UsageError):
     """A weight file cannot be used; the message names it and says why."""
@@ -85,26 +82,11 @@ def _few(names: tuple[str, ...]) -> str:
     return f"{', '.join(modules)} ({len(names)} entries)"
 
 
-def save_atomically(value: Any, path: str | Path, previous: str = "") -> None:
-    """``torch.save`` that leaves either the old file or the complete new one.
-
-    Args:
-        value, path: as of ``torch.save``.
-        previous: name under which the old file is kept, if any.
-
-    Raises:
-        CheckpointError: if it cannot be written; the old file is unchanged.
-    """
+def _save(value: Any, path: str | Path, previous: str = "") -> None:
+    """``torch.save`` by :func:`replace_file`."""
     content = io.BytesIO()
     torch.save(value, content)
-    try:
-        replace_file(path, content.getbuffer(), previous)
-    except UsageError as error:
-        there = Path(path).is_file()
-        kept = "the previous one is intact" if there else "there is none yet"
-        raise CheckpointError(
-            f"{error}; {kept}. Check the disk's free space and the folder's permissions"
-        ) from error
+    replace_file(path, content.getbuffer(), previous)
 
 
 def published_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -139,7 +121,7 @@ def placeholders(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 found[f"inv_head.{layer}.bias"] = torch.zeros(shape[0])
             norms = {"inv_head.1": width}
     if "transform_net.transform.weight" in state and not found:
-        norms = _SEGMENTATION_HEAD_BN
+        norms = {"bn7": 64, "bn8": 256, "bn9": 256, "bn10": 128}
     for name, width in norms.items():
         initial = nn.BatchNorm1d(width).state_dict()
         found |= {f"{name}.{key}": value for key, value in initial.items()}
@@ -148,7 +130,7 @@ def placeholders(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
     """Write :func:`published_weights` atomically."""
-    save_atomically(published_weights(model), path)
+    _save(published_weights(model), path)
 
 
 def _read(path: str | Path) -> Any:
@@ -294,7 +276,7 @@ def save_training_state(
         saved = {name: part.state_dict() for name, part in parts.items()}
         header = {"format": FORMAT, "arguments": arguments, "progress": vars(progress)}
         state = {**header, "random": torch.get_rng_state(), **saved}
-        save_atomically(state, path, PREVIOUS)
+        _save(state, path, PREVIOUS)
 
 
 def _read_training_state(path: str | Path) -> dict[str, Any]:

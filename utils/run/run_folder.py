@@ -274,7 +274,11 @@ def replace_file(
         with contextlib.suppress(OSError):  # where folders cannot be flushed
             _sync_folder(path.parent)
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+        kept = "the previous one is intact" if path.is_file() else "there is none yet"
+        raise UsageError(
+            f"{path} cannot be written: {error.strerror}; {kept}. Check the disk's "
+            "free space and the folder's permissions"
+        ) from error
     finally:
         with contextlib.suppress(OSError):  # of a folder that is not writable
             temporary.unlink(missing_ok=True)
