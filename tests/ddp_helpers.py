@@ -29,10 +29,6 @@ ROOT = Path(__file__).resolve().parents[1]
 GRACE_S = 15.0
 
 
-class RankFailure(Exception):
-    """The tracebacks of the ranks, chained as the cause of what a test sees raised."""
-
-
 class Pool:
     """``world_size`` processes on gloo and the loopback interface.
 
@@ -41,14 +37,9 @@ class Pool:
     :meth:`run` starts new ones.
     """
 
-    def __init__(
-        self,
-        world_size: int,
-        timeout_s: float = 300.0,
-        collective_timeout_s: float = 60.0,
-    ) -> None:
+    def __init__(self, world_size: int, collective_timeout_s: float = 60.0) -> None:
         self.world_size = world_size
-        self.timeout_s = timeout_s
+        self.timeout_s = 300.0
         self.collective_timeout_s = collective_timeout_s
         self.processes: list[int] = []  # their numbers
         self._ranks: list[ProcessPoolExecutor] = []
@@ -62,29 +53,21 @@ class Pool:
 
         Raises:
             Exception: what the lowest failing rank raised, its traceback as the cause.
-            TimeoutError: if a rank has died or did not answer in ``timeout_s`` seconds.
+            BrokenProcessPool: if a rank has died or did not answer in time.
         """
         if not self._ranks:
             self._start()
         calls = [rank.submit(_call, function, *args) for rank in self._ranks]
-        done, _ = wait(calls, self.timeout_s, FIRST_EXCEPTION)
-        if any(call.exception() for call in done):
-            wait(calls, GRACE_S)
-        ends = [call.exception() if call.done() else TimeoutError() for call in calls]
-        lost = BrokenProcessPool, TimeoutError
-        silent = [rank for rank, end in enumerate(ends) if isinstance(end, lost)]
-        if silent:
+        _, others = wait(calls, self.timeout_s, FIRST_EXCEPTION)
+        _, silent = wait(others, GRACE_S)
+        lost = [isinstance(x.exception(), BrokenProcessPool) for x in {*calls} - silent]
+        if silent or any(lost):
             self.close()
-        errors = {n: end for n, end in enumerate(ends) if end and n not in silent}
-        if errors:
-            text = "".join(f"\n\nrank {n}:{end.__cause__}" for n, end in errors.items())
-            text += f"\n\nno answer from rank(s) {silent}, ended" if silent else ""
-            raise errors[min(errors)] from RankFailure(text)
-        if silent:
-            raise TimeoutError(
-                f"no answer from rank(s) {silent} of {function.__qualname__}: "
-                f"dead, or {self.timeout_s:g} s were not enough; all ranks were ended"
-            )
+        # What a rank raised says more than that another one is lost.
+        ends = [call.exception() for call in calls]
+        for error in sorted(ends, key=lambda end: isinstance(end, BrokenProcessPool)):
+            if error is not None:
+                raise error
         return [call.result() for call in calls]
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -242,7 +243,7 @@ def test_a_lost_rank_is_noticed_and_a_busy_one_waited_for(tmp_path: Path) -> Non
         late = pool.run(gather_late)[0]
         assert "imed out" in late and cli.is_loss_of_a_rank(late)
         pool.close()
-        with pytest.raises(TimeoutError, match=r"rank\(s\) \[0\] of rank_0_dies"):
+        with pytest.raises(BrokenProcessPool):
             pool.run(rank_0_dies, tmp_path / "told")
         assert cli.is_loss_of_a_rank((tmp_path / "told").read_text())
     finally:
