@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
 import torch
 
 import finetune_cls
@@ -23,6 +24,8 @@ from utils.run import checkpoint
 from utils.run.run_folder import read_metrics
 
 SPEED = {"samples_per_second", "data_wait", "gpu_memory_mib"}  # of no two runs alike
+EXACT = {"epoch", "epoch_end", "lr", "test_accuracy", "test_class_accuracy"}
+EXACT |= {"test_miou", "svm_accuracy", "knn_accuracy"}
 COMMON = "--num_workers 0 --wandb disabled --print_freq 1 --emb_dims 16"
 PRETRAIN = (
     f"{COMMON} --num_points 64 --k 5 --batch_size 8 --svm_every 0 "
@@ -88,11 +91,25 @@ def same_records(one: Path, two: Path) -> None:
                 assert line[name] == other[name], name
 
 
+def agree(one: Path, two: Path) -> None:
+    """Every record of two runs to 1e-8, relative; counts exactly."""
+    for mine, theirs in zip(metrics(one), metrics(two), strict=True):
+        assert len(mine) == len(theirs)
+        for line, other in zip(mine, theirs, strict=True):
+            assert set(line) == set(other)
+            for name in set(line) & EXACT:
+                assert line[name] == other[name], name
+            for name in set(line) - SPEED:
+                wanted = pytest.approx(line[name], rel=1e-8, abs=1e-12)
+                assert other[name] == wanted, (name, line)
+
+
 def same_weights(one: Path, two: Path) -> None:
-    """The best weights of two pre-trainings are equal, bit for bit."""
-    for name in ("best_model.pth", "img_model_best.pth"):
-        theirs = weights(two, name)
-        assert all(torch.equal(v, theirs[n]) for n, v in weights(one, name).items())
+    """The best weights of two runs are equal, bit for bit."""
+    for path in (one / "models").glob("*best*.pth"):
+        theirs = weights(two, path.name)
+        mine = weights(one, path.name)
+        assert all(torch.equal(v, theirs[n]) for n, v in mine.items())
 
 
 class _Interrupted(Exception):

@@ -13,24 +13,7 @@ import numpy as np
 from PIL import Image
 from plyfile import PlyData, PlyElement
 
-PARTS = (
-    4,
-    2,
-    2,
-    4,
-    4,
-    3,
-    3,
-    2,
-    4,
-    2,
-    6,
-    2,
-    3,
-    3,
-    3,
-    3,
-)  # of each ShapeNetPart category
+from datasets import PARTS_PER_CATEGORY
 
 
 def write_small_data(root: Path, shapes: int = 16, points: int = 80) -> Path:
@@ -64,7 +47,7 @@ def write_small_data(root: Path, shapes: int = 16, points: int = 80) -> Path:
             file["data"], file["label"] = clouds(labels), labels[:, None].astype("u1")
     for split, count in (("train", shapes - 4), ("val", 4), ("test", shapes // 2)):
         labels = np.arange(count) % 16
-        first = np.cumsum((0, *PARTS))[labels][:, None]
+        first = np.cumsum((0, *PARTS_PER_CATEGORY))[labels][:, None]
         parts = first + rng.integers(0, 2, (count, points))
         with h5py.File(partseg / f"ply_data_{split}0.h5", "w") as file:
             file["data"], file["label"] = clouds(labels), labels[:, None].astype("u1")

@@ -15,11 +15,13 @@ import finetune_cls
 from datasets.labelled import labelled_share
 from models.dgcnn import DGCNN
 from tests.runs import (
+    agree,
     evaluated,
     finetune,
     interrupted,
     metrics,
     same_records,
+    same_weights,
     weights,
 )
 from utils.parallel.seed import seed_torch
@@ -27,18 +29,6 @@ from utils.run import checkpoint
 
 TEST_KEYS = ("test_loss", "test_accuracy", "test_class_accuracy")
 NUM_CLASSES = 5  # of the fixture `uneven_root`, one without a cloud
-
-
-def agree(one: Path, two: Path) -> None:
-    """The same losses to rounding, the same counts exactly."""
-    for mine, theirs in zip(metrics(one), metrics(two), strict=True):
-        for line, other in zip(mine, theirs, strict=True):
-            assert set(line) == set(other)
-            for name in set(line) - {"samples_per_second", "data_wait"}:
-                if name.endswith("loss"):
-                    assert math.isclose(line[name], other[name], rel_tol=1e-8), name
-                else:
-                    assert line[name] == other[name], name
 
 
 def test_two_processes_train_a_linear_probe_as_one_does(
@@ -96,8 +86,7 @@ def test_a_linear_probe_resumes_with_the_features_of_its_encoder(
     interrupted(4, finetune, parts, uneven_root, *words)
     resumed = finetune(parts, uneven_root, *words, "--resume")
     same_records(whole, resumed)
-    theirs = weights(resumed)
-    assert all(torch.equal(v, theirs[n]) for n, v in weights(whole).items())
+    same_weights(whole, resumed)
 
 
 def test_the_test_metrics_against_a_loop(tuned: Path, uneven_root: Path) -> None:

@@ -16,11 +16,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import pytest
 import sklearn.svm
-import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import finetune_cls
@@ -36,12 +35,12 @@ from tests.runs import (
     same_records,
     same_weights,
     segment,
+    weights,
 )
 from utils.errors import UsageError
 from utils.judging import features
 from utils.parallel import distributed
 from utils.run import checkpoint, training
-from utils.run.checkpoint import CheckpointError
 from utils.run.signals import Interrupted
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,7 +54,7 @@ def start(folder: Path, data: Path, *words: str, launcher: Sequence[str] = ()) -
     folder.mkdir(exist_ok=True)
     output = tempfile.TemporaryFile("w+", encoding="utf-8")
     flags = ("--data_root", str(data), "--exp_name", "run", *PRETRAIN, *words)
-    process = subprocess.Popen(
+    process: Any = subprocess.Popen(
         [sys.executable, *launcher, *SCRIPT, *flags],
         cwd=folder,
         env=os.environ
@@ -65,28 +64,18 @@ def start(folder: Path, data: Path, *words: str, launcher: Sequence[str] = ()) -
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-    _outputs[process.pid] = output
+    process.output = output
     return process
 
 
-_outputs: dict[int, TextIO] = {}
-
-
-def said_by(process: subprocess.Popen) -> str:
-    """Everything it has said so far."""
-    _outputs[process.pid].seek(0)
-    return _outputs[process.pid].read()
-
-
-def finish(process: subprocess.Popen, seconds: float = 180) -> tuple[int, str]:
+def finish(process: Any, seconds: float = 180) -> tuple[int, str]:
     """Exit code, and everything it said."""
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        said = said_by(process)
-        raise AssertionError(f"alive after {seconds} s: {said}") from None
-    return process.returncode, said_by(process)
+        os.killpg(process.pid, signal.SIGKILL)  # the code then says so
+    process.output.seek(0)
+    return process.wait(), process.output.read()
 
 
 def wait_for(happened: Callable[[], bool], seconds: float = 90) -> None:
@@ -112,8 +101,7 @@ def starts(folder: Path) -> int:
 
 
 def progress_in(run: Path) -> dict[str, Any]:
-    path = run / "models" / "checkpoint_last.pth"
-    return torch.load(path, weights_only=True)["progress"]
+    return weights(run, "checkpoint_last.pth")["progress"]
 
 
 @pytest.fixture(scope="module")
@@ -233,9 +221,7 @@ def test_a_signal_to_one_rank_in_an_evaluation_ends_all_ranks_before_the_next_ba
     assert len(metrics(folder)[1]) == 1  # the second epoch is not evaluated yet
     two_ranks.run(run, parts, *words, "--resume")
     same_records(whole, folder)
-    theirs = torch.load(folder / "models" / "best_model.pth", weights_only=True)
-    mine = torch.load(whole / "models" / "best_model.pth", weights_only=True)
-    assert all(torch.equal(value, theirs[name]) for name, value in mine.items())
+    same_weights(whole, folder)
 
 
 def ranks(process: subprocess.Popen) -> list[int]:
@@ -339,7 +325,7 @@ def test_a_disk_that_is_full_leaves_the_checkpoint_before(
     said = r"\.pth cannot be written"
     with (
         largest_file(2**16),
-        pytest.raises(CheckpointError, match=f"(?s){said}.*there is none yet"),
+        pytest.raises(UsageError, match=f"(?s){said}.*there is none yet"),
     ):
         pretrain(tmp_path, synthetic_root, *LONG)
     run = run_in(tmp_path)
@@ -349,7 +335,7 @@ def test_a_disk_that_is_full_leaves_the_checkpoint_before(
     # Enough for the log and the weights, not for another checkpoint.
     with (
         largest_file(len(before) - 10_000),
-        pytest.raises(CheckpointError, match=f"(?s){said}.*the previous one is intact"),
+        pytest.raises(UsageError, match=f"(?s){said}.*the previous one is intact"),
     ):
         pretrain(tmp_path, synthetic_root, *LONG, "--resume")
     assert (run / "models" / "checkpoint_last.pth").read_bytes() == before
@@ -399,7 +385,7 @@ def test_folders_and_files_without_permission_are_named(
     with (
         monkeypatch.context() as patch,
         bound_by_permissions(),
-        pytest.raises(CheckpointError, match=r"\.pth cannot be written.*Permission"),
+        pytest.raises(UsageError, match=r"\.pth cannot be written.*Permission"),
     ):
         patch.setattr(checkpoint, "save_training_state", save_then_lock)
         pretrain(tmp_path, synthetic_root, *words)

@@ -281,7 +281,8 @@ def test_a_resumed_run_keeps_its_configuration_and_needs_no_weights_to_start_fro
 
 
 FINE_TUNING = ("finetune_cls", "train_partseg")
-REFUSED = [  # scripts, message, flags
+START = "either --model_path FILE .* or --from_scratch "
+REFUSED = [  # scripts, message, flags beside those of the case
     (CASES, "exp_name", "--exp_name ../other"),
     (CASES, "--k 65 is more than --num_points 64", "--k 65 --num_points 64"),
     (CASES, "--batch_size 1 leaves", "--batch_size 1"),
@@ -290,47 +291,39 @@ REFUSED = [  # scripts, message, flags
     (["train_crosspoint"], "--batch_size", "--batch_size 25"),
     (["train_crosspoint"], "no.pth: no such file", "--img_model_path no.pth"),
     (FINE_TUNING, "--dropout 1 must be below 1", "--dropout 1"),
-    (FINE_TUNING, "either --model_path FILE .* or --from_scratch ", "--model_path w"),
-    (FINE_TUNING, "--eval evaluates the weights of --model_path", "--eval"),
+    (FINE_TUNING, START, "--model_path w"),
     (["finetune_cls"], "--label_fraction 1.5 is more than 1", "--label_fraction 1.5"),
+]
+REFUSED_STARTS = [  # flags alone
+    (START, ""),
+    (START, "--resume"),
+    ("--eval evaluates the weights of --model_path", "--eval"),
+    ("--eval evaluates the weights of --model_path", "--eval --from_scratch"),
+    ("--eval has nothing to --resume", "--eval --resume --model_path w"),
+    ("w: no such file", "--model_path w"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("script", "message", "flags"),
-    [(name, message, words) for names, message, words in REFUSED for name in names],
+    ("script", "message", "words"),
+    [
+        *(
+            (name, message, (*CASES[name].words, *flags.split()))
+            for names, message, flags in REFUSED
+            for name in names
+        ),
+        *(
+            (name, message, tuple(flags.split()))
+            for name in FINE_TUNING
+            for message, flags in REFUSED_STARTS
+        ),
+    ],
 )
 def test_bad_requests_stop_before_anything_is_written(
-    script: str,
-    message: str,
-    flags: str,
-    tmp_path: Path,
-    request: pytest.FixtureRequest,
+    script: str, message: str, words: tuple[str, ...], tmp_path: Path, request
 ) -> None:
     case = CASES[script]
     data = request.getfixturevalue(case.data)
     with pytest.raises(cli.UsageError, match=message):
-        case.run(tmp_path, data, *case.words, *flags.split())
+        case.run(tmp_path, data, *words)
     assert not (tmp_path / "checkpoints").exists()
-
-
-def test_fine_tuning_says_where_to_start_and_what_to_evaluate(
-    tmp_path: Path, uneven_root: Path, part_root: Path
-) -> None:
-    for run, data in ((finetune, uneven_root), (segment, part_root)):
-        for message, *flags in (
-            ("either --model_path FILE .* or --from_scratch ",),
-            ("either --model_path FILE .* or --from_scratch ", "--resume"),
-            ("--eval evaluates the weights of --model_path", "--eval"),
-            (
-                "--eval has nothing to --resume",
-                "--eval",
-                "--resume",
-                "--model_path",
-                "w",
-            ),
-            ("w: no such file", "--model_path", "w"),
-        ):
-            with pytest.raises(cli.UsageError, match=message):
-                run(tmp_path, data, *flags)
-            assert not (tmp_path / "checkpoints").exists()
