@@ -87,7 +87,7 @@ class Pool:
             place = (rank, self.world_size, port)
             self._ranks.append(ProcessPoolExecutor(1, spawn, _prepare, place))
         numbers = [rank.submit(os.getpid) for rank in self._ranks]
-        self.processes = [number.result(self.timeout_s) for number in numbers]
+        self.processes = [number.result(300) for number in numbers]
         self.run(_join, self.collective_timeout_s)  # all are there: nobody waits long
 
 

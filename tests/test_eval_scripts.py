@@ -12,15 +12,9 @@ import torch
 import eval_fewshot
 import eval_svm
 from models.dgcnn import DGCNN
-from models.partseg import DGCNNPartSeg
-from tests.models.test_state_dicts import (
-    DGCNN_PRETRAINING,
-    PARTSEG_PRETRAINING,
-    UNUSED,
-)
 from tests.runs import run_main
 from utils.run import cli
-from utils.run.checkpoint import published_weights, save_weights
+from utils.run.checkpoint import save_weights
 from utils.run.network import settle
 from utils.run.run_folder import read_metrics
 
@@ -67,31 +61,6 @@ def test_two_processes_give_the_numbers_of_one(
 
 def judge_by(name: str, *call) -> Path:
     return judge(importlib.import_module(name), *call)
-
-
-@both
-@pytest.mark.parametrize(
-    ("encoder", "names"),
-    [
-        (DGCNN, DGCNN_PRETRAINING),
-        (DGCNNPartSeg, PARTSEG_PRETRAINING | UNUSED["partseg pre-training"]),
-    ],
-)
-def test_files_of_the_paper_s_code(
-    script, encoder, names, tmp_path: Path, even_root: Path
-) -> None:
-    model = encoder(k=5, emb_dims=16)
-    state = published_weights(model)
-    assert set(state) == set(names)
-    words = ("--model", "dgcnn" if encoder is DGCNN else "dgcnn_seg")
-    found = []
-    for prefix in ("", "module."):
-        torch.save({prefix + n: v for n, v in state.items()}, tmp_path / "w.pth")
-        run = judge(script, tmp_path, even_root, tmp_path / "w.pth", *words)
-        found.append(results(run))
-        loaded = f"{len(model.state_dict())} entries loaded"
-        assert loaded in (run / "run.log").read_text()
-    assert found[0] == found[1]
 
 
 @both

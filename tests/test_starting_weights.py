@@ -39,10 +39,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])  # files of the paper's code
 @pytest.mark.parametrize("script", CASES)
 def test_training_starts_from_the_file(
-    script: str, prefix: str, tmp_path: Path, two_ranks: Pool, request: Any
+    script: str, tmp_path: Path, two_ranks: Pool, request: Any
 ) -> None:
     case = CASES[script]
     torch.manual_seed(9)
@@ -51,7 +50,7 @@ def test_training_starts_from_the_file(
         if value.is_floating_point():
             value.uniform_(0.5, 1.5)
     path = tmp_path / "w.pth"
-    torch.save({prefix + name: value for name, value in state.items()}, path)
+    torch.save({f"module.{name}": value for name, value in state.items()}, path)
     wanted = {n: v for n, v in state.items() if n.split(".")[0] not in case.unused}
     words = (request.getfixturevalue(case.data), "--model_path", str(path))
     starts = two_ranks.run(starting_state, case.run, tmp_path / "two", *words)

@@ -115,31 +115,14 @@ def test_the_first_step_is_that_of_the_definition(
         assert [labels[row] for row in rows] == parts.tolist()
 
 
-def test_training_learns(tmp_path: Path, part_root: Path) -> None:
-    words = ("--epochs", "12", "--optimizer", "adam", "--lr", "0.01", "--dropout", "0")
-    run = segment(tmp_path, part_root, "--from_scratch", *words, "--scheduler", "step")
-    steps, epochs = metrics(run)
-    assert {line["lr"] for line in steps} == {0.01}  # not halved before epoch 20
-    assert epochs[-1]["train_loss"] < 0.7 * epochs[0]["train_loss"]
-    assert epochs[-1]["train_miou"] > epochs[0]["train_miou"] + 0.2
-    assert epochs[-1]["train_accuracy"] > epochs[0]["train_accuracy"] + 0.2
-    # What is evaluated later is what was recorded.
-    best = max(epochs, key=lambda line: line["test_miou"])
-    path = str(run / "models" / "best_model.pth")
-    words = ("--eval", "--model_path", path, "--test_batch_size", "1")
-    again = evaluated(segment(tmp_path / "eval", part_root, *words))
-    for name in TEST_KEYS - {"test_loss"}:
-        assert again[name] == best[name], name
-    assert math.isclose(again["test_loss"], best["test_loss"], rel_tol=1e-5)
-
-
 def test_one_category_in_a_set_smaller_than_a_batch(
     tmp_path: Path, part_root: Path
 ) -> None:
     words = (*SCRATCH, "--class_choice", "chair", "--batch_size", "6")
-    run = segment(tmp_path, part_root, *words)
+    run = segment(tmp_path, part_root, *words, "--scheduler", "step")
     steps, epochs = metrics(run)
     assert len(steps) == len(epochs) == 2
+    assert {line["lr"] for line in steps} == {0.1}  # not halved before epoch 20
     for line in epochs:
         assert line["test_miou"] == line["test_class_miou"]
     log = (run / "run.log").read_text()

@@ -36,11 +36,13 @@ def two_steps(norm: nn.Module, x: Tensor, rows: slice):
     return y.detach(), *gradients, {n: b.clone() for n, b in norm.named_buffers()}
 
 
-def two_steps_on_rank(x: Tensor, counts: tuple[int, int], training: bool):
-    """Two steps of GlobalBatchNorm on this rank's rows of ``x``."""
+def two_steps_on_rank(
+    kind: type, x: Tensor, counts: tuple[int, int], training: bool = True
+):
+    """Two steps of a BatchNorm on this rank's rows of ``x``."""
     first = sum(counts[: distributed.rank()])
     rows = slice(first, first + counts[distributed.rank()])
-    return two_steps(random_norm(GlobalBatchNorm, x.shape[1]).train(training), x, rows)
+    return two_steps(random_norm(kind, x.shape[1]).train(training), x, rows)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -59,7 +61,11 @@ def test_two_ranks_compute_batch_norm_of_all_rows(
     x = 3 * normal(sum(counts), 6, *tail) + 5
     norm = random_norm(kind, 6).train(training)
     expected = two_steps(norm, x, slice(None))
-    results = two_ranks.run(two_steps_on_rank, x, counts, training)
+    results = two_ranks.run(two_steps_on_rank, GlobalBatchNorm, x, counts, training)
+    equal_to_one_process(results, expected)
+
+
+def equal_to_one_process(results: list[tuple], expected: tuple) -> None:
     ys, x_grads, weight_grads, bias_grads, buffers = zip(*results, strict=True)
     # Each rank has its own rows' share; data-parallel training adds them up.
     found = (torch.cat(ys), torch.cat(x_grads), sum(weight_grads), sum(bias_grads))
@@ -127,12 +133,8 @@ class AsOnGPU(GlobalBatchNorm):
 
 
 def two_steps_as_on_gpu(x: Tensor, counts: tuple[int, int]):
-    registered = gpu_kernels_by_definition()
-    first = sum(counts[: distributed.rank()])
-    rows = slice(first, first + counts[distributed.rank()])
-    found = two_steps(random_norm(AsOnGPU, x.shape[1]).train(), x, rows)
-    del registered
-    return found
+    _registered = gpu_kernels_by_definition()  # until the end
+    return two_steps_on_rank(AsOnGPU, x, counts)
 
 
 @pytest.mark.parametrize(
@@ -142,12 +144,7 @@ def two_steps_as_on_gpu(x: Tensor, counts: tuple[int, int]):
 def test_two_gpus_would_compute_batch_norm_of_all_rows(two_ranks, kind, tail, counts):
     x = 3 * normal(sum(counts), 6, *tail) + 5
     expected = two_steps(random_norm(kind, 6).train(), x, slice(None))
-    results = two_ranks.run(two_steps_as_on_gpu, x, counts)
-    ys, x_grads, weight_grads, bias_grads, buffers = zip(*results, strict=True)
-    found = (torch.cat(ys), torch.cat(x_grads), sum(weight_grads), sum(bias_grads))
-    torch.testing.assert_close(found, expected[:4], rtol=1e-9, atol=1e-10)
-    for of_rank in buffers:
-        torch.testing.assert_close(of_rank, expected[4], rtol=1e-9, atol=1e-10)
+    equal_to_one_process(two_ranks.run(two_steps_as_on_gpu, x, counts), expected)
 
 
 def low_precision_on_rank(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -223,35 +220,8 @@ def gather_late() -> str:
     return "no error"
 
 
-def rank_0_dies(told: Path) -> None:
-    """Write how rank 1's waiting for rank 0 ends."""
-
-    def work() -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    try:
-        distributed.run_on_main(work)
-    except RuntimeError as error:
-        told.write_text(str(error))
-
-
-@pytest.mark.slow  # it starts processes of its own
-def test_a_lost_rank_is_noticed_and_a_busy_one_waited_for(tmp_path: Path) -> None:
-    pool = Pool(2, collective_timeout_s=2.0)
-    try:
-        assert pool.run(slow_on_main) == [(7, 2.0)] * 2
-        late = pool.run(gather_late)[0]
-        assert "imed out" in late and cli.is_loss_of_a_rank(late)
-        pool.close()
-        with pytest.raises(BrokenProcessPool):
-            pool.run(rank_0_dies, tmp_path / "told")
-        assert cli.is_loss_of_a_rank((tmp_path / "told").read_text())
-    finally:
-        pool.close()
-
-
-def rank_0_stops(number: int) -> str:
-    """How rank 1's waiting for rank 0 ends, when a signal stops or kills that."""
+def rank_0_gets(number: int, told: Path) -> None:
+    """Write how rank 1's waiting for rank 0 ends, when a signal stops or kills that."""
 
     def work() -> None:
         os.kill(os.getpid(), number)
@@ -260,39 +230,24 @@ def rank_0_stops(number: int) -> str:
     try:
         distributed.run_on_main(work)
     except RuntimeError as error:
-        return str(error)
-    return "no error"
+        told.write_text(str(error))
 
 
-@pytest.mark.slow
-def test_ranks_notice_that_rank_0_is_stopped(tmp_path: Path) -> None:
-    script = tmp_path / "waits.py"
-    script.write_text(
-        "import os, signal, sys, time\n"
-        "from tests.utils.parallel.test_distributed import rank_0_stops\n"
-        "from utils.parallel import distributed\n"
-        "distributed.start(2.0)\n"
-        f"print('ended:', rank_0_stops({signal.SIGSTOP:d}), flush=True)\n"
-        "os._exit(0)\n"
-    )
-    root = Path(__file__).parents[3]
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "PYTHONPATH": str(root)}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        common["MASTER_PORT"] = str(probe.getsockname()[1])
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(script)],
-            env=os.environ | common | {"RANK": str(r), "LOCAL_RANK": str(r)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for r in range(2)
-    ]
+@pytest.mark.slow  # it starts processes of its own
+def test_a_lost_rank_is_noticed_and_a_busy_one_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = Pool(2, collective_timeout_s=2.0)
     try:
-        said = ranks[1].communicate(timeout=60)[0]
-        assert "ended:" in said and "no error" not in said, said
+        assert pool.run(slow_on_main) == [(7, 2.0)] * 2
+        late = pool.run(gather_late)[0]
+        assert "imed out" in late and cli.is_loss_of_a_rank(late)
+        monkeypatch.setattr(pool, "timeout_s", 15.0)
+        for number in (signal.SIGKILL, signal.SIGSTOP):
+            pool.close()
+            with pytest.raises(BrokenProcessPool):
+                pool.run(rank_0_gets, number, tmp_path / str(number))
+            said = (tmp_path / str(number)).read_text()
+            assert number == signal.SIGSTOP or cli.is_loss_of_a_rank(said)
     finally:
-        for process in ranks:
-            process.kill()
-            process.wait()
+        pool.close()
