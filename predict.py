@@ -23,10 +23,6 @@ from models import CLASSIFIERS, ENCODERS
 from utils.run import cli, flags
 
 PUBLISHED = {"num_points": 1024, "k": 15}  # of features, as eval_svm.py has them
-FEATURES = "Compute features of clouds and meshes."
-NEAREST = "Find the shapes whose features are most alike."
-CLASSIFY = "Name the most probable classes."
-SEGMENT = "Find the part that every point belongs to."
 SHOWN = 20  # queries on a contact sheet
 
 
@@ -40,15 +36,16 @@ def get_args_parser() -> argparse.ArgumentParser:
         add_common_flags(added, weights)
         return added.add_argument_group(name)
 
-    add = command("features", FEATURES, "any weights").add_argument
+    doc = "Compute features of clouds and meshes."
+    add = command("features", doc, "any weights").add_argument
     add(
         "--out",
         required=True,
         metavar="FILE.npz",
         help="gets names (M,) and features (M, F) float32",
     )
-    weights = "the weights that the features are of"
-    add = command("nearest", NEAREST, weights).add_argument
+    doc = "Find the shapes whose features are most alike."
+    add = command("nearest", doc, "the weights that the features are of").add_argument
     add(
         "--among",
         required=True,
@@ -62,10 +59,12 @@ def get_args_parser() -> argparse.ArgumentParser:
         metavar="FILE.png",
         help=f"draw the first {SHOWN} clouds, each beside its neighbours",
     )
-    add = command("classify", CLASSIFY, "weights of finetune_cls.py").add_argument
+    doc = "Name the most probable classes."
+    add = command("classify", doc, "weights of finetune_cls.py").add_argument
     add("--top", type=flags.positive_int, default=3, help="most probable classes shown")
     add("--out", default="", metavar="FILE.csv", help="gets the table, too")
-    add = command("segment", SEGMENT, "weights of train_partseg.py").add_argument
+    doc = "Find the part that every point belongs to."
+    add = command("segment", doc, "weights of train_partseg.py").add_argument
     add("--category", required=True, choices=CATEGORIES, help="of all the shapes")
     add(
         "--out",
@@ -277,11 +276,8 @@ def read_features(args: argparse.Namespace) -> dict[str, np.ndarray]:
             entries = ("names", "features", "folder", "weights", "k", *SETTINGS)
             stored = {name: file[name] for name in entries}
     except Exception as error:  # damaged files make NumPy raise anything
-        reason = str(error).split("\n")[0]
-        if "pickle" in reason:
-            reason = "not an NPZ file"  # NumPy advises to load it all the same
         raise UsageError(
-            f"{args.among}: not written by predict.py features ({reason}); {again}"
+            f"{args.among}: missing, or not written by predict.py features; {again}"
         ) from error
     if stored["weights"] != digest(args.model_path):
         raise UsageError(f"{args.among} has features of other weights; {again}")

@@ -1,4 +1,4 @@
-"""Small runs of the training scripts on this rank, and what they wrote.
+"""Small runs of the scripts on this rank, and what they wrote.
 
 The scripts run in this process. For several ranks, hand the functions to a
 pool: ``two_ranks.run(pretrain, folder, data, "--epochs", "2")``.
@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 
+import eval_fewshot
+import eval_svm
 import finetune_cls
 import tests.small_resnet
 import train_crosspoint
@@ -32,6 +34,8 @@ PRETRAIN = (
     f"--image_encoder {tests.small_resnet.NAME} --image_size 32"
 ).split()
 FINETUNE = f"{COMMON} --num_points 64 --k 5 --batch_size 8".split()
+JUDGE = "--num_points 64 --k 5 --emb_dims 16 --wandb disabled --overwrite".split()
+EPISODES = "--k_way 3 --m_shot 2 --n_query 2 --n_runs 8".split()
 SEGMENT = f"{COMMON} --num_points 32 --k 4 --batch_size 4".split()
 
 
@@ -48,6 +52,16 @@ def finetune(folder: Path, data: Path, *words: str) -> Path:
 def segment(folder: Path, data: Path, *words: str) -> Path:
     """Run train_partseg.py in ``folder``; returns the run folder."""
     return run_main(train_partseg, folder, data, *SEGMENT, *words)
+
+
+def judge_svm(folder: Path, data: Path, *words: str) -> Path:
+    """Run eval_svm.py in ``folder``; returns the run folder."""
+    return run_main(eval_svm, folder, data, *JUDGE, *words)
+
+
+def judge_fewshot(folder: Path, data: Path, *words: str) -> Path:
+    """Run eval_fewshot.py in ``folder``; returns the run folder."""
+    return run_main(eval_fewshot, folder, data, *JUDGE, *EPISODES, *words)
 
 
 def run_main(script: ModuleType, folder: Path, data: Path, *words: str) -> Path:

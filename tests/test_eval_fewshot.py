@@ -7,28 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-import eval_fewshot
 from datasets import labelled_clouds
 from datasets.corruptions import KINDS, corrupted
 from datasets.labelled import ModelNet40
 from models.dgcnn import DGCNN
-from tests.runs import run_main
+from tests.runs import judge_fewshot
 from utils.judging.features import extract_features
 from utils.judging.fewshot import evaluate_episodes
 from utils.run import cli
 from utils.run.checkpoint import save_weights
 from utils.run.run_folder import read_metrics
-
-# For the fixture `even_root`.
-EPISODES = (
-    "--num_points 64 --k 5 --emb_dims 16 --wandb disabled --overwrite "
-    "--k_way 3 --m_shot 2 --n_query 2 --n_runs 8 --model_path"
-).split()
-
-
-def judge(folder: Path, data: Path, *words: str) -> Path:
-    """Run the script in ``folder`` on this rank; returns the run folder."""
-    return run_main(eval_fewshot, folder, data, *EPISODES, *words)
 
 
 def test_split_and_seed_choose_the_episodes(tmp_path: Path, even_root: Path) -> None:
@@ -37,8 +25,8 @@ def test_split_and_seed_choose_the_episodes(tmp_path: Path, even_root: Path) -> 
     save_weights(encoder, tmp_path / "w.pth")
     found = []
     for split, seed in (("train", 1), ("test", 1), ("train", 2)):
-        more = (str(tmp_path / "w.pth"), "--split", split, "--seed", str(seed))
-        run = judge(tmp_path, even_root, *more)
+        words = ("--model_path", str(tmp_path / "w.pth"), "--split", split)
+        run = judge_fewshot(tmp_path, even_root, *words, "--seed", str(seed))
         (line,) = read_metrics(run)
         clouds = labelled_clouds("modelnet40", even_root, split, 64)
         features = extract_features(encoder, clouds.points, 32, torch.device("cpu"))
@@ -53,7 +41,8 @@ def test_split_and_seed_choose_the_episodes(tmp_path: Path, even_root: Path) -> 
 def test_corrupted_queries_of_the_same_episodes(
     tmp_path: Path, even_root: Path
 ) -> None:
-    run = judge(tmp_path, even_root, "none", "--corrupt", "3", "--seed", "4")
+    words = "--model_path none --corrupt 3 --seed 4".split()
+    run = judge_fewshot(tmp_path, even_root, *words)
     (line,) = read_metrics(run)
     torch.manual_seed(4)
     encoder, clouds = DGCNN(k=5, emb_dims=16), ModelNet40(even_root, "train", 64)
@@ -88,5 +77,5 @@ def test_impossible_episodes_are_refused(
     words: str, said: str, tmp_path: Path, even_root: Path
 ) -> None:
     with pytest.raises(cli.UsageError, match=said):
-        judge(tmp_path, even_root, "none", *words.split())
+        judge_fewshot(tmp_path, even_root, "--model_path", "none", *words.split())
     assert not (tmp_path / "checkpoints").exists()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -12,24 +10,14 @@ import torch
 import eval_fewshot
 import eval_svm
 from models.dgcnn import DGCNN
-from tests.runs import run_main
+from tests.runs import judge_fewshot, judge_svm
 from utils.run import cli
 from utils.run.checkpoint import save_weights
 from utils.run.network import settle
 from utils.run.run_folder import read_metrics
 
-TINY = "--num_points 64 --k 5 --emb_dims 16 --wandb disabled --overwrite".split()
-EPISODES = "--k_way 3 --m_shot 2 --n_query 1 --n_runs 4".split()
 SECONDS = {"seconds", "features_seconds", "svm_seconds"}
-both = pytest.mark.parametrize("script", [eval_svm, eval_fewshot])
-
-
-def judge(script: ModuleType, folder: Path, data: Path, weights: object, *words: str):
-    """Run a script in ``folder`` on this rank; returns the run folder."""
-    words = (*TINY, "--model_path", str(weights), *words)
-    if script is eval_fewshot:
-        words = (*EPISODES, *words)
-    return run_main(script, folder, data, *words)
+both = pytest.mark.parametrize("judge", [judge_svm, judge_fewshot])
 
 
 def results(run: Path) -> list[dict]:
@@ -45,47 +33,41 @@ def weights(tmp_path: Path) -> Path:
     return tmp_path / "w.pth"
 
 
-@pytest.mark.parametrize("name", ["eval_svm", "eval_fewshot"])
+@both
 def test_two_processes_give_the_numbers_of_one(
-    name: str, tmp_path: Path, weights: Path, even_root: Path, two_ranks
+    judge, tmp_path: Path, weights: Path, even_root: Path, two_ranks
 ) -> None:
-    judges = "--corrupt 2"
-    if name == "eval_svm":
-        judges += " --C 1 100 --knn 4 --labels_per_class 1 3 --draws 4"
-    words = judges.split()
-    one = judge_by(name, tmp_path / "one", even_root, weights, *words)
-    call = name, tmp_path / "two", even_root, weights, *words
-    (mine,), (theirs,) = map(results, (one, two_ranks.run(judge_by, *call)[0]))
+    words = ["--model_path", str(weights), "--corrupt", "2"]
+    if judge is judge_svm:
+        words += "--C 1 100 --knn 4 --labels_per_class 1 3 --draws 4".split()
+    one = judge(tmp_path / "one", even_root, *words)
+    two = two_ranks.run(judge, tmp_path / "two", even_root, *words)[0]
+    (mine,), (theirs,) = map(results, (one, two))
     assert mine == theirs
-
-
-def judge_by(name: str, *call) -> Path:
-    return judge(importlib.import_module(name), *call)
 
 
 @both
 def test_the_weights_that_are_judged_are_not_deleted(
-    script, tmp_path: Path, weights: Path, even_root: Path
+    judge, tmp_path: Path, weights: Path, even_root: Path
 ) -> None:
     folder = tmp_path / "checkpoints" / "run"
     folder.mkdir(parents=True)
     path = weights.rename(folder / "w.pth")
     with pytest.raises(cli.UsageError, match=r"would delete .*w\.pth"):
-        judge(script, tmp_path, even_root, path)
+        judge(tmp_path, even_root, "--model_path", str(path))
     assert path.is_file()
 
 
 @both
 @pytest.mark.parametrize(
-    ("weights", "words", "said"),
-    [("none", ("--k", "65"), "--k 65"), ("no.pth", (), r"no\.pth: no such file")],
-    ids=["k", "weights"],
+    ("words", "said"),
+    [("none --k 65", "--k 65"), ("no.pth", r"no\.pth: no such file")],
 )
 def test_bad_requests_stop_before_anything_is_written(
-    script, weights: str, words, said: str, tmp_path: Path, even_root: Path
+    judge, words: str, said: str, tmp_path: Path, even_root: Path
 ) -> None:
     with pytest.raises(cli.UsageError, match=said):
-        judge(script, tmp_path, even_root, weights, *words)
+        judge(tmp_path, even_root, "--model_path", *words.split())
     assert not (tmp_path / "checkpoints").exists()
 
 

@@ -9,14 +9,13 @@ import pytest
 import torch
 from sklearn.svm import SVC
 
-import eval_svm
 from datasets import SCANOBJECTNN_VARIANTS, labelled
 from datasets.corruptions import KINDS, corrupted
 from datasets.labelled import ModelNet40
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
 from tests.conftest import UNEVEN_CLASSES
-from tests.runs import run_main
+from tests.runs import judge_svm
 from utils.judging.features import extract_features
 from utils.judging.judges import judge_clouds
 from utils.judging.svm import fit_linear_svm, held_out_split
@@ -24,12 +23,10 @@ from utils.run import cli
 from utils.run.checkpoint import save_weights
 from utils.run.run_folder import read_metrics
 
-TINY = "--num_points 64 --k 5 --emb_dims 16 --wandb disabled --model_path none".split()
-
 
 def judge(folder: Path, data: Path, *words: str) -> Path:
-    """Run the script in ``folder`` on this rank; returns the run folder."""
-    return run_main(eval_svm, folder, data, *TINY, *words)
+    """Run the script, with an untrained encoder unless told otherwise."""
+    return judge_svm(folder, data, "--model_path", "none", *words)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -109,7 +106,7 @@ def test_more_labels_than_a_class_has_are_refused(
 def features(folder: Path, data: Path, *words: str) -> np.ndarray:
     """Of the training split."""
     path = folder / "f.npz"
-    judge(folder, data, "--overwrite", "--save_features", str(path), *words)
+    judge(folder, data, "--save_features", str(path), *words)
     return np.load(path)["train"]
 
 

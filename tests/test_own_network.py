@@ -8,18 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import eval_fewshot
 import eval_svm
 import finetune_cls
 import train_partseg
-from models.dgcnn import DGCNN
-from tests.runs import evaluated, metrics, pretrain, run_main, weights
-from tests.test_eval_scripts import EPISODES
+from tests.runs import EPISODES, evaluated, metrics, pretrain, run_main, weights
 from utils.run import cli
-from utils.run.checkpoint import save_weights
-from utils.run.network import settle, write_network
 from utils.run.run_folder import read_metrics
 
 ALONE = ("--wandb", "disabled", "--overwrite", "--model_path")
@@ -53,15 +48,6 @@ def test_eval_svm_needs_the_file_alone(
     other, log = svm_features(tmp_path, even_root, *words)
     assert "--k 9: set by this command (instead of 7)" in log
     assert not np.array_equal(other, alone)
-
-
-def test_without_network_json_the_line_says_published(
-    pretrained: Path, even_root: Path, tmp_path: Path
-) -> None:
-    shutil.copy(pretrained, tmp_path / "w.pth")
-    words = (*ALONE, str(tmp_path / "w.pth"), "--num_points", "80")
-    _, log = svm_features(tmp_path, even_root, *words)
-    assert f"--model dgcnn_seg {ENTRIES}; --k 15: published; --num_points 80: " in log
 
 
 def test_few_shot_episodes_keep_their_own_k(
@@ -175,22 +161,3 @@ def test_a_network_without_a_classification_head_is_not_fine_tuned(
 ) -> None:
     with pytest.raises(cli.UsageError, match=r"dgcnn_seg has no classif.* have"):
         run_main(finetune_cls, tmp_path, even_root, *ALONE, str(pretrained))
-
-
-def test_published_weights_are_fine_tuned_as_published(
-    tmp_path: Path,
-) -> None:
-    """Pre-training has K = 15 and 2,048 points, fine-tuning 20 and 1,024."""
-    torch.manual_seed(0)
-    save_weights(DGCNN(), tmp_path / "w.pth")
-    for trained in (None, (15, 2048)):
-        args = finetune_cls.get_args_parser().parse_args(
-            ["--model_path", str(tmp_path / "w.pth")]
-        )
-        if trained:
-            args.model, args.emb_dims = "dgcnn", 1024
-            args.k, args.num_points = trained
-            write_network(tmp_path, args, "projection")
-            args.model = args.emb_dims = args.k = args.num_points = None
-        settle(args, finetune_cls.PUBLISHED)
-        assert (args.emb_dims, args.k, args.num_points) == (1024, 20, 1024)
