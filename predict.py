@@ -108,7 +108,6 @@ if __name__ == "__main__":
     ARGS = cli.start(get_args_parser())
 
 import csv
-import hashlib
 import io
 import os
 import sys
@@ -126,6 +125,7 @@ from utils.drawing.clouds import Cell, cloud_grid
 from utils.drawing.parts import write_part_cloud
 from utils.errors import UsageError, usage_errors
 from utils.judging import predict
+from utils.judging.feature_file import read_features, write_features
 from utils.parallel import distributed
 from utils.run.checkpoint import load_frozen, load_pretrained
 from utils.run.logger import progress
@@ -136,7 +136,6 @@ HEADS = {  # what a command needs: encoders, heads, and the script that trains t
     "classify": (CLASSIFIERS, ("classifier", "linear"), "finetune_cls.py"),
     "segment": (("dgcnn_seg",), ("parts",), "train_partseg.py"),
 }
-SETTINGS = ("num_points", "sampling", "as_is", "up")  # which features should agree in
 
 
 def main(args: argparse.Namespace) -> None:
@@ -162,11 +161,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace, network: Network) -> None:
-    """Refuse weights and flags that do not fit, and outputs that exist.
-
-    Raises:
-        UsageError: naming the file or flag, and what to do.
-    """
+    """Refuse weights and flags that do not fit, and outputs that exist."""
     encoders, heads, trainer = HEADS.get(args.command, ((), (network.head,), ""))
     if network.head not in heads:
         start = f" --model_path {args.model_path}" if args.model in encoders else ""
@@ -220,10 +215,9 @@ def report(files: OwnFiles) -> None:
     """Say which clouds were repeated and which could not be used: then exit with 1."""
     if files.repeated:
         few = [f"{name} ({count})" for name, count in files.repeated.items()]
-        more = ", ..." if len(few) > 3 else ""
         print(
             f"fewer than {files.num_points} points, which are repeated: {len(few)} of "
-            f"the clouds: {', '.join(few[:3])}{more}"
+            f"the clouds: {', '.join(few[:3] + ['...'] * (len(few) > 3))}"
         )
     if files.failed:
         print(
@@ -244,52 +238,8 @@ def save_features(
         found.append(predict.features(model, points, args.batch_size))
     if not names:
         return
-    content = io.BytesIO()
-    np.savez(
-        content,
-        names=np.array(names),
-        features=np.concatenate(found),
-        folder=os.getcwd(),  # of the names
-        weights=digest(args.model_path),
-        k=args.k,
-        **{name: getattr(args, name) for name in SETTINGS},
-    )
-    replace_file(args.out, content.getbuffer())
-    shape = (len(names), found[0].shape[1])
-    print(f"{args.out}: names and features {shape}")
-
-
-def digest(path: str) -> str:
-    """SHA-256 of a weight file: features of other weights cannot be compared."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def read_features(args: argparse.Namespace) -> dict[str, np.ndarray]:
-    """The file of ``--among``.
-
-    Raises:
-        UsageError: if it is not one of ``features``, or is of another network.
-    """
-    again = f"`python predict.py features ... --model_path {args.model_path}` makes one"
-    try:
-        with np.load(args.among, allow_pickle=False) as file:
-            entries = ("names", "features", "folder", "weights", "k", *SETTINGS)
-            stored = {name: file[name] for name in entries}
-    except Exception as error:  # damaged files make NumPy raise anything
-        raise UsageError(
-            f"{args.among}: missing, or not written by predict.py features; {again}"
-        ) from error
-    if stored["weights"] != digest(args.model_path):
-        raise UsageError(f"{args.among} has features of other weights; {again}")
-    if stored["k"] != args.k:
-        raise UsageError(f"{args.among} has features of --k {stored['k']}: give that")
-    for name in SETTINGS:
-        if stored[name] != getattr(args, name):
-            print(
-                f"note: {args.among} was made with --{name} {stored[name]}, this "
-                f"search has {getattr(args, name)}"
-            )
-    return stored
+    write_features(names, np.concatenate(found), args)
+    print(f"{args.out}: names and features {(len(names), found[0].shape[1])}")
 
 
 def find_nearest(
@@ -365,13 +315,14 @@ def segment(
 ) -> None:
     """``segment``: a PLY and an NPZ file of each cloud, and the shares of its parts."""
     category = CATEGORIES.index(args.category)
-    paths = OutputPaths(args.out, files)
+    common = os.path.commonpath([path.absolute().parent for path in files.files])
+    used: set[Path] = set()
     for clouds, points in read(files, args.batch_size):
         found = predict.segment(model, points, category, args.batch_size)
         for cloud, sampled in zip(clouds, found, strict=True):
             given = cloud.given
             parts = predict.spread(sampled, given[cloud.rows], given).astype(np.uint8)
-            path = paths.of(cloud.name)
+            path = output_path(args.out, os.path.relpath(cloud.name, common), used)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_part_cloud(path.with_name(path.name + ".ply"), given, parts, category)
             np.savez(path.with_name(path.name + ".npz"), points=given, parts=parts)
@@ -383,23 +334,15 @@ def segment(
             tqdm.write(f"{cloud.name} -> {path}.ply  {shares}")
 
 
-class OutputPaths:
-    """Paths in a folder, without ending, named after the files that were given."""
-
-    def __init__(self, folder: str, files: OwnFiles) -> None:
-        self.folder = Path(folder)
-        self.common = os.path.commonpath([p.absolute().parent for p in files.files])
-        self.used: set[Path] = set()
-
-    def of(self, name: str) -> Path:
-        """Of a cloud, by its name."""
-        base, ending = os.path.splitext(os.path.relpath(name, self.common))
-        row = ending.partition("#")[2]
-        path = self.folder / (f"{base}_{row}" if row else base)
-        if path in self.used:
-            path = path.with_name(path.name + ending.replace(".", "_"))
-        self.used.add(path)
-        return path
+def output_path(folder: str, name: str, used: set[Path]) -> Path:
+    """Path without ending for the files of a cloud, and another one than those used."""
+    base, ending = os.path.splitext(name)
+    row = ending.partition("#")[2]
+    path = Path(folder, f"{base}_{row}" if row else base)
+    if path in used:
+        path = path.with_name(path.name + ending.replace(".", "_"))
+    used.add(path)
+    return path
 
 
 if __name__ == "__main__":

@@ -4,5 +4,6 @@
 ``few_labels``: linear SVMs on them; ``knn``: nearest neighbours; ``judges``: all of
 these on clean and corrupted clouds; ``metrics``: confusion matrices and IoU.
 ``probe``: the probe of pre-training. ``predict``: features, neighbours, classes and
-parts of any clouds. Imports ``utils.parallel`` and ``utils.run``.
+parts of any clouds; ``feature_file``: these features in a file. Imports
+``utils.parallel`` and ``utils.run``.
 """
