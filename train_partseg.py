@@ -54,7 +54,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     group.add_argument("--dataset", choices=(only,), default=only, help="there is one")
     group.add_argument(
         "--class_choice",
-        type=flags.renamed({"motor": "motorbike"}),  # as earlier code calls it
+        type=lambda name: "motorbike" if name == "motor" else name,  # earlier code
         default=None,
         metavar="NAME",
         help="only shapes of this category, such as chair (default: all)",

@@ -19,6 +19,12 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def loader_workers() -> int:
+    """This rank's share of the cores it may run on, from 1 to 12."""
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return min(12, max(1, cores() // ranks))
+
+
 def keep_freed_memory(keep: bool = True) -> None:
     """Let glibc reuse the memory of freed tensors.
 

@@ -6,12 +6,11 @@ Nothing heavy is imported here, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from utils.parallel.machine import cores
+from utils.parallel.machine import loader_workers
 from utils.run.cli import RETIRED, UNTRAINED
 
 Number = TypeVar("Number", int, float)
@@ -34,12 +33,6 @@ def natural_int(text: str) -> int:
     return _bounded(int(text), 0)
 
 
-def loader_workers() -> int:
-    """This rank's share of the cores it may run on, from 1 to 12."""
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return min(12, max(1, cores() // ranks))
-
-
 def natural_float(text: str) -> float:
     """An argparse type: a finite number of at least 0."""
     return _bounded(float(text), 0)
@@ -48,11 +41,6 @@ def natural_float(text: str) -> float:
 def positive_float(text: str) -> float:
     """An argparse type: a finite number above 0."""
     return _bounded(float(text), 0, excluded=True)
-
-
-def renamed(names: Mapping[str, str]) -> Callable[[str], str]:
-    """An argparse type: text, or what ``names`` has for it."""
-    return lambda text: names.get(text, text)
 
 
 def server_url(text: str) -> str:
@@ -128,7 +116,7 @@ def add_model_flags(
     of_weights: Collection[str] = (),
     aliases: Mapping[str, str] | None = None,
 ) -> argparse._ArgumentGroup:
-    """Flags of every script that builds a point encoder.
+    """Flags of every script that builds a point encoder; returns their group.
 
     Args:
         parser: gets the flags.
@@ -138,9 +126,6 @@ def add_model_flags(
         of_weights: flags that are as the weights need them unless given. They are None
             until :func:`utils.run.network.settle`; defaults are for no weights.
         aliases: other names of encoders, of earlier code.
-
-    Returns:
-        Their group.
     """
     group = parser.add_argument_group("model")
 
@@ -150,8 +135,13 @@ def add_model_flags(
             default = None
         group.add_argument(name, default=default, help=help, **options)
 
-    named = renamed(aliases or {})
-    add("--model", type=named, choices=models, default=models[0], help="encoder")
+    add(
+        "--model",
+        type=lambda name: (aliases or {}).get(name, name),
+        choices=models,
+        default=models[0],
+        help="encoder",
+    )
     add(
         "--model_path",
         default="",
@@ -253,9 +243,7 @@ def add_training_flags(
     return group
 
 
-def add_downstream_flags(
-    parser: argparse.ArgumentParser,
-) -> argparse._ArgumentGroup:
+def add_downstream_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Flags of the scripts that fine-tune; returns their group."""
     group = parser.add_argument_group("fine-tuning")
     add = group.add_argument
@@ -337,13 +325,10 @@ def add_corrupt_flag(group: argparse._ArgumentGroup, clouds: str) -> None:
 
 
 def check_fine_tuning(args: argparse.Namespace, resumed: bool) -> None:
-    """Check a fine-tuning script's flags: range, and which exclude each other.
+    """Raise a ValueError for flags of fine-tuning that do not fit each other.
 
     A resumed run has its weights from the checkpoint: neither --model_path nor
     --from_scratch is needed then.
-
-    Raises:
-        ValueError: naming the flag and what to do.
     """
     if args.eval and (args.from_scratch or not args.model_path):
         raise ValueError("--eval evaluates the weights of --model_path FILE: give one")

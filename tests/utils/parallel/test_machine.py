@@ -1,4 +1,4 @@
-"""Memory that a step frees is the next step's."""
+"""Cores are shared, and memory that a step frees is the next step's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import subprocess
 import sys
 
 import pytest
+
+from utils.parallel import machine
 
 FAULTS = """
 import resource, torch
@@ -35,3 +37,10 @@ def test_a_further_step_needs_no_new_pages() -> None:
     assert done.returncode == 0, done.stderr
     by_default, kept = map(int, done.stdout.split())
     assert kept < 100 < 10_000 < by_default
+
+
+def test_loader_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 32)
+    for ranks, expected in (("1", 12), ("4", 8), ("64", 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+        assert machine.loader_workers() == expected

@@ -292,13 +292,6 @@ def test_a_run_has_python_s_own_ctrl_c_again() -> None:
     assert found == [signal.default_int_handler]
 
 
-def test_loader_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flags, "cores", lambda: 32)
-    for ranks, expected in (("1", 12), ("4", 8), ("64", 1)):
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
-        assert flags.loader_workers() == expected
-
-
 @pytest.mark.parametrize(
     "text",
     [
