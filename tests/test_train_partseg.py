@@ -22,7 +22,6 @@ from utils.judging.metrics import shape_iou
 from utils.run import cli
 from utils.run.bookkeeping import DivergenceError
 from utils.run.checkpoint import save_weights
-from utils.run.training import scheduled
 
 SCRATCH = ("--from_scratch", "--epochs", "2")
 TEST_KEYS = {
@@ -130,22 +129,6 @@ def test_one_category_in_a_set_smaller_than_a_batch(
     assert "airplane" not in log
     with pytest.raises(cli.UsageError, match=r"--class_choice is one of airplane"):
         segment(tmp_path, part_root, *SCRATCH, "--class_choice", "sofa", "--overwrite")
-
-
-def test_schedules() -> None:
-    assert scheduled("cos", 0.1, 0, 300) == pytest.approx(0.1)
-    assert scheduled("cos", 0.1, 150, 300) == pytest.approx((0.1 + 1e-3) / 2)
-    assert scheduled("cos", 0.1, 300, 300) == pytest.approx(1e-3)
-    assert scheduled("cos", 0.1, 75, 300) == pytest.approx(
-        1e-3 + 0.099 * (1 + math.sqrt(0.5)) / 2
-    )
-    rates = [scheduled("step", 0.1, e, 300) for e in (0, 19, 20, 39, 40, 265, 299)]
-    assert rates == pytest.approx(
-        [0.1, 0.1, 0.05, 0.05, 0.025, 0.1 / 2**13, 1e-5], rel=1e-12
-    )
-    for name in ("cos", "step"):  # a start below the end does not rise
-        rates = [scheduled(name, 1e-6, epoch, 300) for epoch in range(300)]
-        assert max(rates) == pytest.approx(1e-6)
 
 
 def test_a_test_loss_that_is_not_finite_stops_the_run(

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -252,17 +252,11 @@ class Progress:
         self.epoch, self.step_in_epoch, self.sums = self.epoch + 1, 0, ()
 
 
-class _Stateful(Protocol):
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
-
-
 def save_training_state(
     path: str | Path,
     arguments: dict[str, Any],
     progress: Progress,
-    **parts: _Stateful,
+    **parts: Any,
 ) -> None:
     """Rank 0 writes everything that resuming needs, and keeps the previous file.
 
@@ -295,7 +289,7 @@ def load_training_state(
     path: str | Path,
     arguments: Mapping[str, Any],
     defaults: Mapping[str, Any],
-    **parts: _Stateful,
+    **parts: Any,
 ) -> Progress:
     """Restore what :func:`save_training_state` wrote into the same ``parts``.
 
@@ -333,11 +327,6 @@ def load_training_state(
         raise CheckpointError(
             f"{path}: the run had other arguments: {'; '.join(changed)}. "
             "Resume with those, or start anew with --overwrite instead of --resume"
-        )
-    if not parts.keys() <= state.keys():
-        raise CheckpointError(
-            f"{path}: it is a checkpoint of another script, without "
-            f"{', '.join(sorted(parts.keys() - state.keys()))}"
         )
     for name, part in parts.items():
         part.load_state_dict(state[name])

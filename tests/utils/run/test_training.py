@@ -1,9 +1,10 @@
-"""The optimisers, and the batches of an evaluation."""
+"""The optimisers, schedules, and the batches of an evaluation."""
 
 from __future__ import annotations
 
 import argparse
 import copy
+import math
 import os
 import signal
 
@@ -13,7 +14,7 @@ from torch import nn
 
 from utils.parallel import distributed
 from utils.run import signals
-from utils.run.training import build_optimizer, evaluation_batches
+from utils.run.training import build_optimizer, evaluation_batches, scheduled
 
 
 def updates(
@@ -67,6 +68,22 @@ def test_updates_are_those_of_the_plain_optimiser(kind: str) -> None:
             model(x).square().sum().backward()
             optimizer.step()
     torch.testing.assert_close(ours.weight, plain.weight, rtol=1e-12, atol=1e-12)
+
+
+def test_schedules() -> None:
+    assert scheduled("cos", 0.1, 0, 300) == pytest.approx(0.1)
+    assert scheduled("cos", 0.1, 150, 300) == pytest.approx((0.1 + 1e-3) / 2)
+    assert scheduled("cos", 0.1, 300, 300) == pytest.approx(1e-3)
+    assert scheduled("cos", 0.1, 75, 300) == pytest.approx(
+        1e-3 + 0.099 * (1 + math.sqrt(0.5)) / 2
+    )
+    rates = [scheduled("step", 0.1, e, 300) for e in (0, 19, 20, 39, 40, 265, 299)]
+    assert rates == pytest.approx(
+        [0.1, 0.1, 0.05, 0.05, 0.025, 0.1 / 2**13, 1e-5], rel=1e-12
+    )
+    for name in ("cos", "step"):  # a start below the end does not rise
+        rates = [scheduled(name, 1e-6, epoch, 300) for epoch in range(300)]
+        assert max(rates) == pytest.approx(1e-6)
 
 
 def batches_of(counts: tuple[int, ...], interrupt: int | None = None) -> list[slice]:
