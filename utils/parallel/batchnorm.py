@@ -15,29 +15,13 @@ from utils.parallel.distributed import world_size
 
 
 def synchronise_batchnorm(module: nn.Module) -> nn.Module:
-    """Replace every BatchNorm by one whose statistics are those of the global batch.
+    """Give every BatchNorm the statistics of the global batch.
 
-    Parameters and buffers remain the same tensors, and a BatchNorm registered under two
-    names remains one module.
+    Only its class changes: names, tensors and settings stay as they are.
     """
-    twins: dict[_BatchNorm, nn.Module] = {}
-
-    def replaced(old: _BatchNorm) -> nn.Module:
-        if old not in twins:
-            new = GlobalBatchNorm(old.num_features, old.eps, old.momentum, old.affine)
-            new.weight, new.bias = old.weight, old.bias
-            new.running_mean, new.running_var = old.running_mean, old.running_var
-            new.num_batches_tracked = old.num_batches_tracked
-            new.training = old.training
-            twins[old] = new
-        return twins[old]
-
-    if isinstance(module, _BatchNorm):
-        return replaced(module)
-    for parent in list(module.modules()):
-        for name, child in list(parent._modules.items()):
-            if isinstance(child, _BatchNorm):
-                setattr(parent, name, replaced(child))
+    for part in module.modules():
+        if isinstance(part, _BatchNorm):
+            part.__class__ = GlobalBatchNorm
     return module
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,6 @@ class DivergenceError(UsageError):
             f"metrics.jsonl, then try a lower --lr (now {args.lr:g})"
             + ("" if args.precision in ("fp32", "fp64") else " or --precision fp32")
         )
-
-
-def all_finite(parameters: Iterable[nn.Parameter]) -> bool:
-    """Whether every number of the parameters is finite."""
-    return bool(torch.stack([p.detach().isfinite().all() for p in parameters]).all())
 
 
 class Run:
@@ -251,7 +246,8 @@ class Run:
         self.state.sums = tuple(a + b for a, b in zip(before, new, strict=True))
         if not math.isfinite(self.state.sums[0]):
             raise DivergenceError(self.state.step - 1, "the loss", self.args)
-        if not all_finite(self.parts["model"].parameters()):
+        weights = self.parts["model"].parameters()
+        if not torch.stack([w.detach().isfinite().all() for w in weights]).all():
             raise DivergenceError(self.state.step - 1, "a weight", self.args)
 
     def means_and_sums(self, *names: str) -> tuple[dict[str, float], list[float]]:
