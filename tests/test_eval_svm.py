@@ -124,16 +124,6 @@ def test_the_segmentation_encoder_and_the_variants_of_scanobjectnn(
     assert not np.array_equal(one, other)
 
 
-def test_an_untrained_encoder_is_a_function_of_the_seed(
-    tmp_path: Path, even_root: Path
-) -> None:
-    one, again, other = (features(tmp_path, even_root, "--seed", x) for x in "112")
-    assert np.array_equal(one, again)
-    assert not np.array_equal(one, other)
-    log = (tmp_path / "checkpoints" / "run" / "run.log").read_text()
-    assert "an untrained DGCNN (seed 2)" in log
-
-
 @pytest.mark.parametrize(
     ("name", "dataset", "said"),
     [

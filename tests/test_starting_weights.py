@@ -67,13 +67,6 @@ def test_training_starts_from_the_file(
 @pytest.mark.parametrize(
     ("script", "file", "message", "words"),
     [
-        ("finetune_cls", "none", "not the weights of dgcnn, dgcnn_seg, pointnet", ""),
-        (
-            "finetune_cls",
-            "none",
-            "none of its 1 entries is one of the model's",
-            "--model dgcnn",
-        ),
         (
             "finetune_cls",
             "tuned",
@@ -103,7 +96,6 @@ def test_weights_that_do_not_fit_stop_the_run(
 ) -> None:
     encoder = DGCNN(5, 16).state_dict()
     states: dict[str, dict[str, Tensor]] = {
-        "none": {"fc.weight": torch.zeros(3)},
         "tuned": weights(tuned),
         "encoder": encoder,
         "part": {"conv1.0.weight": encoder["conv1.0.weight"]},
