@@ -128,22 +128,6 @@ def test_more_processes_give_the_numbers_of_one(
     agree_to_the_end(one, undisturbed(case, "fp64", world), CASES[case][-1])
 
 
-@pytest.mark.parametrize(
-    "case", ["finetune_cls", pytest.param("train_partseg", marks=pytest.mark.slow)]
-)
-def test_dropout_takes_part(
-    case: str,
-    tmp_path: Path,
-    undisturbed: Callable[..., Path],
-    request: pytest.FixtureRequest,
-) -> None:
-    run, data, words, _ = CASES[case]
-    dry = ("--precision", "fp64", "--dropout", "0", "--epochs", "1")
-    one = run(tmp_path, request.getfixturevalue(data), *words, *dry)
-    two = undisturbed(case, "fp64")
-    assert metrics(one)[0][0]["loss"] != metrics(two)[0][0]["loss"]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("case", SOME)
 def test_the_first_step_in_float32(case: str, undisturbed: Callable[..., Path]) -> None:
