@@ -38,6 +38,7 @@ TRAINED = {
 }
 # How the features of the published pre-training were evaluated.
 EVALUATED = {"k": 15, "num_points": 1024}
+Layers = list[tuple[str, Mapping[str, Any]]]  # values, and where they are from
 
 
 @dataclass(frozen=True)
@@ -113,20 +114,18 @@ def read_network(
             f"{path}: not the weights of {', '.join(KNOWN)}; those of another network "
             "need --model"
         )
-    shown = found or recorded or {"head": "projection"}
-    head = shown["head"]
-    values = {"emb_dims": 1024, **TRAINED[head], **shown}
-    source = dict.fromkeys(FLAGS, "published")
-    source |= dict.fromkeys(found, "the file's entries") or dict.fromkeys(
-        recorded, FILE
-    )
-    for name, usual in TRAINED[head].items():
-        if recorded:
-            values[name], source[name] = recorded[name], FILE
-        if head == "projection" and values[name] == usual != published[name]:
-            values[name] = published[name]
-            source[name] = f"published, after pre-training with {usual}"
-    return _network(values, source, given, recorded.get("class_names"))
+    head = (found or recorded or {"head": "projection"})["head"]
+    usual = TRAINED[head]
+    layers: Layers = [
+        ("published", {"head": head, "emb_dims": 1024, **usual}),
+        (FILE, recorded),
+        ("the file's entries", found),
+    ]
+    for name in usual if head == "projection" else ():
+        if recorded.get(name, usual[name]) == usual[name] != published[name]:
+            text = f"published, after pre-training with {usual[name]}"
+            layers.append((text, {name: published[name]}))
+    return _network(layers, given)
 
 
 def settle(
@@ -148,13 +147,12 @@ def settle(
     """
     given = {name: getattr(args, name) for name in FLAGS}
     if resumed or args.model_path in ("", UNTRAINED):
-        recorded = {}
+        start = {"head": "projection", "model": args.model or "dgcnn", "emb_dims": 1024}
+        layers: Layers = [("published", {**start, **published})]
         if resumed:
-            recorded = _read_json(run_folder(args.exp_name) / "models" / FILE)
-        source = dict.fromkeys(FLAGS, FILE if recorded else "published")
-        usual = {"model": args.model or "dgcnn", "emb_dims": 1024, **published}
-        values = {"head": "projection", **usual, **recorded}
-        network = _network(values, source, given, recorded.get("class_names"))
+            path = run_folder(args.exp_name) / "models" / FILE
+            layers.append((FILE, _read_json(path)))
+        network = _network(layers, given)
     else:
         network = read_network(args.model_path, published, **given)
     for name in FLAGS:
@@ -227,32 +225,31 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _network(
-    values: Mapping[str, Any],
-    source: Mapping[str, str],
-    given: Mapping[str, Any],
-    class_names: Sequence[str] | None,
-) -> Network:
-    """Flags over the other values, and the line that says which is from where."""
-    used, source = dict(values), dict(source)
-    if values.get("model") == "pointnet":
+def _network(layers: Layers, given: Mapping[str, Any]) -> Network:
+    """The values of all layers, of which later ones win, and of the flags given; with
+    the line that says which is from where."""
+    used: dict[str, Any] = {}
+    source: dict[str, str] = {}
+    for text, layer in layers:
+        used |= layer
+        source |= dict.fromkeys(layer, text)
+    if used.get("model") == "pointnet":
         used["k"], source["k"] = 1, "pointnet has no graph"
         given = {**given, "k": None}
     for name, value in given.items():
-        if value is not None and value != values.get(name):
-            used[name], source[name] = (
-                value,
-                (f"set by this command (instead of {values.get(name)})"),
-            )
+        if value is not None and value != used.get(name):
+            source[name] = f"set by this command (instead of {used.get(name)})"
+            used[name] = value
     origin = "; ".join(
         " ".join(f"--{name} {used[name]}" for name in FLAGS if source[name] == text)
         + f": {text}"
         for text in dict.fromkeys(source[name] for name in FLAGS)
     )
+    names = used.get("class_names")
     return Network(
         **{name: used[name] for name in FLAGS},
-        head=values["head"],
-        outputs=values.get("outputs"),
-        class_names=None if class_names is None else tuple(class_names),
+        head=used["head"],
+        outputs=used.get("outputs"),
+        class_names=None if names is None else tuple(names),
         origin=origin,
     )
