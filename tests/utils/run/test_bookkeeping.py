@@ -136,11 +136,17 @@ class TestRun:
         run = open_run("--epochs", "7", "--save_freq", "3")
         assert [epoch for epoch in range(7) if run.logs_images(epoch)] == [2, 5, 6]
 
-    def test_a_weight_that_diverges_is_seen_before_anything_is_written(self) -> None:
+    @pytest.mark.parametrize("bad", ["the loss", "a weight"])
+    def test_divergence_is_seen_before_anything_is_written(self, bad: str) -> None:
         run = open_run("--print_freq", "100")
-        nn.init.constant_(run.parts["model"].weight, float("inf"))
-        with pytest.raises(DivergenceError, match="a weight is not finite"):
-            train(run)
+        if bad == "a weight":
+            nn.init.constant_(run.parts["model"].weight, float("inf"))
+
+        def value(batch: Tensor) -> Tensor:  # the loss is recorded in the first step
+            return batch.sum() / (run.state.step == 0 or bad == "a weight")
+
+        with pytest.raises(DivergenceError, match=f"{bad} is not finite"):
+            train(run, value=value)
         assert not list(run.folder.glob("models/*.pth"))
 
     def test_a_gpu_s_peak_memory_is_that_since_the_last_record(
