@@ -10,21 +10,16 @@ import re
 import runpy
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 import trimesh
 from torch.distributed.run import get_args_parser as torchrun_parser
 
 import eval_fewshot
 import predict
-from datasets.transforms import center_and_scale
-from models import point_encoder
 from tests.conftest import write_modelnet
 from utils.parallel import distributed
 
@@ -234,44 +229,6 @@ def test_the_messages_of_the_troubleshooting_page_are_those_of_the_code() -> Non
         assert any(pattern.search(text) for text in texts), span
 
 
-@pytest.mark.slow
-def test_the_page_on_extending_can_be_followed(
-    synthetic_root: Path, tmp_path: Path
-) -> None:
-    """Its encoder and data set, pasted where the page says, are judged together."""
-    for name in ("models", "datasets", "utils"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    shutil.copy(ROOT / "eval_svm.py", tmp_path)
-    codes = re.findall(r"```python\n(.*?)```", read("docs/extending.md"), re.S)
-    encoder, encoders, build, shapes, names, choose, _ = codes
-
-    def edit(path: str, old: str, new: str) -> None:
-        text = (tmp_path / path).read_text(encoding="utf-8")
-        assert text.count(old) == 1, path
-        (tmp_path / path).write_text(text.replace(old, new))
-
-    (tmp_path / "models/tiny.py").write_text(encoder)
-    before = "    network = {"
-    edit("models/__init__.py", before, build + before)
-    old = 'ENCODERS = ("dgcnn", "dgcnn_seg", "pointnet")\n'
-    edit("models/__init__.py", old, encoders)
-    before = "def scanobjectnn_candidates("
-    edit("datasets/labelled.py", before, f"{shapes}\n\n{before}")
-    before = '    raise ValueError(f"--dataset'
-    edit("datasets/__init__.py", before, choose + before)
-    old = 'CLASSIFICATION = ("modelnet40", "scanobjectnn")\n'
-    edit("datasets/__init__.py", old, names)
-    (tmp_path / "MyShapes").mkdir()
-    for split in ("train", "test"):
-        source = synthetic_root / f"modelnet40_ply_hdf5_2048/ply_data_{split}0.h5"
-        shutil.copy(source, tmp_path / "MyShapes" / f"{split}.h5")
-    flags = "--model tiny --dataset myshapes --model_path none --num_points 64"
-    command = [sys.executable, "eval_svm.py", *flags.split(), "--data_root", "."]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert "an untrained TinyPointNet" in done.stdout, done.stderr
-    assert "mean class accuracy" in done.stdout
-
-
 @pytest.mark.parametrize(
     "line",
     [
@@ -346,28 +303,6 @@ def test_the_readme_s_commands_run_one_after_the_other(
             distributed.run(script.main, args)
         done.append(words)
     assert {SCRIPTS[words[0]] for words in done} == set(SMALLER)
-
-
-def test_the_python_of_the_page_on_own_shapes_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    text = read("docs/own_shapes.md")
-    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
-    clouds = np.random.default_rng(0).normal(size=(3, 1024, 3)).astype(np.float32)
-    (tmp_path / "shapes").mkdir()
-    np.save("shapes/clouds.npy", clouds)
-    path = Path("checkpoints/crosspoint_cls/models/best_model.pth")
-    path.parent.mkdir(parents=True)
-    encoder = point_encoder("dgcnn", 15, 16)
-    torch.save(encoder.state_dict(), path)
-    found: dict = {}
-    exec(code, found)
-    clouds = np.stack([center_and_scale(cloud) for cloud in clouds])
-    with torch.no_grad():
-        expected = encoder.eval().features(torch.from_numpy(clouds).transpose(1, 2))
-    np.testing.assert_allclose(found["features"], expected, rtol=1e-4, atol=1e-5)
-    assert found["rows"][0, 0] == 0
 
 
 @pytest.mark.slow
