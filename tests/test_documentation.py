@@ -20,7 +20,6 @@ from torch.distributed.run import get_args_parser as torchrun_parser
 
 import eval_fewshot
 import predict
-from tests.conftest import write_modelnet
 from utils.parallel import distributed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -265,16 +264,17 @@ SMALLER = {  # what makes a documented command small; later flags win
 
 @pytest.mark.slow
 def test_the_readme_s_commands_run_one_after_the_other(
-    synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    synthetic_root: Path,
+    even_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In the order of the README, on small data and one process: what one command
     writes is where the next one looks for it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(eval_fewshot, "PUBLISHED_SETTINGS", ((2, 1), (3, 1)))
     # Enough of every class for episodes and for a held-out fifth.
-    few = tmp_path / "few"
-    few.mkdir()
-    write_modelnet(few, {"train": [6] * 5, "test": [4] * 5})
+    few = shutil.copytree(even_root, tmp_path / "few")
     (few / "ScanObjectNN").mkdir()
     for split in ("train", "test"):
         source = few / "modelnet40_ply_hdf5_2048" / f"ply_data_{split}0.h5"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
 from tests.ddp_helpers import Pool
-from tests.runs import evaluated, finetune, metrics, segment, starting_state, weights
+from tests.runs import finetune, segment, starting_state, weights
 from utils.run import cli
 from utils.run.checkpoint import published_weights
 
@@ -106,16 +106,3 @@ def test_weights_that_do_not_fit_stop_the_run(
     with pytest.raises(cli.UsageError, match=message):
         CASES[script].run(tmp_path, synthetic_root, *flags)
     assert not (tmp_path / "checkpoints").exists()
-
-
-def test_a_fine_tuned_file_of_the_paper_s_code_is_evaluated(
-    tmp_path: Path, tuned: Path, uneven_root: Path
-) -> None:
-    encoder = DGCNN(k=5, emb_dims=16).state_dict()
-    head = {n: v for n, v in encoder.items() if n.startswith("inv_head")}
-    torch.save({**weights(tuned), **head}, tmp_path / "tuned.pth")
-    words = ("--eval", "--model_path", str(tmp_path / "tuned.pth"))
-    run = finetune(tmp_path, uneven_root, *words)
-    found = evaluated(run)["test_accuracy"]
-    assert found == metrics(tuned)[1][-1]["best_test_accuracy"]
-    assert "not used from the file: inv_head.0" in (run / "run.log").read_text()
