@@ -244,7 +244,8 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
             if probe and ((epoch + 1) % args.svm_every == 0 or last):
                 probed = run_probe(
                     model.point_encoder,
-                    *probe,
+                    probe[0],
+                    probe[1],
                     C=args.svm_C,
                     batch_size=args.test_batch_size,
                     device=device,
