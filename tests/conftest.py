@@ -107,35 +107,27 @@ def tuned(tmp_path_factory: pytest.TempPathFactory, uneven_root: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def part_root(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def part_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ``--data_root`` of 4 training, 2 validation and 7 test shapes: 2, 3 and 4 do
     not divide the 6 that are trained on and the 7 both. The test split begins with 4
     chairs, more than are drawn of a category."""
     import h5py
     import numpy as np
 
+    from datasets import PARTS_PER_CATEGORY
     from datasets.files import SHAPENETPART as FOLDER
-    from datasets.shapenet_part import ShapeNetPart
 
     root = tmp_path_factory.mktemp("partseg")
     (root / FOLDER).mkdir()
-    for split, rows, chairs, files in (
-        ("train", 6, 2, {"train": slice(4), "val": slice(4, None)}),
-        ("test", 7, 4, {"test": slice(None)}),
+    random = np.random.default_rng(0)
+    first_part = np.cumsum((0, *PARTS_PER_CATEGORY))
+    for name, categories in (
+        *(("train", [4, 4, 0, 1]), ("val", [2, 3])),
+        ("test", [4, 4, 4, 4, 0, 1, 2]),
     ):
-        source = ShapeNetPart(synthetic_root, split)
-        chair = np.flatnonzero(source.labels == 4)[[0] * chairs]
-        others = np.flatnonzero(source.labels != 4)[::2]
-        kept = np.concatenate([chair, others])[:rows].astype(np.int64)
-        # Another order of the points, of which the first are read: no two are equal.
-        order = np.arange(2048) + 32 * np.arange(rows)[:, None]
-        points, parts = (
-            x[kept[:, None], order % 2048] for x in (source.points, source.parts)
-        )
-        labels = source.labels[kept].astype(np.uint8)[:, None]
-        for name, part in files.items():
-            with h5py.File(root / FOLDER / f"ply_data_{name}0.h5", "w") as file:
-                file["data"] = points[part]
-                file["label"] = labels[part]
-                file["pid"] = parts[part].astype(np.uint8)
+        parts = random.integers(0, 2, (len(categories), 80))
+        with h5py.File(root / FOLDER / f"ply_data_{name}0.h5", "w") as file:
+            file["data"] = random.normal(size=(*parts.shape, 3)).astype("f4")
+            file["label"] = np.array(categories, "u1")[:, None]
+            file["pid"] = (first_part[categories][:, None] + parts).astype("u1")
     return root
