@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,7 +28,7 @@ from datasets.files import (
 )
 from datasets.hdf5 import MAX_LABELS, POINTS, Field, RowCheck, opened, read_hdf5
 from datasets.packed import MANIFEST as PACKED_MANIFEST
-from datasets.packed import PackedShapes, checksum
+from datasets.packed import PackedShapes
 from datasets.prepare.pack import check as check_checksums
 from datasets.shapenet_files import ShapeFiles, rendering
 
@@ -40,8 +39,9 @@ TITLES = {
     "shapenetpart": "ShapeNetPart",
 }
 # Published sizes: data set, with its variant if it has some -> part -> number.
+VIEWS = 24  # images of a shape
 PUBLISHED = {
-    "shapenet": {"categories": 13, "clouds": 43_783, "pictures": 24 * 43_783},
+    "shapenet": {"categories": 13, "clouds": 43_783, "pictures": VIEWS * 43_783},
     "modelnet40": {"train": 9_840, "test": 2_468},
     "scanobjectnn obj_bg": {"train": 2_309, "test": 581},
     "scanobjectnn obj_only": {"train": 2_309, "test": 581},
@@ -52,7 +52,6 @@ ASIDE = f"{RENDERINGS}.damaged"  # in --data_root: images that were set aside
 MANIFEST = "manifest.json"  # written by `datasets.synthetic`
 ROWS_AT_ONCE = 256  # of an HDF5 file: about 6 MB
 Problem = tuple[str, str]  # a file, and what is wrong with it
-Job = Callable[[], list[Problem]]
 
 
 @dataclass
@@ -75,7 +74,7 @@ class Part:
     found: int | None = 0
     expected: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-    jobs: list[Job] = field(default_factory=list)
+    jobs: list[Callable[[], list[Problem]]] = field(default_factory=list)
     title: str = ""
     aside: int = 0
 
@@ -128,24 +127,11 @@ def check_images(shapes: ShapeFiles, index: int, quick: bool) -> list[Problem]:
 
 
 def check_rows(read: Callable[[range], object], rows: range) -> list[Problem]:
-    """Read rows of an HDF5 file, halved until each bad row is known."""
+    """Read rows of an HDF5 file, and one by one if that fails, to name each bad one."""
     problems = problems_of(read, rows)
-    if not problems or len(rows) == 1:
-        return problems
-    middle = len(rows) // 2
-    return check_rows(read, rows[:middle]) + check_rows(read, rows[middle:])
-
-
-def check_file(path: Path, entry: dict[str, Any], quick: bool) -> list[Problem]:
-    """Compare a file's size and, unless `quick`, its SHA-256 with the manifest's."""
-    wrong = ""
-    if not path.is_file():
-        wrong = f"file not found, though {MANIFEST} names it"
-    elif (size := path.stat().st_size) != entry["bytes"]:
-        wrong = f"has {size} bytes, {entry['bytes']} were written"
-    elif not quick and checksum(path) != entry["sha256"]:
-        wrong = "another SHA-256 than that of what was written"
-    return [(str(path), wrong)] if wrong else []
+    if not problems:
+        return []
+    return [p for row in rows for p in problems_of(read, range(row, row + 1))]
 
 
 def shapenet_parts(args: argparse.Namespace) -> Iterator[Part]:
@@ -215,15 +201,12 @@ def labelled_parts(
     key: str,
     find: Callable[[str], list[Path]],
     class_names: Callable[[], list[str]],
-    published: int,
 ) -> list[Part]:
     """The splits of ModelNet40, or of a variant of ScanObjectNN."""
     problems: list[Problem] = []
     classes = MAX_LABELS  # where a damaged file hides how many there are
     with noting(problems):
         classes = len(class_names())
-    if any(os.path.isdir(path) for path, _ in problems):  # a label is out of range
-        classes = published
     fields = {"data": POINTS, "label": Field("label", classes)}
     parts = [Part(key, split) for split in PUBLISHED[key]]
     for part in parts:
@@ -241,18 +224,16 @@ def list_parts(args: argparse.Namespace, dataset: str) -> Iterator[Part]:
     elif dataset == "modelnet40" and (root / MODELNET40).is_dir():
         find = partial(labelled.modelnet40_files, root)
         names = partial(labelled.modelnet40_classes, root)
-        published = len(labelled.MODELNET40_CLASSES)
-        yield from labelled_parts(args, dataset, find, names, published)
+        yield from labelled_parts(args, dataset, find, names)
     elif dataset == "scanobjectnn":
         for variant in labelled.VARIANTS:
             key = f"{dataset} {variant}"
             find = partial(labelled.scanobjectnn_files, root, variant=variant)
             names = partial(labelled.scanobjectnn_classes, root, variant)
-            published = len(labelled.SCANOBJECTNN_CLASSES)
             if all(problems_of(find, split) for split in PUBLISHED[key]):
                 yield Part(key, "", None)
             else:
-                yield from labelled_parts(args, key, find, names, published)
+                yield from labelled_parts(args, key, find, names)
     elif dataset == "shapenetpart" and (root / SHAPENETPART).is_dir():
         find = partial(shapenet_part.split_files, root)
         fields, check = shapenet_part.FIELDS, shapenet_part.foreign_parts
@@ -261,46 +242,32 @@ def list_parts(args: argparse.Namespace, dataset: str) -> Iterator[Part]:
             yield split_part(part, find, fields, args.num_points, check)
 
 
-def read_manifest(path: Path) -> tuple[dict[str, dict[str, int]], dict[str, list]]:
-    """What `datasets.synthetic` wrote, if it did: sizes as in `PUBLISHED`, and files.
-
-    The files are those of each data set in HDF5: dicts of path, bytes and sha256.
+def read_manifest(path: Path) -> dict[str, dict[str, int]]:
+    """The sizes that `datasets.synthetic` wrote, if it did, as in `PUBLISHED`.
 
     Raises:
         DataError: if the manifest is damaged.
     """
-    sizes: dict[str, dict[str, int]] = {}
-    files: dict[str, list] = {}
     if not path.exists():
-        return sizes, files
+        return {}
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest.get("generator") != "datasets.synthetic":
-            return sizes, files
-        trees = {ARCHIVES[name]: tree for name, tree in manifest["datasets"].items()}
-        for key, parts in PUBLISHED.items():
-            dataset = key.split()[0]
-            counts, listed = trees[dataset]["counts"], trees[dataset]["files"]
-            if dataset == "shapenet":
-                images = manifest["datasets"][RENDERINGS]["files"][0]["count"]
-                sizes[key] = {"clouds": int(counts["all"]), "pictures": int(images)}
-            else:
-                sizes[key] = {name: int(counts[name]) for name in parts}
-                files[dataset] = listed
-                for entry in listed:  # a missing key is found here
-                    _ = entry["path"], entry["bytes"], entry["sha256"]
+            return {}
+        counts = {ARCHIVES[k]: v["counts"] for k, v in manifest["datasets"].items()}
+        clouds = counts["shapenet"]["all"]
+        counts["shapenet"] = {"clouds": clouds, "pictures": VIEWS * clouds}
+        return {key: counts[key.split()[0]] for key in PUBLISHED}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         fail(path, f"not a readable manifest of datasets.synthetic ({error})")
-    return sizes, files
 
 
 def inventory(args: argparse.Namespace) -> list[Part]:
     """Every line of the table, with its expected sizes and its jobs."""
     generated: dict[str, dict[str, int]] = {}
-    files: dict[str, list[dict[str, Any]]] = {}
     manifest = Part("", MANIFEST, 1)
     with noting(manifest.problems):
-        generated, files = read_manifest(args.data_root / MANIFEST)
+        generated = read_manifest(args.data_root / MANIFEST)
     parts = [manifest] if manifest.problems else []
     for dataset in args.dataset or TITLES:
         some = list(list_parts(args, dataset)) or [Part(dataset, "", None)]
@@ -311,11 +278,4 @@ def inventory(args: argparse.Namespace) -> list[Part]:
             if part.name in published and (own is None or part.name in own):
                 part.expected["published"] = published[part.name]
         parts += some
-        if dataset in files and any(part.found is not None for part in some):
-            paths = [args.data_root / entry["path"] for entry in files[dataset]]
-            found = sum(path.is_file() for path in paths)
-            part = Part(dataset, "files", found, {"generated": len(paths)})
-            for path, entry in zip(paths, files[dataset], strict=True):
-                part.jobs.append(partial(check_file, path, entry, args.quick))
-            parts.append(part)
     return parts
