@@ -15,19 +15,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
-import multiprocessing
 import os
 import shlex
 import shutil
 import signal
 import sys
-import threading
 from collections import Counter
-from collections.abc import Generator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +43,7 @@ from datasets.prepare.labels import check_classes, write_labels
 from datasets.prepare.meshes import SUFFIXES
 from datasets.prepare.preview import contact_sheet
 from datasets.prepare.views import CAMERAS, Settings, make_shape
+from datasets.prepare.workers import results
 from datasets.transforms import center_and_scale
 from utils.parallel.machine import cores
 
@@ -146,40 +144,9 @@ def _replace(path: Path, content: bytes) -> None:
 
 def _write_ply(path: Path, points: np.ndarray) -> None:
     rows = points.astype("<f4").view([(axis, "<f4") for axis in "xyz"])[:, 0]
-    partial = path.with_name(f".{path.name}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    PlyData([PlyElement.describe(rows, "vertex")], byte_order="<").write(partial)
-    os.replace(partial, path)
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end with it even if it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def follow() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def _results(
-    jobs: Sequence[tuple], workers: int
-) -> Generator[tuple[str, np.ndarray | str]]:
-    """(shape, result of `make_shape`) of every job, in the order in which they end."""
-    if workers <= 1:
-        yield from ((job[1], make_shape(*job)) for job in jobs)
-        return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _start_worker)
-    try:
-        futures = {pool.submit(make_shape, *job): job[1] for job in jobs}
-        for future in as_completed(list(futures)):
-            yield futures.pop(future), future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    content = io.BytesIO()
+    PlyData([PlyElement.describe(rows, "vertex")], byte_order="<").write(content)
+    _replace(path, content.getvalue())
 
 
 def make_shapes(
@@ -193,24 +160,26 @@ def make_shapes(
         Shape -> why it was left out, sorted.
     """
     missing = [s for s in meshes if not (out / SHAPENET / f"{s}.ply").is_file()]
-    jobs = [(meshes[shape], shape, out, settings) for shape in missing]
+    jobs = [
+        partial(make_shape, meshes[shape], shape, out, settings) for shape in missing
+    ]
     skipped = {}
-    bar = tqdm(
-        total=len(meshes),
-        initial=len(meshes) - len(jobs),
-        desc="rendering",
-        unit="shape",
-        dynamic_ncols=True,
-        disable=None,  # no bar without a terminal
-    )
-    with bar, contextlib.closing(_results(jobs, min(workers, len(jobs)))) as results:
-        for shape, result in results:
-            if isinstance(result, np.ndarray):
+    with contextlib.closing(results(jobs, workers)) as found:
+        bar = tqdm(
+            found,
+            total=len(meshes),
+            initial=len(meshes) - len(jobs),
+            desc="rendering",
+            unit="shape",
+            dynamic_ncols=True,
+            disable=None,  # no bar without a terminal
+        )
+        for shape, result in zip(missing, bar, strict=True):
+            if isinstance(result, str):
+                skipped[shape] = " ".join(result.split())
+            else:
                 points = center_and_scale(result)
                 _write_ply(out / SHAPENET / f"{shape}.ply", points)
-            else:
-                skipped[shape] = " ".join(result.split())
-            bar.update()
     return dict(sorted(skipped.items()))
 
 
@@ -335,11 +304,6 @@ def main(argv: list[str] | None = None) -> None:
     except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except BrokenProcessPool:
-        sys.exit(
-            "a worker process died (out of memory?): the same command with fewer "
-            "--workers resumes"
-        )
     except KeyboardInterrupt:
         print("interrupted: the same command resumes", file=sys.stderr)
         sys.exit(130)
