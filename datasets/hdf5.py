@@ -11,7 +11,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from datasets.files import check_num_points, fail, open_file, points_all_equal
+from datasets.files import (
+    DataError,
+    check_num_points,
+    fail,
+    open_file,
+    points_all_equal,
+)
 from datasets.sampler import shard_range
 
 MAX_LABELS = 1 << 16  # where a field names no limit
@@ -120,9 +126,10 @@ def opened(
                 fail(path, f"shapes do not agree: {shapes}")
             take = check_num_points(path, points.pop(), num_points) if points else 0
             yield sources, stored.pop(), take
-    # What h5py raises for a damaged file; MemoryError: it claims an absurd shape.
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as e:
-        fail(path, f"not a readable HDF5 file ({e})")
+    except DataError:
+        raise
+    except Exception as error:  # h5py raises whatever the damage leads to
+        fail(path, f"not a readable HDF5 file ({error})")
 
 
 def read_hdf5(

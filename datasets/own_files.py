@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -109,13 +109,12 @@ class OwnFiles:
         Raises:
             DataError: if it is no longer there, or has changed for the worse.
         """
-        path, row = Path(folder, name), 0
-        if not path.exists() and re.search(r"#\d+$", name):
-            path, row = Path(folder, name.rpartition("#")[0]), int(name.split("#")[-1])
-        arrays = read_file(path, self.num_points, self.seed)
-        if row >= len(arrays) or problem_of(arrays[row]):
-            _fail(path, f"has no good cloud {row} any more")
-        return self._prepare(name, arrays[row])
+        whole = Path(folder, name)
+        path = whole if whole.exists() else Path(folder, re.sub(r"#\d+$", "", name))
+        for cloud in replace(self, paths=[path]):
+            if cloud.name == str(whole):
+                return cloud
+        _fail(path, "does not hold this cloud any more, or it is damaged")
 
     def _prepare(self, name: str, given: np.ndarray) -> Cloud:
         if len(given) < self.num_points:

@@ -44,7 +44,6 @@ def pack(
     data_root: str | os.PathLike,
     pictures: str = "files",
     overwrite: bool = False,
-    progress: bool = True,
 ) -> Path:
     """Pack ``ShapeNet`` and ``ShapeNetRendering``, or resume an interrupted packing.
 
@@ -53,7 +52,6 @@ def pack(
         pictures: ``files`` copies each image file (13 KB a rendering or less),
             ``decoded`` stores the pixels (55 KB), which saves decoding in training.
         overwrite: start from the first shape, even if a packed folder is complete.
-        progress: whether a bar is drawn.
 
     Returns:
         the packed folder.
@@ -87,7 +85,7 @@ def pack(
         initial=len(rows),
         desc="packing",
         unit="shape",
-        disable=None if progress else True,  # None: no bar without a terminal
+        disable=None,  # no bar without a terminal
     )
     with (
         bar,

@@ -179,7 +179,7 @@ def several(root):
 @pytest.mark.parametrize("packed", [False, True])
 def test_v_images_are_different_ones_each_with_a_jitter_of_its_own(several, packed):
     if packed:
-        pack(several, progress=False)
+        pack(several)
     data = make(several, seed=3, image_transform=jitters(0.4, 0.0, 0.9), packed=packed)
     two = make(several, seed=3, image_transform=jitters(0.4, 0.0))
     one, files = make(several, seed=3), make(several, packed=False)
@@ -227,7 +227,7 @@ def test_batches_of_v_images(several):
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_folder_of_fewer_than_v_images_is_named_at_the_start(root, packed):
     if packed:
-        pack(root, progress=False)
+        pack(root)
     place = re.escape(str(root / "ShapeNetRendering/02/z/rendering"))
     said = f"{place}: 2 images, fewer than --num_images 3, like 2 of 6 .*--num_images 1"
     with pytest.raises(DataError, match=said):

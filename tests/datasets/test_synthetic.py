@@ -24,7 +24,7 @@ SHAPES, SEED = 18, 1
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("synthetic") / "data"
-    assert synthetic.generate(out, SHAPES, SEED, workers=1, progress=False)
+    assert synthetic.generate(out, SHAPES, SEED, workers=1)
     return out
 
 
@@ -135,7 +135,7 @@ def test_manifest_names_every_file(root):
 
 @pytest.mark.slow
 def test_two_workers_write_the_same_bytes(root, tmp_path):
-    synthetic.generate(tmp_path / "data", SHAPES, SEED, workers=2, progress=False)
+    synthetic.generate(tmp_path / "data", SHAPES, SEED, workers=2)
     one, two = (
         {p.relative_to(top): p.read_bytes() for p in top.rglob("*") if p.is_file()}
         for top in (root, tmp_path / "data")

@@ -197,7 +197,7 @@ def test_half_a_data_set_is_not_absent(run, root):
 
 
 def test_damaged_images_are_set_aside_and_training_goes_on(run, root):
-    pack(root, progress=False)
+    pack(root)
     folders = sorted(root.glob("ShapeNetRendering/*/*/rendering"))
     for name in ("05.png", "17.png"):
         path = folders[0] / name
@@ -310,7 +310,7 @@ def test_an_unreadable_file_puts_no_blame_on_another(run, root):
 
 
 def test_packed_shapes(run, root):
-    folder = pack(root, progress=False)
+    folder = pack(root)
     path = folder / POINTS
     image = next(root.glob("ShapeNetRendering/*/*/rendering/00.png"))
     image.rename(image.with_suffix(".part"))
