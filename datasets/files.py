@@ -53,18 +53,24 @@ def download(archive: str = "") -> str:
     return "bash data/download_data.sh" + (f" --only {archive}" if archive else "")
 
 
+def refuse(path: str | os.PathLike, problem: str, cure: str = "") -> NoReturn:
+    """Raise the `DataError` that names `path`, the problem, and what to do."""
+    name = os.fspath(path)
+    raise DataError(f"{name}: {problem}{cure}", name, problem) from None
+
+
 def fail(path: str | os.PathLike, problem: str) -> NoReturn:
     """Raise the `DataError` that names `path`, the problem, and how to get the data.
 
     The data set is known by the folder that it is in.
     """
-    name = os.fspath(path)
-    archives = [ARCHIVES[part] for part in Path(name).parts if part in ARCHIVES]
-    message = (
-        f"{name}: {problem}. Real data: `{download(*archives[-1:])}`; synthetic data: "
-        f"`{GENERATE}`, then `--data_root data/synthetic`."
+    archives = [ARCHIVES[part] for part in Path(path).parts if part in ARCHIVES]
+    refuse(
+        path,
+        problem,
+        f". Real data: `{download(*archives[-1:])}`; synthetic data: `{GENERATE}`, "
+        "then `--data_root data/synthetic`.",
     )
-    raise DataError(message, name, problem) from None
 
 
 def check_num_points(
@@ -78,12 +84,11 @@ def check_num_points(
     if num_points is None:
         return stored
     if num_points > stored:
-        problem = (
-            f"stores {stored} points a shape, fewer than the "
-            f"{num_points} asked for; use --num_points {stored} or less."
+        refuse(
+            path,
+            f"stores {stored} points a shape, fewer than the {num_points} asked for; "
+            f"use --num_points {stored} or less.",
         )
-        name = os.fspath(path)
-        raise DataError(f"{name}: {problem}", name, problem)
     return num_points
 
 

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from datasets.files import MODELNET40, SCANOBJECTNN, fail
-from datasets.hdf5 import POINTS, Field, find_files, read_hdf5, read_shard
+from datasets.hdf5 import MAX_LABELS, find_files, read_hdf5, read_shard
 from datasets.sampler import Key, split_key
 from datasets.transforms import as_channels
 from utils.parallel.seed import SPLIT, generator
@@ -55,7 +55,7 @@ def find_class_names(
         if not names:
             fail(listed, "lists no class names")
         return names
-    labels = read_hdf5(files, {"label": Field("label")})["label"]
+    labels = read_hdf5(files, {"label": MAX_LABELS})["label"]
     present = np.unique(labels)
     classes = int(present.max(initial=0)) + 1
     if classes <= len(published):
@@ -103,7 +103,7 @@ class LabelledClouds(Dataset):
         num_points: int | None,
         shard: tuple[int, int],
     ) -> None:
-        fields = {"data": POINTS, "label": Field("label", len(class_names))}
+        fields = {"data": None, "label": len(class_names)}
         arrays, self.start, self.total = read_shard(paths, fields, shard, num_points)
         self.points, self.labels = arrays["data"], arrays["label"]
         self.class_names = list(class_names)

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 from plyfile import PlyData
 
 from datasets import SAMPLINGS
-from datasets.files import DataError, open_file, points_all_equal
+from datasets.files import DataError, open_file, points_all_equal, refuse
 from datasets.transforms import center_and_scale
 
 TEXTS = (".xyz", ".pts", ".txt", ".csv")
@@ -114,7 +114,7 @@ class OwnFiles:
         for cloud in replace(self, paths=[path]):
             if cloud.name == str(whole):
                 return cloud
-        _fail(path, "does not hold this cloud any more, or it is damaged")
+        refuse(path, "does not hold this cloud any more, or it is damaged")
 
     def _prepare(self, name: str, given: np.ndarray) -> Cloud:
         if len(given) < self.num_points:
@@ -140,12 +140,12 @@ def find_files(paths: Iterable[str | Path]) -> list[Path]:
         if path.is_dir():
             inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in FORMATS]
             if not inside:
-                _fail(path, f"has no file of a known format: {', '.join(FORMATS)}")
+                refuse(path, f"has no file of a known format: {', '.join(FORMATS)}")
             found += inside
         elif path.exists():
             found.append(path)
         else:
-            _fail(path, "no such file or folder")
+            refuse(path, "no such file or folder")
     return list(dict.fromkeys(found))
 
 
@@ -162,7 +162,7 @@ def read_file(path: Path, num_points: int, seed: int) -> list[np.ndarray]:
     """
     kind = path.suffix.lower()
     if kind not in FORMATS:
-        _fail(path, f"unknown format; known are {', '.join(FORMATS)}")
+        refuse(path, f"unknown format; known are {', '.join(FORMATS)}")
     try:
         with open_file(path):  # reports a missing or empty file
             pass
@@ -181,10 +181,10 @@ def read_file(path: Path, num_points: int, seed: int) -> list[np.ndarray]:
             return _read_arrays(path, kind)
         return [_read_ply(path) if kind == ".ply" else _read_pcd(path)]
     except DataError as error:
-        _fail(path, error.problem)
+        refuse(path, error.problem)
     except Exception as error:  # damaged files make their readers raise anything
         reason = str(error).strip().split("\n")[0] or type(error).__name__
-        _fail(path, f"not a readable {kind[1:].upper()} file ({reason})")
+        refuse(path, f"not a readable {kind[1:].upper()} file ({reason})")
 
 
 def problem_of(points: np.ndarray) -> str:
@@ -273,13 +273,13 @@ def _read_text(path: Path) -> np.ndarray:
     lines = path.read_text(encoding="utf-8-sig").splitlines()
     lines = [x for x in lines if x.strip() and not x.lstrip().startswith(("#", "//"))]
     if not lines:
-        _fail(path, "holds no points: remove the file")
+        refuse(path, "holds no points: remove the file")
     separator = next((s for s in ",;" if s in lines[-1]), None)
     first = [word.strip(' "').lower() for word in lines[0].split(separator)]
     columns = [0, 1, 2]
     if not all(_is_number(word) for word in first if word):
         if not {"x", "y", "z"} <= set(first):
-            _fail(path, f"its header {lines[0].strip()!r} has no columns x, y and z")
+            refuse(path, f"its header {lines[0].strip()!r} has no columns x, y and z")
         columns = [first.index(axis) for axis in "xyz"]
         lines = lines[1:]
     elif len(first) == 1:
@@ -304,7 +304,7 @@ def _read_arrays(path: Path, kind: str) -> list[np.ndarray]:
         except ValueError as error:
             if "pickle" not in str(error):
                 raise
-            _fail(path, "not a readable NPY file of numbers")
+            refuse(path, "not a readable NPY file of numbers")
         return _split_clouds(path, {"the array": array})
     if kind == ".npz":
         with np.load(path, allow_pickle=False) as file:
@@ -330,14 +330,10 @@ def _split_clouds(path: Path, arrays: Any) -> list[np.ndarray]:
         holds = ", ".join(
             f"{n} {dtype} {shape}" for n, (dtype, shape) in shapes.items()
         )
-        _fail(
+        refuse(
             path,
             f"expected one array of points (N, 3) or clouds (M, N, 3), called "
             f"{' or '.join(KEYS)} if there are several; it holds {holds or 'none'}",
         )
     array = np.asarray(arrays[named[0]][..., :3])
     return [array] if array.ndim == 2 else list(array)
-
-
-def _fail(path: Path, problem: str) -> NoReturn:
-    raise DataError(f"{path}: {problem}", str(path), problem) from None

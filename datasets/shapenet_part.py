@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from datasets import CATEGORIES, PARTS_PER_CATEGORY
 from datasets.files import SHAPENETPART, fail
-from datasets.hdf5 import Field, find_files, read_shard
+from datasets.hdf5 import find_files, read_shard
 from datasets.sampler import Key, split_key
 from datasets.transforms import as_channels
 from utils.parallel.seed import POINTS, generator
@@ -21,11 +21,7 @@ from utils.parallel.seed import POINTS, generator
 FIRST_PART = tuple(sum(PARTS_PER_CATEGORY[:c]) for c in range(len(CATEGORIES)))
 NUM_PARTS = sum(PARTS_PER_CATEGORY)
 
-FIELDS = {
-    "data": Field("points"),
-    "label": Field("label", len(CATEGORIES)),
-    "pid": Field("parts", NUM_PARTS),
-}
+FIELDS = {"data": None, "label": len(CATEGORIES), "pid": NUM_PARTS}
 Transform = Callable[
     [np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]
 ]

@@ -26,7 +26,7 @@ from datasets.files import (
     check_num_points,
     fail,
 )
-from datasets.hdf5 import MAX_LABELS, POINTS, Field, RowCheck, opened, read_hdf5
+from datasets.hdf5 import MAX_LABELS, Fields, RowCheck, opened, read_hdf5
 from datasets.packed import MANIFEST as PACKED_MANIFEST
 from datasets.packed import PackedShapes
 from datasets.prepare.pack import check as check_checksums
@@ -172,7 +172,7 @@ def shapenet_parts(args: argparse.Namespace) -> Iterator[Part]:
 def split_part(
     part: Part,
     find: Callable[[str], list[Path]],
-    fields: dict[str, Field],
+    fields: Fields,
     num_points: int | None,
     check: RowCheck | None = None,
 ) -> Part:
@@ -207,7 +207,7 @@ def labelled_parts(
     classes = MAX_LABELS  # where a damaged file hides how many there are
     with noting(problems):
         classes = len(class_names())
-    fields = {"data": POINTS, "label": Field("label", classes)}
+    fields = {"data": None, "label": classes}
     parts = [Part(key, split) for split in PUBLISHED[key]]
     for part in parts:
         split_part(part, find, fields, args.num_points)

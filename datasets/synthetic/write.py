@@ -13,8 +13,9 @@ from datasets.files import MODELNET40, RENDERINGS, SCANOBJECTNN, SHAPENET, SHAPE
 from datasets.labelled import VARIANTS
 from datasets.shapenet_part import CATEGORIES
 from datasets.synthetic.render import render
-from datasets.synthetic.scans import scan, unit_sphere
+from datasets.synthetic.scans import scan
 from datasets.synthetic.shapes import SYNSETS, Shape, make_shape, sample_surface
+from datasets.transforms import center_and_scale
 from utils.parallel.seed import SHAPE, generator
 
 POINTS = 2048
@@ -44,7 +45,7 @@ def make_row(name: str, root: Path, seed: int, stream: int, index: int) -> Any:
     if name == SCANOBJECTNN:
         return category, scan(shape, POINTS, rng)
     points, face = sample_surface(shape.vertices, shape.faces, POINTS, rng)
-    return category, unit_sphere(points), shape.face_part[face].astype(np.uint8)
+    return category, center_and_scale(points), shape.face_part[face].astype(np.uint8)
 
 
 def _write_model(
