@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import h5py
@@ -48,6 +47,19 @@ def _source(path: str | os.PathLike, file: h5py.File, key: str) -> h5py.Dataset:
     return source
 
 
+def _agreed_shape(
+    path: str | os.PathLike, sources: dict[str, h5py.Dataset], num_points: int | None
+) -> tuple[int, int]:
+    """The number of rows, and how many points of each to take, 0 if none has points."""
+    rows = {source.shape[0] for source in sources.values()}
+    points = {source.shape[1] for key, source in sources.items() if key != "label"}
+    if len(rows) > 1 or len(points) > 1:
+        shapes = ", ".join(f"{key} {source.shape}" for key, source in sources.items())
+        fail(path, f"shapes do not agree: {shapes}")
+    take = check_num_points(path, points.pop(), num_points) if points else 0
+    return rows.pop(), take
+
+
 def _read_rows(
     path: str | os.PathLike,
     key: str,
@@ -80,37 +92,6 @@ def _read_rows(
     return values
 
 
-@contextmanager
-def opened(
-    path: str | os.PathLike, fields: Fields, num_points: int | None
-) -> Iterator[tuple[dict[str, h5py.Dataset], int, int]]:
-    """Open a file, whose keys and shapes are checked, and whose values are not.
-
-    Yields:
-        key -> data set; the number of rows; how many points of each row to take, 0 if
-        no field has points.
-
-    Raises:
-        DataError: as `read_hdf5`.
-    """
-    with open_file(path):  # reports a missing or empty file
-        pass
-    try:
-        with h5py.File(path, "r") as file:
-            sources = {key: _source(path, file, key) for key in fields}
-            stored = {s.shape[0] for s in sources.values()}
-            points = {s.shape[1] for key, s in sources.items() if key != "label"}
-            if len(stored) > 1 or len(points) > 1:
-                shapes = ", ".join(f"{k} {s.shape}" for k, s in sources.items())
-                fail(path, f"shapes do not agree: {shapes}")
-            take = check_num_points(path, points.pop(), num_points) if points else 0
-            yield sources, stored.pop(), take
-    except DataError:
-        raise
-    except Exception as error:  # h5py raises whatever the damage leads to
-        fail(path, f"not a readable HDF5 file ({error})")
-
-
 def read_hdf5(
     paths: Sequence[str | os.PathLike],
     fields: Fields,
@@ -141,14 +122,25 @@ def read_hdf5(
     pieces: dict[str, list[np.ndarray]] = {key: [] for key in fields}
     first = 0  # the file's first row in the concatenation
     for path in paths:
-        with opened(path, fields, num_points) as (sources, count, take):
-            wanted = range(count)
-            if rows is not None:
-                wanted = wanted[max(rows.start - first, 0) : max(rows.stop - first, 0)]
-            arrays = {
-                key: _read_rows(path, key, source, fields[key], wanted, take)
-                for key, source in sources.items()
-            }
+        with open_file(path):  # reports a missing or empty file
+            pass
+        try:
+            with h5py.File(path, "r") as file:
+                sources = {key: _source(path, file, key) for key in fields}
+                count, take = _agreed_shape(path, sources, num_points)
+                wanted = range(count)
+                if rows is not None:
+                    wanted = wanted[
+                        max(rows.start - first, 0) : max(rows.stop - first, 0)
+                    ]
+                arrays = {
+                    key: _read_rows(path, key, source, fields[key], wanted, take)
+                    for key, source in sources.items()
+                }
+        except DataError:
+            raise
+        except Exception as error:  # h5py raises whatever the damage leads to
+            fail(path, f"not a readable HDF5 file ({error})")
         if check is not None:
             bad, problem = check(arrays)
             if bad.any():

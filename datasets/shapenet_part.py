@@ -35,16 +35,6 @@ def foreign_parts(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, str]:
     return bad.any(axis=1), "a part that does not belong to its category"
 
 
-def split_files(data_root: str | os.PathLike, split: str) -> list[Path]:
-    """The files of the train, val or test split.
-
-    Raises:
-        DataError: if there are none, or one is missing that the list names.
-    """
-    folder = Path(data_root) / SHAPENETPART
-    return find_files(folder, split, f"{split}_hdf5_file_list.txt")
-
-
 class ShapeNetPart(Dataset):
     """ShapeNetPart as released in HDF5, whole or one rank's share of it, in memory.
 
@@ -86,14 +76,17 @@ class ShapeNetPart(Dataset):
         if class_choice is not None and class_choice not in CATEGORIES:
             names = ", ".join(CATEGORIES)
             raise ValueError(f"--class_choice is one of {names}, got {class_choice!r}")
-        parts = ("train", "val") if split == "trainval" else (split,)
-        paths = [path for part in parts for path in split_files(data_root, part)]
+        folder = Path(data_root) / SHAPENETPART
+        paths = [
+            path
+            for part in (("train", "val") if split == "trainval" else (split,))
+            for path in find_files(folder, part, f"{part}_hdf5_file_list.txt")
+        ]
         keep = None if class_choice is None else CATEGORIES.index(class_choice)
         arrays, self.start, self.total = read_shard(
             paths, FIELDS, shard, num_points, keep, foreign_parts
         )
         if self.total == 0:
-            folder = Path(data_root) / SHAPENETPART
             fail(folder, f"no {class_choice or 'shapes'} in its {split} split")
         self.points, self.labels = arrays["data"], arrays["label"]
         self.parts = arrays["pid"]

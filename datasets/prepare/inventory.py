@@ -12,9 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from datasets import labelled, shapenet_part
 from datasets.files import (
     ARCHIVES,
     MODELNET40,
@@ -26,11 +24,17 @@ from datasets.files import (
     check_num_points,
     fail,
 )
-from datasets.hdf5 import MAX_LABELS, Fields, RowCheck, opened, read_hdf5
+from datasets.labelled import (
+    LabelledClouds,
+    ModelNet40,
+    ScanObjectNN,
+    scanobjectnn_candidates,
+)
 from datasets.packed import MANIFEST as PACKED_MANIFEST
 from datasets.packed import PackedShapes
 from datasets.prepare.pack import check as check_checksums
 from datasets.shapenet_files import ShapeFiles, rendering
+from datasets.shapenet_part import ShapeNetPart
 
 TITLES = {
     "shapenet": "ShapeNetRender",
@@ -50,8 +54,8 @@ PUBLISHED = {
 }
 ASIDE = f"{RENDERINGS}.damaged"  # in --data_root: images that were set aside
 MANIFEST = "manifest.json"  # written by `datasets.synthetic`
-ROWS_AT_ONCE = 256  # of an HDF5 file: about 6 MB
 Problem = tuple[str, str]  # a file, and what is wrong with it
+Job = Callable[[], tuple[int, list[Problem]]]  # how much was found, and the damage
 
 
 @dataclass
@@ -61,22 +65,22 @@ class Part:
     Attributes:
         key: the data set, with its variant, as in `PUBLISHED`; "" for the manifest.
         name: of the part.
-        found: number of shapes, images or files; None if it is absent.
-        aside: how many more `datasets.verify --set_aside` has moved away.
-        expected: the accepted sizes: origin -> number.
+        found: number of shapes or images; None if it is absent.
+        jobs: reads still to be done, which add to `found` and `problems`.
         problems: what is damaged.
-        jobs: reads still to be done, each of which returns more problems.
+        expected: the accepted sizes: origin -> number.
+        aside: how many more `datasets.verify --set_aside` has moved away.
         title: of the line.
     """
 
     key: str
     name: str
     found: int | None = 0
-    expected: dict[str, int] = field(default_factory=dict)
+    jobs: list[Job] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    jobs: list[Callable[[], list[Problem]]] = field(default_factory=list)
-    title: str = ""
+    expected: dict[str, int] = field(default_factory=dict)
     aside: int = 0
+    title: str = ""
 
     def __post_init__(self) -> None:
         self.dataset, _, variant = self.key.partition(" ")
@@ -101,145 +105,115 @@ def noting(problems: list[Problem]) -> Iterator[None]:
         problems.append((error.path, error.problem))
 
 
-def problems_of(read: Callable, *arguments: Any) -> list[Problem]:
-    """Call a reader; its `DataError`, if it raises one."""
-    problems: list[Problem] = []
-    with noting(problems):
-        read(*arguments)
-    return problems
-
-
 def read_cloud(
     shapes: ShapeFiles | PackedShapes, index: int, num_points: int | None
-) -> None:
-    """Read a cloud of ShapeNetRender, which should have so many points or more."""
-    check_num_points(shapes.where(index), len(shapes.cloud(index)), num_points)
+) -> tuple[int, list[Problem]]:
+    """A cloud of ShapeNetRender, which should have so many points or more."""
+    problems: list[Problem] = []
+    with noting(problems):
+        check_num_points(shapes.where(index), len(shapes.cloud(index)), num_points)
+    return 1, problems
 
 
-def check_images(shapes: ShapeFiles, index: int, quick: bool) -> list[Problem]:
-    """Decode every image of a shape, or with `quick` one, not always the first."""
+def read_images(
+    shapes: ShapeFiles, index: int, quick: bool
+) -> tuple[int, list[Problem]]:
+    """Every image of a shape, or with `quick` one, not always the first."""
     count = int(shapes.image_counts[index])
     if count == 0:
         place = rendering(shapes.root, shapes.shapes[index])
-        return [(place, "no image (*.png) of a shape that has a cloud")]
-    views = [index % count] if quick else range(count)
-    return [p for view in views for p in problems_of(shapes.image, index, view)]
+        return 0, [(place, "no image (*.png) of a shape that has a cloud")]
+    problems: list[Problem] = []
+    for view in [index % count] if quick else range(count):
+        with noting(problems):
+            shapes.image(index, view)
+    return count, problems
 
 
-def check_rows(read: Callable[[range], object], rows: range) -> list[Problem]:
-    """Read rows of an HDF5 file, and one by one if that fails, to name each bad one."""
-    problems = problems_of(read, rows)
-    if not problems:
-        return []
-    return [p for row in rows for p in problems_of(read, range(row, row + 1))]
+def read_checksums(folder: Path) -> tuple[int, list[Problem]]:
+    """The packed files, whose SHA-256 the manifest has."""
+    problems: list[Problem] = []
+    with noting(problems):
+        check_checksums(folder)
+    return 0, problems
+
+
+def read_split(
+    read: Callable[[], LabelledClouds | ShapeNetPart],
+) -> tuple[int, list[Problem]]:
+    """A split in HDF5, as training reads it: the first damage ends the reading."""
+    problems: list[Problem] = []
+    found = 0
+    with noting(problems):
+        found = read().total
+    return found, problems
+
+
+def cloud_jobs(shapes: ShapeFiles | PackedShapes, num_points: int | None) -> list[Job]:
+    """A read of every cloud."""
+    every = range(len(shapes.shapes))
+    return [partial(read_cloud, shapes, index, num_points) for index in every]
 
 
 def shapenet_parts(args: argparse.Namespace) -> Iterator[Part]:
     """ShapeNetRender's packed form and its single files, where they exist."""
     root = args.data_root
-    forms: list[tuple[str, Callable[[], ShapeFiles | PackedShapes]]] = []
     if (root / PACKED / PACKED_MANIFEST).is_file():
-        forms.append((PACKED, partial(PackedShapes, root / PACKED)))
-    if (root / SHAPENET).is_dir() or (root / RENDERINGS).is_dir():
-        forms.append((TITLES["shapenet"], partial(ShapeFiles, root)))
-    for title, read_form in forms:
-        clouds = Part("shapenet", "clouds", title=title)
-        images = Part("shapenet", "pictures", None, title=title)
+        clouds = Part("shapenet", "clouds", title=PACKED)
+        images = Part("shapenet", "pictures", None, title=PACKED)
         with noting(clouds.problems):
-            shapes = read_form()
-            clouds.found, images.found = (
-                len(shapes.shapes),
-                int(shapes.image_counts.sum()),
-            )
-            every = range(clouds.found)
-            if isinstance(shapes, ShapeFiles):
-                synsets = {shape.split("/")[0] for shape in shapes.shapes}
-                yield Part("shapenet", "categories", len(synsets))
-                quick = args.quick
-                images.aside = len(list((root / ASIDE).rglob("*.png")))
-                images.jobs = [partial(check_images, shapes, i, quick) for i in every]
-            elif not args.quick:
-                checks = partial(problems_of, check_checksums, shapes.folder)
-                clouds.jobs.append(checks)
-            for i in every:
-                read = partial(problems_of, read_cloud, shapes, i, args.num_points)
-                clouds.jobs.append(read)
-            if isinstance(shapes, PackedShapes):
-                shapes.check_current()
+            packed = PackedShapes(root / PACKED)
+            images.found = int(packed.image_counts.sum())
+            clouds.jobs = cloud_jobs(packed, args.num_points)
+            if not args.quick:
+                clouds.jobs.append(partial(read_checksums, packed.folder))
+            packed.check_current()
         yield from (clouds, images)
+    if (root / SHAPENET).is_dir() or (root / RENDERINGS).is_dir():
+        categories = Part("shapenet", "categories", None)
+        clouds, images = Part("shapenet", "clouds"), Part("shapenet", "pictures", None)
+        with noting(clouds.problems):
+            files = ShapeFiles(root)
+            categories.found = len({shape.split("/")[0] for shape in files.shapes})
+            clouds.jobs = cloud_jobs(files, args.num_points)
+            images.found, images.aside = 0, len(list((root / ASIDE).rglob("*.png")))
+            every = range(len(files.shapes))
+            images.jobs = [partial(read_images, files, i, args.quick) for i in every]
+        yield from (categories, clouds, images)
 
 
-def split_part(
-    part: Part,
-    find: Callable[[str], list[Path]],
-    fields: Fields,
-    num_points: int | None,
-    check: RowCheck | None = None,
-) -> Part:
-    """Count the rows of a split in HDF5 files, and add the jobs that read them."""
-    paths: list[Path] = []
-    with noting(part.problems):
-        paths = find(part.name)
-    part.found = 0
-    for path in paths:
-        with noting(part.problems):
-            with opened(path, fields, num_points) as (_, count, _):
-                rows = range(count)
-            part.found += len(rows)
-            read = partial(read_hdf5, [path], fields, check=check)
-            for start in rows[::ROWS_AT_ONCE]:
-                some = rows[start : start + ROWS_AT_ONCE]
-                part.jobs.append(partial(check_rows, read, some))
-    if not part.problems:  # the files together, as training reads them
-        with noting(part.problems):
-            read_hdf5(paths, fields, range(0), num_points)
-    return part
-
-
-def labelled_parts(
-    args: argparse.Namespace,
-    key: str,
-    find: Callable[[str], list[Path]],
-    class_names: Callable[[], list[str]],
-) -> list[Part]:
-    """The splits of ModelNet40, or of a variant of ScanObjectNN."""
-    problems: list[Problem] = []
-    classes = MAX_LABELS  # where a damaged file hides how many there are
-    with noting(problems):
-        classes = len(class_names())
-    fields = {"data": None, "label": classes}
-    parts = [Part(key, split) for split in PUBLISHED[key]]
-    for part in parts:
-        split_part(part, find, fields, args.num_points)
-    # The splits find themselves what is wrong with HDF5 files.
-    parts[0].problems += [x for x in problems if not x[0].endswith(".h5")]
-    return parts
+def is_there(root: Path, dataset: str, variant: str) -> bool:
+    """Whether there is anything of a data set in HDF5, or of a variant."""
+    if dataset == "scanobjectnn":
+        return any(
+            path.is_file()
+            for split in PUBLISHED["scanobjectnn obj_bg"]
+            for path in scanobjectnn_candidates(root, split, variant)
+        )
+    return (root / (MODELNET40 if dataset == "modelnet40" else SHAPENETPART)).is_dir()
 
 
 def list_parts(args: argparse.Namespace, dataset: str) -> Iterator[Part]:
     """The parts of a data set that are there, and the variants that are not."""
-    root = args.data_root
+    root, num_points = args.data_root, args.num_points
     if dataset == "shapenet":
         yield from shapenet_parts(args)
-    elif dataset == "modelnet40" and (root / MODELNET40).is_dir():
-        find = partial(labelled.modelnet40_files, root)
-        names = partial(labelled.modelnet40_classes, root)
-        yield from labelled_parts(args, dataset, find, names)
-    elif dataset == "scanobjectnn":
-        for variant in labelled.VARIANTS:
-            key = f"{dataset} {variant}"
-            find = partial(labelled.scanobjectnn_files, root, variant=variant)
-            names = partial(labelled.scanobjectnn_classes, root, variant)
-            if all(problems_of(find, split) for split in PUBLISHED[key]):
-                yield Part(key, "", None)
+    for key, splits in PUBLISHED.items():
+        name, _, variant = key.partition(" ")
+        if name != dataset or name == "shapenet":
+            continue
+        if not is_there(root, dataset, variant):
+            yield Part(key, "", None)
+            continue
+        for split in splits:
+            read: Callable[[], LabelledClouds | ShapeNetPart]
+            if variant:
+                read = partial(ScanObjectNN, root, split, variant, num_points)
+            elif dataset == "modelnet40":
+                read = partial(ModelNet40, root, split, num_points)
             else:
-                yield from labelled_parts(args, key, find, names)
-    elif dataset == "shapenetpart" and (root / SHAPENETPART).is_dir():
-        find = partial(shapenet_part.split_files, root)
-        fields, check = shapenet_part.FIELDS, shapenet_part.foreign_parts
-        for split in PUBLISHED[dataset]:
-            part = Part(dataset, split)
-            yield split_part(part, find, fields, args.num_points, check)
+                read = partial(ShapeNetPart, root, split, num_points)
+            yield Part(key, split, jobs=[partial(read_split, read)])
 
 
 def read_manifest(path: Path) -> dict[str, dict[str, int]]:

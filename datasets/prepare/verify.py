@@ -46,10 +46,11 @@ def run_jobs(parts: Sequence[Part], workers: int) -> None:
     """Run the jobs of all parts with a progress bar, and note what they found."""
     owners = [part for part in parts for _ in part.jobs]
     jobs = [job for part in parts for job in part.jobs]
-    with contextlib.closing(results(jobs, workers)) as found:
+    with contextlib.closing(results(jobs, workers)) as read:
         # disable=None: no bar without a terminal
-        bar = tqdm(found, total=len(jobs), unit="job", disable=None, dynamic_ncols=True)
-        for part, problems in zip(owners, bar, strict=True):
+        bar = tqdm(read, total=len(jobs), unit="job", disable=None, dynamic_ncols=True)
+        for part, (found, problems) in zip(owners, bar, strict=True):
+            part.found = (part.found or 0) + found
             part.problems += problems
 
 

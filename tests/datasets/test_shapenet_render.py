@@ -1,6 +1,5 @@
 """Pre-training triplets: listing, choice of image, independence of the loader."""
 
-import pickle
 import re
 from functools import partial
 from pathlib import Path
@@ -232,14 +231,6 @@ def test_a_folder_of_fewer_than_v_images_is_named_at_the_start(root, packed):
     said = f"{place}: 2 images, fewer than --num_images 3, like 2 of 6 .*--num_images 1"
     with pytest.raises(DataError, match=said):
         make(root, image_transform=jitters(0.4, 0.4, 0.4))
-
-
-def test_a_pickled_set_gives_the_same_items_in_any_order(root):
-    data = make(root)
-    copy = pickle.loads(pickle.dumps(data))
-    items = [data[index] for index in range(6)]
-    for index in reversed(range(6)):
-        assert all(equal(copy[index], items[index]))
 
 
 def test_an_item_parses_one_cloud_and_one_picture(root, monkeypatch):
