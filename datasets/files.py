@@ -94,14 +94,16 @@ def check_num_points(
 
 def points_all_equal(points: np.ndarray) -> np.ndarray:
     """Which clouds (..., N, 3) are one point, N > 1 times: bool of shape (...)."""
-    if points.shape[-2] < 2:
-        return np.zeros(points.shape[:-2], bool)
-    # Nearly every cloud differs in two of its points already: few are looked at whole.
-    equal = np.array((points[..., 0, :] == points[..., -1, :]).all(axis=-1))
-    if equal.any():
-        some = points[equal]
-        equal[equal] = (some == some[..., :1, :]).all(axis=(-2, -1))
-    return equal
+    equal = (points == points[..., :1, :]).all(axis=(-2, -1))
+    return equal & (points.shape[-2] > 1)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, and the folder that it is in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)
 
 
 @contextmanager

@@ -38,6 +38,7 @@ from datasets.files import (
     SHAPENET,
     UNFINISHED,
     DataError,
+    write_whole,
 )
 from datasets.prepare.labels import check_classes, write_labels
 from datasets.prepare.meshes import SUFFIXES
@@ -131,22 +132,14 @@ def prepare_folder(
                 shutil.rmtree(out / name, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     (out / UNFINISHED).touch()
-    _replace(out / STATE, json.dumps(state, indent=1).encode())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    write_whole(out / STATE, json.dumps(state, indent=1).encode())
 
 
 def _write_ply(path: Path, points: np.ndarray) -> None:
     rows = points.astype("<f4").view([(axis, "<f4") for axis in "xyz"])[:, 0]
     content = io.BytesIO()
     PlyData([PlyElement.describe(rows, "vertex")], byte_order="<").write(content)
-    _replace(path, content.getvalue())
+    write_whole(path, content.getvalue())
 
 
 def make_shapes(
@@ -193,7 +186,9 @@ def write_skipped(path: Path, skipped: dict[str, str]) -> None:
     path.unlink(missing_ok=True)
     lines = [f"{_plain(mesh)}\t{reason}\n" for mesh, reason in skipped.items()]
     if lines:
-        _replace(path, "".join(["mesh\treason\n", *lines]).encode("utf-8", "replace"))
+        write_whole(
+            path, "".join(["mesh\treason\n", *lines]).encode("utf-8", "replace")
+        )
 
 
 def from_meshes(args: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from datasets.files import PACKED, DataError
+from datasets.files import PACKED, DataError, write_whole
 from datasets.packed import (
     IMAGES,
     INDEX,
@@ -116,15 +116,10 @@ def pack(
                 for file in (points, pixels):
                     file.flush()
                     os.fsync(file.fileno())
-                _write_json(folder / PROGRESS, {**run, "rows": rows})
+                state = {**run, "rows": rows}
+                write_whole(folder / PROGRESS, json.dumps(state).encode())
     _finish(folder, raw.shapes, rows, pictures)
     return folder
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _finish(folder: Path, shapes: list[str], rows: list, pictures: str) -> None:
@@ -153,7 +148,7 @@ def _finish(folder: Path, shapes: list[str], rows: list, pictures: str) -> None:
         "views": len(views),
         "files": files,
     }
-    _write_json(folder / MANIFEST, manifest)
+    write_whole(folder / MANIFEST, (json.dumps(manifest) + "\n").encode())
     (folder / PROGRESS).unlink(missing_ok=True)
 
 

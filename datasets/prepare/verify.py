@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -192,9 +191,6 @@ def main(argv: list[str] | None = None) -> None:
     if not args.data_root.is_dir():
         print(f"--data_root {args.data_root}: there is no such folder", file=sys.stderr)
         sys.exit(1)
-    # Names of files and keys may hold bytes that no terminal shows.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         sys.exit(0 if verify(args) else 1)
     except KeyboardInterrupt:
