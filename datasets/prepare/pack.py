@@ -11,7 +11,6 @@ so an incomplete folder is never read.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import sys
@@ -41,9 +40,7 @@ AT_ONCE = 1024  # shapes between two writes of the progress file
 
 
 def pack(
-    data_root: str | os.PathLike,
-    pictures: str = "files",
-    overwrite: bool = False,
+    data_root: str | os.PathLike, pictures: str = "files", overwrite: bool = False
 ) -> Path:
     """Pack ``ShapeNet`` and ``ShapeNetRendering``, or resume an interrupted packing.
 
@@ -69,8 +66,7 @@ def pack(
     (folder / MANIFEST).unlink(missing_ok=True)
     if overwrite:
         (folder / PROGRESS).unlink(missing_ok=True)
-    digest = hashlib.sha256("\n".join(raw.shapes).encode()).hexdigest()
-    run = {"shapes": digest, "pictures": pictures}
+    run = {"shapes": raw.shapes, "pictures": pictures}
     rows: list[list[Any]] = []  # of each shape: points, [(bytes, width, height), ...]
     if (folder / PROGRESS).is_file():
         state = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
@@ -81,23 +77,18 @@ def pack(
                 "--overwrite starts anew"
             )
     bar = tqdm(
+        range(len(rows), len(raw.shapes)),
         total=len(raw.shapes),
         initial=len(rows),
         desc="packing",
         unit="shape",
         disable=None,  # no bar without a terminal
     )
-    with (
-        bar,
-        open(folder / POINTS, "r+b" if rows else "wb") as points,
-        open(folder / IMAGES, "r+b" if rows else "wb") as pixels,
-    ):
+    with open(folder / POINTS, "ab") as points, open(folder / IMAGES, "ab") as pixels:
         # Cut off what was written after the progress file.
         points.truncate(12 * sum(row[0] for row in rows))
         pixels.truncate(sum(view[0] for row in rows for view in row[1]))
-        for file in (points, pixels):
-            file.seek(0, os.SEEK_END)
-        for index in range(len(rows), len(raw.shapes)):
+        for index in bar:
             cloud = raw.cloud(index)
             points.write(cloud.astype("<f4").tobytes())
             views = []
@@ -111,7 +102,6 @@ def pack(
                 pixels.write(content)
                 views.append((len(content), *image.size))
             rows.append([len(cloud), views])
-            bar.update()
             if len(rows) % AT_ONCE == 0:
                 for file in (points, pixels):
                     file.flush()
