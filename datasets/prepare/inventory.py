@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from datasets.files import (
     ARCHIVES,
@@ -55,7 +56,8 @@ PUBLISHED = {
 ASIDE = f"{RENDERINGS}.damaged"  # in --data_root: images that were set aside
 MANIFEST = "manifest.json"  # written by `datasets.synthetic`
 Problem = tuple[str, str]  # a file, and what is wrong with it
-Job = Callable[[], tuple[int, list[Problem]]]  # how much was found, and the damage
+Result = tuple[int, list[Problem]]  # how much was found, and the damage
+Job = Callable[[], Result]
 
 
 @dataclass
@@ -105,20 +107,24 @@ def noting(problems: list[Problem]) -> Iterator[None]:
         problems.append((error.path, error.problem))
 
 
-def read_cloud(
-    shapes: ShapeFiles | PackedShapes, index: int, num_points: int | None
-) -> tuple[int, list[Problem]]:
-    """A cloud of ShapeNetRender, which should have so many points or more."""
+def reading(read: Callable[..., int | None], *arguments: Any) -> Result:
+    """What a reader counts, if it does, and its `DataError`, if it raises one."""
     problems: list[Problem] = []
+    count = None
     with noting(problems):
-        check_num_points(shapes.where(index), len(shapes.cloud(index)), num_points)
-    return 1, problems
+        count = read(*arguments)
+    return count or 0, problems
 
 
-def read_images(
-    shapes: ShapeFiles, index: int, quick: bool
-) -> tuple[int, list[Problem]]:
-    """Every image of a shape, or with `quick` one, not always the first."""
+def check_cloud(
+    shapes: ShapeFiles | PackedShapes, index: int, num_points: int | None
+) -> None:
+    """Read a cloud of ShapeNetRender, which should have so many points or more."""
+    check_num_points(shapes.where(index), len(shapes.cloud(index)), num_points)
+
+
+def read_images(shapes: ShapeFiles, index: int, quick: bool) -> Result:
+    """Read every image of a shape, or with `quick` one, not always the first."""
     count = int(shapes.image_counts[index])
     if count == 0:
         place = rendering(shapes.root, shapes.shapes[index])
@@ -130,29 +136,15 @@ def read_images(
     return count, problems
 
 
-def read_checksums(folder: Path) -> tuple[int, list[Problem]]:
-    """The packed files, whose SHA-256 the manifest has."""
-    problems: list[Problem] = []
-    with noting(problems):
-        check_checksums(folder)
-    return 0, problems
-
-
-def read_split(
-    read: Callable[[], LabelledClouds | ShapeNetPart],
-) -> tuple[int, list[Problem]]:
-    """A split in HDF5, as training reads it: the first damage ends the reading."""
-    problems: list[Problem] = []
-    found = 0
-    with noting(problems):
-        found = read().total
-    return found, problems
+def rows_of(read: Callable[[], LabelledClouds | ShapeNetPart]) -> int:
+    """Rows of a split in HDF5, which training reads whole; damage ends the reading."""
+    return read().total
 
 
 def cloud_jobs(shapes: ShapeFiles | PackedShapes, num_points: int | None) -> list[Job]:
     """A read of every cloud."""
     every = range(len(shapes.shapes))
-    return [partial(read_cloud, shapes, index, num_points) for index in every]
+    return [partial(reading, check_cloud, shapes, i, num_points) for i in every]
 
 
 def shapenet_parts(args: argparse.Namespace) -> Iterator[Part]:
@@ -163,10 +155,11 @@ def shapenet_parts(args: argparse.Namespace) -> Iterator[Part]:
         images = Part("shapenet", "pictures", None, title=PACKED)
         with noting(clouds.problems):
             packed = PackedShapes(root / PACKED)
+            clouds.found = len(packed.shapes)
             images.found = int(packed.image_counts.sum())
             clouds.jobs = cloud_jobs(packed, args.num_points)
             if not args.quick:
-                clouds.jobs.append(partial(read_checksums, packed.folder))
+                clouds.jobs.append(partial(reading, check_checksums, packed.folder))
             packed.check_current()
         yield from (clouds, images)
     if (root / SHAPENET).is_dir() or (root / RENDERINGS).is_dir():
@@ -175,9 +168,10 @@ def shapenet_parts(args: argparse.Namespace) -> Iterator[Part]:
         with noting(clouds.problems):
             files = ShapeFiles(root)
             categories.found = len({shape.split("/")[0] for shape in files.shapes})
+            clouds.found = len(files.shapes)
             clouds.jobs = cloud_jobs(files, args.num_points)
             images.found, images.aside = 0, len(list((root / ASIDE).rglob("*.png")))
-            every = range(len(files.shapes))
+            every = range(clouds.found)
             images.jobs = [partial(read_images, files, i, args.quick) for i in every]
         yield from (categories, clouds, images)
 
@@ -213,7 +207,7 @@ def list_parts(args: argparse.Namespace, dataset: str) -> Iterator[Part]:
                 read = partial(ModelNet40, root, split, num_points)
             else:
                 read = partial(ShapeNetPart, root, split, num_points)
-            yield Part(key, split, jobs=[partial(read_split, read)])
+            yield Part(key, split, jobs=[partial(reading, rows_of, read)])
 
 
 def read_manifest(path: Path) -> dict[str, dict[str, int]]:
