@@ -195,12 +195,9 @@ def read_shard(
 
 
 def find_files(folder: Path, split: str, file_list: str) -> list[Path]:
-    """The files of a split, sorted, so that every process sees the same order.
+    """The files ply_data_<split>*.h5, sorted: every process sees the same order.
 
-    Args:
-        folder: of the data set.
-        split: files are called ply_data_<split>*.h5.
-        file_list: a text file in `folder` that may name them; what it names must exist.
+    What the text file `file_list` in the folder names, if there is one, must exist.
 
     Raises:
         DataError: if the folder is missing or the files are.

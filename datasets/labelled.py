@@ -201,15 +201,10 @@ class ScanObjectNN(LabelledClouds):
 
 
 def labelled_share(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Row numbers, ascending, of a stratified share of a labelled set.
+    """Row numbers, ascending, of a stratified share of a set with labels (M,).
 
     Of every class that occurs the share is rounded, to one row at least. It is a
     function of (seed, class) and holds the smaller shares of the same seed.
-
-    Args:
-        labels: (M,) integers >= 0.
-        fraction: in (0, 1].
-        seed: of the choice.
     """
     kept = []
     for label in np.unique(labels):

@@ -152,10 +152,7 @@ def find_files(paths: Iterable[str | Path]) -> list[Path]:
 def read_file(path: Path, num_points: int, seed: int) -> list[np.ndarray]:
     """The clouds of a file, each (P, 3) in the file's numbers, not checked yet.
 
-    Args:
-        path: of one of `FORMATS`; a PLY file with faces is a mesh.
-        num_points: points sampled on a mesh, uniformly by area.
-        seed: of that sampling.
+    On a mesh, or a PLY file with faces, `num_points` are sampled uniformly by area.
 
     Raises:
         DataError: if the file is missing, empty, damaged or of another format.
@@ -210,11 +207,7 @@ def sample_rows(
 ) -> np.ndarray:
     """Rows (count,) of points (P, 3): all, repeated where P < count, or a sample.
 
-    Args:
-        points: to choose from.
-        count: rows to choose.
-        sampling: one of `SAMPLINGS`.
-        rng: of the sample.
+    `sampling` is one of `SAMPLINGS`.
     """
     if sampling not in SAMPLINGS:
         raise ValueError(f"--sampling {sampling!r} is not one of {SAMPLINGS}")

@@ -86,11 +86,6 @@ def run_gdown(name: str, **options: Any) -> None:
 def unpack(path: Path, folder: Path, sha256: str | None = None) -> None:
     """Unpack a tar.gz or zip into a new folder, and nothing outside of it.
 
-    Args:
-        path: the archive.
-        folder: where its members go; made here.
-        sha256: the archive's checksum, if that is known.
-
     Raises:
         Failed: if it is another file, damaged, incomplete, or unsafe to unpack.
         OSError: if the disk is full, say.

@@ -177,12 +177,7 @@ def make_shapes(
 
 
 def write_skipped(path: Path, skipped: dict[str, str]) -> None:
-    """One line for each mesh that was left out, or no file if none was.
-
-    Args:
-        path: the file.
-        skipped: mesh -> reason.
-    """
+    """A line `mesh, tab, reason` for each that was left out, or no file if none was."""
     path.unlink(missing_ok=True)
     lines = [f"{_plain(mesh)}\t{reason}\n" for mesh, reason in skipped.items()]
     if lines:
