@@ -123,12 +123,6 @@ def test_read_hdf5_that_holds_something_else(tmp_path, replaced, problem):
         hdf5_refused(tmp_path / "a.h5", problem)
 
 
-def test_read_hdf5_of_a_shape_without_data_behind_it(tmp_path):
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file.create_dataset("data", (10**9, 2048, 3), "f4", chunks=(1, 2048, 3))
-    hdf5_refused(tmp_path / "a.h5", "not a readable HDF5 file", fields={"data": None})
-
-
 def test_read_hdf5_of_fewer_points_than_asked_for(tmp_path):
     write_hdf5(tmp_path / "a.h5")
     problem = r"a\.h5: stores 6 points a shape, fewer than the 7 .*--num_points 6"

@@ -306,16 +306,6 @@ def test_nothing_lands_outside(content, tmp_path: Path) -> None:
     assert not any(p.is_symlink() or p.is_fifo() for p in out.rglob("*"))
 
 
-def test_the_script_passes_its_flags_and_finds_its_folder(tmp_path: Path) -> None:
-    words = ["bash", str(ROOT / "data" / "download_data.sh")]
-    for flags, status in ((["--dry_run", "--only", "scanobjectnn"], 0), (["--no"], 2)):
-        done = subprocess.run(
-            [*words, *flags], cwd=tmp_path, capture_output=True, text=True
-        )
-        assert done.returncode == status, done.stderr
-        assert ("ScanObjectNN: " in done.stdout) == (status == 0)
-
-
 @pytest.mark.parametrize("shell", ["bash", "-bash"])  # the second: a login shell
 def test_sourced_it_leaves_the_shell_as_it_was(shell: str) -> None:
     """As both earlier READMEs say: `cd data; source download_data.sh`."""
