@@ -163,12 +163,12 @@ def loader(_: Setting, shapes: int, images: str, views: int = 1) -> Forms:
     """Cloud and images of every shape: files, half of the PLY ASCII, and packed."""
     folder = Path(tempfile.mkdtemp(prefix="packed_benchmark_"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    generate(folder, shapes=shapes, seed=0, workers=1, progress=False)
+    generate(folder, shapes=shapes, seed=0, workers=1)
     for number, path in enumerate(sorted(folder.glob("ShapeNet/*/*.ply"))):
         cloud = PlyData.read(path, mmap=False)
         cloud.text = number % 2 == 1
         cloud.write(path)
-    pack(folder, images, progress=False)
+    pack(folder, images)
     unchanged: dict[str, Any] = {
         "point_transform": lambda points, _: points,
         "image_transform": [lambda image, *_: torch.from_numpy(np.array(image))]

@@ -59,7 +59,7 @@ def data(place: Place, shapes: int, copies: int = 1) -> Path:
         return folder
     new = folder.with_suffix(".partial")
     shutil.rmtree(new, ignore_errors=True)
-    generate(new, shapes, seed=0, progress=False)
+    generate(new, shapes, seed=0)
     for ply in [*new.glob("ShapeNet/*/*.ply")] if copies > 1 else []:
         views = new / "ShapeNetRendering" / ply.parent.name / ply.stem / "rendering"
         for number in range(1, copies):
@@ -69,7 +69,7 @@ def data(place: Place, shapes: int, copies: int = 1) -> Path:
             twin.mkdir(parents=True)
             for view in sorted(views.iterdir())[:2]:
                 os.link(view, twin / view.name)
-    pack(new, progress=False)
+    pack(new)
     new.rename(folder)
     return folder
 

@@ -71,12 +71,7 @@ def corrupted(
 ) -> np.ndarray:
     """Corrupted copies of clouds: a function of (seed, kind, row in the whole split).
 
-    Args:
-        clouds: (m, N, 3) float32, this rank's rows.
-        kind: one of ``KINDS``.
-        level: 1 to 5.
-        seed: of the corruptions.
-        start: row of the whole split that row 0 is.
+    The clouds (m, N, 3) are this rank's rows; row 0 is row `start` of the whole split.
     """
     number = list(KINDS).index(kind)
     made = np.empty_like(clouds)

@@ -53,18 +53,24 @@ def download(archive: str = "") -> str:
     return "bash data/download_data.sh" + (f" --only {archive}" if archive else "")
 
 
+def refuse(path: str | os.PathLike, problem: str, cure: str = "") -> NoReturn:
+    """Raise the `DataError` that names `path`, the problem, and what to do."""
+    name = os.fspath(path)
+    raise DataError(f"{name}: {problem}{cure}", name, problem) from None
+
+
 def fail(path: str | os.PathLike, problem: str) -> NoReturn:
     """Raise the `DataError` that names `path`, the problem, and how to get the data.
 
     The data set is known by the folder that it is in.
     """
-    name = os.fspath(path)
-    archives = [ARCHIVES[part] for part in Path(name).parts if part in ARCHIVES]
-    message = (
-        f"{name}: {problem}. Real data: `{download(*archives[-1:])}`; synthetic data: "
-        f"`{GENERATE}`, then `--data_root data/synthetic`."
+    archives = [ARCHIVES[part] for part in Path(path).parts if part in ARCHIVES]
+    refuse(
+        path,
+        problem,
+        f". Real data: `{download(*archives[-1:])}`; synthetic data: `{GENERATE}`, "
+        "then `--data_root data/synthetic`.",
     )
-    raise DataError(message, name, problem) from None
 
 
 def check_num_points(
@@ -78,25 +84,26 @@ def check_num_points(
     if num_points is None:
         return stored
     if num_points > stored:
-        problem = (
-            f"stores {stored} points a shape, fewer than the "
-            f"{num_points} asked for; use --num_points {stored} or less."
+        refuse(
+            path,
+            f"stores {stored} points a shape, fewer than the {num_points} asked for; "
+            f"use --num_points {stored} or less.",
         )
-        name = os.fspath(path)
-        raise DataError(f"{name}: {problem}", name, problem)
     return num_points
 
 
 def points_all_equal(points: np.ndarray) -> np.ndarray:
     """Which clouds (..., N, 3) are one point, N > 1 times: bool of shape (...)."""
-    if points.shape[-2] < 2:
-        return np.zeros(points.shape[:-2], bool)
-    # Nearly every cloud differs in two of its points already: few are looked at whole.
-    equal = np.array((points[..., 0, :] == points[..., -1, :]).all(axis=-1))
-    if equal.any():
-        some = points[equal]
-        equal[equal] = (some == some[..., :1, :]).all(axis=(-2, -1))
-    return equal
+    equal = (points == points[..., :1, :]).all(axis=(-2, -1))
+    return equal & (points.shape[-2] > 1)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, and the folder that it is in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)
 
 
 @contextmanager

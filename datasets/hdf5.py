@@ -3,42 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from datasets.files import check_num_points, fail, open_file, points_all_equal
+from datasets.files import (
+    DataError,
+    check_num_points,
+    fail,
+    open_file,
+    points_all_equal,
+)
 from datasets.sampler import shard_range
 
-MAX_LABELS = 1 << 16  # where a field names no limit
-
-
-@dataclass(frozen=True)
-class Field:
-    """What a key of an HDF5 file has to hold.
-
-    Attributes:
-        kind: "points" (M, P, 3) finite numbers, read as float32; "label" (M,) or (M, 1)
-            and "parts" (M, P), whole numbers, read as int64.
-        limit: labels and parts are in 0 .. limit - 1.
-    """
-
-    kind: str
-    limit: int = MAX_LABELS
-
-
-POINTS = Field("points")
-SHAPES = {"points": "(M, P, 3)", "label": "(M,) or (M, 1)", "parts": "(M, P)"}
+MAX_LABELS = 1 << 16  # where the number of classes is not known
+# The keys that can be read, and their shapes in the file.
+SHAPES = {"data": "(M, P, 3)", "label": "(M,) or (M, 1)", "pid": "(M, P)"}
+# Keys to read -> numbers in `label` and `pid` are 0 .. limit - 1; None for `data`.
+Fields = Mapping[str, int | None]
 RowCheck = Callable[[dict[str, np.ndarray]], tuple[np.ndarray, str]]
 
 
-def _source(
-    path: str | os.PathLike, file: h5py.File, key: str, field: Field
-) -> h5py.Dataset:
+def _source(path: str | os.PathLike, file: h5py.File, key: str) -> h5py.Dataset:
     """The data set under `key`, its type and shape checked."""
     source = file.get(key)
     if not isinstance(source, h5py.Dataset):
@@ -46,29 +34,42 @@ def _source(
         fail(path, f"key `{key}` not found; keys present: {present}")
     shape: tuple[int, ...] = source.shape or ()  # None for a data set without any
     fits = {
-        "points": len(shape) == 3 and shape[2] == 3,
+        "data": len(shape) == 3 and shape[2] == 3,
         "label": len(shape) == 1 or (len(shape) == 2 and shape[1] == 1),
-        "parts": len(shape) == 2,
-    }[field.kind]
+        "pid": len(shape) == 2,
+    }[key]
     if not fits or source.dtype.kind not in "fiu":
         holds = f"holds {source.dtype} of shape {shape}"
-        wanted = f"expected numbers of shape {SHAPES[field.kind]}"
+        wanted = f"expected numbers of shape {SHAPES[key]}"
         fail(path, f"key `{key}` {holds}, {wanted}")
     if 0 in shape:
         fail(path, f"key `{key}` has shape {shape}, which holds nothing")
     return source
 
 
+def _agreed_shape(
+    path: str | os.PathLike, sources: dict[str, h5py.Dataset], num_points: int | None
+) -> tuple[int, int]:
+    """The number of rows, and how many points of each to take, 0 if none has points."""
+    rows = {source.shape[0] for source in sources.values()}
+    points = {source.shape[1] for key, source in sources.items() if key != "label"}
+    if len(rows) > 1 or len(points) > 1:
+        shapes = ", ".join(f"{key} {source.shape}" for key, source in sources.items())
+        fail(path, f"shapes do not agree: {shapes}")
+    take = check_num_points(path, points.pop(), num_points) if points else 0
+    return rows.pop(), take
+
+
 def _read_rows(
     path: str | os.PathLike,
     key: str,
     source: h5py.Dataset,
-    field: Field,
+    limit: int | None,
     rows: range,
     num_points: int,
 ) -> np.ndarray:
     """Rows of a checked data set as float32 or int64, their values checked."""
-    if field.kind == "points":
+    if limit is None:
         values = source[rows.start : rows.stop, :num_points]
         # An overflow becomes an infinity, which is refused below.
         with np.errstate(over="ignore"):
@@ -76,15 +77,13 @@ def _read_rows(
         good, problem = np.isfinite(values), "a non-finite coordinate"
     else:
         values = source[rows.start : rows.stop]
-        flat = field.kind == "label"
-        values = values.reshape(-1) if flat else values[:, :num_points]
-        top = field.limit - 1
-        good = (values >= 0) & (values <= top) & (values == np.floor(values))
-        problem = f"a value that is not an integer in 0 .. {top}"
+        values = values.reshape(-1) if key == "label" else values[:, :num_points]
+        good = (values >= 0) & (values < limit) & (values == np.floor(values))
+        problem = f"a value that is not an integer in 0 .. {limit - 1}"
     if not good.all():
         row = rows.start + int(np.argwhere(~good)[0, 0])
         fail(path, f"key `{key}`, row {row} has {problem}")
-    if field.kind != "points":
+    if limit is not None:
         return values.astype(np.int64)
     equal = points_all_equal(values)
     if equal.any():
@@ -93,41 +92,9 @@ def _read_rows(
     return values
 
 
-@contextmanager
-def opened(
-    path: str | os.PathLike, fields: Mapping[str, Field], num_points: int | None
-) -> Iterator[tuple[dict[str, h5py.Dataset], int, int]]:
-    """Open a file, whose keys and shapes are checked, and whose values are not.
-
-    Yields:
-        key -> data set; the number of rows; how many points of each row to take, 0 if
-        no field has points.
-
-    Raises:
-        DataError: as `read_hdf5`.
-    """
-    with open_file(path):  # reports a missing or empty file
-        pass
-    try:
-        with h5py.File(path, "r") as file:
-            sources = {k: _source(path, file, k, fields[k]) for k in fields}
-            stored = {s.shape[0] for s in sources.values()}
-            points = {
-                s.shape[1] for k, s in sources.items() if fields[k].kind != "label"
-            }
-            if len(stored) > 1 or len(points) > 1:
-                shapes = ", ".join(f"{k} {s.shape}" for k, s in sources.items())
-                fail(path, f"shapes do not agree: {shapes}")
-            take = check_num_points(path, points.pop(), num_points) if points else 0
-            yield sources, stored.pop(), take
-    # What h5py raises for a damaged file; MemoryError: it claims an absurd shape.
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as e:
-        fail(path, f"not a readable HDF5 file ({e})")
-
-
 def read_hdf5(
     paths: Sequence[str | os.PathLike],
-    fields: Mapping[str, Field],
+    fields: Fields,
     rows: range | None = None,
     num_points: int | None = None,
     check: RowCheck | None = None,
@@ -136,7 +103,7 @@ def read_hdf5(
 
     Args:
         paths: the files, in order.
-        fields: key -> what it has to hold. Other keys of the files are ignored.
+        fields: keys to read, and their limits. Other keys of the files are ignored.
         rows: a contiguous range of rows of the concatenation; None for all. Only these
             are read from the disk.
         num_points: the first so many points of every shape; None for all stored.
@@ -144,7 +111,7 @@ def read_hdf5(
             bool, and in what way.
 
     Returns:
-        key -> array: points (M, P, 3) float32, labels (M,) int64, parts (M, P) int64.
+        key -> array: data (M, P, 3) float32, label (M,) int64, pid (M, P) int64.
 
     Raises:
         DataError: if a file is missing, damaged, lacks a key, stores too few points, or
@@ -155,14 +122,25 @@ def read_hdf5(
     pieces: dict[str, list[np.ndarray]] = {key: [] for key in fields}
     first = 0  # the file's first row in the concatenation
     for path in paths:
-        with opened(path, fields, num_points) as (sources, count, take):
-            wanted = range(count)
-            if rows is not None:
-                wanted = wanted[max(rows.start - first, 0) : max(rows.stop - first, 0)]
-            arrays = {
-                key: _read_rows(path, key, source, fields[key], wanted, take)
-                for key, source in sources.items()
-            }
+        with open_file(path):  # reports a missing or empty file
+            pass
+        try:
+            with h5py.File(path, "r") as file:
+                sources = {key: _source(path, file, key) for key in fields}
+                count, take = _agreed_shape(path, sources, num_points)
+                wanted = range(count)
+                if rows is not None:
+                    wanted = wanted[
+                        max(rows.start - first, 0) : max(rows.stop - first, 0)
+                    ]
+                arrays = {
+                    key: _read_rows(path, key, source, fields[key], wanted, take)
+                    for key, source in sources.items()
+                }
+        except DataError:
+            raise
+        except Exception as error:  # h5py raises whatever the damage leads to
+            fail(path, f"not a readable HDF5 file ({error})")
         if check is not None:
             bad, problem = check(arrays)
             if bad.any():
@@ -184,7 +162,7 @@ def read_hdf5(
 
 def read_shard(
     paths: Sequence[str | os.PathLike],
-    fields: Mapping[str, Field],
+    fields: Fields,
     shard: tuple[int, int],
     num_points: int | None = None,
     keep: int | None = None,
@@ -217,12 +195,9 @@ def read_shard(
 
 
 def find_files(folder: Path, split: str, file_list: str) -> list[Path]:
-    """The files of a split, sorted, so that every process sees the same order.
+    """The files ply_data_<split>*.h5, sorted: every process sees the same order.
 
-    Args:
-        folder: of the data set.
-        split: files are called ply_data_<split>*.h5.
-        file_list: a text file in `folder` that may name them; what it names must exist.
+    What the text file `file_list` in the folder names, if there is one, must exist.
 
     Raises:
         DataError: if the folder is missing or the files are.

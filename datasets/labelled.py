@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from datasets.files import MODELNET40, SCANOBJECTNN, fail
-from datasets.hdf5 import POINTS, Field, find_files, read_hdf5, read_shard
+from datasets.hdf5 import MAX_LABELS, find_files, read_hdf5, read_shard
 from datasets.sampler import Key, split_key
 from datasets.transforms import as_channels
 from utils.parallel.seed import SPLIT, generator
@@ -55,7 +55,7 @@ def find_class_names(
         if not names:
             fail(listed, "lists no class names")
         return names
-    labels = read_hdf5(files, {"label": Field("label")})["label"]
+    labels = read_hdf5(files, {"label": MAX_LABELS})["label"]
     present = np.unique(labels)
     classes = int(present.max(initial=0)) + 1
     if classes <= len(published):
@@ -103,7 +103,7 @@ class LabelledClouds(Dataset):
         num_points: int | None,
         shard: tuple[int, int],
     ) -> None:
-        fields = {"data": POINTS, "label": Field("label", len(class_names))}
+        fields = {"data": None, "label": len(class_names)}
         arrays, self.start, self.total = read_shard(paths, fields, shard, num_points)
         self.points, self.labels = arrays["data"], arrays["label"]
         self.class_names = list(class_names)
@@ -119,23 +119,6 @@ class LabelledClouds(Dataset):
         """(points (3, N) float32, label); `key` is an index or an (epoch, index)."""
         _, index = split_key(key)
         return as_channels(self.points[index]), int(self.labels[index])
-
-
-def modelnet40_files(data_root: str | os.PathLike, split: str) -> list[Path]:
-    """ModelNet40's files of a split.
-
-    Raises:
-        DataError: if there are none, or one is missing that the list of files names.
-    """
-    folder = Path(data_root) / MODELNET40
-    return find_files(folder, split, f"{split}_files.txt")
-
-
-def modelnet40_classes(data_root: str | os.PathLike) -> list[str]:
-    """ModelNet40's classes, the same for both splits, see `find_class_names`."""
-    folder = Path(data_root) / MODELNET40
-    both = sorted(folder.glob("ply_data_t*.h5"))
-    return find_class_names(folder, MODELNET40_CLASSES, both)
 
 
 class ModelNet40(LabelledClouds):
@@ -155,14 +138,20 @@ class ModelNet40(LabelledClouds):
         shard: tuple[int, int] = (0, 1),
     ) -> None:
         _check_split(split)
-        paths, names = modelnet40_files(data_root, split), modelnet40_classes(data_root)
+        folder = Path(data_root) / MODELNET40
+        paths = find_files(folder, split, f"{split}_files.txt")
+        both = sorted(folder.glob("ply_data_t*.h5"))
+        names = find_class_names(folder, MODELNET40_CLASSES, both)
         super().__init__(paths, names, num_points, shard)
 
 
 def scanobjectnn_candidates(
     data_root: str | os.PathLike, split: str, variant: str = "obj_bg"
 ) -> list[Path]:
-    """Where a split's file may be: repacked, or as officially released."""
+    """Where a split's file may be: repacked, or as officially released.
+
+    The first that exists is read.
+    """
     root = Path(data_root)
     repacked = [root / SCANOBJECTNN / sub / f"{split}.h5" for sub in ("main_split", "")]
     folder, ending = VARIANTS[variant]
@@ -173,31 +162,6 @@ def scanobjectnn_candidates(
         for sub in ("", "h5_files")
     ]
     return (repacked if variant == "obj_bg" else []) + official
-
-
-def scanobjectnn_files(
-    data_root: str | os.PathLike, split: str, variant: str
-) -> list[Path]:
-    """The one file of a split: the first of the candidates that exists.
-
-    Raises:
-        DataError: if none does.
-    """
-    places = scanobjectnn_candidates(data_root, split, variant)
-    found = [path for path in places if path.is_file()]
-    if not found:
-        others = ", ".join(str(path) for path in places[1:])
-        fail(places[0], f"file not found ({variant}, {split}), nor {others}")
-    return found[:1]
-
-
-def scanobjectnn_classes(data_root: str | os.PathLike, variant: str) -> list[str]:
-    """A variant's classes, the same for both splits, see `find_class_names`."""
-    both = []
-    for split in ("train", "test"):
-        places = scanobjectnn_candidates(data_root, split, variant)
-        both += [path for path in places if path.is_file()][:1]
-    return find_class_names(both[0].parent, SCANOBJECTNN_CLASSES, both)
 
 
 class ScanObjectNN(LabelledClouds):
@@ -224,21 +188,23 @@ class ScanObjectNN(LabelledClouds):
             raise ValueError(
                 f"--variant is one of {', '.join(VARIANTS)}, got {variant!r}"
             )
-        paths = scanobjectnn_files(data_root, split, variant)
-        names = scanobjectnn_classes(data_root, variant)
-        super().__init__(paths, names, num_points, shard)
+        found = {}
+        for part in ("train", "test"):
+            places = scanobjectnn_candidates(data_root, part, variant)
+            found[part] = [path for path in places if path.is_file()][:1]
+            if part == split and not found[part]:
+                others = ", ".join(str(path) for path in places[1:])
+                fail(places[0], f"file not found ({variant}, {split}), nor {others}")
+        both = found["train"] + found["test"]
+        names = find_class_names(both[0].parent, SCANOBJECTNN_CLASSES, both)
+        super().__init__(found[split], names, num_points, shard)
 
 
 def labelled_share(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Row numbers, ascending, of a stratified share of a labelled set.
+    """Row numbers, ascending, of a stratified share of a set with labels (M,).
 
     Of every class that occurs the share is rounded, to one row at least. It is a
     function of (seed, class) and holds the smaller shares of the same seed.
-
-    Args:
-        labels: (M,) integers >= 0.
-        fraction: in (0, 1].
-        seed: of the choice.
     """
     kept = []
     for label in np.unique(labels):

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 from plyfile import PlyData
 
 from datasets import SAMPLINGS
-from datasets.files import DataError, open_file, points_all_equal
+from datasets.files import DataError, open_file, points_all_equal, refuse
 from datasets.transforms import center_and_scale
 
 TEXTS = (".xyz", ".pts", ".txt", ".csv")
@@ -109,13 +109,12 @@ class OwnFiles:
         Raises:
             DataError: if it is no longer there, or has changed for the worse.
         """
-        path, row = Path(folder, name), 0
-        if not path.exists() and re.search(r"#\d+$", name):
-            path, row = Path(folder, name.rpartition("#")[0]), int(name.split("#")[-1])
-        arrays = read_file(path, self.num_points, self.seed)
-        if row >= len(arrays) or problem_of(arrays[row]):
-            _fail(path, f"has no good cloud {row} any more")
-        return self._prepare(name, arrays[row])
+        whole = Path(folder, name)
+        path = whole if whole.exists() else Path(folder, re.sub(r"#\d+$", "", name))
+        for cloud in replace(self, paths=[path]):
+            if cloud.name == str(whole):
+                return cloud
+        refuse(path, "does not hold this cloud any more, or it is damaged")
 
     def _prepare(self, name: str, given: np.ndarray) -> Cloud:
         if len(given) < self.num_points:
@@ -141,29 +140,26 @@ def find_files(paths: Iterable[str | Path]) -> list[Path]:
         if path.is_dir():
             inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in FORMATS]
             if not inside:
-                _fail(path, f"has no file of a known format: {', '.join(FORMATS)}")
+                refuse(path, f"has no file of a known format: {', '.join(FORMATS)}")
             found += inside
         elif path.exists():
             found.append(path)
         else:
-            _fail(path, "no such file or folder")
+            refuse(path, "no such file or folder")
     return list(dict.fromkeys(found))
 
 
 def read_file(path: Path, num_points: int, seed: int) -> list[np.ndarray]:
     """The clouds of a file, each (P, 3) in the file's numbers, not checked yet.
 
-    Args:
-        path: of one of `FORMATS`; a PLY file with faces is a mesh.
-        num_points: points sampled on a mesh, uniformly by area.
-        seed: of that sampling.
+    On a mesh, or a PLY file with faces, `num_points` are sampled uniformly by area.
 
     Raises:
         DataError: if the file is missing, empty, damaged or of another format.
     """
     kind = path.suffix.lower()
     if kind not in FORMATS:
-        _fail(path, f"unknown format; known are {', '.join(FORMATS)}")
+        refuse(path, f"unknown format; known are {', '.join(FORMATS)}")
     try:
         with open_file(path):  # reports a missing or empty file
             pass
@@ -182,10 +178,10 @@ def read_file(path: Path, num_points: int, seed: int) -> list[np.ndarray]:
             return _read_arrays(path, kind)
         return [_read_ply(path) if kind == ".ply" else _read_pcd(path)]
     except DataError as error:
-        _fail(path, error.problem)
+        refuse(path, error.problem)
     except Exception as error:  # damaged files make their readers raise anything
         reason = str(error).strip().split("\n")[0] or type(error).__name__
-        _fail(path, f"not a readable {kind[1:].upper()} file ({reason})")
+        refuse(path, f"not a readable {kind[1:].upper()} file ({reason})")
 
 
 def problem_of(points: np.ndarray) -> str:
@@ -211,11 +207,7 @@ def sample_rows(
 ) -> np.ndarray:
     """Rows (count,) of points (P, 3): all, repeated where P < count, or a sample.
 
-    Args:
-        points: to choose from.
-        count: rows to choose.
-        sampling: one of `SAMPLINGS`.
-        rng: of the sample.
+    `sampling` is one of `SAMPLINGS`.
     """
     if sampling not in SAMPLINGS:
         raise ValueError(f"--sampling {sampling!r} is not one of {SAMPLINGS}")
@@ -274,13 +266,13 @@ def _read_text(path: Path) -> np.ndarray:
     lines = path.read_text(encoding="utf-8-sig").splitlines()
     lines = [x for x in lines if x.strip() and not x.lstrip().startswith(("#", "//"))]
     if not lines:
-        _fail(path, "holds no points: remove the file")
+        refuse(path, "holds no points: remove the file")
     separator = next((s for s in ",;" if s in lines[-1]), None)
     first = [word.strip(' "').lower() for word in lines[0].split(separator)]
     columns = [0, 1, 2]
     if not all(_is_number(word) for word in first if word):
         if not {"x", "y", "z"} <= set(first):
-            _fail(path, f"its header {lines[0].strip()!r} has no columns x, y and z")
+            refuse(path, f"its header {lines[0].strip()!r} has no columns x, y and z")
         columns = [first.index(axis) for axis in "xyz"]
         lines = lines[1:]
     elif len(first) == 1:
@@ -305,7 +297,7 @@ def _read_arrays(path: Path, kind: str) -> list[np.ndarray]:
         except ValueError as error:
             if "pickle" not in str(error):
                 raise
-            _fail(path, "not a readable NPY file of numbers")
+            refuse(path, "not a readable NPY file of numbers")
         return _split_clouds(path, {"the array": array})
     if kind == ".npz":
         with np.load(path, allow_pickle=False) as file:
@@ -331,14 +323,10 @@ def _split_clouds(path: Path, arrays: Any) -> list[np.ndarray]:
         holds = ", ".join(
             f"{n} {dtype} {shape}" for n, (dtype, shape) in shapes.items()
         )
-        _fail(
+        refuse(
             path,
             f"expected one array of points (N, 3) or clouds (M, N, 3), called "
             f"{' or '.join(KEYS)} if there are several; it holds {holds or 'none'}",
         )
     array = np.asarray(arrays[named[0]][..., :3])
     return [array] if array.ndim == 2 else list(array)
-
-
-def _fail(path: Path, problem: str) -> NoReturn:
-    raise DataError(f"{path}: {problem}", str(path), problem) from None

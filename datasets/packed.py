@@ -27,7 +27,8 @@ from typing import Any, NoReturn
 import numpy as np
 from PIL import Image
 
-from datasets.files import PACKED, RENDERINGS, DataError, points_all_equal
+from datasets import files
+from datasets.files import PACKED, RENDERINGS, points_all_equal
 from datasets.png import decode_image
 from datasets.shapenet_files import list_clouds, list_images
 
@@ -41,8 +42,7 @@ def refuse(path: Path, problem: str) -> NoReturn:
     """Raise the `DataError` that names a packed folder or file, and the cure."""
     root = path.parent if path.name == PACKED else path.parent.parent
     again = f"python -m datasets.packed --data_root {root} --overwrite"
-    message = f"{path}: {problem}. Pack it again: {again}"
-    raise DataError(message, str(path), problem) from None
+    files.refuse(path, problem, f". Pack it again: {again}")
 
 
 class PackedShapes:

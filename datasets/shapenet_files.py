@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.files import RENDERINGS, SHAPENET, UNFINISHED, DataError, fail
+from datasets.files import RENDERINGS, SHAPENET, UNFINISHED, DataError, fail, refuse
 from datasets.ply import read_ply
 from datasets.png import read_image
 
@@ -66,9 +66,10 @@ class ShapeFiles:
     def __init__(self, data_root: str | os.PathLike) -> None:
         self.root = Path(data_root)
         if (self.root / UNFINISHED).is_file():
-            raise DataError(
-                f"{self.root}: datasets.from_meshes has not finished writing it; the "
-                "same command, run again, resumes"
+            refuse(
+                self.root,
+                "datasets.from_meshes has not finished writing it; the same command, "
+                "run again, resumes",
             )
         for name in (SHAPENET, RENDERINGS):
             if not (self.root / name).is_dir():

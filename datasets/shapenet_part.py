@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from datasets import CATEGORIES, PARTS_PER_CATEGORY
 from datasets.files import SHAPENETPART, fail
-from datasets.hdf5 import Field, find_files, read_shard
+from datasets.hdf5 import find_files, read_shard
 from datasets.sampler import Key, split_key
 from datasets.transforms import as_channels
 from utils.parallel.seed import POINTS, generator
@@ -21,11 +21,7 @@ from utils.parallel.seed import POINTS, generator
 FIRST_PART = tuple(sum(PARTS_PER_CATEGORY[:c]) for c in range(len(CATEGORIES)))
 NUM_PARTS = sum(PARTS_PER_CATEGORY)
 
-FIELDS = {
-    "data": Field("points"),
-    "label": Field("label", len(CATEGORIES)),
-    "pid": Field("parts", NUM_PARTS),
-}
+FIELDS = {"data": None, "label": len(CATEGORIES), "pid": NUM_PARTS}
 Transform = Callable[
     [np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]
 ]
@@ -37,16 +33,6 @@ def foreign_parts(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, str]:
     count = np.asarray(PARTS_PER_CATEGORY)[arrays["label"]][:, None]
     bad = (arrays["pid"] < first) | (arrays["pid"] >= first + count)  # (M, N)
     return bad.any(axis=1), "a part that does not belong to its category"
-
-
-def split_files(data_root: str | os.PathLike, split: str) -> list[Path]:
-    """The files of the train, val or test split.
-
-    Raises:
-        DataError: if there are none, or one is missing that the list names.
-    """
-    folder = Path(data_root) / SHAPENETPART
-    return find_files(folder, split, f"{split}_hdf5_file_list.txt")
 
 
 class ShapeNetPart(Dataset):
@@ -90,14 +76,17 @@ class ShapeNetPart(Dataset):
         if class_choice is not None and class_choice not in CATEGORIES:
             names = ", ".join(CATEGORIES)
             raise ValueError(f"--class_choice is one of {names}, got {class_choice!r}")
-        parts = ("train", "val") if split == "trainval" else (split,)
-        paths = [path for part in parts for path in split_files(data_root, part)]
+        folder = Path(data_root) / SHAPENETPART
+        paths = [
+            path
+            for part in (("train", "val") if split == "trainval" else (split,))
+            for path in find_files(folder, part, f"{part}_hdf5_file_list.txt")
+        ]
         keep = None if class_choice is None else CATEGORIES.index(class_choice)
         arrays, self.start, self.total = read_shard(
             paths, FIELDS, shard, num_points, keep, foreign_parts
         )
         if self.total == 0:
-            folder = Path(data_root) / SHAPENETPART
             fail(folder, f"no {class_choice or 'shapes'} in its {split} split")
         self.points, self.labels = arrays["data"], arrays["label"]
         self.parts = arrays["pid"]

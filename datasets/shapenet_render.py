@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from datasets.files import PACKED, DataError, check_num_points
+from datasets.files import PACKED, check_num_points, refuse
 from datasets.packed import MANIFEST, PackedShapes
 from datasets.sampler import Key, split_key
 from datasets.shapenet_files import ShapeFiles, rendering
@@ -104,13 +104,12 @@ class ShapeNetRender(Dataset):
         wanted, counts = len(self.image_transforms), self.source.image_counts
         few = np.flatnonzero(counts < wanted)
         if len(few):
-            folder = rendering(data_root, self.shapes[few[0]])
-            problem = (
+            refuse(
+                rendering(data_root, self.shapes[few[0]]),
                 f"{counts[few[0]]} images, fewer than --num_images {wanted}, like "
                 f"{len(few)} of {len(counts)} shapes; use --num_images {counts.min()} "
-                "or add images"
+                "or add images",
             )
-            raise DataError(f"{folder}: {problem}", folder, problem)
 
     def __len__(self) -> int:
         return len(self.shapes)

@@ -149,15 +149,10 @@ def augment_image(
     size: int = 224,
     strength: float = 0.4,
 ) -> RawImage:
-    """Resize an RGB image to a square and draw its jitter.
+    """Resize an RGB image to size x size pixels and draw its jitter.
 
     The jitter itself is applied to the whole batch, on the device of the model: see
     :func:`jitter_images`.
-
-    Args:
-        image, rng: the image and its random numbers.
-        size: side of the square in pixels.
-        strength: of brightness, contrast and saturation, see :func:`draw_jitter`.
     """
     jitter = draw_jitter(rng, strength)
     pixels = F.pil_to_tensor(F.resize(image, [size, size])).contiguous()

@@ -60,7 +60,7 @@ def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from datasets.synthetic import generate
 
     root = tmp_path_factory.mktemp("synthetic") / "data"
-    generate(root, shapes=24, seed=0, workers=1, progress=False)
+    generate(root, shapes=24, seed=0, workers=1)
     return root
 
 

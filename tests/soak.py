@@ -30,7 +30,7 @@ def main() -> None:
     pool = Pool(2)
     with tempfile.TemporaryDirectory(prefix="soak_") as folder:
         data = Path(folder, "data")
-        generate(data, shapes=24, seed=0, workers=1, progress=False)
+        generate(data, shapes=24, seed=0, workers=1)
         survive(pool, Path(folder), data, epochs, kills)
     pool.close()
     print(

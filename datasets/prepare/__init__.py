@@ -9,6 +9,7 @@ In the order in which to read the files:
     views.py render.py       a shape's images: cameras, rasteriser
     meshes.py                read meshes, and sample their surface
     labels.py preview.py     training and test set in HDF5, contact sheet
+    workers.py               jobs on several processes
 
 It may import the readers in `datasets` and `utils.parallel`, and nothing of `models`.
 """

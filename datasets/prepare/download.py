@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import gzip
 import os
 import shutil
@@ -23,7 +22,7 @@ import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,7 +54,7 @@ WEIGHTS_ADVICE = """\
 INSTALL = f"{sys.executable} -m pip install -U gdown"
 
 # What a damaged or unsafe archive makes its reader raise. RuntimeError: it is
-# encrypted, or of an unknown kind; ValueError: a name is not valid, or lies outside.
+# encrypted, or of an unknown kind; ValueError: a name is not valid.
 DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError),
     *(RuntimeError, ValueError),
@@ -64,29 +63,6 @@ DAMAGE = (
 
 class Failed(Exception):
     """A source, or all of them, did not give what is wanted; the message says why."""
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder of downloads; it is removed if it ends up empty.
-
-    Raises:
-        Failed: if another run is using it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise Failed(f"{folder}: another download is running") from error
-    except OSError:
-        pass  # Some network file systems have no locks: the run continues without.
-    try:
-        yield
-    finally:
-        os.close(lock)
-        with contextlib.suppress(OSError):  # not empty
-            folder.rmdir()
 
 
 def run_gdown(name: str, **options: Any) -> None:
@@ -110,11 +86,6 @@ def run_gdown(name: str, **options: Any) -> None:
 def unpack(path: Path, folder: Path, sha256: str | None = None) -> None:
     """Unpack a tar.gz or zip into a new folder, and nothing outside of it.
 
-    Args:
-        path: the archive.
-        folder: where its members go; made here.
-        sha256: the archive's checksum, if that is known.
-
     Raises:
         Failed: if it is another file, damaged, incomplete, or unsafe to unpack.
         OSError: if the disk is full, say.
@@ -131,12 +102,7 @@ def unpack(path: Path, folder: Path, sha256: str | None = None) -> None:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
-            # Those that shutil would skip without a word.
-            unsafe = [x for x in names if x.startswith("/") or ".." in x]
-            if unsafe:
-                raise ValueError(f"{unsafe[0]!r} would land outside")
-            shutil.unpack_archive(path, folder, "zip")
+                archive.extractall(folder)  # strips what would lead outside
         else:
             with gzip.open(path) as stream:
                 with tarfile.open(fileobj=stream, mode="r:") as members:
@@ -163,6 +129,7 @@ def obtain(source: Source, downloads: Path, folder: Path) -> None:
         Failed: if this source has no good archive of the data set.
         OSError: if the disk is full, say.
     """
+    downloads.mkdir(parents=True, exist_ok=True)
     path = downloads / source.archive  # has this name only once it is complete
     if not path.is_file():
         run_gdown("download", url=source.url, output=str(path))
@@ -179,13 +146,23 @@ def obtain(source: Source, downloads: Path, folder: Path) -> None:
         )
 
 
-def get(item: Item, root: Path) -> None:
+def get(item: Item, root: Path, dry_run: bool) -> None:
     """Put a folder of ``--data_root`` into its place, by one rename.
 
     Raises:
         Failed: if no source gives it; the message says what to do.
     """
     downloads, place = root / "downloads", root / item.folder
+    by_hand = item.by_hand.format(root=root)
+    if dry_run:
+        print(f"{place}: from the first of these that gives it")
+        for source in item.sources:
+            size = f"{source.size:,} bytes" if source.size else "size not published"
+            sums = ", SHA-256 compared" if source.sha256 else ""
+            print(f"  {source.url} ({source.archive}, {size}{sums})")
+        if by_hand:
+            print(by_hand)
+        return
     staging = downloads / f"{item.folder}.unpacked"
     for source in item.sources:
         print(f"{place}: from {source.url}", flush=True)
@@ -202,27 +179,29 @@ def get(item: Item, root: Path) -> None:
         for tried in item.sources:
             for left in downloads.glob(f"{tried.archive}*"):
                 left.unlink()
-        if item.by_hand:
-            print(item.by_hand.format(root=root), flush=True)
+        if by_hand:
+            print(by_hand, flush=True)
         return
     advice = [
         DRIVE_ADVICE.format(url=source.url, path=downloads / source.archive)
         for source in item.sources
         if source.url.startswith(DRIVE)
     ]
-    by_hand = [item.by_hand.format(root=root)] if item.by_hand else []
-    raise Failed("\n".join([f"{place}: no source gave it", *advice, *by_hand]))
+    lines = [f"{place}: no source gave it", *advice, by_hand]
+    raise Failed("\n".join(filter(None, lines)))
 
 
-def get_weights(place: Path) -> None:
+def get_weights(place: Path, dry_run: bool) -> None:
     """Fetch the published weights into `place`, each read once as evaluation reads it.
 
     Raises:
         Failed: if that did not succeed.
     """
+    print(f"{place}: from {WEIGHTS_URL}", flush=True)
+    if dry_run:
+        return
     import torch
 
-    print(f"{place}: from {WEIGHTS_URL}", flush=True)
     staging = place.with_name(f".{place.name}.partial")
     staging.mkdir(parents=True, exist_ok=True)
     try:
@@ -245,34 +224,6 @@ def get_weights(place: Path) -> None:
     staging.rename(place)
     names = ", ".join(str(path.relative_to(staging)) for path in files)
     print(f"  {names}: data/README.md says what they are for", flush=True)
-
-
-def describe(item: Item, root: Path) -> None:
-    """Print where a folder would come from."""
-    print(f"{root / item.folder}: from the first of these that gives it")
-    for source in item.sources:
-        size = f"{source.size:,} bytes" if source.size else "size not published"
-        sums = ", SHA-256 compared" if source.sha256 else ""
-        print(f"  {source.url} ({source.archive}, {size}{sums})")
-    if item.by_hand:
-        print(item.by_hand.format(root=root))
-
-
-def download(jobs: Sequence[Callable[[], None]], downloads: Path) -> list[str]:
-    """Run what fetches the missing folders; what failed, in words."""
-    failures: list[str] = []
-    if not jobs:
-        return failures
-    try:
-        with locked(downloads):
-            for job in jobs:
-                try:
-                    job()
-                except (Failed, OSError) as error:
-                    failures.append(str(error))
-    except (Failed, OSError) as error:  # another run, or the folder is not writable
-        failures.append(str(error))
-    return failures
 
 
 def check(names: Sequence[str], root: Path) -> int:
@@ -310,28 +261,29 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
     args = get_args_parser().parse_args(argv)
-    root, jobs = args.data_root, []
-    for item in ITEMS:
-        if item.name not in args.only:
-            continue
-        if os.path.lexists(root / item.folder):
-            print(f"{root / item.folder}: there already")
-        elif args.dry_run:
-            describe(item, root)
-        else:
-            jobs.append(partial(get, item, root))
-    weights = Path(WEIGHTS_FOLDER)
+    root = args.data_root
+    jobs = {
+        root / item.folder: partial(get, item, root, args.dry_run)
+        for item in ITEMS
+        if item.name in args.only
+    }
     if WEIGHTS in args.only:
-        if os.path.lexists(weights):
-            print(f"{weights}: there already")
-        elif args.dry_run:
-            print(f"{weights}: from {WEIGHTS_URL}")
-        else:
-            jobs.append(partial(get_weights, weights))
-    if args.dry_run:
-        return
+        weights = Path(WEIGHTS_FOLDER)
+        jobs[weights] = partial(get_weights, weights, args.dry_run)
+    failures = []
     try:
-        failures = download(jobs, root / "downloads")
+        for place, job in jobs.items():
+            if os.path.lexists(place):
+                print(f"{place}: there already")
+                continue
+            try:
+                job()
+            except (Failed, OSError) as error:
+                failures.append(str(error))
+        if args.dry_run:
+            return
+        with contextlib.suppress(OSError):  # missing, or not empty
+            (root / "downloads").rmdir()
         status = check(args.only, root)
     except KeyboardInterrupt:
         print("\nstopped; the same command resumes here", file=sys.stderr)

@@ -15,19 +15,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
-import multiprocessing
 import os
 import shlex
 import shutil
 import signal
 import sys
-import threading
 from collections import Counter
-from collections.abc import Generator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +38,13 @@ from datasets.files import (
     SHAPENET,
     UNFINISHED,
     DataError,
+    write_whole,
 )
 from datasets.prepare.labels import check_classes, write_labels
 from datasets.prepare.meshes import SUFFIXES
 from datasets.prepare.preview import contact_sheet
 from datasets.prepare.views import CAMERAS, Settings, make_shape
+from datasets.prepare.workers import results
 from datasets.transforms import center_and_scale
 from utils.parallel.machine import cores
 
@@ -133,53 +132,14 @@ def prepare_folder(
                 shutil.rmtree(out / name, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     (out / UNFINISHED).touch()
-    _replace(out / STATE, json.dumps(state, indent=1).encode())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    write_whole(out / STATE, json.dumps(state, indent=1).encode())
 
 
 def _write_ply(path: Path, points: np.ndarray) -> None:
     rows = points.astype("<f4").view([(axis, "<f4") for axis in "xyz"])[:, 0]
-    partial = path.with_name(f".{path.name}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    PlyData([PlyElement.describe(rows, "vertex")], byte_order="<").write(partial)
-    os.replace(partial, path)
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end with it even if it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def follow() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def _results(
-    jobs: Sequence[tuple], workers: int
-) -> Generator[tuple[str, np.ndarray | str]]:
-    """(shape, result of `make_shape`) of every job, in the order in which they end."""
-    if workers <= 1:
-        yield from ((job[1], make_shape(*job)) for job in jobs)
-        return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _start_worker)
-    try:
-        futures = {pool.submit(make_shape, *job): job[1] for job in jobs}
-        for future in as_completed(list(futures)):
-            yield futures.pop(future), future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    content = io.BytesIO()
+    PlyData([PlyElement.describe(rows, "vertex")], byte_order="<").write(content)
+    write_whole(path, content.getvalue())
 
 
 def make_shapes(
@@ -193,38 +153,37 @@ def make_shapes(
         Shape -> why it was left out, sorted.
     """
     missing = [s for s in meshes if not (out / SHAPENET / f"{s}.ply").is_file()]
-    jobs = [(meshes[shape], shape, out, settings) for shape in missing]
+    jobs = [
+        partial(make_shape, meshes[shape], shape, out, settings) for shape in missing
+    ]
     skipped = {}
-    bar = tqdm(
-        total=len(meshes),
-        initial=len(meshes) - len(jobs),
-        desc="rendering",
-        unit="shape",
-        dynamic_ncols=True,
-        disable=None,  # no bar without a terminal
-    )
-    with bar, contextlib.closing(_results(jobs, min(workers, len(jobs)))) as results:
-        for shape, result in results:
-            if isinstance(result, np.ndarray):
+    with contextlib.closing(results(jobs, workers)) as found:
+        bar = tqdm(
+            found,
+            total=len(meshes),
+            initial=len(meshes) - len(jobs),
+            desc="rendering",
+            unit="shape",
+            dynamic_ncols=True,
+            disable=None,  # no bar without a terminal
+        )
+        for shape, result in zip(missing, bar, strict=True):
+            if isinstance(result, str):
+                skipped[shape] = " ".join(result.split())
+            else:
                 points = center_and_scale(result)
                 _write_ply(out / SHAPENET / f"{shape}.ply", points)
-            else:
-                skipped[shape] = " ".join(result.split())
-            bar.update()
     return dict(sorted(skipped.items()))
 
 
 def write_skipped(path: Path, skipped: dict[str, str]) -> None:
-    """One line for each mesh that was left out, or no file if none was.
-
-    Args:
-        path: the file.
-        skipped: mesh -> reason.
-    """
+    """A line `mesh, tab, reason` for each that was left out, or no file if none was."""
     path.unlink(missing_ok=True)
     lines = [f"{_plain(mesh)}\t{reason}\n" for mesh, reason in skipped.items()]
     if lines:
-        _replace(path, "".join(["mesh\treason\n", *lines]).encode("utf-8", "replace"))
+        write_whole(
+            path, "".join(["mesh\treason\n", *lines]).encode("utf-8", "replace")
+        )
 
 
 def from_meshes(args: argparse.Namespace) -> None:
@@ -335,11 +294,6 @@ def main(argv: list[str] | None = None) -> None:
     except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except BrokenProcessPool:
-        sys.exit(
-            "a worker process died (out of memory?): the same command with fewer "
-            "--workers resumes"
-        )
     except KeyboardInterrupt:
         print("interrupted: the same command resumes", file=sys.stderr)
         sys.exit(130)

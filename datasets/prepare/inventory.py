@@ -8,14 +8,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets import labelled, shapenet_part
 from datasets.files import (
     ARCHIVES,
     MODELNET40,
@@ -27,11 +25,17 @@ from datasets.files import (
     check_num_points,
     fail,
 )
-from datasets.hdf5 import MAX_LABELS, POINTS, Field, RowCheck, opened, read_hdf5
+from datasets.labelled import (
+    LabelledClouds,
+    ModelNet40,
+    ScanObjectNN,
+    scanobjectnn_candidates,
+)
 from datasets.packed import MANIFEST as PACKED_MANIFEST
-from datasets.packed import PackedShapes, checksum
+from datasets.packed import PackedShapes
 from datasets.prepare.pack import check as check_checksums
 from datasets.shapenet_files import ShapeFiles, rendering
+from datasets.shapenet_part import ShapeNetPart
 
 TITLES = {
     "shapenet": "ShapeNetRender",
@@ -40,8 +44,9 @@ TITLES = {
     "shapenetpart": "ShapeNetPart",
 }
 # Published sizes: data set, with its variant if it has some -> part -> number.
+VIEWS = 24  # images of a shape
 PUBLISHED = {
-    "shapenet": {"categories": 13, "clouds": 43_783, "pictures": 24 * 43_783},
+    "shapenet": {"categories": 13, "clouds": 43_783, "pictures": VIEWS * 43_783},
     "modelnet40": {"train": 9_840, "test": 2_468},
     "scanobjectnn obj_bg": {"train": 2_309, "test": 581},
     "scanobjectnn obj_only": {"train": 2_309, "test": 581},
@@ -50,9 +55,9 @@ PUBLISHED = {
 }
 ASIDE = f"{RENDERINGS}.damaged"  # in --data_root: images that were set aside
 MANIFEST = "manifest.json"  # written by `datasets.synthetic`
-ROWS_AT_ONCE = 256  # of an HDF5 file: about 6 MB
 Problem = tuple[str, str]  # a file, and what is wrong with it
-Job = Callable[[], list[Problem]]
+Result = tuple[int, list[Problem]]  # how much was found, and the damage
+Job = Callable[[], Result]
 
 
 @dataclass
@@ -62,22 +67,22 @@ class Part:
     Attributes:
         key: the data set, with its variant, as in `PUBLISHED`; "" for the manifest.
         name: of the part.
-        found: number of shapes, images or files; None if it is absent.
-        aside: how many more `datasets.verify --set_aside` has moved away.
-        expected: the accepted sizes: origin -> number.
+        found: number of shapes or images; None if it is absent.
+        jobs: reads still to be done, which add to `found` and `problems`.
         problems: what is damaged.
-        jobs: reads still to be done, each of which returns more problems.
+        expected: the accepted sizes: origin -> number.
+        aside: how many more `datasets.verify --set_aside` has moved away.
         title: of the line.
     """
 
     key: str
     name: str
     found: int | None = 0
-    expected: dict[str, int] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
-    title: str = ""
+    problems: list[Problem] = field(default_factory=list)
+    expected: dict[str, int] = field(default_factory=dict)
     aside: int = 0
+    title: str = ""
 
     def __post_init__(self) -> None:
         self.dataset, _, variant = self.key.partition(" ")
@@ -102,205 +107,135 @@ def noting(problems: list[Problem]) -> Iterator[None]:
         problems.append((error.path, error.problem))
 
 
-def problems_of(read: Callable, *arguments: Any) -> list[Problem]:
-    """Call a reader; its `DataError`, if it raises one."""
+def reading(read: Callable[..., int | None], *arguments: Any) -> Result:
+    """What a reader counts, if it does, and its `DataError`, if it raises one."""
     problems: list[Problem] = []
+    count = None
     with noting(problems):
-        read(*arguments)
-    return problems
+        count = read(*arguments)
+    return count or 0, problems
 
 
-def read_cloud(
+def check_cloud(
     shapes: ShapeFiles | PackedShapes, index: int, num_points: int | None
 ) -> None:
     """Read a cloud of ShapeNetRender, which should have so many points or more."""
     check_num_points(shapes.where(index), len(shapes.cloud(index)), num_points)
 
 
-def check_images(shapes: ShapeFiles, index: int, quick: bool) -> list[Problem]:
-    """Decode every image of a shape, or with `quick` one, not always the first."""
+def read_images(shapes: ShapeFiles, index: int, quick: bool) -> Result:
+    """Read every image of a shape, or with `quick` one, not always the first."""
     count = int(shapes.image_counts[index])
     if count == 0:
         place = rendering(shapes.root, shapes.shapes[index])
-        return [(place, "no image (*.png) of a shape that has a cloud")]
-    views = [index % count] if quick else range(count)
-    return [p for view in views for p in problems_of(shapes.image, index, view)]
+        return 0, [(place, "no image (*.png) of a shape that has a cloud")]
+    problems: list[Problem] = []
+    for view in [index % count] if quick else range(count):
+        with noting(problems):
+            shapes.image(index, view)
+    return count, problems
 
 
-def check_rows(read: Callable[[range], object], rows: range) -> list[Problem]:
-    """Read rows of an HDF5 file, halved until each bad row is known."""
-    problems = problems_of(read, rows)
-    if not problems or len(rows) == 1:
-        return problems
-    middle = len(rows) // 2
-    return check_rows(read, rows[:middle]) + check_rows(read, rows[middle:])
+def rows_of(read: Callable[[], LabelledClouds | ShapeNetPart]) -> int:
+    """Rows of a split in HDF5, which training reads whole; damage ends the reading."""
+    return read().total
 
 
-def check_file(path: Path, entry: dict[str, Any], quick: bool) -> list[Problem]:
-    """Compare a file's size and, unless `quick`, its SHA-256 with the manifest's."""
-    wrong = ""
-    if not path.is_file():
-        wrong = f"file not found, though {MANIFEST} names it"
-    elif (size := path.stat().st_size) != entry["bytes"]:
-        wrong = f"has {size} bytes, {entry['bytes']} were written"
-    elif not quick and checksum(path) != entry["sha256"]:
-        wrong = "another SHA-256 than that of what was written"
-    return [(str(path), wrong)] if wrong else []
+def cloud_jobs(shapes: ShapeFiles | PackedShapes, num_points: int | None) -> list[Job]:
+    """A read of every cloud."""
+    every = range(len(shapes.shapes))
+    return [partial(reading, check_cloud, shapes, i, num_points) for i in every]
 
 
 def shapenet_parts(args: argparse.Namespace) -> Iterator[Part]:
     """ShapeNetRender's packed form and its single files, where they exist."""
     root = args.data_root
-    forms: list[tuple[str, Callable[[], ShapeFiles | PackedShapes]]] = []
     if (root / PACKED / PACKED_MANIFEST).is_file():
-        forms.append((PACKED, partial(PackedShapes, root / PACKED)))
-    if (root / SHAPENET).is_dir() or (root / RENDERINGS).is_dir():
-        forms.append((TITLES["shapenet"], partial(ShapeFiles, root)))
-    for title, read_form in forms:
-        clouds = Part("shapenet", "clouds", title=title)
-        images = Part("shapenet", "pictures", None, title=title)
+        clouds = Part("shapenet", "clouds", title=PACKED)
+        images = Part("shapenet", "pictures", None, title=PACKED)
         with noting(clouds.problems):
-            shapes = read_form()
-            clouds.found, images.found = (
-                len(shapes.shapes),
-                int(shapes.image_counts.sum()),
-            )
-            every = range(clouds.found)
-            if isinstance(shapes, ShapeFiles):
-                synsets = {shape.split("/")[0] for shape in shapes.shapes}
-                yield Part("shapenet", "categories", len(synsets))
-                quick = args.quick
-                images.aside = len(list((root / ASIDE).rglob("*.png")))
-                images.jobs = [partial(check_images, shapes, i, quick) for i in every]
-            elif not args.quick:
-                checks = partial(problems_of, check_checksums, shapes.folder)
-                clouds.jobs.append(checks)
-            for i in every:
-                read = partial(problems_of, read_cloud, shapes, i, args.num_points)
-                clouds.jobs.append(read)
-            if isinstance(shapes, PackedShapes):
-                shapes.check_current()
+            packed = PackedShapes(root / PACKED)
+            clouds.found = len(packed.shapes)
+            images.found = int(packed.image_counts.sum())
+            clouds.jobs = cloud_jobs(packed, args.num_points)
+            if not args.quick:
+                clouds.jobs.append(partial(reading, check_checksums, packed.folder))
+            packed.check_current()
         yield from (clouds, images)
+    if (root / SHAPENET).is_dir() or (root / RENDERINGS).is_dir():
+        categories = Part("shapenet", "categories", None)
+        clouds, images = Part("shapenet", "clouds"), Part("shapenet", "pictures", None)
+        with noting(clouds.problems):
+            files = ShapeFiles(root)
+            categories.found = len({shape.split("/")[0] for shape in files.shapes})
+            clouds.found = len(files.shapes)
+            clouds.jobs = cloud_jobs(files, args.num_points)
+            images.found, images.aside = 0, len(list((root / ASIDE).rglob("*.png")))
+            every = range(clouds.found)
+            images.jobs = [partial(read_images, files, i, args.quick) for i in every]
+        yield from (categories, clouds, images)
 
 
-def split_part(
-    part: Part,
-    find: Callable[[str], list[Path]],
-    fields: dict[str, Field],
-    num_points: int | None,
-    check: RowCheck | None = None,
-) -> Part:
-    """Count the rows of a split in HDF5 files, and add the jobs that read them."""
-    paths: list[Path] = []
-    with noting(part.problems):
-        paths = find(part.name)
-    part.found = 0
-    for path in paths:
-        with noting(part.problems):
-            with opened(path, fields, num_points) as (_, count, _):
-                rows = range(count)
-            part.found += len(rows)
-            read = partial(read_hdf5, [path], fields, check=check)
-            for start in rows[::ROWS_AT_ONCE]:
-                some = rows[start : start + ROWS_AT_ONCE]
-                part.jobs.append(partial(check_rows, read, some))
-    if not part.problems:  # the files together, as training reads them
-        with noting(part.problems):
-            read_hdf5(paths, fields, range(0), num_points)
-    return part
-
-
-def labelled_parts(
-    args: argparse.Namespace,
-    key: str,
-    find: Callable[[str], list[Path]],
-    class_names: Callable[[], list[str]],
-    published: int,
-) -> list[Part]:
-    """The splits of ModelNet40, or of a variant of ScanObjectNN."""
-    problems: list[Problem] = []
-    classes = MAX_LABELS  # where a damaged file hides how many there are
-    with noting(problems):
-        classes = len(class_names())
-    if any(os.path.isdir(path) for path, _ in problems):  # a label is out of range
-        classes = published
-    fields = {"data": POINTS, "label": Field("label", classes)}
-    parts = [Part(key, split) for split in PUBLISHED[key]]
-    for part in parts:
-        split_part(part, find, fields, args.num_points)
-    # The splits find themselves what is wrong with HDF5 files.
-    parts[0].problems += [x for x in problems if not x[0].endswith(".h5")]
-    return parts
+def is_there(root: Path, dataset: str, variant: str) -> bool:
+    """Whether there is anything of a data set in HDF5, or of a variant."""
+    if dataset == "scanobjectnn":
+        return any(
+            path.is_file()
+            for split in PUBLISHED["scanobjectnn obj_bg"]
+            for path in scanobjectnn_candidates(root, split, variant)
+        )
+    return (root / (MODELNET40 if dataset == "modelnet40" else SHAPENETPART)).is_dir()
 
 
 def list_parts(args: argparse.Namespace, dataset: str) -> Iterator[Part]:
     """The parts of a data set that are there, and the variants that are not."""
-    root = args.data_root
+    root, num_points = args.data_root, args.num_points
     if dataset == "shapenet":
         yield from shapenet_parts(args)
-    elif dataset == "modelnet40" and (root / MODELNET40).is_dir():
-        find = partial(labelled.modelnet40_files, root)
-        names = partial(labelled.modelnet40_classes, root)
-        published = len(labelled.MODELNET40_CLASSES)
-        yield from labelled_parts(args, dataset, find, names, published)
-    elif dataset == "scanobjectnn":
-        for variant in labelled.VARIANTS:
-            key = f"{dataset} {variant}"
-            find = partial(labelled.scanobjectnn_files, root, variant=variant)
-            names = partial(labelled.scanobjectnn_classes, root, variant)
-            published = len(labelled.SCANOBJECTNN_CLASSES)
-            if all(problems_of(find, split) for split in PUBLISHED[key]):
-                yield Part(key, "", None)
+    for key, splits in PUBLISHED.items():
+        name, _, variant = key.partition(" ")
+        if name != dataset or name == "shapenet":
+            continue
+        if not is_there(root, dataset, variant):
+            yield Part(key, "", None)
+            continue
+        for split in splits:
+            read: Callable[[], LabelledClouds | ShapeNetPart]
+            if variant:
+                read = partial(ScanObjectNN, root, split, variant, num_points)
+            elif dataset == "modelnet40":
+                read = partial(ModelNet40, root, split, num_points)
             else:
-                yield from labelled_parts(args, key, find, names, published)
-    elif dataset == "shapenetpart" and (root / SHAPENETPART).is_dir():
-        find = partial(shapenet_part.split_files, root)
-        fields, check = shapenet_part.FIELDS, shapenet_part.foreign_parts
-        for split in PUBLISHED[dataset]:
-            part = Part(dataset, split)
-            yield split_part(part, find, fields, args.num_points, check)
+                read = partial(ShapeNetPart, root, split, num_points)
+            yield Part(key, split, jobs=[partial(reading, rows_of, read)])
 
 
-def read_manifest(path: Path) -> tuple[dict[str, dict[str, int]], dict[str, list]]:
-    """What `datasets.synthetic` wrote, if it did: sizes as in `PUBLISHED`, and files.
-
-    The files are those of each data set in HDF5: dicts of path, bytes and sha256.
+def read_manifest(path: Path) -> dict[str, dict[str, int]]:
+    """The sizes that `datasets.synthetic` wrote, if it did, as in `PUBLISHED`.
 
     Raises:
         DataError: if the manifest is damaged.
     """
-    sizes: dict[str, dict[str, int]] = {}
-    files: dict[str, list] = {}
     if not path.exists():
-        return sizes, files
+        return {}
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest.get("generator") != "datasets.synthetic":
-            return sizes, files
-        trees = {ARCHIVES[name]: tree for name, tree in manifest["datasets"].items()}
-        for key, parts in PUBLISHED.items():
-            dataset = key.split()[0]
-            counts, listed = trees[dataset]["counts"], trees[dataset]["files"]
-            if dataset == "shapenet":
-                images = manifest["datasets"][RENDERINGS]["files"][0]["count"]
-                sizes[key] = {"clouds": int(counts["all"]), "pictures": int(images)}
-            else:
-                sizes[key] = {name: int(counts[name]) for name in parts}
-                files[dataset] = listed
-                for entry in listed:  # a missing key is found here
-                    _ = entry["path"], entry["bytes"], entry["sha256"]
+            return {}
+        counts = {ARCHIVES[k]: v["counts"] for k, v in manifest["datasets"].items()}
+        clouds = counts["shapenet"]["all"]
+        counts["shapenet"] = {"clouds": clouds, "pictures": VIEWS * clouds}
+        return {key: counts[key.split()[0]] for key in PUBLISHED}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         fail(path, f"not a readable manifest of datasets.synthetic ({error})")
-    return sizes, files
 
 
 def inventory(args: argparse.Namespace) -> list[Part]:
     """Every line of the table, with its expected sizes and its jobs."""
     generated: dict[str, dict[str, int]] = {}
-    files: dict[str, list[dict[str, Any]]] = {}
     manifest = Part("", MANIFEST, 1)
     with noting(manifest.problems):
-        generated, files = read_manifest(args.data_root / MANIFEST)
+        generated = read_manifest(args.data_root / MANIFEST)
     parts = [manifest] if manifest.problems else []
     for dataset in args.dataset or TITLES:
         some = list(list_parts(args, dataset)) or [Part(dataset, "", None)]
@@ -311,11 +246,4 @@ def inventory(args: argparse.Namespace) -> list[Part]:
             if part.name in published and (own is None or part.name in own):
                 part.expected["published"] = published[part.name]
         parts += some
-        if dataset in files and any(part.found is not None for part in some):
-            paths = [args.data_root / entry["path"] for entry in files[dataset]]
-            found = sum(path.is_file() for path in paths)
-            part = Part(dataset, "files", found, {"generated": len(paths)})
-            for path, entry in zip(paths, files[dataset], strict=True):
-                part.jobs.append(partial(check_file, path, entry, args.quick))
-            parts.append(part)
     return parts

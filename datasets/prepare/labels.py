@@ -17,11 +17,7 @@ LEAST = 2  # shapes of a class on each side of the split
 
 
 def check_classes(shapes: Sequence[str]) -> None:
-    """Raise a `DataError` that names the classes with too few shapes for a split.
-
-    Args:
-        shapes: "<class>/<name>" of each.
-    """
+    """Raise a `DataError` that names classes with too few "<class>/<name>" to split."""
     counts = Counter(shape.split("/")[0] for shape in shapes)
     few = [f"{name} has {n}" for name, n in counts.items() if n < 2 * LEAST]
     if few:

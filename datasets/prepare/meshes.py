@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import NoReturn
 
 import numpy as np
 import trimesh
 from PIL import Image
 from trimesh.visual.material import SimpleMaterial, color_image
 
-from datasets.files import DataError
+from datasets.files import DataError, refuse
 
 SUFFIXES = (".obj", ".ply", ".stl", ".off", ".glb", ".gltf")
 GREY = (204, 204, 204)  # of what has no colour
@@ -23,11 +22,6 @@ LARGEST_TEXTURE = 512  # pixels along a side: more would only alias
 
 # It logs a traceback for every missing texture; the mesh is read without it.
 logging.getLogger("trimesh").setLevel(logging.CRITICAL)
-
-
-def _refuse(path: str | os.PathLike, problem: str) -> NoReturn:
-    name, problem = os.fspath(path), " ".join(problem.split())  # one line
-    raise DataError(f"{name}: {problem}", name, problem) from None
 
 
 def _texture(image: Image.Image | None) -> Image.Image | None:
@@ -76,7 +70,7 @@ def load_parts(path: str | os.PathLike) -> list[trimesh.Trimesh]:
     """
     try:
         if os.path.getsize(path) == 0:
-            _refuse(path, "the file is empty")
+            refuse(path, "the file is empty")
         # process=False: it would remove vertices that are not finite.
         scene = trimesh.load_scene(os.fspath(path), process=False)
         for geometry in scene.geometry.values():
@@ -87,22 +81,22 @@ def load_parts(path: str | os.PathLike) -> list[trimesh.Trimesh]:
         raise
     except Exception as error:  # the loaders raise whatever the damage leads to
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        _refuse(path, f"not a readable mesh ({reason})")
+        refuse(path, f"not a readable mesh ({' '.join(reason.split())})")
     parts = [part for part in parts if len(part.faces)]
     if not parts:
-        _refuse(path, "has no faces")
+        refuse(path, "has no faces")
     for part in parts:
         with np.errstate(over="ignore"):  # clouds are float32
             finite = np.isfinite(part.vertices.astype(np.float32)).all()
         if not finite:
-            _refuse(path, "has a vertex with a non-finite coordinate")
+            refuse(path, "has a vertex with a non-finite coordinate")
         if part.faces.min() < 0 or part.faces.max() >= len(part.vertices):
-            _refuse(path, "has a face that names a vertex which doesn't exist")
+            refuse(path, "has a face that names a vertex which doesn't exist")
         part.update_faces(part.area_faces > 0)
         part.remove_unreferenced_vertices()
     parts = [part for part in parts if len(part.faces)]
     if not parts:
-        _refuse(path, "has no face with an area")
+        refuse(path, "has no face with an area")
     return parts
 
 

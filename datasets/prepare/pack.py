@@ -11,7 +11,6 @@ so an incomplete folder is never read.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import sys
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from datasets.files import PACKED, DataError
+from datasets.files import PACKED, DataError, write_whole
 from datasets.packed import (
     IMAGES,
     INDEX,
@@ -41,10 +40,7 @@ AT_ONCE = 1024  # shapes between two writes of the progress file
 
 
 def pack(
-    data_root: str | os.PathLike,
-    pictures: str = "files",
-    overwrite: bool = False,
-    progress: bool = True,
+    data_root: str | os.PathLike, pictures: str = "files", overwrite: bool = False
 ) -> Path:
     """Pack ``ShapeNet`` and ``ShapeNetRendering``, or resume an interrupted packing.
 
@@ -53,7 +49,6 @@ def pack(
         pictures: ``files`` copies each image file (13 KB a rendering or less),
             ``decoded`` stores the pixels (55 KB), which saves decoding in training.
         overwrite: start from the first shape, even if a packed folder is complete.
-        progress: whether a bar is drawn.
 
     Returns:
         the packed folder.
@@ -71,8 +66,7 @@ def pack(
     (folder / MANIFEST).unlink(missing_ok=True)
     if overwrite:
         (folder / PROGRESS).unlink(missing_ok=True)
-    digest = hashlib.sha256("\n".join(raw.shapes).encode()).hexdigest()
-    run = {"shapes": digest, "pictures": pictures}
+    run = {"shapes": raw.shapes, "pictures": pictures}
     rows: list[list[Any]] = []  # of each shape: points, [(bytes, width, height), ...]
     if (folder / PROGRESS).is_file():
         state = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
@@ -83,23 +77,18 @@ def pack(
                 "--overwrite starts anew"
             )
     bar = tqdm(
+        range(len(rows), len(raw.shapes)),
         total=len(raw.shapes),
         initial=len(rows),
         desc="packing",
         unit="shape",
-        disable=None if progress else True,  # None: no bar without a terminal
+        disable=None,  # no bar without a terminal
     )
-    with (
-        bar,
-        open(folder / POINTS, "r+b" if rows else "wb") as points,
-        open(folder / IMAGES, "r+b" if rows else "wb") as pixels,
-    ):
+    with open(folder / POINTS, "ab") as points, open(folder / IMAGES, "ab") as pixels:
         # Cut off what was written after the progress file.
         points.truncate(12 * sum(row[0] for row in rows))
         pixels.truncate(sum(view[0] for row in rows for view in row[1]))
-        for file in (points, pixels):
-            file.seek(0, os.SEEK_END)
-        for index in range(len(rows), len(raw.shapes)):
+        for index in bar:
             cloud = raw.cloud(index)
             points.write(cloud.astype("<f4").tobytes())
             views = []
@@ -113,20 +102,14 @@ def pack(
                 pixels.write(content)
                 views.append((len(content), *image.size))
             rows.append([len(cloud), views])
-            bar.update()
             if len(rows) % AT_ONCE == 0:
                 for file in (points, pixels):
                     file.flush()
                     os.fsync(file.fileno())
-                _write_json(folder / PROGRESS, {**run, "rows": rows})
+                state = {**run, "rows": rows}
+                write_whole(folder / PROGRESS, json.dumps(state).encode())
     _finish(folder, raw.shapes, rows, pictures)
     return folder
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _finish(folder: Path, shapes: list[str], rows: list, pictures: str) -> None:
@@ -155,7 +138,7 @@ def _finish(folder: Path, shapes: list[str], rows: list, pictures: str) -> None:
         "views": len(views),
         "files": files,
     }
-    _write_json(folder / MANIFEST, manifest)
+    write_whole(folder / MANIFEST, (json.dumps(manifest) + "\n").encode())
     (folder / PROGRESS).unlink(missing_ok=True)
 
 

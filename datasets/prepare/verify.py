@@ -18,14 +18,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
-import multiprocessing
 import shutil
-import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -35,43 +30,26 @@ from datasets.prepare.inventory import (
     ASIDE,
     MANIFEST,
     TITLES,
-    Job,
     Part,
     Problem,
     inventory,
 )
+from datasets.prepare.workers import results
 from datasets.shapenet_files import list_images
 from utils.parallel.machine import cores
 
 DAMAGED = ("not a readable image", "the file is empty")  # how such a problem begins
-
-_jobs: list[Job] = []  # of a reading process
-
-
-def _start(jobs: list[Job]) -> None:
-    """Give a reading process all jobs at once: they share what they read from."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent handles Ctrl-C
-    _jobs.extend(jobs)
-
-
-def _run(number: int) -> list[Problem]:
-    return _jobs[number]()
 
 
 def run_jobs(parts: Sequence[Part], workers: int) -> None:
     """Run the jobs of all parts with a progress bar, and note what they found."""
     owners = [part for part in parts for _ in part.jobs]
     jobs = [job for part in parts for job in part.jobs]
-    with contextlib.ExitStack() as stack:
-        found: Iterable[list[Problem]] = (job() for job in jobs)
-        if workers > 1:
-            context = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(workers, context, _start, (jobs,))
-            stack.callback(pool.shutdown, cancel_futures=True)
-            found = pool.map(_run, range(len(jobs)), chunksize=4)
+    with contextlib.closing(results(jobs, workers)) as read:
         # disable=None: no bar without a terminal
-        bar = tqdm(found, total=len(jobs), unit="job", disable=None, dynamic_ncols=True)
-        for part, problems in zip(owners, bar, strict=True):
+        bar = tqdm(read, total=len(jobs), unit="job", disable=None, dynamic_ncols=True)
+        for part, (found, problems) in zip(owners, bar, strict=True):
+            part.found = (part.found or 0) + found
             part.problems += problems
 
 
@@ -150,10 +128,7 @@ def set_aside(parts: Sequence[Part], root: Path) -> None:
 def verify(args: argparse.Namespace) -> bool:
     """Check a data folder, print what was found, and return whether all is well."""
     parts = inventory(args)
-    try:
-        run_jobs(parts, args.workers)
-    except BrokenProcessPool:
-        sys.exit("a reading process died (out of memory?): try --workers 1")
+    run_jobs(parts, args.workers)
     if args.set_aside:
         try:
             set_aside(parts, args.data_root)
@@ -216,9 +191,6 @@ def main(argv: list[str] | None = None) -> None:
     if not args.data_root.is_dir():
         print(f"--data_root {args.data_root}: there is no such folder", file=sys.stderr)
         sys.exit(1)
-    # Names of files and keys may hold bytes that no terminal shows.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         sys.exit(0 if verify(args) else 1)
     except KeyboardInterrupt:

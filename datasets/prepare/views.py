@@ -62,11 +62,8 @@ def surface_of(parts: Sequence[trimesh.Trimesh], up: str) -> Surface:
     """The parts of a shape as one, their bounding box centred, with a diagonal of 1.
 
     A textured part has its texture, times glTF's factor if there is one; others have
-    the colours of their vertices, faces or material. Transparency is ignored.
-
-    Args:
-        parts: one or more.
-        up: their vertical axis, "y" or "z"; afterwards it is y.
+    the colours of their vertices, faces or material. Transparency is ignored. `up` is
+    their vertical axis, "y" or "z"; afterwards it is y.
     """
     vertices = np.concatenate([part.vertices for part in parts])
     if up == "z":
@@ -106,13 +103,9 @@ def surface_of(parts: Sequence[trimesh.Trimesh], up: str) -> Surface:
 
 
 def write_views(folder: Path, surface: Surface, cameras: np.ndarray, size: int) -> None:
-    """Write the images and their metadata.
+    """Write the images, of size x size pixels, and their metadata.
 
-    Args:
-        folder: is made.
-        surface: centred, the diagonal of its bounding box being 1.
-        cameras: (views, 3), see `draw_cameras`.
-        size: pixels, height and width.
+    The surface is one of `surface_of`, the cameras (views, 3) of `draw_cameras`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     digits = max(len(str(len(cameras) - 1)), 2)

@@ -22,15 +22,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import multiprocessing
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +35,7 @@ from tqdm import tqdm
 
 from datasets.files import MODELNET40, SCANOBJECTNN, SHAPENET, SHAPENETPART
 from datasets.prepare import pack as packed
+from datasets.prepare.workers import results
 from datasets.shapenet_part import CATEGORIES
 from datasets.synthetic import write
 from datasets.synthetic.preview import contact_sheet
@@ -72,7 +70,6 @@ def generate(
     shapes: int,
     seed: int,
     workers: int | None = None,
-    progress: bool = True,
     overwrite: bool = False,
     pack: bool = False,
 ) -> bool:
@@ -83,7 +80,6 @@ def generate(
         shapes: rendered shapes; the sizes of the other sets follow (``splits``).
         seed: random seed.
         workers: processes, by default one per CPU core; does not change the data.
-        progress: show a progress bar on standard error.
         overwrite: replace what an earlier run of this generator wrote to ``out``.
         pack: also write the packed form of the rendered shapes (`datasets.packed`).
 
@@ -108,9 +104,9 @@ def generate(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         new = Path(folder, "new")
         new.mkdir()
-        _write_all(new, shapes, seed, workers, progress)
+        _write_all(new, shapes, seed, workers)
         if pack:
-            packed.pack(new, progress=progress)
+            packed.pack(new)
         if out.exists():
             out.rename(Path(folder, "old"))
         new.rename(out)
@@ -150,42 +146,24 @@ def _is_written(out: Path, header: dict[str, Any], overwrite: bool) -> bool:
     return not overwrite
 
 
-def _write_all(
-    root: Path, shapes: int, seed: int, workers: int, progress: bool
-) -> None:
+def _write_all(root: Path, shapes: int, seed: int, workers: int) -> None:
     every = splits(shapes)
-    counts: dict[str, dict[str, int]] = {}
-    total = sum(count for *_, count in every)
-    hidden = None if progress else True  # None: hidden unless stderr is a terminal
-    bar = tqdm(total=total, unit="shape", disable=hidden, dynamic_ncols=True)
-    with bar, _mapper(workers) as run:
-        for stream, (name, split, count) in enumerate(every):
+    jobs = [
+        partial(write.make_row, name, root, seed, stream, index)
+        for stream, (name, _, count) in enumerate(every)
+        for index in range(count)
+    ]
+    sizes: dict[str, dict[str, dict[str, int]]] = {}
+    with contextlib.closing(results(jobs, workers)) as found:
+        # disable=None: no bar without a terminal
+        bar = tqdm(found, total=len(jobs), unit="shape", disable=None)
+        rows = iter(bar)
+        for name, split, count in every:
             bar.set_description(f"{name} {split}", refresh=False)
-            rows = []
-            for row in run([(name, str(root), seed, stream, i) for i in range(count)]):
-                rows.append(row)
-                bar.update()
-            write.write_split(root, name, split, rows)
-            counts.setdefault(name, {})[split] = count
-    manifest = _header(shapes, seed) | {"datasets": write.inventory(root, counts)}
+            write.write_split(root, name, split, list(islice(rows, count)))
+            sizes.setdefault(name, {"counts": {}})["counts"][split] = count
+    manifest = _header(shapes, seed) | {"datasets": sizes}
     (root / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-
-
-@contextlib.contextmanager
-def _mapper(workers: int) -> Iterator[Callable]:
-    """A map of `write.make_row` over jobs, in order, by ``workers`` processes."""
-    if workers == 1:
-        yield partial(map, write.make_row)
-        return
-    spawn = multiprocessing.get_context("spawn")
-    # Ctrl-C reaches every process of the terminal, but only the parent handles it.
-    ignore = signal.signal, (signal.SIGINT, signal.SIG_IGN)
-    pool = ProcessPoolExecutor(workers, spawn, *ignore)
-    try:
-        yield partial(pool.map, write.make_row, chunksize=4)
-    finally:
-        # Waits, so that no worker writes into a folder that is being removed.
-        pool.shutdown(cancel_futures=True)
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -236,7 +214,5 @@ def main(argv: list[str] | None = None) -> None:
             print(f"{args.shapes} shapes of seed {args.seed} {state} {args.out}{note}")
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    except BrokenProcessPool:
-        sys.exit("a worker process died (out of memory?): try fewer --workers")
     except KeyboardInterrupt:
         sys.exit(130)

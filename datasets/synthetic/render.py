@@ -47,13 +47,7 @@ def render(
 ) -> np.ndarray:
     """RGBA image (size,size,4) u1 of a mesh in the unit sphere; alpha 0 outside it.
 
-    Args:
-        vertices: (V,3).
-        faces: (F,3) indices.
-        colours: (F,3) RGB in [0,1].
-        azimuth: degrees around the vertical axis, 0 in front (+z).
-        elevation: degrees above the horizon.
-        size: pixels, height and width.
+    The colours (F,3) are RGB in [0,1] of each face, the angles those of :func:`camera`.
     """
     surface = renderer.Surface.plain(vertices, faces, colours)
     return renderer.render(surface, camera(azimuth, elevation), DISTANCE, FOCAL, size)

@@ -12,6 +12,7 @@ from datasets.prepare.render import rasterise
 from datasets.synthetic.primitives import rotate, rotation
 from datasets.synthetic.render import camera, project, unproject
 from datasets.synthetic.shapes import Shape
+from datasets.transforms import center_and_scale
 
 _PIXELS = 280
 _SHRINK = 0.7
@@ -46,8 +47,8 @@ def scan(
     order = rng.permutation(count)
     points, mask = np.concatenate(mixed)[order], mask[order]
     return {
-        "obj_only": (unit_sphere(alone), np.zeros(count, np.int32)),
-        "obj_bg": (unit_sphere(points), mask),
+        "obj_only": (center_and_scale(alone), np.zeros(count, np.int32)),
+        "obj_bg": (center_and_scale(points), mask),
         "pb_t50_rs": _perturb(points, mask, rng),
     }
 
@@ -97,12 +98,6 @@ def _draw(
     return points[chosen] + rng.normal(0, noise, (count, 3))
 
 
-def unit_sphere(points: np.ndarray) -> np.ndarray:
-    """Points (N,3) centred on their mean and scaled to the unit sphere, as f4."""
-    centred = points - points.mean(axis=0)
-    return (centred / np.sqrt((centred**2).sum(axis=1)).max()).astype(np.float32)
-
-
 def _perturb(
     points: np.ndarray, mask: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -126,6 +121,6 @@ def _perturb(
     chosen = chosen[rng.permutation(len(chosen))]
     turned = rotate(points[chosen], rotation("y", rng.uniform(0, 360)))
     turned = rotate(turned, rotation("x", rng.uniform(-8, 8)))
-    turned = unit_sphere(turned + rng.normal(0, 0.004, turned.shape))
+    turned = center_and_scale(turned + rng.normal(0, 0.004, turned.shape))
     moved = turned * rng.uniform(0.75, 1.25) + rng.uniform(-0.1, 0.1, 3)
     return moved.astype(np.float32), mask[chosen]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,11 @@ from PIL import Image
 
 from datasets.files import MODELNET40, RENDERINGS, SCANOBJECTNN, SHAPENET, SHAPENETPART
 from datasets.labelled import VARIANTS
-from datasets.packed import checksum
 from datasets.shapenet_part import CATEGORIES
 from datasets.synthetic.render import render
-from datasets.synthetic.scans import scan, unit_sphere
+from datasets.synthetic.scans import scan
 from datasets.synthetic.shapes import SYNSETS, Shape, make_shape, sample_surface
+from datasets.transforms import center_and_scale
 from utils.parallel.seed import SHAPE, generator
 
 POINTS = 2048
@@ -24,28 +23,29 @@ VIEWS = 24
 IMAGE_SIZE = 137
 
 
-def make_row(job: tuple[str, str, int, int, int]) -> Any:
+def make_row(name: str, root: Path, seed: int, stream: int, index: int) -> Any:
     """Make one shape for one data set; this is what a worker process runs.
 
     Args:
-        job: data set, root folder, seed, random stream, index of the shape.
+        name: of the data set.
+        root: folder of all data sets.
+        seed, stream, index: of the shape, which is a function of them.
 
     Returns:
         The category, and of ScanObjectNN the result of :func:`scan`, of the others the
         points (2048,3) f4 and the part of each (2048,) u1. Of ShapeNet, whose files it
         writes, None.
     """
-    name, root, seed, stream, index = job
     rng = generator(SHAPE, seed, stream, index)
     category = index % len(CATEGORIES)
     shape = make_shape(category, rng)
     if name == SHAPENET:
-        _write_model(Path(root), shape, index, rng)
+        _write_model(root, shape, index, rng)
         return None
     if name == SCANOBJECTNN:
         return category, scan(shape, POINTS, rng)
     points, face = sample_surface(shape.vertices, shape.faces, POINTS, rng)
-    return category, unit_sphere(points), shape.face_part[face].astype(np.uint8)
+    return category, center_and_scale(points), shape.face_part[face].astype(np.uint8)
 
 
 def _write_model(
@@ -125,26 +125,3 @@ def _write_h5(path: Path, arrays: dict[str, np.ndarray]) -> None:
 def _write_names(folder: Path) -> None:
     """The names of the classes, which are not the published ones."""
     (folder / "shape_names.txt").write_text("".join(f"{c}\n" for c in CATEGORIES))
-
-
-def inventory(root: Path, counts: dict[str, dict[str, int]]) -> dict[str, Any]:
-    """The manifest's data sets: shapes of each split, and size and SHA-256 of files.
-
-    The many files of a ShapeNet folder have one entry; its digest is that of the sorted
-    lines ``path sha256``.
-    """
-    found = {}
-    for name, of in sorted((counts | {RENDERINGS: counts[SHAPENET]}).items()):
-        files: list[dict[str, Any]] = []
-        for path in sorted(p for p in (root / name).rglob("*") if p.is_file()):
-            entry = {"path": path.relative_to(root).as_posix()}
-            size = {"bytes": path.stat().st_size, "sha256": checksum(path)}
-            files.append(entry | size)
-        if name in (SHAPENET, RENDERINGS):
-            lines = "".join(f"{file['path']} {file['sha256']}\n" for file in files)
-            together = {"path": name, "count": len(files)}
-            together["bytes"] = sum(file["bytes"] for file in files)
-            together["sha256"] = hashlib.sha256(lines.encode()).hexdigest()
-            files = [together]
-        found[name] = {"counts": of, "files": files}
-    return found

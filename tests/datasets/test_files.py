@@ -1,12 +1,15 @@
 """What an error of a reader says, missing and empty files, and equal points."""
 
+import os
 import pickle
 
+import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from datasets.files import DataError, fail, points_all_equal
-from datasets.hdf5 import Field, read_hdf5
+from datasets.hdf5 import read_hdf5
 from datasets.ply import read_ply
 from datasets.png import read_image
 from tests.datasets.refusals import refused
@@ -40,10 +43,13 @@ def test_an_error_keeps_what_it_is_about():
 
 
 def read_labels(path):
-    return read_hdf5([path], {"label": Field("label")})
+    return read_hdf5([path], {"label": 9})
 
 
-@pytest.mark.parametrize("read", [read_ply, read_image, read_labels])
+READERS = [read_ply, read_image, read_labels]
+
+
+@pytest.mark.parametrize("read", READERS)
 def test_what_is_missing_empty_or_no_file(tmp_path, read):
     (tmp_path / "empty").touch()
     for name, problem in (
@@ -53,6 +59,25 @@ def test_what_is_missing_empty_or_no_file(tmp_path, read):
     ):
         path = tmp_path / name
         refused(lambda path=path: read(path), f"{path}: {problem}")
+
+
+def test_files_are_closed_whether_they_are_good_or_damaged(tmp_path):
+    before = set(os.listdir("/proc/self/fd"))
+    path = tmp_path / "file"
+    Image.new("RGB", (2, 2)).save(path, "PNG")
+    read_image(path)
+    path.write_text(
+        "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\n"
+        "property float y\nproperty float z\nend_header\n1 2 3\n"
+    )
+    read_ply(path)
+    with h5py.File(path, "w") as file:
+        file["label"] = [0, 1]
+    read_labels(path)
+    path.write_bytes(path.read_bytes()[:-9])
+    for read in READERS:
+        refused(lambda read=read: read(path), f"{path}: not a readable")
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 def test_points_all_equal():

@@ -90,7 +90,7 @@ def test_every_format_gives_the_points_in_order(name: str, tmp_path: Path) -> No
         assert np.array_equal(cloud.points, cloud.given.astype(np.float32))
 
 
-@pytest.mark.parametrize("kind", ["obj", "off", "stl", "glb", "ply"])
+@pytest.mark.parametrize("kind", ["obj", "off", "stl", "glb", "gltf", "ply"])
 def test_meshes_are_sampled_on_their_surface(kind: str, tmp_path: Path) -> None:
     size = np.array([1, 2, 3])
     box = trimesh.creation.box(size)
@@ -100,7 +100,9 @@ def test_meshes_are_sampled_on_their_surface(kind: str, tmp_path: Path) -> None:
     (cloud,) = files
     assert not files.failed
     off = np.abs(cloud.given - [1e6, 0, 5]) / (size / 2)  # 1 on a face
-    tolerance = 0.2 if kind in ("stl", "glb", "ply") else 1e-4  # float32 in the file
+    tolerance = (
+        0.2 if kind in ("stl", "glb", "gltf", "ply") else 1e-4
+    )  # float32 in the file
     assert np.abs(off.max(axis=1) - 1).max() < tolerance
     long = off.argmax(axis=1) == 0  # the two faces of 2 x 3, of 22 in all
     assert abs(long.mean() - 12 / 22) < 0.1

@@ -31,7 +31,7 @@ def root(synthetic_root: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("pictures", packed.KINDS)
 def test_items_are_those_of_single_files(pictures: str, root: Path) -> None:
-    folder = pack(root, pictures, progress=False)
+    folder = pack(root, pictures)
     assert sorted(p.name for p in folder.iterdir()) == sorted(
         [packed.POINTS, packed.IMAGES, packed.INDEX, packed.MANIFEST]
     )
@@ -57,7 +57,7 @@ def test_items_are_those_of_single_files(pictures: str, root: Path) -> None:
 def test_packing_goes_on_where_it_was(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = pack(root, progress=False).rename(root / "whole")
+    whole = pack(root).rename(root / "whole")
     monkeypatch.setattr(packing, "AT_ONCE", 5)
     read, calls = ShapeFiles.cloud, []
 
@@ -69,27 +69,27 @@ def test_packing_goes_on_where_it_was(
 
     monkeypatch.setattr(ShapeFiles, "cloud", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        pack(root, progress=False)
+        pack(root)
     # Half a data set is not read.
     assert not ShapeNetRender(root, None).packed
     with pytest.raises(DataError, match="packing has not ended"):
         ShapeNetRender(root, None, packed=True)
     with pytest.raises(DataError, match="with other --pictures"):
-        pack(root, "decoded", progress=False)
-    pack(root, progress=False)
+        pack(root, "decoded")
+    pack(root)
     assert len(calls) == 13 + 24 - 10  # ten were noted
     for name in (packed.POINTS, packed.IMAGES):
         assert (root / FOLDER / name).read_bytes() == (whole / name).read_bytes()
     check(root / FOLDER)
     with pytest.raises(DataError, match="is complete; --overwrite"):
-        pack(root, "decoded", progress=False)
+        pack(root, "decoded")
     (root / FOLDER / packing.PROGRESS).write_text("{}")  # of an older interruption
-    pack(root, "decoded", overwrite=True, progress=False)
+    pack(root, "decoded", overwrite=True)
     assert PackedShapes(root / FOLDER).manifest["pictures"] == "decoded"
 
 
 def test_damage_is_found(root: Path) -> None:
-    folder = pack(root, progress=False)
+    folder = pack(root)
 
     def refused(name: str, content: bytes, said: str, call=ShapeNetRender) -> None:
         whole = (folder / name).read_bytes()
@@ -124,7 +124,7 @@ def test_damage_is_found(root: Path) -> None:
 def test_a_pack_of_other_shapes_is_refused(root: Path) -> None:
     command = f"python -m datasets.packed --data_root {root}"
     assert command in ShapeNetRender(root, None).hint
-    pack(root, progress=False)
+    pack(root)
     assert ShapeNetRender(root, None).hint == ""
     shapes = ShapeNetRender(root, None).shapes
     cloud = root / "ShapeNet" / f"{shapes[2]}.ply"
@@ -145,7 +145,7 @@ def test_a_pack_of_other_shapes_is_refused(root: Path) -> None:
     (views / "00.png").rename(views / "99.png.part")
     refused(f"1 with another number of images ({shapes[5]})")
     assert not ShapeNetRender(root, None, packed=False).packed
-    pack(root, overwrite=True, progress=False)
+    pack(root, overwrite=True)
     ShapeNetRender(root, None)
     # Single files may be deleted to save space.
     shutil.rmtree(root / "ShapeNetRendering")
@@ -158,7 +158,7 @@ def test_a_damaged_raw_file_stops_packing_with_its_name(root: Path) -> None:
     (path,) = list(root.glob("ShapeNetRendering/*/*/rendering/*.png"))[:1]
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(DataError, match=path.name):
-        pack(root, progress=False)
+        pack(root)
     assert not (root / FOLDER / packed.MANIFEST).exists()
 
 

@@ -1,6 +1,5 @@
 """Pre-training triplets: listing, choice of image, independence of the loader."""
 
-import pickle
 import re
 from functools import partial
 from pathlib import Path
@@ -179,7 +178,7 @@ def several(root):
 @pytest.mark.parametrize("packed", [False, True])
 def test_v_images_are_different_ones_each_with_a_jitter_of_its_own(several, packed):
     if packed:
-        pack(several, progress=False)
+        pack(several)
     data = make(several, seed=3, image_transform=jitters(0.4, 0.0, 0.9), packed=packed)
     two = make(several, seed=3, image_transform=jitters(0.4, 0.0))
     one, files = make(several, seed=3), make(several, packed=False)
@@ -227,19 +226,11 @@ def test_batches_of_v_images(several):
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_folder_of_fewer_than_v_images_is_named_at_the_start(root, packed):
     if packed:
-        pack(root, progress=False)
+        pack(root)
     place = re.escape(str(root / "ShapeNetRendering/02/z/rendering"))
     said = f"{place}: 2 images, fewer than --num_images 3, like 2 of 6 .*--num_images 1"
     with pytest.raises(DataError, match=said):
         make(root, image_transform=jitters(0.4, 0.4, 0.4))
-
-
-def test_a_pickled_set_gives_the_same_items_in_any_order(root):
-    data = make(root)
-    copy = pickle.loads(pickle.dumps(data))
-    items = [data[index] for index in range(6)]
-    for index in reversed(range(6)):
-        assert all(equal(copy[index], items[index]))
 
 
 def test_an_item_parses_one_cloud_and_one_picture(root, monkeypatch):

@@ -24,7 +24,7 @@ SHAPES, SEED = 18, 1
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("synthetic") / "data"
-    assert synthetic.generate(out, SHAPES, SEED, workers=1, progress=False)
+    assert synthetic.generate(out, SHAPES, SEED, workers=1)
     return out
 
 
@@ -119,23 +119,17 @@ def test_no_shape_is_in_two_splits(root):
     assert len({cloud.tobytes() for cloud in clouds}) == len(clouds)
 
 
-def test_manifest_names_every_file(root):
+def test_the_manifest_says_what_was_written(root):
     manifest = json.loads((root / "manifest.json").read_text())
     assert (manifest["shapes"], manifest["seed"]) == (SHAPES, SEED)
     assert manifest["version"] == synthetic.VERSION
-    sets = manifest["datasets"]
-    assert sets["ShapeNetRendering"]["files"][0]["count"] == 24 * SHAPES
-    assert sets[PARTS]["counts"] == {"train": SHAPES, "val": 16, "test": 16}
-    entries = [e for n in (MODELNET, "ScanObjectNN", PARTS) for e in sets[n]["files"]]
-    assert all((root / e["path"]).stat().st_size == e["bytes"] for e in entries)
-    written = {p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()}
-    listed = {"manifest.json", *(e["path"] for e in entries)}
-    assert {p for p in written if not p.startswith("ShapeNet")} == listed
+    counts = {"train": SHAPES, "val": 16, "test": 16}
+    assert manifest["datasets"][PARTS] == {"counts": counts}
 
 
 @pytest.mark.slow
 def test_two_workers_write_the_same_bytes(root, tmp_path):
-    synthetic.generate(tmp_path / "data", SHAPES, SEED, workers=2, progress=False)
+    synthetic.generate(tmp_path / "data", SHAPES, SEED, workers=2)
     one, two = (
         {p.relative_to(top): p.read_bytes() for p in top.rglob("*") if p.is_file()}
         for top in (root, tmp_path / "data")
@@ -146,7 +140,7 @@ def test_two_workers_write_the_same_bytes(root, tmp_path):
 def test_a_row_depends_on_seed_and_index(root):
     stored = read(root / PARTS / "ply_data_train0.h5")["data"][4]
     for seed, index, same in ((SEED, 4, True), (SEED + 1, 4, False), (SEED, 20, False)):
-        points = make_row((PARTS, "", seed, 5, index))[1]
+        points = make_row(PARTS, root, seed, 5, index)[1]
         assert np.array_equal(points, stored) == same
 
 

@@ -6,7 +6,6 @@ import trimesh
 
 from datasets import PARTS_PER_CATEGORY
 from datasets.labelled import VARIANTS
-from datasets.prepare.render import rasterise
 from datasets.shapenet_part import CATEGORIES, FIRST_PART
 from datasets.synthetic.render import camera, project, render, unproject
 from datasets.synthetic.scans import scan
@@ -108,20 +107,6 @@ def test_unproject_inverts_project():
     np.testing.assert_allclose(back, points, atol=1e-12)
 
 
-def test_rasteriser_keeps_the_nearest_face_and_its_exact_depth():
-    near = np.array([(-0.8, -0.8, 0.5), (0.8, -0.8, 0.1), (0, 0.8, 0.3)])
-    far = near * (1, 1, -1)
-    for first, second, winner in ((near, far, 0), (far, near, 1)):
-        corners = project(np.concatenate([first, second]), 64).reshape(2, 3, 3)
-        face, inverse = rasterise(corners, 64)
-        rows, columns = np.nonzero(face == winner)
-        assert len(rows) > 0.95 * (face >= 0).sum() > 300
-        pixels = np.stack([columns + 0.5, rows + 0.5, inverse[rows, columns]], axis=1)
-        points = unproject(pixels, 64)
-        # On the near triangle z falls linearly from 0.5 at x=-0.8 to 0.1 at x=0.8.
-        np.testing.assert_allclose(points[:, 2], 0.3 - 0.25 * points[:, 0], atol=1e-9)
-
-
 @pytest.mark.parametrize(
     ("azimuth", "elevation", "seen"),
     [(0, 0, (0, 0, 1)), (180, 0, (0, 0, -1)), (90, 0, (1, 0, 0)), (0, 89, (0, 1, 0))],
@@ -135,11 +120,3 @@ def test_camera_position(azimuth, elevation, seen):
     image = render(box.vertices, box.faces, colours, azimuth, elevation, 137)
     assert image[68, 68, 0] > 80 and image[68, 68, 2] == 0
     assert image[0, 0, 3] == 0 and image[68, 68, 3] == 255
-
-
-def test_unit_sphere_fits_the_image():
-    ball = trimesh.creation.icosphere(subdivisions=4)
-    view = render(ball.vertices, ball.faces, np.ones((len(ball.faces), 3)), 20, 10, 137)
-    rows, columns = np.nonzero(view[..., 3])
-    for pixels in (rows, columns):
-        assert pixels.min() > 0 and pixels.max() < 136 and np.ptp(pixels) > 0.9 * 137

