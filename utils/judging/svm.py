@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -228,28 +228,8 @@ def judge_features(
     """
     problem = SVMProblem(*train)
     C, held_out = choose_C(problem, candidates, seed)
-    accuracy, matrices, fitted = {}, {}, {}
-    for value in sorted(candidates) if test_every_C else [C]:
-        fitted[value] = problem.fit(value)
-        predicted = fitted[value].predict(test[0])
-        matrices[value] = confusion_matrix(test[1], predicted, num_classes)
-        accuracy[value] = float(np.trace(matrices[value]) / matrices[value].sum())
-    return Judgement(C, held_out, accuracy, matrices[C], len(train[1]), fitted[C])
-
-
-def judgement_table(judgements: Mapping[str, Mapping[str, Judgement]]) -> str:
-    """A table with a line per data set and encoder: accuracies in %, C, sizes.
-
-    Args:
-        judgements: by data set, then by encoder.
-    """
-    form = "{:<14}{:<13}{:>9}{:>12}{:>8}{:>8}{:>7}"
-    heads = ("data set", "encoder", "accuracy", "mean class", "C", "train", "test")
-    lines = [form.format(*heads)]
-    lines.append("-" * len(lines[0]))
-    for name, encoders in judgements.items():
-        for encoder, found in encoders.items():
-            rates = (f"{100 * x:.2f}" for x in (found.accuracy, found.class_accuracy))
-            sizes = (found.train_size, found.test_size)
-            lines.append(form.format(name, encoder, *rates, f"{found.C:g}", *sizes))
-    return "\n".join(lines)
+    values = sorted(candidates) if test_every_C else [C]
+    fitted = {value: problem.fit(value) for value in values}
+    accuracy = {value: svm.score(*test) for value, svm in fitted.items()}
+    matrix = confusion_matrix(test[1], fitted[C].predict(test[0]), num_classes)
+    return Judgement(C, held_out, accuracy, matrix, len(train[1]), fitted[C])
