@@ -12,12 +12,12 @@ cd "$(dirname "$0")/.."
 seeds=1
 while [ $# -gt 0 ]; do
   case $1 in
-    --seeds) seeds=${2:-}; shift $(($# > 1 ? 2 : 1)) ;;
+    --seeds) seeds=${2:?--seeds takes 1, 2, ...}; shift 2 ;;
     -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "error: unknown argument $1; see $0 --help" >&2; exit 2 ;;
   esac
 done
-case $seeds in '' | *[!0-9]* | 0) echo "error: --seeds takes 1, 2, ..." >&2; exit 2 ;; esac
+case $seeds in *[!0-9]* | 0) echo "error: --seeds takes 1, 2, ..." >&2; exit 2 ;; esac
 
 . scripts/environment.sh requirements.txt
 

@@ -28,7 +28,7 @@ def shell(shell: Shell) -> Shell:
 def test_these_are_all_launchers() -> None:
     paths = SCRIPTS.glob("*.sh")
     found = {p.name for p in paths if "\n. scripts/launch.sh\n" in p.read_text()}
-    assert found == {*LAUNCHERS, "pipeline.sh", "ablations.sh"}
+    assert found == {*LAUNCHERS, "pipeline.sh", "ablations.sh", "slurm.sh"}
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)
