@@ -109,10 +109,10 @@ class SupportSVM:
         gram = self._rows @ self._rows.T
         self._svm = SVC(kernel="precomputed", C=1.0).fit(gram, labels)
 
-    def score(self, features: np.ndarray, labels: np.ndarray) -> float:
-        """Accuracy on other features (Q, F) with labels (Q,)."""
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Labels (Q,) of other features (Q, F)."""
         rows = self._scaler.transform(features.astype(np.float64))
-        return float(np.mean(self._svm.predict(rows @ self._rows.T) == labels))
+        return self._svm.predict(rows @ self._rows.T)
 
 
 def evaluate_episodes(
@@ -142,5 +142,6 @@ def evaluate_episodes(
     for run in bar:
         support, query = draw_episode(labels, k_way, m_shot, n_query, seed, run)
         svm = SupportSVM(features[support], labels[support])
-        accuracies.append(svm.score(queries[query], labels[query]))
+        right = svm.predict(queries[query]) == labels[query]
+        accuracies.append(float(np.mean(right)))
     return FewShotResult(tuple(accuracies))
