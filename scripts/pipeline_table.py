@@ -104,6 +104,11 @@ def read_config(folder: Path) -> dict:
     return json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
+def is_synthetic(root: str) -> bool:
+    """Whether the folder was written by :mod:`datasets.synthetic`."""
+    return Path(root, "manifest.json").is_file()
+
+
 def origin(name: str) -> list[str]:
     """The origin of the numbers: data, commit, machine, seed."""
     folder = CHECKPOINTS / f"{name}_svm"
@@ -113,7 +118,7 @@ def origin(name: str) -> list[str]:
     root, seed = config["arguments"]["data_root"], config["arguments"]["seed"]
     commit, machine = (config["environment"][key] for key in ("commit", "machine"))
     lines = [f"data {root}, seed {seed}; commit {commit}; {machine}"]
-    if Path(root, "manifest.json").is_file():
+    if is_synthetic(root):
         lines.append(
             "synthetic data: the differences from published numbers mean nothing"
         )

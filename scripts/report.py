@@ -16,6 +16,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from scripts.pipeline_table import is_synthetic
 from scripts.quickstart_table import accuracies, spread
 from scripts.report_data import (
     PRETRAINING,
@@ -26,7 +27,6 @@ from scripts.report_data import (
     compared,
     draw_shapes,
     features_of,
-    is_synthetic,
     read_confusion,
     read_judged,
     read_run,
@@ -49,20 +49,20 @@ def what_was_run(
     """Commands, data, commit and machine."""
     first = runs[0]
     environment = first.config["environment"]
-    commits = {run.config["environment"]["commit"]: None for run in (*runs, *judged)}
-    epochs: dict[str, None] = {}
-    for run in runs:
-        done = sum("epoch_end" in record for record in run.records)
-        epochs[f"{done} of {run.args.epochs}"] = None
+    commits = [run.config["environment"]["commit"] for run in (*runs, *judged)]
+    epochs = [
+        f"{sum('epoch_end' in record for record in run.records)} of {run.args.epochs}"
+        for run in runs
+    ]
     data = root if root == judged_on else f"{root}, judged on {judged_on}"
     if is_synthetic(root):
         data += ", synthetic: these numbers say nothing about the real data sets"
     versions = ("python", "torch", "torchvision", "numpy")
     rows = [
-        ("epochs done", ", ".join(epochs)),
+        ("epochs done", ", ".join(dict.fromkeys(epochs))),
         ("data", data),
         ("processes", str(first.config["world_size"])),
-        ("commit", ", ".join(commits)),
+        ("commit", ", ".join(dict.fromkeys(commits))),
         ("versions", ", ".join(f"{n} {environment[n]}" for n in versions)),
         ("machine", environment["machine"]),
     ]

@@ -21,7 +21,7 @@ from datasets.shapenet_part import CATEGORIES
 from datasets.shapenet_render import ShapeNetRender
 from datasets.synthetic.shapes import SYNSETS
 from models import point_encoder
-from scripts.pipeline_table import SETS
+from scripts.pipeline_table import SETS, is_synthetic
 from utils.drawing.clouds import Cell, cloud_grid
 from utils.drawing.curves import Records
 from utils.drawing.features import spread_rows
@@ -72,20 +72,17 @@ def read_judged(folder: str | Path, trained: Run | None) -> Run:
     """A run of eval_svm.py on the weights of a pre-training run, or on none.
 
     Raises:
-        UsageError: if it judged other weights, or has no results.
+        UsageError: if it judged other weights.
     """
     run = read_run(folder, JUDGEMENT)
-    found = getattr(run.args, "model_path", "")
+    found = run.args.model_path
     wanted, fits = cli.UNTRAINED, found == cli.UNTRAINED
     if trained is not None:
         wanted = str(trained.folder / "models" / "best_model.pth")
         fits = trained.folder.resolve() in Path(found).resolve().parents
-    problem = "" if fits else f"has judged {found or 'nothing'}"
-    if not any("dataset" in record for record in run.records):
-        problem = problem or "has no results"
-    if problem:
+    if not fits:
         raise UsageError(
-            f"{folder} {problem}: expected a run of "
+            f"{folder} has judged {found}: expected a run of "
             f"eval_svm.py --dataset modelnet40 scanobjectnn --model_path {wanted}"
         )
     return run
@@ -147,11 +144,6 @@ def read_confusion(path: Path) -> tuple[np.ndarray, list[str]]:
         return matrix.reshape(len(names), len(names)), names
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} is missing or damaged: {error}") from error
-
-
-def is_synthetic(root: str | Path) -> bool:
-    """Whether the folder was written by :mod:`datasets.synthetic`."""
-    return Path(root, "manifest.json").is_file()
 
 
 def set_name(dataset: str, root: str) -> str:

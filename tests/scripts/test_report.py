@@ -201,7 +201,7 @@ def test_training_shapes_are_those_of_the_first_epoch(runs: Runs, monkeypatch) -
         (lambda r: change(r.pretrained, num_points=63), "differ in --num_points: run"),
         (lambda r: change(r.untrained, data_root="a"), "differ in --data_root: run"),
         (lambda r: rewrite(r.untrained, {"dataset": "x"}), "have judged no data set"),
-        (lambda r: rewrite(r.untrained), "untrained has no results"),
+        (lambda r: rewrite(r.untrained), "have judged no data set"),
         (lambda r: (r.pretrained / "metrics.jsonl").write_text("{]\n"), "of eval_svm"),
         (lambda r: shutil.copy(r.trained / "config.json", r.untrained), "of eval_svm"),
         (lambda r: (r.untrained / "config.json").write_text("{}"), "missing or dam"),
