@@ -135,19 +135,17 @@ def fit_linear_svm(
     return SVMProblem(features, labels).fit(C)
 
 
-def held_out_split(
-    labels: np.ndarray, seed: int, share: float = 0.2
-) -> tuple[np.ndarray, np.ndarray]:
+def held_out_split(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Stratified row numbers (kept, held out), a function of labels and seed.
 
-    Of each class with at least two samples, ``share`` of them is held out, at least one
-    and never all. A class of one sample is kept.
+    Of each class with at least two samples, a fifth is held out, at least one and never
+    all. A class of one sample is kept.
     """
     random = generator(SPLIT, seed)
     held = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         rows = random.permutation(np.flatnonzero(labels == label))
-        count = min(max(1, round(share * len(rows))), len(rows) - 1)
+        count = min(max(1, round(0.2 * len(rows))), len(rows) - 1)
         held[rows[:count]] = True
     return np.flatnonzero(~held), np.flatnonzero(held)
 
@@ -177,8 +175,9 @@ class Judgement:
     """Result of a linear SVM on an encoder's features; C chosen without test data."""
 
     C: float
-    held_out: dict[float, float]  # accuracy by C; empty for a single candidate
-    test: dict[float, float]  # accuracy by C, of those that were fitted on all rows
+    # A row of each C that was fitted on all rows: its accuracy "held_out" (None if
+    # there was a single candidate) and on the "test" rows.
+    table: list[dict[str, float | None]]
     matrix: np.ndarray  # test counts at the chosen C: true classes down
     train_size: int
     svm: LinearSVM  # at the chosen C
@@ -186,7 +185,7 @@ class Judgement:
     @property
     def accuracy(self) -> float:
         """Test accuracy at the chosen C."""
-        return self.test[self.C]
+        return float(np.trace(self.matrix) / self.matrix.sum())
 
     @property
     def class_accuracy(self) -> float:
@@ -196,14 +195,6 @@ class Judgement:
     @property
     def test_size(self) -> int:
         return int(self.matrix.sum())
-
-    @property
-    def table(self) -> list[dict[str, float | None]]:
-        """A row of each C that was fitted on all rows, for a record."""
-        return [
-            {"C": C, "held_out": self.held_out.get(C), "test": self.test[C]}
-            for C in sorted(self.test)
-        ]
 
 
 def judge_features(
@@ -230,6 +221,9 @@ def judge_features(
     C, held_out = choose_C(problem, candidates, seed)
     values = sorted(candidates) if test_every_C else [C]
     fitted = {value: problem.fit(value) for value in values}
-    accuracy = {value: svm.score(*test) for value, svm in fitted.items()}
+    table: list[dict[str, float | None]] = [
+        {"C": value, "held_out": held_out.get(value), "test": svm.score(*test)}
+        for value, svm in fitted.items()
+    ]
     matrix = confusion_matrix(test[1], fitted[C].predict(test[0]), num_classes)
-    return Judgement(C, held_out, accuracy, matrix, len(train[1]), fitted[C])
+    return Judgement(C, table, matrix, len(train[1]), fitted[C])

@@ -93,18 +93,20 @@ def test_a_judgement_is_that_of_the_chosen_C_on_the_test_rows() -> None:
     train, test = (features[:200], labels[:200]), (features[200:], labels[200:])
     every = svm.judge_features(train, test, 5, CANDIDATES, 3, test_every_C=True)
     chosen, held_out = svm.choose_C(svm.SVMProblem(*train), CANDIDATES, seed=3)
-    assert (every.C, every.held_out) == (chosen, held_out)
+    assert chosen == every.C
+    assert {row["C"]: row["held_out"] for row in every.table} == held_out
     assert (every.train_size, every.test_size) == (200, 100)
     predicted = {
         C: SVC(kernel="linear", C=C).fit(*train).predict(test[0]) for C in CANDIDATES
     }
-    assert every.test == {C: np.mean(predicted[C] == test[1]) for C in CANDIDATES}
-    assert every.accuracy == every.test[chosen] == every.svm.score(*test)
+    accuracy = {C: np.mean(predicted[C] == test[1]) for C in CANDIDATES}
+    assert {row["C"]: row["test"] for row in every.table} == accuracy
+    assert every.accuracy == accuracy[chosen] == every.svm.score(*test)
     counts = np.zeros((5, 5), int)
     np.add.at(counts, (test[1], predicted[chosen]), 1)
     assert (every.matrix == counts).all()
     rates = [np.mean(predicted[chosen][test[1] == c] == c) for c in range(4)]
     assert every.class_accuracy == pytest.approx(np.mean(rates))
     one = svm.judge_features(train, test, 5, CANDIDATES, 3)
-    assert one.test == {chosen: every.accuracy}
+    assert [(row["C"], row["test"]) for row in one.table] == [(chosen, every.accuracy)]
     assert (one.matrix == counts).all()
