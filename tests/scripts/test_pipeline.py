@@ -57,8 +57,8 @@ def enqueued(
         assert f"task {number}: {task.label}" in done.stdout
         # NGPU=0 is the CPU, also where there are GPUs.
         assert task.words[:3] == ["env", "CUDA_VISIBLE_DEVICES=", "torchrun"]
-        script = importlib.import_module(Path(task.words[5]).stem)
-        args = script.get_args_parser().parse_args(task.words[6:])
+        parser = importlib.import_module(Path(task.words[5]).stem).get_args_parser()
+        args = parser.parse_args(task.words[6:])
         assert args.exp_name == task.label
         # Started again, a training continues and an evaluation is repeated.
         assert getattr(args, "resume", False) != args.overwrite
