@@ -45,8 +45,8 @@ MAP_CLOUDS, QUERIES, NEIGHBOURS = 1000, 4, 5
 
 def what_was_run(
     runs: Sequence[Run], judged: Sequence[Run], root: str, judged_on: str
-) -> list[str]:
-    """Commands, data, commit and machine."""
+) -> tuple[str, str]:
+    """Commands, data, commit and machine, below an introduction."""
     first = runs[0]
     environment = first.config["environment"]
     commits = [run.config["environment"]["commit"] for run in (*runs, *judged)]
@@ -66,15 +66,12 @@ def what_was_run(
         ("versions", ", ".join(f"{n} {environment[n]}" for n in versions)),
         ("machine", environment["machine"]),
     ]
-    return [
-        text("\n".join(map(command, runs)), "pre"),
-        table(rows),
-        text(
-            "The numbers of each run are in its metrics.jsonl and below, all its "
-            "arguments in its config.json; docs/model_card.md says what such weights "
-            "are good for, and what not."
-        ),
-    ]
+    return (
+        "The numbers of each run are in its metrics.jsonl and below, all its arguments "
+        "in its config.json; docs/model_card.md says what such weights are good for, "
+        "and what not.",
+        text("\n".join(map(command, runs)), "pre") + table(rows),
+    )
 
 
 def results(untrained: Sequence[Run], trained: Sequence[Run], root: str) -> str:
@@ -164,59 +161,45 @@ def write_report(
     judged = {UNTRAINED: before[0], TRAINED: after[0]}
     drawn = [maps_and_neighbours(name, root, judged) for name in names]
     ran = ", ".join(run.folder.name for run in runs)
-    sections = {
+    sections: dict[str, Sequence[str]] = {
         "What was run": what_was_run(runs, [*before, *after], trained_on, root),
-        "Linear SVM on frozen features": [
+        "Linear SVM on frozen features": (
+            "A linear classifier reads out what the frozen features already separate. "
+            "The value of C is the one that does best on a held-out fifth of the "
+            "training set; nothing is chosen on test data.",
             results(before, after, root),
-            text(
-                "A linear classifier reads out what the frozen features already "
-                "separate. The value of C is the one that does best on a held-out "
-                "fifth of the training set; nothing is chosen on test data."
-            ),
-        ],
-        "Training curves": [
-            text(
-                "Loss of the global batch, and its intra-modal (IMID) and cross-modal "
-                "(CMID) terms."
-            ),
+        ),
+        "Training curves": (
+            "Loss of the global batch, and its intra-modal (IMID) and cross-modal "
+            "(CMID) terms.",
             image(curves, f"Curves of loss and accuracy of {ran}."),
-        ],
-        "Features before and after: t-SNE": [
-            text(
-                "t-SNE preserves neighbourhoods: see which classes touch, not how far "
-                "apart or how large the groups are."
-            ),
+        ),
+        "Features before and after: t-SNE": (
+            "t-SNE preserves neighbourhoods: see which classes touch, not how far "
+            "apart or how large the groups are.",
             *(maps for maps, _ in drawn),
-        ],
-        "Confusion": [
-            text(
-                "Rows are true classes; a cell's colour is its share of the row. A "
-                "dark cell off the diagonal marks two classes that the features do not "
-                "separate."
-            ),
+        ),
+        "Confusion": (
+            "Rows are true classes; a cell's colour is its share of the row. A dark "
+            "cell off the diagonal marks two classes that are not separated.",
             *(confusion(after[0], name, root) for name in names),
-        ],
-        "Nearest neighbours": [
-            text(
-                "The training clouds whose features have the largest cosine to those "
-                "of a test cloud, by the pre-trained encoder. A few rows are "
-                "anecdotes; the line below counts over the whole test split."
-            ),
+        ),
+        "Nearest neighbours": (
+            "The training clouds whose features have the largest cosine to those of a "
+            "test cloud, by the pre-trained encoder. A few rows are anecdotes; the "
+            "line below counts over the whole test split.",
             *(neighbours for _, neighbours in drawn),
-        ],
-        "Training shapes": [
-            text(
-                "Some shapes as pre-training sees them in its first epoch: two "
-                "augmented clouds (scale and position do not show, because each is "
-                "fitted to its cell), one augmented image, and the rendered image that "
-                "it was made from."
-            ),
+        ),
+        "Training shapes": (
+            "Some shapes as pre-training sees them in its first epoch: two augmented "
+            "clouds (scale and position do not show, because each is fitted to its "
+            "cell), one augmented image, and the rendered image that it was made from.",
             image(
                 draw_shapes(runs[0].args, trained_on),
                 "Some training shapes, a row each: the stored cloud, two augmented "
                 "clouds, the augmented image, and the rendered one.",
             ),
-        ],
+        ),
     }
     title = f"What has {ran} learnt without labels?"
     lead = (

@@ -67,11 +67,11 @@ def page(title: str, lead: str, sections: Mapping[str, Sequence[str]]) -> bytes:
     Args:
         title: of the page.
         lead: a sentence below it.
-        sections: HTML below each heading, in this order.
+        sections: an introduction and HTML below each heading, in this order.
     """
     body = "".join(
-        f"<section>{text(heading, 'h2')}{''.join(parts)}</section>\n"
-        for heading, parts in sections.items()
+        f"<section>{text(heading, 'h2')}{text(words)}{''.join(parts)}</section>\n"
+        for heading, (words, *parts) in sections.items()
     )
     html = f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"/>

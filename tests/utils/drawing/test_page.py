@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 from matplotlib.figure import Figure
 from PIL import Image
 
-from utils.drawing.page import image, page, table, text
+from utils.drawing.page import image, page, table
 
 
 def read(whole: bytes) -> ElementTree.Element:
@@ -42,8 +42,8 @@ def images(found: ElementTree.Element) -> list[Image.Image]:
 def test_texts_stay_texts() -> None:
     nasty = "<script>alert('1')</script> & \"a\" </style>"
     figure = Figure((3, 2), dpi=120, facecolor="#010203")
-    parts = [text(nasty), image(figure, nasty), table([(nasty, nasty)], (nasty,))]
-    whole = page(nasty, nasty, {nasty: parts})
+    parts = image(figure, nasty), table([(nasty, nasty)], (nasty,))
+    whole = page(nasty, nasty, {nasty: (nasty, *parts)})
     assert whole.startswith(b"<!DOCTYPE html>\n<html")
     found = read(whole)
     for tag in ("title", "h1", "h2", "td"):
@@ -58,7 +58,7 @@ def test_texts_stay_texts() -> None:
 
 def test_tables_have_their_parts_in_order() -> None:
     whole = table([("r", "1", "2"), ("q", "3", "4")], ("a", "b", "c"))
-    found = read(page("t", "l", {"s": [whole]}))
+    found = read(page("t", "l", {"s": ("words", whole)}))
     scopes = [head.get("scope") for head in found.iter("th")]
     assert scopes == ["col"] * 3 + ["row"] * 2
     assert texts(found, "th") == ["a", "b", "c", "r", "q"]
