@@ -84,11 +84,11 @@ def judge_clouds(
     if knn:
         scores["knn_accuracy"] = [accuracies(knn_predict(*train, every, knn))]
     for count in labels_per_class:
-        found = scores[f"labels_{count}_accuracy"] = []
-        for draw in range(draws):
-            rows = draw_labelled(train[1], count, seed, draw)
-            few = SupportSVM(train[0][rows], train[1][rows])
-            found.append(accuracies(few.predict(every)))
+        drawn = [draw_labelled(train[1], count, seed, draw) for draw in range(draws)]
+        scores[f"labels_{count}_accuracy"] = [
+            accuracies(SupportSVM(train[0][rows], train[1][rows]).predict(every))
+            for rows in drawn
+        ]
     figures: dict[str, Figures] = {copy: {} for copy in copies}
     for judge, found in scores.items():
         for own, values in zip(figures.values(), np.transpose(found), strict=True):
