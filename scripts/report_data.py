@@ -132,18 +132,10 @@ def command(run: Run) -> str:
 
 
 def read_confusion(path: Path) -> tuple[np.ndarray, list[str]]:
-    """The counts (C, C) and the C names in a table of eval_svm.py.
-
-    Raises:
-        UsageError: if the file is missing or damaged.
-    """
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            (_, *names), *rows = csv.reader(file)
-        matrix = np.array([row[1:] for row in rows], np.int64)
-        return matrix.reshape(len(names), len(names)), names
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} is missing or damaged: {error}") from error
+    """The counts (C, C) and the C names in a table of eval_svm.py."""
+    with open(path, encoding="utf-8", newline="") as file:
+        (_, *names), *rows = csv.reader(file)
+    return np.array([row[1:] for row in rows], np.int64), names
 
 
 def set_name(dataset: str, root: str) -> str:
