@@ -33,10 +33,7 @@ def few_labels(train, tests, truth, count: int, draw: int, seed: int) -> list[fl
     variance = sum((vectors[row] - mean) ** 2 for row in rows) / len(rows)
     scale = np.sqrt(variance)
     svm = SVC(kernel="linear", C=1.0).fit((vectors[rows] - mean) / scale, labels[rows])
-    return [
-        np.mean([svm.predict([(x - mean) / scale])[0] for x in own] == truth)
-        for own in tests.values()
-    ]
+    return [np.mean(svm.predict((x - mean) / scale) == truth) for x in tests.values()]
 
 
 def test_every_figure_is_that_of_its_judge_and_clouds() -> None:
