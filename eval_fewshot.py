@@ -156,23 +156,18 @@ def evaluate(
 ) -> dict[str, object]:
     """Episodes of one setting, by rank 0: lines of the log, and the record.
 
-    ``copies`` are features of corrupted clouds by kind: of these are the queries of
-    further runs of the same episodes.
+    ``copies`` are features of corrupted clouds by kind, whose queries are classified,
+    too.
     """
     ways, shots = setting
 
     def episodes() -> dict[str, object]:
         begin = time.perf_counter()
-        found, *of_copies = (
-            evaluate_episodes(
-                *(features, labels, ways, shots, args.n_query, args.n_runs, args.seed),
-                queries=queries,
-            )
-            for queries in (features, *copies.values())
+        found = evaluate_episodes(
+            *(features, labels, ways, shots, args.n_query, args.n_runs, args.seed),
+            copies,
         )
-        corrupted = {
-            kind: own.mean for kind, own in zip(copies, of_copies, strict=True)
-        }
+        corrupted = dict(found.copies)
         if corrupted:
             corrupted["mean"] = float(np.mean([*corrupted.values()]))
         return {

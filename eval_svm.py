@@ -88,8 +88,7 @@ from datasets.labelled import LabelledClouds
 from models import point_encoder
 from models.edgeconv import chosen_form
 from utils.judging.features import extract_features
-from utils.judging.few_labels import check_labels_per_class
-from utils.judging.judges import judge_clouds, judges_table
+from utils.judging.judges import check_labels_per_class, judge_clouds, judges_table
 from utils.judging.metrics import write_confusion
 from utils.judging.svm import judge_features
 from utils.parallel import distributed

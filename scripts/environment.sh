@@ -14,16 +14,14 @@ else
     exit 1
   fi
   # requirements-dev.txt holds all of requirements.txt, so its stamp covers the latter.
-  _stamp=.venv/.requirements.txt.$(cksum <requirements.txt | cut -d' ' -f1)
-  _full=.venv/.requirements-dev.txt.$(cat requirements*.txt | cksum | cut -d' ' -f1)
-  [ "$_wanted" = requirements.txt ] || _stamp=$_full
-  if [ -e "$_stamp" ] || [ -e "$_full" ]; then
+  _sum=$(cat requirements*.txt | cksum | cut -d' ' -f1)
+  if [ -e ".venv/.$_wanted.$_sum" ] || [ -e ".venv/.requirements-dev.txt.$_sum" ]; then
     echo "environment: .venv (reused)"
   else
     echo "environment: .venv, installing $_wanted (some GB, takes minutes)"
     [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
     .venv/bin/python -m pip install -r "$_wanted"
-    touch "$_stamp"
+    touch ".venv/.$_wanted.$_sum"
   fi
   # shellcheck disable=SC1091  # made by the line above
   . .venv/bin/activate
@@ -44,4 +42,4 @@ if [ -n "$_missing" ]; then
   echo "       run 'pip install -r $_wanted', or deactivate it to have .venv made" >&2
   exit 1
 fi
-unset _wanted _stamp _full _names _missing
+unset _wanted _sum _names _missing

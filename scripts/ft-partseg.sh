@@ -4,8 +4,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/launch.sh
-start=(--model_path checkpoints/crosspoint_partseg/models/best_model.pth)
-if given --from_scratch "$@"; then start=(); fi
-name=(--exp_name finetune_partseg)
-if given --eval "$@"; then name=(); fi # its own name says what was judged
-launch ft-partseg 32 train_partseg.py "${name[@]}" "${start[@]}" -- "$@"
+tuning finetune_partseg crosspoint_partseg "$@"
+launch ft-partseg 32 train_partseg.py "${tuning[@]}" -- "$@"

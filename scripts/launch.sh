@@ -20,6 +20,14 @@ given() { # given FLAG WORDS...: whether the flag is among the words
   return 1
 }
 
+tuning() { # tuning RUN PRETRAINED "$@": sets tuning, the defaults that the user's words leave
+  tuning=()
+  # With --eval the script's own name says what was judged.
+  given --eval "${@:3}" || tuning+=(--exp_name "$1")
+  given --from_scratch "${@:3}" ||
+    tuning+=(--model_path "checkpoints/$2/models/best_model.pth")
+}
+
 # Merged points make another size of tensors in every step, which would fragment a GPU's
 # memory.
 export PYTORCH_CUDA_ALLOC_CONF=${PYTORCH_CUDA_ALLOC_CONF:-expandable_segments:True}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NamedTuple
 
 from utils.run import cli
 from utils.run.run_folder import CHECKPOINTS, read_metrics
@@ -43,30 +42,26 @@ TUNED = {  # run, and the metric of its epochs
 }
 
 
-class Result(NamedTuple):
-    """Numbers of a task in %, as text, and a note."""
-
-    ours: str  # of the last epoch, or of a C chosen on held-out training data
-    chosen: str  # of the best epoch, or the best C, by test data; "" without a choice
-    note: str
-
-
 def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def results(name: str) -> dict[str, Result]:
-    """Our numbers by task; only what was run."""
+def results(name: str) -> dict[str, tuple[str, str, str]]:
+    """What was run: by task our number in %, that chosen by test data, and a note.
+
+    The first is of the last epoch, or of a C chosen on held-out training data; the
+    second of the best epoch or C, "" without a choice.
+    """
     found = {}
     for r in read_metrics(CHECKPOINTS / f"{name}_svm"):
         best = max(r["table"], key=lambda row: row["test"])
         note = f"C = {r['C']:g}; {best['C']:g} by test data"
         task = f"linear SVM, {SETS[r['dataset']]}"
-        found[task] = Result(percent(r["accuracy"]), percent(best["test"]), note)
+        found[task] = (percent(r["accuracy"]), percent(best["test"]), note)
     for r in read_metrics(CHECKPOINTS / f"{name}_fewshot"):
         task = f"few-shot, {SETS[r['dataset']]}, {r['k_way']} ways {r['m_shot']} shots"
         ours = f"{percent(r['mean'])} ± {percent(r['deviation'])}"
-        found[task] = Result(ours, "", f"{len(r['accuracies'])} episodes, C = 1")
+        found[task] = (ours, "", f"{len(r['accuracies'])} episodes, C = 1")
     for task, (run, metric) in TUNED.items():
         folder = CHECKPOINTS / f"{name}_{run}"
         epochs = [r for r in read_metrics(folder) if "epoch_end" in r]
@@ -79,7 +74,7 @@ def results(name: str) -> dict[str, Result]:
         if len(epochs) < arguments["epochs"]:
             note += f"; after {len(epochs)} of {arguments['epochs']} epochs"
         last, best = (epochs[-1][f"{of}test_{metric}"] for of in ("", "best_"))
-        found[task] = Result(percent(last), percent(best), note)
+        found[task] = (percent(last), percent(best), note)
     return found
 
 
@@ -109,6 +104,11 @@ def read_config(folder: Path) -> dict:
     return json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
+def is_synthetic(root: str) -> bool:
+    """Whether the folder was written by :mod:`datasets.synthetic`."""
+    return Path(root, "manifest.json").is_file()
+
+
 def origin(name: str) -> list[str]:
     """The origin of the numbers: data, commit, machine, seed."""
     folder = CHECKPOINTS / f"{name}_svm"
@@ -118,7 +118,7 @@ def origin(name: str) -> list[str]:
     root, seed = config["arguments"]["data_root"], config["arguments"]["seed"]
     commit, machine = (config["environment"][key] for key in ("commit", "machine"))
     lines = [f"data {root}, seed {seed}; commit {commit}; {machine}"]
-    if Path(root, "manifest.json").is_file():
+    if is_synthetic(root):
         lines.append(
             "synthetic data: the differences from published numbers mean nothing"
         )

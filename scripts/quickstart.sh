@@ -12,27 +12,22 @@ cd "$(dirname "$0")/.."
 seeds=1
 while [ $# -gt 0 ]; do
   case $1 in
-    --seeds) seeds=${2:-}; shift $(($# > 1 ? 2 : 1)) ;;
+    --seeds) seeds=${2:?--seeds takes 1, 2, ...}; shift 2 ;;
     -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "error: unknown argument $1; see $0 --help" >&2; exit 2 ;;
   esac
 done
-case $seeds in '' | *[!0-9]* | 0) echo "error: --seeds takes 1, 2, ..." >&2; exit 2 ;; esac
+case $seeds in *[!0-9]* | 0) echo "error: --seeds takes 1, 2, ..." >&2; exit 2 ;; esac
 
 . scripts/environment.sh requirements.txt
 
-# As many GPUs as divide the batch, or 2 processes on the CPU.
-batch=16
+. scripts/launch.sh
+unset QUEUE
+# On the GPUs, or by two processes on the CPU.
 gpus=$(python -c 'import torch; print(torch.cuda.device_count())')
 if [ "$gpus" -eq 0 ]; then
-  processes=2
   cores=$(getconf _NPROCESSORS_ONLN)
-  export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > 1 ? cores / 2 : 1))}"
-  echo "device: CPU, $processes processes"
-else
-  processes=$gpus
-  while [ $((batch % processes)) -ne 0 ]; do processes=$((processes - 1)); done
-  echo "device: $processes of $gpus GPUs (a batch of $batch is divided evenly)"
+  export NGPU="${NGPU:-2}" OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > 1 ? cores / 2 : 1))}"
 fi
 
 runs=checkpoints/quickstart
@@ -55,10 +50,9 @@ stage "synthetic data" python -m datasets.synthetic \
   --out data/synthetic --shapes 480 --seed 0
 
 judge() { # judge NAME WEIGHTS SEED: a linear SVM on both evaluation sets
-  torchrun --standalone --nproc_per_node="$processes" \
-    eval_svm.py "${common[@]}" "${encoder[@]}" \
+  launch "SVM" any eval_svm.py "${common[@]}" "${encoder[@]}" \
     --dataset modelnet40 scanobjectnn --C 0.01 0.1 1 10 100 --wandb disabled \
-    --model_path "$2" --seed "$3" --exp_name "quickstart_$1_seed$3"
+    --model_path "$2" --seed "$3" --exp_name "quickstart_$1_seed$3" --
 }
 
 trained=() before=() after=()
@@ -67,10 +61,10 @@ for seed in $(seq "$seeds"); do
   before+=("${runs}_untrained_seed$seed")
   after+=("${runs}_pretrained_seed$seed")
   stage "SVM, untrained encoder, seed $seed" judge untrained none "$seed"
-  stage "pre-training, seed $seed" torchrun --standalone --nproc_per_node="$processes" \
-    train_crosspoint.py "${common[@]}" "${encoder[@]}" \
-    --image_encoder resnet18 --image_size 64 --batch_size "$batch" --epochs 6 \
-    --svm_every 0 --num_workers 1 --seed "$seed" --exp_name "quickstart_seed$seed"
+  stage "pre-training, seed $seed" launch pre-training 16 train_crosspoint.py \
+    "${common[@]}" "${encoder[@]}" \
+    --image_encoder resnet18 --image_size 64 --batch_size 16 --epochs 6 \
+    --svm_every 0 --num_workers 1 --seed "$seed" --exp_name "quickstart_seed$seed" --
   stage "SVM, pre-trained encoder, seed $seed" judge pretrained \
     "checkpoints/quickstart_seed$seed/models/best_model.pth" "$seed"
 done

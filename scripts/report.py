@@ -16,26 +16,26 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from scripts.pipeline_table import is_synthetic
 from scripts.quickstart_table import accuracies, spread
 from scripts.report_data import (
     PRETRAINING,
     TRAINED,
     UNTRAINED,
-    Described,
     Run,
     command,
     compared,
-    describe,
     draw_shapes,
-    is_synthetic,
+    features_of,
     read_confusion,
     read_judged,
     read_run,
+    read_splits,
     set_name,
 )
 from utils.drawing.curves import curves_figure, read_runs
 from utils.drawing.features import confusion_figure, map_figure, neighbour_figure
-from utils.drawing.page import folded, image, page, table, text
+from utils.drawing.page import image, page, table, text
 from utils.errors import UsageError
 from utils.run import cli
 from utils.run.run_folder import replace_file
@@ -45,37 +45,33 @@ MAP_CLOUDS, QUERIES, NEIGHBOURS = 1000, 4, 5
 
 def what_was_run(
     runs: Sequence[Run], judged: Sequence[Run], root: str, judged_on: str
-) -> list[str]:
-    """Commands, data, commit and machine; all arguments of the first run."""
+) -> tuple[str, str]:
+    """Commands, data, commit and machine, below an introduction."""
     first = runs[0]
     environment = first.config["environment"]
-    commits = {run.config["environment"]["commit"]: None for run in (*runs, *judged)}
-    epochs: dict[str, None] = {}
-    for run in runs:
-        done = sum("epoch_end" in record for record in run.records)
-        epochs[f"{done} of {run.args.epochs}"] = None
+    commits = [run.config["environment"]["commit"] for run in (*runs, *judged)]
+    epochs = [
+        f"{sum('epoch_end' in record for record in run.records)} of {run.args.epochs}"
+        for run in runs
+    ]
     data = root if root == judged_on else f"{root}, judged on {judged_on}"
     if is_synthetic(root):
         data += ", synthetic: these numbers say nothing about the real data sets"
     versions = ("python", "torch", "torchvision", "numpy")
     rows = [
-        ("epochs done", ", ".join(epochs)),
+        ("epochs done", ", ".join(dict.fromkeys(epochs))),
         ("data", data),
         ("processes", str(first.config["world_size"])),
-        ("commit", ", ".join(commits)),
+        ("commit", ", ".join(dict.fromkeys(commits))),
         ("versions", ", ".join(f"{n} {environment[n]}" for n in versions)),
         ("machine", environment["machine"]),
     ]
-    arguments = [(name, str(value)) for name, value in vars(first.args).items()]
-    return [
-        text("\n".join(map(command, runs)), "pre"),
-        table(rows),
-        text(
-            "The numbers of each run are in its metrics.jsonl and below; "
-            "docs/model_card.md says what such weights are good for, and what not."
-        ),
-        folded(f"All arguments of {first.folder.name}", table(arguments)),
-    ]
+    return (
+        "The numbers of each run are in its metrics.jsonl and below, all its arguments "
+        "in its config.json; docs/model_card.md says what such weights are good for, "
+        "and what not.",
+        text("\n".join(map(command, runs)), "pre") + table(rows),
+    )
 
 
 def results(untrained: Sequence[Run], trained: Sequence[Run], root: str) -> str:
@@ -97,21 +93,6 @@ def results(untrained: Sequence[Run], trained: Sequence[Run], root: str) -> str:
     return table(rows, (*heads, "training + test clouds"))
 
 
-def maps(found: Described, seed: int) -> str:
-    """t-SNE of the test clouds before and after."""
-    test = found.test
-    features = {name: both[1] for name, both in found.features.items()}
-    title = f"{found.name}, test split"
-    figure = map_figure(
-        features, test.labels, test.class_names, MAP_CLOUDS, seed, title
-    )
-    return image(
-        figure,
-        f"Two t-SNE maps of test clouds of {found.name}, coloured by class: features "
-        "of the untrained encoder, and of the pre-trained one.",
-    )
-
-
 def confusion(run: Run, dataset: str, root: str) -> str:
     """The confusion matrix that was written when the pre-trained encoder was judged."""
     matrix, names = read_confusion(run.folder / f"confusion_{dataset}.csv")
@@ -120,16 +101,37 @@ def confusion(run: Run, dataset: str, root: str) -> str:
     return image(figure, f"Confusion matrix of {title}{matrix.sum()} test clouds.")
 
 
-def neighbours(found: Described, seed: int) -> str:
-    """Test clouds with their nearest training clouds, and how many share a class."""
-    title = f"{found.name}: test clouds and their nearest training clouds"
-    figure, shares = neighbour_figure(
-        *(found.train, found.test, found.features, QUERIES, NEIGHBOURS, seed, title)
+def maps_and_neighbours(
+    dataset: str, root: str, judged: dict[str, Run]
+) -> tuple[str, str]:
+    """t-SNE maps of both encoders, and test clouds with their nearest training clouds.
+
+    Args:
+        dataset: its name on command lines.
+        root: the folder of the data sets.
+        judged: the run of eval_svm.py by encoder; its features are computed again.
+    """
+    splits = train, test = read_splits(dataset, root, judged[TRAINED])
+    features = {who: features_of(splits, run) for who, run in judged.items()}
+    seed, name = judged[TRAINED].args.seed, set_name(dataset, root)
+    tested = {who: own[1] for who, own in features.items()}
+    figure = map_figure(
+        *(tested, test.labels, test.class_names, MAP_CLOUDS, seed),
+        f"{name}, test split",
     )
-    listed = ", ".join(f"{share:.1%} {name}" for name, share in shares.items())
+    maps = image(
+        figure,
+        f"Two t-SNE maps of test clouds of {name}, coloured by class: features of the "
+        "untrained encoder, and of the pre-trained one.",
+    )
+    title = f"{name}: test clouds and their nearest training clouds"
+    figure, shares = neighbour_figure(
+        *(train, test, features, QUERIES, NEIGHBOURS, seed, title)
+    )
+    listed = ", ".join(f"{share:.1%} {who}" for who, share in shares.items())
     alt = f"{title}; a green frame means the same class."
     share = f"Share of the {NEIGHBOURS} neighbours that have the test cloud's class: "
-    return image(figure, alt) + text(f"{share}{listed}.")
+    return maps, image(figure, alt) + text(f"{share}{listed}.")
 
 
 def write_report(
@@ -154,65 +156,50 @@ def write_report(
     before = [read_judged(folder, None) for folder in untrained]
     after = [read_judged(*pair) for pair in zip(pretrained, runs, strict=True)]
     names = compared(before[0], after[0], same_root=data_root is None)
-    own = after[0].args
-    root, seed = data_root or own.data_root, own.seed
+    root = data_root or after[0].args.data_root
     trained_on = data_root or runs[0].args.data_root
     judged = {UNTRAINED: before[0], TRAINED: after[0]}
-    found = [describe(name, root, judged) for name in names]
+    drawn = [maps_and_neighbours(name, root, judged) for name in names]
     ran = ", ".join(run.folder.name for run in runs)
-    sections = {
+    sections: dict[str, Sequence[str]] = {
         "What was run": what_was_run(runs, [*before, *after], trained_on, root),
-        "Linear SVM on frozen features": [
+        "Linear SVM on frozen features": (
+            "A linear classifier reads out what the frozen features already separate. "
+            "The value of C is the one that does best on a held-out fifth of the "
+            "training set; nothing is chosen on test data.",
             results(before, after, root),
-            text(
-                "A linear classifier reads out what the frozen features already "
-                "separate. The value of C is the one that does best on a held-out "
-                "fifth of the training set; nothing is chosen on test data."
-            ),
-        ],
-        "Training curves": [
-            text(
-                "Loss of the global batch, and its intra-modal (IMID) and cross-modal "
-                "(CMID) terms."
-            ),
+        ),
+        "Training curves": (
+            "Loss of the global batch, and its intra-modal (IMID) and cross-modal "
+            "(CMID) terms.",
             image(curves, f"Curves of loss and accuracy of {ran}."),
-        ],
-        "Features before and after: t-SNE": [
-            text(
-                "t-SNE preserves neighbourhoods: see which classes touch, not how far "
-                "apart or how large the groups are."
-            ),
-            *(maps(one, seed) for one in found),
-        ],
-        "Confusion": [
-            text(
-                "Rows are true classes; a cell's colour is its share of the row. A "
-                "dark cell off the diagonal marks two classes that the features do not "
-                "separate."
-            ),
+        ),
+        "Features before and after: t-SNE": (
+            "t-SNE preserves neighbourhoods: see which classes touch, not how far "
+            "apart or how large the groups are.",
+            *(maps for maps, _ in drawn),
+        ),
+        "Confusion": (
+            "Rows are true classes; a cell's colour is its share of the row. A dark "
+            "cell off the diagonal marks two classes that are not separated.",
             *(confusion(after[0], name, root) for name in names),
-        ],
-        "Nearest neighbours": [
-            text(
-                "The training clouds whose features have the largest cosine to those "
-                "of a test cloud, by the pre-trained encoder. A few rows are "
-                "anecdotes; the line below counts over the whole test split."
-            ),
-            *(neighbours(one, seed) for one in found),
-        ],
-        "Training shapes": [
-            text(
-                "Some shapes as pre-training sees them in its first epoch: two "
-                "augmented clouds (scale and position do not show, because each is "
-                "fitted to its cell) and one augmented image, followed by the rendered "
-                "image that it was made from and by those of the next epochs."
-            ),
+        ),
+        "Nearest neighbours": (
+            "The training clouds whose features have the largest cosine to those of a "
+            "test cloud, by the pre-trained encoder. A few rows are anecdotes; the "
+            "line below counts over the whole test split.",
+            *(neighbours for _, neighbours in drawn),
+        ),
+        "Training shapes": (
+            "Some shapes as pre-training sees them in its first epoch: two augmented "
+            "clouds (scale and position do not show, because each is fitted to its "
+            "cell), one augmented image, and the rendered image that it was made from.",
             image(
                 draw_shapes(runs[0].args, trained_on),
                 "Some training shapes, a row each: the stored cloud, two augmented "
-                "clouds, the augmented image, and rendered images.",
+                "clouds, the augmented image, and the rendered one.",
             ),
-        ],
+        ),
     }
     title = f"What has {ran} learnt without labels?"
     lead = (
@@ -227,16 +214,13 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "runs", nargs="+", metavar="RUN_DIR", help="folders of train_crosspoint.py"
     )
-    for name, weights in (
-        ("untrained", "no weights"),
-        ("pretrained", "the run's weights"),
-    ):
+    for flag, weights in ("--untrained", "no"), ("--pretrained", "the run's"):
         parser.add_argument(
-            f"--{name}",
+            flag,
             nargs="+",
             required=True,
             metavar="RUN_DIR",
-            help=f"folder of eval_svm.py on {weights}, one for each run",
+            help=f"folder of eval_svm.py on {weights} weights, one for each run",
         )
     parser.add_argument(
         "--data_root", help="folder of the data sets (default: that of the runs)"

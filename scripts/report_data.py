@@ -21,7 +21,7 @@ from datasets.shapenet_part import CATEGORIES
 from datasets.shapenet_render import ShapeNetRender
 from datasets.synthetic.shapes import SYNSETS
 from models import point_encoder
-from scripts.pipeline_table import SETS
+from scripts.pipeline_table import SETS, is_synthetic
 from utils.drawing.clouds import Cell, cloud_grid
 from utils.drawing.curves import Records
 from utils.drawing.features import spread_rows
@@ -33,7 +33,7 @@ from utils.run import checkpoint, cli
 from utils.run.run_folder import read_metrics
 
 UNTRAINED, TRAINED = "untrained", "pre-trained"
-SHAPES, RENDERINGS = 5, 4  # training shapes, and rendered images of each
+SHAPES = 5  # training shapes that are drawn
 
 # A script, and an argument that only its runs have.
 PRETRAINING, JUDGEMENT = ("train_crosspoint.py", "image_size"), ("eval_svm.py", "C")
@@ -72,20 +72,17 @@ def read_judged(folder: str | Path, trained: Run | None) -> Run:
     """A run of eval_svm.py on the weights of a pre-training run, or on none.
 
     Raises:
-        UsageError: if it judged other weights, or has no results.
+        UsageError: if it judged other weights.
     """
     run = read_run(folder, JUDGEMENT)
-    found = getattr(run.args, "model_path", "")
+    found = run.args.model_path
     wanted, fits = cli.UNTRAINED, found == cli.UNTRAINED
     if trained is not None:
         wanted = str(trained.folder / "models" / "best_model.pth")
         fits = trained.folder.resolve() in Path(found).resolve().parents
-    problem = "" if fits else f"has judged {found or 'nothing'}"
-    if not any("dataset" in record for record in run.records):
-        problem = problem or "has no results"
-    if problem:
+    if not fits:
         raise UsageError(
-            f"{folder} {problem}: expected a run of "
+            f"{folder} has judged {found}: expected a run of "
             f"eval_svm.py --dataset modelnet40 scanobjectnn --model_path {wanted}"
         )
     return run
@@ -135,23 +132,10 @@ def command(run: Run) -> str:
 
 
 def read_confusion(path: Path) -> tuple[np.ndarray, list[str]]:
-    """The counts (C, C) and the C names in a table of eval_svm.py.
-
-    Raises:
-        UsageError: if the file is missing or damaged.
-    """
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            (_, *names), *rows = csv.reader(file)
-        matrix = np.array([row[1:] for row in rows], np.int64)
-        return matrix.reshape(len(names), len(names)), names
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} is missing or damaged: {error}") from error
-
-
-def is_synthetic(root: str | Path) -> bool:
-    """Whether the folder was written by :mod:`datasets.synthetic`."""
-    return Path(root, "manifest.json").is_file()
+    """The counts (C, C) and the C names in a table of eval_svm.py."""
+    with open(path, encoding="utf-8", newline="") as file:
+        (_, *names), *rows = csv.reader(file)
+    return np.array([row[1:] for row in rows], np.int64), names
 
 
 def set_name(dataset: str, root: str) -> str:
@@ -159,58 +143,37 @@ def set_name(dataset: str, root: str) -> str:
     return SETS[dataset] + ("-like" if is_synthetic(root) else "")
 
 
-@dataclass(frozen=True)
-class Described:
-    """A labelled data set and the features of both encoders."""
-
-    name: str
-    train: LabelledClouds
-    test: LabelledClouds
-    features: dict[str, tuple[np.ndarray, np.ndarray]]  # of both splits, by encoder
-
-
-def describe(dataset: str, root: str, judged: dict[str, Run]) -> Described:
-    """Read a data set and compute its features as eval_svm.py did.
-
-    Args:
-        dataset: its name on command lines.
-        root: the folder of the data sets.
-        judged: the run of eval_svm.py by encoder.
-    """
-    args = judged[TRAINED].args
-    device = distributed.start().device
-    train, test = (
-        labelled_clouds(dataset, root, split, args.num_points, variant=args.variant)
+def read_splits(dataset: str, root: str, judged: Run) -> list[LabelledClouds]:
+    """Training and test clouds of a data set, as a run of eval_svm.py had them."""
+    size, variant = judged.args.num_points, judged.args.variant
+    return [
+        labelled_clouds(dataset, root, split, size, variant=variant)
         for split in ("train", "test")
-    )
-    features = {}
-    for name, run in judged.items():
-        own = run.args
-        seed_torch(own.seed)
-        encoder = point_encoder(own.model, own.k, own.emb_dims, own.edgeconv).to(device)
-        checkpoint.load_frozen(encoder, own.model_path, own.seed)
-        size = own.test_batch_size
-        features[name] = (
-            extract_features(encoder, train.points, size, device, f"{dataset} train"),
-            extract_features(encoder, test.points, size, device, f"{dataset} test"),
-        )
-    return Described(set_name(dataset, root), train, test, features)
+    ]
+
+
+def features_of(splits: list[LabelledClouds], judged: Run) -> list[np.ndarray]:
+    """Features (M, F) of each split by the encoder of a run of eval_svm.py."""
+    args, device = judged.args, distributed.start().device
+    seed_torch(args.seed)
+    encoder = point_encoder(args.model, args.k, args.emb_dims, args.edgeconv).to(device)
+    checkpoint.load_frozen(encoder, args.model_path, args.seed)
+    return [
+        extract_features(encoder, clouds.points, args.test_batch_size, device)
+        for clouds in splits
+    ]
 
 
 def draw_shapes(args: Namespace, root: str) -> Figure:
     """Shapes of different categories, as stored and as the first epoch got them.
 
-    A row for each shape: its cloud, both views, its augmented image, the rendered image
-    that this was made from, and those of the next epochs. Above an augmented cloud
-    stands how many of its points are distinct. Clouds are fitted to their cells, which
-    hides their scale and position.
+    A row for each shape: its cloud, both views, its augmented image, and the rendered
+    image that this was made from. Above an augmented cloud stands how many of its
+    points are distinct.
 
     Args:
         args: arguments of train_crosspoint.py.
         root: the folder of the data sets.
-
-    Raises:
-        DataError: if the shapes are missing or damaged.
     """
     options = {"num_points": args.num_points, "packed": args.packed, "seed": args.seed}
     trained = ShapeNetRender(root, image_size=args.image_size, **options)
@@ -226,15 +189,14 @@ def draw_shapes(args: Namespace, root: str) -> Figure:
     rows = []
     for index in spread_rows(numbers, SHAPES, args.seed).tolist():
         *views, augmented = trained.example((0, index))
+        # The seed, which both data sets share, chooses the rendered image.
+        stored, _, rendered = plain[0, index]
         name = categories.get(synsets[index], synsets[index])
-        row = [Cell(plain[0, index][0].numpy().T, f"{name}\nas stored")]
+        row = [Cell(stored.numpy().T, f"{name}\nas stored")]
         for name, points in zip(("first view", "second view"), views, strict=True):
             distinct = len(np.unique(points, axis=0))
             row.append(Cell(points, f"{name}\n{distinct} of {len(points)} points"))
         row.append(Cell(augmented, "augmented"))
-        # The seed, which both data sets share, chooses an epoch's rendered image.
-        for epoch in range(RENDERINGS):
-            rendered = np.asarray(plain[epoch, index][2])
-            row.append(Cell(rendered, "as rendered" if epoch == 0 else ""))
+        row.append(Cell(np.asarray(rendered), "as rendered"))
         rows.append(row)
     return cloud_grid(rows)

@@ -39,16 +39,13 @@ if [ ! -f "$script" ]; then
   echo "error: no $script in $PWD: submit from the repository's folder" >&2
   exit 2
 fi
-for word in "$@"; do # an evaluation writes no checkpoint to resume from
-  [ "$word" != --eval ] || resume=()
-done
-for word in "$@"; do
-  if [ "$word" = --overwrite ] && [ ${#resume[@]} -gt 0 ]; then
-    echo "error: --overwrite would delete the run when the job is requeued: delete its" >&2
-    echo "       folder, or choose another --exp_name" >&2
-    exit 2
-  fi
-done
+. scripts/launch.sh
+if given --eval "$@"; then resume=(); fi # an evaluation writes no checkpoint to resume from
+if given --overwrite "$@" && [ ${#resume[@]} -gt 0 ]; then
+  echo "error: --overwrite would delete the run when the job is requeued: delete its" >&2
+  echo "       folder, or choose another --exp_name" >&2
+  exit 2
+fi
 if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -e .venv/bin/activate ]; then
   # shellcheck disable=SC1091  # made by scripts/quickstart.sh
   . .venv/bin/activate
@@ -69,8 +66,6 @@ words=("--nnodes=${#nodes[@]}" "--nproc_per_node=$((gpus > 1 ? gpus : 1))"
   --rdzv_backend=c10d "--rdzv_endpoint=$endpoint" "--rdzv_id=$SLURM_JOB_ID"
   "$script" "$@" ${resume[@]+"${resume[@]}"})
 
-# Tensors of another size in every step would fragment a GPU's memory.
-export PYTORCH_CUDA_ALLOC_CONF=${PYTORCH_CUDA_ALLOC_CONF:-expandable_segments:True}
 # torchrun kills its ranks 30 s after a SIGTERM; newer releases read this instead.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-120}
 # srun does not take over the batch job's number of CPUs.

@@ -13,20 +13,14 @@ name=crosspoint-wandb usual=28282
 port=$usual address=127.0.0.1 stop=''
 while [ $# -gt 0 ]; do
   case $1 in
-    --port) port=${2:-}; shift $(($# > 1 ? 2 : 1)) ;;
-    --address) address=${2:-}; shift $(($# > 1 ? 2 : 1)) ;;
+    --port) port=${2:?--port takes a number}; shift 2 ;;
+    --address) address=${2:?--address takes an IP address of this machine}; shift 2 ;;
     --stop) stop=yes; shift ;;
     -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "error: unknown argument $1; see $0 --help" >&2; exit 2 ;;
   esac
 done
-case $port in
-  '' | *[!0-9]*) echo "error: --port takes a number, got '$port'" >&2; exit 2 ;;
-esac
-if [ -z "$address" ]; then
-  echo "error: --address takes an IP address of this machine" >&2
-  exit 2
-fi
+case $port in *[!0-9]*) echo "error: --port takes a number, got '$port'" >&2; exit 2 ;; esac
 
 if ! command -v docker >/dev/null; then
   echo "error: docker is not installed (https://docs.docker.com/engine/install);" \

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import os
 import platform
 import re
 import secrets
@@ -71,7 +70,7 @@ class Cluster:
         values = {"host": host, "user": getpass.getuser(), "folder": folder}
         text = CONFIGURATION.format(ports=free_ports(3), **values)
         (folder / "slurm.conf").write_text(text)
-        self.variables = {"SLURM_CONF": str(folder / "slurm.conf")}
+        checkout.variables["SLURM_CONF"] = str(folder / "slurm.conf")
         files = {"key-file": "key", "socket": "socket", "pid-file": "pid"}
         files |= {"log-file": "log", "seed-file": "seed"}
         munge = [f"--{flag}={folder}/munge/{name}" for flag, name in files.items()]
@@ -84,7 +83,7 @@ class Cluster:
         wait_for(lambda: self._idle() == 2, 60)
 
     def _start(self, *command: str) -> None:
-        environment = {**os.environ, **self.variables}
+        environment = self.checkout.variables
         with open(self.folder / f"{len(self.daemons)}.log", "w") as log:
             self.daemons.append(
                 subprocess.Popen(command, stdout=log, stderr=log, env=environment)
@@ -92,13 +91,13 @@ class Cluster:
 
     def _idle(self) -> int:
         command = ["sinfo", "--noheader", "--Node", "--partition=low", "--states=idle"]
-        environment = {**os.environ, **self.variables}
+        environment = self.checkout.variables
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         return done.stdout.count("idle")
 
     def __call__(self, *command: str) -> str:
         """The output of one of Slurm's commands."""
-        return self.checkout.start(*command, **self.variables)
+        return self.checkout.start(*command)
 
     def submit(self, name: str, *words: str) -> str:
         """``sbatch WORDS`` with the log ``NAME.out``; returns the job's number."""

@@ -49,28 +49,21 @@ class Pueue:
         self("group", "add", "gpu", "--parallel", "2")
 
     def start(self) -> None:
-        log = open(self.folder / "daemon.log", "a")
         command = ["pueued", "--config", self.variables["PUEUE_CONFIG_PATH"]]
-        self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        log.close()
-        wait_for(self._answers, 20)
+        with open(self.folder / "daemon.log", "a") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        wait_for(lambda: self._run("status").returncode == 0, 20)
 
-    def _answers(self) -> bool:
-        done = subprocess.run(
-            ["pueue", "status"], env=self.variables, capture_output=True
-        )
-        return done.returncode == 0
+    def _run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = ["pueue", *words]
+        pipe = {"stdout": subprocess.PIPE, "text": True, "timeout": 1200}
+        return subprocess.run(command, env=self.variables, **pipe)
 
     def __call__(self, *words: str) -> str:
         """The output of ``pueue WORDS``."""
-        return subprocess.run(
-            ["pueue", *words],
-            env=self.variables,
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=1200,
-        ).stdout
+        done = self._run(*words)
+        done.check_returncode()
+        return done.stdout
 
     def tasks(self) -> dict[str, Task]:
         """All tasks by their numbers, in this order."""
@@ -133,15 +126,10 @@ class StandIn:
             *options, mark, line = words
             assert (options[:2], mark) == (["add", "--print-task-id"], "--")
             flags = list(zip(options[2::2], options[3::2], strict=True))
-            one = dict(flags)
+            names = ("--label", "--group", "--working-directory")
+            values = [dict(flags)[name] for name in names]
             after = {value for flag, value in flags if flag == "--after"}
-            found[str(number)] = Task(
-                one["--label"],
-                one["--group"],
-                one["--working-directory"],
-                after,
-                shlex.split(line),
-            )
+            found[str(number)] = Task(*values, after, shlex.split(line))
         return found
 
     def wait(self) -> None:

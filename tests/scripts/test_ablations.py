@@ -1,9 +1,7 @@
-"""The ablations, queued and in order, with stand-ins; and their table."""
+"""The ablations, queued with stand-ins; and their table."""
 
 from __future__ import annotations
 
-import importlib
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,7 @@ import pytest
 from scripts import ablations_table
 from tests.scripts.conftest import Shell
 from tests.scripts.pueue import Pueue, StandIn
-from tests.scripts.test_pipeline import shell, value, write  # noqa: F401
+from tests.scripts.test_pipeline import SMOKE_DATA, enqueued, shell, write  # noqa: F401
 
 # Of each pre-training: encoder, weights of the losses, images a shape.
 RUNS = {
@@ -26,46 +24,24 @@ RUNS = {
 
 
 @pytest.mark.parametrize("smoke", [False, True])
-def test_every_run_is_what_its_name_says_and_is_judged(
+def test_every_run_is_what_its_name_says_and_is_judged_after_it(
     smoke: bool,
-    shell: Shell,  # noqa: F811
-) -> None:
-    shell.program("python", "[ $1 = - ] || echo")  # no data are made, nothing tabulated
-    words = ["--smoke"] * smoke + ["--seed", "4", "--", "--epochs", "9"]
-    done = shell.run("ablations.sh", *words, VIRTUAL_ENV=sys.prefix)
-    assert done.returncode == 0, done.stderr
-    name = "ablation_smoke" if smoke else "ablation_study"
-    found = {}
-    for words in shell.calls("torchrun"):
-        parser = importlib.import_module(Path(words[2]).stem).get_args_parser()
-        args = parser.parse_args(words[3:])
-        found[args.exp_name.removeprefix(f"{name}_")] = args
-        assert args.data_root == ("data/synthetic_smoke" if smoke else "data")
-        assert args.seed == 4
-    assert found.keys() == {*RUNS, *(f"{run}_svm" for run in RUNS)}
-    for run, expected in RUNS.items():
-        args = found[run]
-        weights = (args.imid_weight, args.cmid_weight)
-        assert (args.model, *weights, args.num_images) == expected
-        assert args.epochs == 9 and args.resume
-        best = f"checkpoints/{name}_{run}/models/best_model.pth"
-        assert found[f"{run}_svm"].model_path == best
-    table = [w for w in shell.calls("python") if w[1:2] == ["scripts.ablations_table"]]
-    assert table == [["-m", "scripts.ablations_table", name]]
-
-
-def test_the_queue_judges_each_after_its_training(
     shell: Shell,  # noqa: F811
     queue: Pueue | StandIn,
 ) -> None:
-    done = shell.run("ablations.sh", "--name", "a", QUEUE="pueue")
-    assert done.returncode == 0, done.stderr
-    *numbers, _ = queue.tasks()
-    *tasks, last = queue.tasks().values()
-    assert len(tasks) == 2 * len(RUNS)
-    for before, task in zip(["", *numbers], tasks, strict=False):
-        assert task.after == ({before} if task.label.endswith("_svm") else set())
-    assert last.words == ["python", "-m", "scripts.ablations_table", "a"]
+    name = "ablation_smoke" if smoke else "ablation_study"
+    words = ["--smoke"] * smoke + ["--seed", "4", "--", "--epochs", "9"]
+    found = enqueued(shell, queue, "ablations.sh", name, *words)
+    assert found.keys() == {*RUNS, *(f"{run}_svm" for run in RUNS)}
+    for run, expected in RUNS.items():
+        number, task, args = found[run]
+        assert (args.imid_weight, args.cmid_weight) == expected[1:3]
+        assert (args.model, args.num_images) == expected[::3]
+        assert args.epochs == 9 and task.after == set()
+        assert args.data_root == (SMOKE_DATA if smoke else "data")
+        _, task, args = found[f"{run}_svm"]
+        assert args.model_path == f"checkpoints/{name}_{run}/models/best_model.pth"
+        assert args.seed == 4 and task.after == {number}
 
 
 def test_the_table_shows_what_was_run(

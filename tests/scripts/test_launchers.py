@@ -15,6 +15,7 @@ from tests.scripts.pueue import Pueue, StandIn
 SCRIPTS = ROOT / "scripts"
 TUNING = ("ft-mn.sh", "ft-so.sh", "ft-partseg.sh")
 JUDGING = ("eval-svm.sh", "fsl_script.sh")
+OTHERS = ("quickstart.sh", "pipeline.sh", "ablations.sh", "slurm.sh")
 LAUNCHERS = ("pt-cls.sh", "pt-partseg.sh", *JUDGING, *TUNING)
 
 
@@ -28,7 +29,7 @@ def shell(shell: Shell) -> Shell:
 def test_these_are_all_launchers() -> None:
     paths = SCRIPTS.glob("*.sh")
     found = {p.name for p in paths if "\n. scripts/launch.sh\n" in p.read_text()}
-    assert found == {*LAUNCHERS, "pipeline.sh", "ablations.sh"}
+    assert found == {*LAUNCHERS, *OTHERS}
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)

@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -13,18 +14,19 @@ import pytest
 from datasets import synthetic
 from scripts import pipeline_table
 from tests.scripts.conftest import ROOT, Shell
-from tests.scripts.pueue import Pueue, StandIn
+from tests.scripts.pueue import Pueue, StandIn, Task
 
-# Each task, the tasks it needs, and its script.
+# Each task, the task it needs, and its script.
 STUDY = {
-    "pt-cls": ((), "train_crosspoint.py"),
-    "pt-partseg": ((), "train_crosspoint.py"),
-    "svm": (("pt-cls",), "eval_svm.py"),
-    "fewshot": (("pt-cls",), "eval_fewshot.py"),
-    "ft-mn": (("pt-cls",), "finetune_cls.py"),
-    "ft-so": (("pt-cls",), "finetune_cls.py"),
-    "ft-partseg": (("pt-partseg",), "train_partseg.py"),
+    "pt-cls": ("", "train_crosspoint.py"),
+    "pt-partseg": ("", "train_crosspoint.py"),
+    "svm": ("pt-cls", "eval_svm.py"),
+    "fewshot": ("pt-cls", "eval_fewshot.py"),
+    "ft-mn": ("pt-cls", "finetune_cls.py"),
+    "ft-so": ("pt-cls", "finetune_cls.py"),
+    "ft-partseg": ("pt-partseg", "train_partseg.py"),
 }
+SMOKE_DATA = "data/synthetic_smoke"
 
 
 @pytest.fixture
@@ -35,77 +37,70 @@ def shell(shell: Shell) -> Shell:
     return shell
 
 
-def value(words: list[str], flag: str) -> str:
-    """What the script takes for the flag: the last that was given."""
-    return words[len(words) - words[::-1].index(flag)]
-
-
-def test_the_queue_holds_every_task_after_those_it_needs(
-    shell: Shell, queue: Pueue | StandIn
-) -> None:
-    flags = ("--data_root", "a b", "--seed", "7")
-    first = shell.run("pt-cls.sh", QUEUE="pueue").stdout.strip()
-    variables = {"QUEUE": "pueue", "PUEUE_GROUP": "gpu", "PUEUE_AFTER": first}
-    done = shell.run("pipeline.sh", "--name", "nightly", *flags, **variables)
+def enqueued(
+    shell: Shell, queue: Pueue | StandIn, script: str, name: str, *words: str
+) -> dict[str, tuple[str, Task, Namespace]]:
+    """What a script of several runs NAME_* enqueues: number, task and flags by run."""
+    shell.program("python", "[ $1 = - ] || echo")  # no data are made, nothing tabulated
+    known = len(queue.tasks())
+    done = shell.run(script, *words, QUEUE="pueue", VIRTUAL_ENV=sys.prefix)
     assert done.returncode == 0, done.stderr
-    (_, *numbers), (_, *tasks) = zip(*queue.tasks().items(), strict=True)
-    number = dict(zip(STUDY, numbers, strict=False))
-    weights = "checkpoints/nightly_{}/models/best_model.pth"
-    table = tasks.pop()
-    for (run, (needed, script)), task in zip(STUDY.items(), tasks, strict=True):
-        assert (task.group, task.label) == ("gpu", f"nightly_{run}")
-        assert task.after == ({number[name] for name in needed} or {first})
-        told = f"task {number[run]}: nightly_{run}"
-        assert told in done.stdout
+    *tasks, (last, table) = list(queue.tasks().items())[known:]
+    assert table.after == {number for number, _ in tasks}
+    module = f"scripts.{script.removesuffix('.sh')}_table"
+    assert table.words == ["python", "-m", module, name]
+    # Without --full, pueue shows the last 15 lines.
+    assert f"task {last}: the table, if all" in done.stdout
+    assert f"pueue log --full {last}" in done.stdout
+    runs = {}
+    for number, task in tasks:
+        assert f"task {number}: {task.label}" in done.stdout
         # NGPU=0 is the CPU, also where there are GPUs.
         assert task.words[:3] == ["env", "CUDA_VISIBLE_DEVICES=", "torchrun"]
-        assert task.words[5] == script
-        assert value(task.words, "--exp_name") == f"nightly_{run}"
-        assert task.words[-4:] == list(flags)
+        parser = importlib.import_module(Path(task.words[5]).stem).get_args_parser()
+        args = parser.parse_args(task.words[6:])
+        assert args.exp_name == task.label
+        # Started again, a training continues and an evaluation is repeated.
+        assert getattr(args, "resume", False) != args.overwrite
+        runs[task.label.removeprefix(f"{name}_")] = (number, task, args)
+    assert len(runs) == len(tasks)  # no two share a folder
+    return runs
+
+
+@pytest.mark.parametrize("smoke", [False, True])
+def test_the_queue_holds_every_task_after_those_it_needs(
+    smoke: bool, shell: Shell, queue: Pueue | StandIn
+) -> None:
+    first = shell.run("pt-cls.sh", QUEUE="pueue").stdout.strip()
+    shell.variables |= {"PUEUE_GROUP": "gpu", "PUEUE_AFTER": first}
+    name = "smoke" if smoke else "nightly"
+    words = ["--smoke"] if smoke else ["--name", name, "--data_root", "a b"]
+    runs = enqueued(shell, queue, "pipeline.sh", name, *words, "--seed", "7")
+    assert list(runs) == list(STUDY)
+    for run, (needed, script) in STUDY.items():
+        _, task, args = runs[run]
+        assert (task.group, task.words[5]) == ("gpu", script)
+        assert task.after == {runs[needed][0] if needed else first}
+        assert (args.data_root, args.seed) == (SMOKE_DATA if smoke else "a b", 7)
         if needed:
-            assert value(task.words, "--model_path") == weights.format(*needed)
-        # Started again, it continues.
-        assert ("--resume" in task.words) != ("--overwrite" in task.words)
-    assert table.after == {*number.values()}
-    assert table.words == ["python", "-m", "scripts.pipeline_table", "nightly"]
-    # Without --full, pueue shows the last 15 lines.
-    assert f"task {numbers[-1]}: the table, if all" in done.stdout
-    assert f"pueue log --full {numbers[-1]}" in done.stdout
+            best = f"checkpoints/{name}_{needed}/models/best_model.pth"
+            assert args.model_path == best
+        if None not in (args.k, args.num_points):  # otherwise those of the weights
+            assert args.k <= args.num_points
+    if smoke:
+        (made,) = (x[2:] for x in shell.calls("python") if "synthetic" in x[1])
+        made = synthetic.get_args_parser().parse_args(made)
+        assert made.out == Path(SMOKE_DATA)
 
 
 def test_a_failed_run_stops_only_those_that_need_it(shell: Shell) -> None:
     done = shell.run("pipeline.sh", "--name", "broken", FAIL="broken_pt-partseg")
-    assert [value(words, "--exp_name") for words in shell.calls("torchrun")] == [
-        f"broken_{run}" for run in STUDY if run != "ft-partseg"
-    ]
+    calls = shell.calls("torchrun")
+    left_out = [run for run in STUDY if not any(f"broken_{run}" in x for x in calls)]
+    assert left_out == ["ft-partseg"] and len(calls) == len(STUDY) - 1
     assert done.returncode == 1
     assert "ft-partseg: not run, because pt-partseg failed" in done.stderr
     assert "part segmentation, instance mIoU" in done.stdout  # the table comes anyway
-
-
-@pytest.mark.parametrize("smoke", [False, True])
-def test_every_command_is_understood_by_its_script(smoke: bool, shell: Shell) -> None:
-    shell.program("python", "[ $1 = - ] || echo")  # no data are made, nothing tabulated
-    words = ["--smoke"] * smoke
-    done = shell.run("pipeline.sh", *words, VIRTUAL_ENV=sys.prefix)
-    assert done.returncode == 0, done.stderr
-    calls, asked = shell.calls("torchrun"), {}
-    for words in calls:
-        assert words[:2] == ["--standalone", "--nproc_per_node=1"]
-        parser = importlib.import_module(Path(words[2]).stem).get_args_parser()
-        args = parser.parse_args(words[3:])
-        assert args.data_root == ("data/synthetic_smoke" if smoke else "data")
-        if None not in (args.k, args.num_points):  # otherwise those of the weights
-            assert args.k <= args.num_points
-        asked[args.exp_name] = words[2]
-    assert len(asked) == len(calls) == len(STUDY)  # no two share a folder
-    assert set(asked.values()) == {script for _, script in STUDY.values()}
-    ran = {words[1]: words[2:] for words in shell.calls("python") if words[0] == "-m"}
-    assert ran.pop("scripts.pipeline_table") == ["smoke" if smoke else "study"]
-    if smoke:
-        made = synthetic.get_args_parser().parse_args(ran.pop("datasets.synthetic"))
-        assert made.out == Path("data/synthetic_smoke")
-    assert not ran
 
 
 def test_the_published_numbers_of_the_readme() -> None:

@@ -22,7 +22,7 @@ def test_it_writes_a_png_or_nothing(
         assert image.format == "PNG"
         assert min(image.size) > 300
     absent, out = str(tmp_path / "absent"), str(tmp_path / "b.png")
-    with pytest.raises(UsageError, match=r"absent has no metrics\.jsonl"):
+    with pytest.raises(UsageError, match=r"absent/metrics\.jsonl is missing"):
         plot.main([str(run), absent, "--out", out])
     with pytest.raises(SystemExit):
         plot.main([str(run), "--out", str(tmp_path / "curves.pdf")])

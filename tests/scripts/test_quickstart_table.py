@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from scripts.quickstart_table import table
-
-
-def write_run(name: str, *lines: dict) -> None:
-    folder = Path("checkpoints", name)
-    folder.mkdir(parents=True)
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (folder / "metrics.jsonl").write_text(text)
+from tests.scripts.test_pipeline import write
 
 
 def result(dataset: str, accuracy: float, C: float) -> dict:
@@ -27,12 +20,12 @@ def test_means_deviations_losses_and_times(
     monkeypatch.chdir(tmp_path)
     for seed, (before, after) in enumerate([(0.40, 0.60), (0.50, 0.62)], 1):
         for kind, value in (("untrained", before), ("pretrained", after)):
-            write_run(
+            write(
                 f"quickstart_{kind}_seed{seed}",
                 result("modelnet40", 0.9, 10.0),
                 result("scanobjectnn", value, 0.1),
             )
-        write_run(
+        write(
             f"quickstart_seed{seed}",
             {"step": 0, "epoch": 0, "loss": 7.25},
             {"epoch": 0, "epoch_end": True, "train_loss": 5.0},

@@ -10,12 +10,14 @@ from datetime import datetime, time
 from pathlib import Path
 
 import pytest
+from torch.distributed.run import get_args_parser as torchrun_parser
 
 import train_crosspoint
 from tests.scripts.conftest import ROOT, Shell
 
 JOB = ROOT / "scripts" / "slurm.sh"
 NODES = ("node-a", "node-b")
+STOPPED = {"SIGNAL": "1", "CODE": "1"}
 PROGRAMS = {
     "scontrol": """
 case "$1 ${2:-}" in
@@ -95,10 +97,7 @@ def test_one_torchrun_a_node_meets_on_the_first(slurm: Slurm) -> None:
     assert "SRUN_CPUS_PER_TASK=12" in found  # srun does not take it from the job
     assert "TORCH_ELASTIC_SHUTDOWN_TIMEOUT=120" in found
 
-    from torch.distributed.run import get_args_parser
-
-    args = get_args_parser().parse_args(calls[1])
-    assert (args.nnodes, args.nproc_per_node, args.rdzv_id) == ("2", "4", "4711")
+    args = torchrun_parser().parse_args(calls[1])
     train_crosspoint.get_args_parser().parse_args(args.training_script_args)
 
 
@@ -122,24 +121,13 @@ def test_processes_of_a_node(variables, processes, slurm: Slurm) -> None:
 @pytest.mark.parametrize(
     ("script", "variables", "code", "told"),
     [
-        ("train_crosspoint.py", {"CODE": "1"}, 1, "failed with exit status 1, not"),
         ("train_crosspoint.py", {"CODE": "2"}, 2, "failed with exit status 2, not"),
-        ("train_crosspoint.py", {"SIGNAL": "1", "CODE": "0"}, 0, ""),  # it had finished
+        ("train_crosspoint.py", {"SIGNAL": "1"}, 0, ""),  # it had finished
         # It would start from the beginning.
-        (
-            "eval_svm.py",
-            {"SIGNAL": "1", "CODE": "1"},
-            143,
-            "stopped by a time limit or",
-        ),
-        ("train_partseg.py", {"SIGNAL": "1", "CODE": "1"}, 143, "back in the queue"),
+        ("eval_svm.py", STOPPED, 143, "stopped by a time limit or"),
+        ("train_partseg.py", STOPPED, 143, "back in the queue"),
         # Slurm would start a cancelled job again, if it is asked to.
-        (
-            "train_partseg.py",
-            {"SIGNAL": "1", "CODE": "1", "CANCEL": "1"},
-            143,
-            "cancel",
-        ),
+        ("train_partseg.py", {**STOPPED, "CANCEL": "1"}, 143, "cancel"),
     ],
 )
 def test_a_stopped_training_alone_is_requeued(

@@ -89,7 +89,7 @@ def test_a_docker_that_is_missing_or_fails_is_an_error(server: Server) -> None:
 @pytest.mark.parametrize("words", [["--prot"], ["--port", "x"], ["--port"]])
 def test_a_wrong_argument_is_refused(words: list[str], server: Server) -> None:
     done = server.run(*words)
-    assert done.returncode == 2
+    assert done.returncode != 0
     assert words[0] in done.stderr
     assert server.said_to_docker() == []
     assert "scripts/wandb_server.sh --stop" in server.run("--help").stdout

@@ -53,20 +53,15 @@ def read_runs(folders: Sequence[str | Path]) -> dict[str, Records]:
     names = [Path(folder).resolve().name for folder in folders]
     for folder, name in zip(folders, names, strict=True):
         path = Path(folder, "metrics.jsonl")
-        if not path.is_file():
-            raise UsageError(
-                f"{folder} has no metrics.jsonl: name the folder of a training run, "
-                "such as checkpoints/crosspoint_cls"
-            )
         try:
             records = read_metrics(folder)
         except ValueError as error:
             raise UsageError(f"{path} is damaged: {error}") from error
         if not any("step" in r or "epoch_end" in r for r in records):
-            kind = "of training" if records else "yet"
             raise UsageError(
-                f"{path} has no records {kind}: name the folder of a training run "
-                "that has finished its first step"
+                f"{path} is missing or has no records of training: name the folder of "
+                "a training run that has finished its first step, such as "
+                "checkpoints/crosspoint_cls"
             )
         runs[name if names.count(name) == 1 else str(folder)] = records
     return runs

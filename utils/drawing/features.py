@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 from matplotlib.colors import hsv_to_rgb
@@ -11,19 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from utils.drawing.clouds import Cell, cloud_grid
+from utils.judging.features import Clouds
+from utils.judging.knn import nearest
 from utils.parallel.seed import SAMPLE, generator
 
 # Frames of neighbours of the query's class, and of another class: colours that
 # colour-blind people can tell apart (Okabe and Ito).
 SAME, OTHER = (0 / 255, 158 / 255, 115 / 255), (213 / 255, 94 / 255, 0 / 255)
-
-
-class Clouds(Protocol):
-    """A split of a labelled data set."""
-
-    points: np.ndarray  # (M, N, 3), y up
-    labels: np.ndarray  # (M,) indices into class_names
-    class_names: list[str]
 
 
 def spread_rows(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -169,7 +162,7 @@ def confusion_figure(
 def neighbour_figure(
     train: Clouds,
     test: Clouds,
-    features: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    features: Mapping[str, Sequence[np.ndarray]],
     queries: int,
     count: int,
     seed: int,
@@ -177,9 +170,8 @@ def neighbour_figure(
 ) -> tuple[Figure, dict[str, float]]:
     """Some test clouds, each with its nearest training clouds by the last encoder.
 
-    Nearest is the largest cosine of the features, which ignores an encoder's scale. A
-    neighbour's frame is ``SAME`` if it has the class of the test cloud, otherwise
-    ``OTHER``.
+    Nearest as by :func:`utils.judging.knn.nearest`. A neighbour's frame is ``SAME``
+    if it has the class of the test cloud, otherwise ``OTHER``.
 
     Args:
         train, test: the clouds.
@@ -192,23 +184,17 @@ def neighbour_figure(
     Returns:
         The figure and, by encoder, the share of neighbours with the class of their test
         cloud, over the whole test split.
-
-    Raises:
-        ValueError: for more neighbours than training clouds.
     """
-    from sklearn.neighbors import NearestNeighbors  # slow to import
-
     share = {}
     for name, (own, asked) in features.items():
-        search = NearestNeighbors(n_neighbors=count, metric="cosine").fit(own)
-        distance, rows = search.kneighbors(asked)  # (M, count) each
+        rows, cosine = nearest(asked, own, count)  # (M, count) each
         same = train.labels[rows] == test.labels[:, None]  # (M, count)
         share[name] = float(same.mean())
     grid = []
     for q in spread_rows(test.labels, queries, seed):
         line = [Cell(test.points[q], f"{test.class_names[test.labels[q]]}\nquery")]
-        for row, value, right in zip(rows[q], distance[q], same[q], strict=True):
-            text = f"{test.class_names[train.labels[row]]}\ncosine {1 - value:.3f}"
+        for row, value, right in zip(rows[q], cosine[q], same[q], strict=True):
+            text = f"{test.class_names[train.labels[row]]}\ncosine {value:.3f}"
             frame = SAME if right else OTHER
             line.append(Cell(train.points[row], text, frame=frame))
         grid.append(line)

@@ -1,6 +1,6 @@
 """An HTML page in one file: no links, no scripts, images inside.
 
-The functions return HTML; the texts that they are given are escaped.
+The functions return HTML that is XML, too; the texts that they are given are escaped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ th, td { padding: .3rem 1.1rem .3rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid #8886; }
 th { white-space: nowrap; }
 pre { white-space: pre-wrap; }
-.lead, thead, tbody th, summary { opacity: .75; }
+.lead, thead, tbody th { opacity: .75; }
 figure { margin: .9rem 0; }
 img { max-width: 100%; height: auto; background: #ffffff; border-radius: 6px; }
 """
@@ -47,7 +47,7 @@ def image(figure: Figure, alt: str) -> str:
     who cannot see it."""
     png = base64.b64encode(png_bytes(figure)).decode("ascii")
     shown = f'width="{round(96 * figure.get_figwidth())}" alt="{escape(alt)}"'
-    return f'<figure><img src="data:image/png;base64,{png}" {shown}></figure>\n'
+    return f'<figure><img src="data:image/png;base64,{png}" {shown}/></figure>\n'
 
 
 def table(rows: Iterable[Sequence[str]], heads: Sequence[str] = ()) -> str:
@@ -61,26 +61,21 @@ def table(rows: Iterable[Sequence[str]], heads: Sequence[str] = ()) -> str:
     return f"<table>{top}<tbody>\n{body}</tbody></table>\n"
 
 
-def folded(summary: str, html: str) -> str:
-    """HTML that is shown when its summary is clicked."""
-    return f"<details>{text(summary, 'summary')}{html}</details>\n"
-
-
 def page(title: str, lead: str, sections: Mapping[str, Sequence[str]]) -> bytes:
     """The complete file, in UTF-8.
 
     Args:
         title: of the page.
         lead: a sentence below it.
-        sections: HTML below each heading, in this order.
+        sections: an introduction and HTML below each heading, in this order.
     """
     body = "".join(
-        f"<section>{text(heading, 'h2')}{''.join(parts)}</section>\n"
-        for heading, parts in sections.items()
+        f"<section>{text(heading, 'h2')}{text(words)}{''.join(parts)}</section>\n"
+        for heading, (words, *parts) in sections.items()
     )
     html = f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
+<html lang="en"><head><meta charset="utf-8"/>
+<meta name="viewport" content="width=device-width, initial-scale=1"/>
 <title>{escape(title)}</title><style>{_STYLE}</style></head>
 <body><h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p>
 {body}</body></html>

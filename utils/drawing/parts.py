@@ -11,6 +11,7 @@ from plyfile import PlyData, PlyElement
 
 from utils.drawing.clouds import Cell, cloud_grid
 from utils.errors import UsageError
+from utils.judging.features import Clouds
 from utils.judging.metrics import CATEGORY_OF_PART, PARTS_PER_CATEGORY, shape_iou
 from utils.parallel import distributed
 
@@ -26,13 +27,10 @@ PALETTE = np.array(
 FOREIGN = np.array((60, 60, 60), np.uint8)
 
 
-class LabelledParts(Protocol):
-    """This rank's rows of a test split."""
+class LabelledParts(Clouds, Protocol):
+    """This rank's rows of a test split; the labels are categories."""
 
-    class_names: list[str]
     start: int  # row of the complete split that this rank's row 0 is
-    points: np.ndarray  # (M, N, 3)
-    labels: np.ndarray  # (M,) categories
     parts: np.ndarray  # (M, N)
 
 

@@ -108,8 +108,7 @@ def confusion(
     """A confusion matrix (C, C) as an image."""
     from utils.drawing.features import confusion_figure
 
-    figure = confusion_figure(matrix, class_names)
-    return {f"{split} Confusion Matrix": _drawn(figure)}
+    return {f"{split} Confusion Matrix": _drawn(confusion_figure(matrix, class_names))}
 
 
 def _drawn(figure: Any) -> Any:

@@ -1,8 +1,8 @@
 """How good features and predictions are.
 
-``features``: features of all clouds, over all ranks. ``svm``, ``fewshot``,
-``few_labels``: linear SVMs on them; ``knn``: nearest neighbours; ``judges``: all of
-these on clean and corrupted clouds; ``metrics``: confusion matrices and IoU.
+``features``: features of all clouds, over all ranks. ``svm``, ``fewshot``: linear SVMs
+on them; ``knn``: nearest neighbours; ``judges``: all of these, and few labels, on clean
+and corrupted clouds; ``metrics``: confusion matrices and IoU.
 ``probe``: the probe of pre-training. ``predict``: features, neighbours, classes and
 parts of any clouds; ``feature_file``: these features in a file. Imports
 ``utils.parallel`` and ``utils.run``.

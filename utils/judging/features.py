@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,6 +11,14 @@ from torch.utils.data import Dataset
 
 from utils.parallel import distributed
 from utils.run.training import evaluation_batches
+
+
+class Clouds(Protocol):
+    """A split of a labelled data set, or this rank's share of it."""
+
+    points: np.ndarray  # (M, N, 3), y up
+    labels: np.ndarray  # (M,) indices into class_names
+    class_names: list[str]
 
 
 @torch.no_grad()

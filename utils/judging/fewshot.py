@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from sklearn.preprocessing import StandardScaler
@@ -18,9 +18,10 @@ PUBLISHED_SETTINGS = ((5, 10), (5, 20), (10, 10), (10, 20))  # ways, shots
 
 @dataclass(frozen=True)
 class FewShotResult:
-    """Accuracies of the episodes of one setting; each in [0, 1]."""
+    """Accuracies of the episodes of one setting, and means on copies of the queries."""
 
     accuracies: tuple[float, ...]
+    copies: dict[str, float] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -109,10 +110,10 @@ class SupportSVM:
         gram = self._rows @ self._rows.T
         self._svm = SVC(kernel="precomputed", C=1.0).fit(gram, labels)
 
-    def score(self, features: np.ndarray, labels: np.ndarray) -> float:
-        """Accuracy on other features (Q, F) with labels (Q,)."""
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Labels (Q,) of other features (Q, F)."""
         rows = self._scaler.transform(features.astype(np.float64))
-        return float(np.mean(self._svm.predict(rows @ self._rows.T) == labels))
+        return self._svm.predict(rows @ self._rows.T)
 
 
 def evaluate_episodes(
@@ -123,7 +124,7 @@ def evaluate_episodes(
     n_query: int = 20,
     n_runs: int = 50,
     seed: int = 1,
-    queries: np.ndarray | None = None,
+    copies: Mapping[str, np.ndarray] | None = None,
 ) -> FewShotResult:
     """Query accuracy of a :class:`SupportSVM`, per episode.
 
@@ -133,14 +134,17 @@ def evaluate_episodes(
         k_way, m_shot, n_query: classes, and samples per class to fit and to classify.
         n_runs: episodes.
         seed: of the episodes.
-        queries: (M, F), the features of the same clouds when they are to be classified,
-            such as those of corrupted copies; None for ``features``.
+        copies: by kind, features (M, F) of corrupted copies of the same clouds: their
+            queries are classified, too.
     """
-    queries = features if queries is None else queries
-    accuracies = []
+    copies = copies or {}
+    found = []
     bar = progress(range(n_runs), desc=f"{k_way} ways {m_shot} shots", unit="episode")
     for run in bar:
         support, query = draw_episode(labels, k_way, m_shot, n_query, seed, run)
         svm = SupportSVM(features[support], labels[support])
-        accuracies.append(svm.score(queries[query], labels[query]))
-    return FewShotResult(tuple(accuracies))
+        queries = (own[query] for own in (features, *copies.values()))
+        found.append([np.mean(svm.predict(own) == labels[query]) for own in queries])
+    accuracies, *others = np.transpose(found)
+    means = {kind: float(np.mean(x)) for kind, x in zip(copies, others, strict=True)}
+    return FewShotResult(tuple(accuracies.tolist()), means)

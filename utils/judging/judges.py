@@ -6,13 +6,39 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from utils.judging.few_labels import few_label_accuracies
+from utils.judging.fewshot import SupportSVM
 from utils.judging.knn import knn_predict
 from utils.judging.svm import LinearSVM
+from utils.parallel.seed import LABELS, generator
 
-# By judge, as records name it, its accuracies: one, or one of each draw of few labels.
-Scores = dict[str, list[float]]
 Figures = dict[str, float]
+
+
+def check_labels_per_class(
+    labels: np.ndarray, class_names: Sequence[str], counts: Sequence[int]
+) -> None:
+    """Refuse to draw more labels of a class than it has.
+
+    Raises:
+        ValueError: naming the class of ``labels`` (M,) with fewest clouds.
+    """
+    present, clouds = np.unique(labels, return_counts=True)
+    least = int(clouds.argmin())
+    if clouds[least] < max(counts, default=0):
+        raise ValueError(
+            f"--labels_per_class {max(counts)}: class '{class_names[present[least]]}' "
+            f"has {clouds[least]} training clouds: ask for at most so many"
+        )
+
+
+def draw_labelled(labels: np.ndarray, count: int, seed: int, draw: int) -> np.ndarray:
+    """Rows of ``count`` clouds of every class that occurs in ``labels`` (M,).
+
+    A function of labels, seed and draw that holds the draw's smaller counts.
+    """
+    random = generator(LABELS, seed, draw)
+    rows = [random.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)]
+    return np.concatenate([own[:count] for own in rows])
 
 
 def judge_clouds(
@@ -27,13 +53,16 @@ def judge_clouds(
 ) -> dict[str, Figures]:
     """Test accuracies of every judge, on clean clouds and corrupted copies of them.
 
+    With few labels the judge is a :class:`utils.judging.fewshot.SupportSVM`. Its C is
+    1, not chosen: few labels leave none to choose it on.
+
     Args:
         svm: fitted to the training rows.
         train: features (M, F) and labels (M,).
         tests: features (T, F) of each copy of the test clouds, "clean" first.
         labels: (T,) of the test clouds.
         knn: neighbours that vote; 0 for no k-NN.
-        labels_per_class: numbers of labels to fit an SVM to.
+        labels_per_class: numbers of labelled clouds of each class to fit an SVM to.
         draws: of each of these numbers.
         seed: of the draws.
 
@@ -43,45 +72,30 @@ def judge_clouds(
         are corrupted copies, also their ``mean``; its deviation is that of the draws'
         means.
     """
-    scores = {
-        copy: _scores(svm, train, (own, labels), knn, labels_per_class, draws, seed)
-        for copy, own in tests.items()
-    }
-    if corrupted := [own for copy, own in scores.items() if copy != "clean"]:
-        scores["mean"] = {
-            judge: np.mean([own[judge] for own in corrupted], axis=0).tolist()
-            for judge in corrupted[0]
-        }
-    return {copy: _figures(own) for copy, own in scores.items()}
+    every = np.concatenate(list(tests.values()))  # (copies * T, F)
+    copies = [*tests, "mean"] if len(tests) > 1 else [*tests]
 
+    def accuracies(predicted: np.ndarray) -> np.ndarray:
+        found = (predicted.reshape(-1, len(labels)) == labels).mean(axis=1)
+        return np.append(found, found[1:].mean()) if len(found) > 1 else found
 
-def _scores(
-    svm: LinearSVM,
-    train: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
-    knn: int,
-    labels_per_class: Sequence[int],
-    draws: int,
-    seed: int,
-) -> Scores:
-    found = {"accuracy": [svm.score(*test)]}
+    # By judge, the accuracies (copies,) of each of its classifiers.
+    scores = {"accuracy": [accuracies(svm.predict(every))]}
     if knn:
-        predicted = knn_predict(*train, test[0], knn)
-        found["knn_accuracy"] = [float(np.mean(predicted == test[1]))]
+        scores["knn_accuracy"] = [accuracies(knn_predict(*train, every, knn))]
     for count in labels_per_class:
-        accuracies = few_label_accuracies(train, test, count, draws, seed)
-        found[f"labels_{count}_accuracy"] = accuracies
-    return found
-
-
-def _figures(scores: Scores) -> Figures:
-    found = {}
-    for judge, accuracies in scores.items():
-        found[judge] = float(np.mean(accuracies))
-        if judge.startswith("labels_"):
-            deviation = judge.replace("accuracy", "deviation")
-            found[deviation] = float(np.std(accuracies))
-    return found
+        drawn = [draw_labelled(train[1], count, seed, draw) for draw in range(draws)]
+        scores[f"labels_{count}_accuracy"] = [
+            accuracies(SupportSVM(train[0][rows], train[1][rows]).predict(every))
+            for rows in drawn
+        ]
+    figures: dict[str, Figures] = {copy: {} for copy in copies}
+    for judge, found in scores.items():
+        for own, values in zip(figures.values(), np.transpose(found), strict=True):
+            own[judge] = float(np.mean(values))
+            if judge.startswith("labels_"):
+                own[judge.replace("accuracy", "deviation")] = float(np.std(values))
+    return figures
 
 
 def judges_table(figures: Mapping[str, Mapping[str, float]]) -> str:

@@ -1,4 +1,4 @@
-"""k-nearest-neighbour classification of features: a judge with nothing to fit."""
+"""Nearest neighbours of features, and classification by them: nothing to fit."""
 
 from __future__ import annotations
 
@@ -7,26 +7,43 @@ import torch
 import torch.nn.functional as F
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07  # as DINO's evaluation
-_BLOCK = 1024  # test rows per matrix of similarities
+_BLOCK = 1024  # queries per matrix of cosines
+
+
+def nearest(
+    queries: np.ndarray, among: np.ndarray, top: int = 5
+) -> tuple[np.ndarray, np.ndarray]:
+    """The features most alike, by the cosine of the angle between them, in float64.
+
+    Args:
+        queries: (Q, F).
+        among: (M, F).
+        top: neighbours of each query; M of them if that is fewer.
+
+    Returns:
+        Rows of ``among`` and their cosines, (Q, top) each, the nearest first.
+    """
+    unit, others = (
+        F.normalize(torch.from_numpy(x).double(), dim=1) for x in (queries, among)
+    )
+    top = min(top, len(others))
+    blocks = [(block @ others.T).topk(top) for block in unit.split(_BLOCK)]
+    cosines, rows = (torch.cat(parts).numpy() for parts in zip(*blocks, strict=True))
+    return rows, cosines
 
 
 def knn_predict(
-    train: np.ndarray,
-    labels: np.ndarray,
-    test: np.ndarray,
-    k: int = NEIGHBOURS,
-    temperature: float = TEMPERATURE,
+    train: np.ndarray, labels: np.ndarray, test: np.ndarray, k: int = NEIGHBOURS
 ) -> np.ndarray:
     """The class of each test row by a weighted vote of its nearest training rows.
 
-    A neighbour votes with ``exp(cosine / temperature)`` for its own class (DINO, Caron
-    et al., ICCV 2021). Computed in float64.
+    A neighbour votes with ``exp(cosine / TEMPERATURE)`` for its own class (DINO, Caron
+    et al., ICCV 2021).
 
     Args:
         train, test: features (M, F) and (T, F), finite.
         labels: (M,) of the training rows, integers >= 0.
         k: neighbours that vote; all M if there are fewer.
-        temperature: the lower, the more the nearest count.
 
     Returns:
         (T,) labels: the class with most votes, the first of equal ones.
@@ -36,15 +53,8 @@ def knn_predict(
     """
     if not (np.isfinite(train).all() and np.isfinite(test).all()):
         raise ValueError("features are not finite: the encoder has diverged")
-    among, classes = _unit_rows(train), torch.from_numpy(labels)
-    predicted = [torch.empty(0, dtype=torch.int64)]
-    for rows in _unit_rows(test).split(_BLOCK):
-        cosine, nearest = (rows @ among.T).topk(min(k, len(among)))  # (T, k)
-        votes = cosine.new_zeros(len(rows), int(classes.max()) + 1)
-        votes.scatter_add_(1, classes[nearest], (cosine / temperature).exp())
-        predicted.append(votes.argmax(dim=1))
-    return torch.cat(predicted).numpy()
-
-
-def _unit_rows(features: np.ndarray) -> torch.Tensor:
-    return F.normalize(torch.from_numpy(features).double(), dim=1)
+    rows, cosines = nearest(test, train, k)
+    votes = np.zeros((len(test), labels.max() + 1))
+    places = np.arange(len(test))[:, None], labels[rows]
+    np.add.at(votes, places, np.exp(cosines / TEMPERATURE))
+    return votes.argmax(axis=1)

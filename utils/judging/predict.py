@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from datasets import PARTS_PER_CATEGORY
+from utils.judging.knn import nearest as nearest  # one of the functions of this file
 
 
 def features(
@@ -31,25 +32,6 @@ def features(
     """
     network: Any = encoder
     return _in_batches(encoder, network.features, clouds, batch_size)
-
-
-def nearest(
-    queries: np.ndarray, among: np.ndarray, top: int = 5
-) -> tuple[np.ndarray, np.ndarray]:
-    """The features most alike, by the cosine of the angle between them.
-
-    Args:
-        queries: (Q, F).
-        among: (M, F).
-        top: neighbours of each query; M of them if that is fewer.
-
-    Returns:
-        Rows of ``among`` and their cosines, (Q, top) each, the nearest first.
-    """
-    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (queries, among)]
-    cosine = unit[0] @ unit[1].T  # (Q, M)
-    rows = np.argsort(-cosine, axis=1, kind="stable")[:, :top]
-    return rows, np.take_along_axis(cosine, rows, axis=1)
 
 
 def classify(

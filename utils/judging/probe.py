@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from utils.errors import usage_errors
-from utils.judging.features import extract_features
+from utils.judging.features import Clouds, extract_features
 from utils.judging.knn import knn_predict
 from utils.judging.svm import fit_linear_svm
 from utils.parallel import distributed
-
-
-class Split(Protocol):
-    """This rank's clouds (m, N, 3) of a split, their labels (m,), and all classes."""
-
-    points: np.ndarray
-    labels: np.ndarray
-    class_names: list[str]
 
 
 class Probed(NamedTuple):
@@ -48,8 +40,8 @@ class Probed(NamedTuple):
 
 def run_probe(
     encoder: nn.Module,
-    train: Split,
-    test: Split,
+    train: Clouds,
+    test: Clouds,
     C: float,
     batch_size: int,
     device: torch.device,

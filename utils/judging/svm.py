@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -135,19 +135,17 @@ def fit_linear_svm(
     return SVMProblem(features, labels).fit(C)
 
 
-def held_out_split(
-    labels: np.ndarray, seed: int, share: float = 0.2
-) -> tuple[np.ndarray, np.ndarray]:
+def held_out_split(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Stratified row numbers (kept, held out), a function of labels and seed.
 
-    Of each class with at least two samples, ``share`` of them is held out, at least one
-    and never all. A class of one sample is kept.
+    Of each class with at least two samples, a fifth is held out, at least one and never
+    all. A class of one sample is kept.
     """
     random = generator(SPLIT, seed)
     held = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         rows = random.permutation(np.flatnonzero(labels == label))
-        count = min(max(1, round(share * len(rows))), len(rows) - 1)
+        count = min(max(1, round(0.2 * len(rows))), len(rows) - 1)
         held[rows[:count]] = True
     return np.flatnonzero(~held), np.flatnonzero(held)
 
@@ -177,8 +175,9 @@ class Judgement:
     """Result of a linear SVM on an encoder's features; C chosen without test data."""
 
     C: float
-    held_out: dict[float, float]  # accuracy by C; empty for a single candidate
-    test: dict[float, float]  # accuracy by C, of those that were fitted on all rows
+    # A row of each C that was fitted on all rows: its accuracy "held_out" (None if
+    # there was a single candidate) and on the "test" rows.
+    table: list[dict[str, float | None]]
     matrix: np.ndarray  # test counts at the chosen C: true classes down
     train_size: int
     svm: LinearSVM  # at the chosen C
@@ -186,7 +185,7 @@ class Judgement:
     @property
     def accuracy(self) -> float:
         """Test accuracy at the chosen C."""
-        return self.test[self.C]
+        return float(np.trace(self.matrix) / self.matrix.sum())
 
     @property
     def class_accuracy(self) -> float:
@@ -196,14 +195,6 @@ class Judgement:
     @property
     def test_size(self) -> int:
         return int(self.matrix.sum())
-
-    @property
-    def table(self) -> list[dict[str, float | None]]:
-        """A row of each C that was fitted on all rows, for a record."""
-        return [
-            {"C": C, "held_out": self.held_out.get(C), "test": self.test[C]}
-            for C in sorted(self.test)
-        ]
 
 
 def judge_features(
@@ -228,28 +219,11 @@ def judge_features(
     """
     problem = SVMProblem(*train)
     C, held_out = choose_C(problem, candidates, seed)
-    accuracy, matrices, fitted = {}, {}, {}
-    for value in sorted(candidates) if test_every_C else [C]:
-        fitted[value] = problem.fit(value)
-        predicted = fitted[value].predict(test[0])
-        matrices[value] = confusion_matrix(test[1], predicted, num_classes)
-        accuracy[value] = float(np.trace(matrices[value]) / matrices[value].sum())
-    return Judgement(C, held_out, accuracy, matrices[C], len(train[1]), fitted[C])
-
-
-def judgement_table(judgements: Mapping[str, Mapping[str, Judgement]]) -> str:
-    """A table with a line per data set and encoder: accuracies in %, C, sizes.
-
-    Args:
-        judgements: by data set, then by encoder.
-    """
-    form = "{:<14}{:<13}{:>9}{:>12}{:>8}{:>8}{:>7}"
-    heads = ("data set", "encoder", "accuracy", "mean class", "C", "train", "test")
-    lines = [form.format(*heads)]
-    lines.append("-" * len(lines[0]))
-    for name, encoders in judgements.items():
-        for encoder, found in encoders.items():
-            rates = (f"{100 * x:.2f}" for x in (found.accuracy, found.class_accuracy))
-            sizes = (found.train_size, found.test_size)
-            lines.append(form.format(name, encoder, *rates, f"{found.C:g}", *sizes))
-    return "\n".join(lines)
+    values = sorted(candidates) if test_every_C else [C]
+    fitted = {value: problem.fit(value) for value in values}
+    table: list[dict[str, float | None]] = [
+        {"C": value, "held_out": held_out.get(value), "test": svm.score(*test)}
+        for value, svm in fitted.items()
+    ]
+    matrix = confusion_matrix(test[1], fitted[C].predict(test[0]), num_classes)
+    return Judgement(C, table, matrix, len(train[1]), fitted[C])

@@ -124,8 +124,7 @@ def test_runs_are_named_and_what_is_none_is_refused(tmp_path: Path) -> None:
     for folder in (good, same, other):
         write(folder, step(0, 1.0), tail='{"step": 1')  # a line that is being written
     for folder, said in (
-        (tmp_path / "absent", "absent has no metrics.jsonl"),
-        (write(tmp_path / "c"), "c/metrics.jsonl has no records yet"),
+        (tmp_path / "absent", "absent/metrics.jsonl is missing or has no records"),
         (write(tmp_path / "d", {"dataset": "x"}), "d/.* has no records of training"),
         (write(tmp_path / "e", tail="{]\n{}\n"), "e/metrics.jsonl is damaged"),
     ):

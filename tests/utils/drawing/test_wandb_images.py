@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import random
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import wandb
 from PIL import Image
 
 from datasets.shapenet_render import ShapeNetRender
@@ -30,28 +27,14 @@ SHAPES = {*VIEWS, "Augmented/Picture"}
 DRAWN = {*SHAPES, "Probe t-SNE", "Probe Confusion Matrix"}
 
 
-@dataclass
 class Logger:
-    """A run's logger as the images see it: its W&B run, and the lines it is told."""
+    """A run's logger as the images see it: the values and lines that it is told."""
 
-    wandb: wandb_run.WandbRun | None = None
-    said: list[str] = field(default_factory=list)
-
-    def info(self, text: str) -> None:
-        self.said.append(text)
-
-
-@pytest.fixture
-def logger() -> Iterator[Logger]:
-    """With an offline W&B run in ``run/``."""
-    Path("run").mkdir()
-    logger = Logger()
-    url = "http://127.0.0.1:9"
-    arguments = {"wandb": "offline", "wb_url": url, "exp_name": "run"}
-    logger.wandb = wandb_run.start(Path("run"), arguments, {}, False, logger.info)
-    assert logger.wandb is not None
-    yield logger
-    wandb.finish()
+    def __init__(self) -> None:
+        self.values: list[dict[str, Any]] = []
+        self.lines: list[str] = []
+        self.wandb: Any = SimpleNamespace(log=self.values.append)
+        self.info = self.lines.append
 
 
 @pytest.fixture
@@ -59,14 +42,6 @@ def probed() -> Probed:
     features = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
     labels = np.arange(20) % 4
     return Probed(features, labels, np.minimum(labels, 2), list("abcd"), 0.5)
-
-
-def finished(logger: Logger) -> tuple[dict[str, Any], Path]:
-    """The only row that was logged, and the folder of its files."""
-    assert logger.wandb is not None
-    logger.wandb.finish(exit_code=0)
-    (row,), files = recorded(Path("run"), 1)
-    return row, files
 
 
 def recorded(run: Path, count: int) -> tuple[list[dict[str, Any]], Path]:
@@ -79,19 +54,17 @@ def recorded(run: Path, count: int) -> tuple[list[dict[str, Any]], Path]:
     return history(path), path.parent / "files"
 
 
-def random_states() -> list[Any]:
-    """Of the generators that a process shares."""
-    numpy = [np.asarray(x).tolist() for x in np.random.get_state()]  # noqa: NPY002
-    return [random.getstate(), numpy, torch.get_rng_state().tolist()]
-
-
-def test_shapes_map_and_confusion_are_recorded(logger, probed, synthetic_root) -> None:
+def test_shapes_map_and_confusion_are_recorded(probed, synthetic_root) -> None:
     data = ShapeNetRender(synthetic_root, 64, 32, seed=7)
-    before = random_states()
+    logger, run = Logger(), Path("run")
+    run.mkdir()
+    url = "http://127.0.0.1:9"
+    arguments = {"wandb": "offline", "wb_url": url, "exp_name": "run"}
+    logger.wandb = wandb_run.start(run, arguments, {}, False, logger.info)
     show_pretraining(logger, 1, True, data, probed)
-    assert random_states() == before
-    assert logger.said == []
-    shown, files = finished(logger)
+    assert logger.lines == []
+    logger.wandb.finish(exit_code=0)
+    (shown,), files = recorded(run, 1)
     assert set(shown) == {"epoch", *DRAWN}
     assert shown["epoch"] == 1
     pictures = shown["Augmented/Picture"]
@@ -110,29 +83,31 @@ def test_shapes_map_and_confusion_are_recorded(logger, probed, synthetic_root) -
 
 
 def test_a_failed_drawing_is_one_line_and_the_rest_is_recorded(
-    logger: Logger, probed: Probed, synthetic_root: Path, monkeypatch
+    probed: Probed, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
         raise RuntimeError("no map\nadvice of many lines")
 
     monkeypatch.setattr(wandb_images, "feature_map", fail)
-    data = ShapeNetRender(synthetic_root, 64, 32)
+    logger, data = Logger(), ShapeNetRender(synthetic_root, 64, 32)
     show_pretraining(logger, 0, True, data, probed)
-    assert logger.said == ["no t-SNE of epoch 1 for W&B: no map"]
-    shown, _ = finished(logger)
+    assert logger.lines == ["no t-SNE of epoch 1 for W&B: no map"]
+    (shown,) = logger.values
     assert set(shown) == {"epoch", *DRAWN} - {"Probe t-SNE"}
 
 
 def test_what_is_drawn_and_nothing_that_nobody_sees(
-    logger: Logger, probed: Probed, monkeypatch: pytest.MonkeyPatch
+    probed: Probed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Any] = []
     for name in ("augmented_shapes", "feature_map", "confusion"):
         monkeypatch.setattr(wandb_images, name, lambda *a: drawn.append(a) or {})
     data: Any = []
+    logger, without = Logger(), Logger()
+    without.wandb = None
     show_pretraining(logger, 0, False, data, probed)
     show_confusion(logger, 0, False, np.eye(2, dtype=int), ["a", "b"])
-    show_pretraining(Logger(), 0, True, data, probed)
+    show_pretraining(without, 0, True, data, probed)
     assert drawn == []
     show_pretraining(logger, 0, True, data, None)
     assert drawn == [(data, 0)]
@@ -143,16 +118,14 @@ def test_what_is_drawn_and_nothing_that_nobody_sees(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 2])
 def test_a_pretraining_with_images_has_the_numbers_of_one_without(
-    ranks: int, tmp_path: Path, synthetic_root: Path, two_ranks, monkeypatch
+    tmp_path: Path, synthetic_root: Path, two_ranks, monkeypatch
 ) -> None:
     monkeypatch.chdir("/")  # the two ranks outlive this test's folder
 
     def trained(mode: str) -> Path:
-        words = "--epochs 3 --save_freq 2 --svm_every 1 --wandb".split()
-        call = tmp_path / mode, synthetic_root, *words, mode
-        return pretrain(*call) if ranks == 1 else two_ranks.run(pretrain, *call)[0]
+        words = f"--epochs 3 --save_freq 2 --svm_every 1 --wandb {mode}".split()
+        return two_ranks.run(pretrain, tmp_path / mode, synthetic_root, *words)[0]
 
     with_images, without = trained("offline"), trained("disabled")
     rows, files = recorded(with_images, 3 * 3 + 3 + 2)

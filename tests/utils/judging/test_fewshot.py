@@ -63,13 +63,16 @@ def test_the_queries_may_be_of_other_copies_of_the_clouds() -> None:
     features = np.random.default_rng(0).normal(size=(len(LABELS), 8))
     setting = (3, 4, 5, 6, 7)
     clean = evaluate_episodes(features, LABELS, *setting)
-    # Copies with the opposite features.
-    moved = evaluate_episodes(features, LABELS, *setting, queries=-features)
-    for run, accuracy in enumerate(moved.accuracies):
+    copies = {"same": features, "opposite": -features}
+    found = evaluate_episodes(features, LABELS, *setting, copies)
+    assert found.accuracies == clean.accuracies and list(found.copies) == list(copies)
+    rates = []
+    for run in range(6):
         support, query = draw_episode(LABELS, 3, 4, 5, 7, run)
         svm = SupportSVM(features[support], LABELS[support])
-        assert accuracy == svm.score(-features[query], LABELS[query])
-    assert moved.accuracies != clean.accuracies
+        rates.append(np.mean(svm.predict(-features[query]) == LABELS[query]))
+    assert found.copies == {"same": clean.mean, "opposite": np.mean(rates)}
+    assert clean.mean != np.mean(rates)
 
 
 def test_mean_population_deviation_and_interval() -> None:

@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.svm import SVC
 
-from utils.judging.few_labels import few_label_accuracies
-from utils.judging.judges import judge_clouds, judges_table
+from utils.judging.judges import (
+    check_labels_per_class,
+    draw_labelled,
+    judge_clouds,
+    judges_table,
+)
 from utils.judging.knn import knn_predict
 from utils.judging.svm import fit_linear_svm
 
 CENTRES = np.random.default_rng(0).normal(size=(3, 5))
+LABELS = np.random.default_rng(0).permutation(np.repeat([0, 2, 3], [4, 9, 6]))
 
 
 def features(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(seed)
     labels = random.permutation(np.arange(count) % 3)
     return CENTRES[labels] + 0.8 * random.normal(size=(count, 5)), labels
+
+
+def few_labels(train, tests, truth, count: int, draw: int, seed: int) -> list[float]:
+    """Of every copy, the accuracy of an SVM on the standardised labelled rows."""
+    vectors, labels = train
+    rows = draw_labelled(labels, count, seed, draw)
+    mean = sum(vectors[row] for row in rows) / len(rows)
+    variance = sum((vectors[row] - mean) ** 2 for row in rows) / len(rows)
+    scale = np.sqrt(variance)
+    svm = SVC(kernel="linear", C=1.0).fit((vectors[rows] - mean) / scale, labels[rows])
+    return [np.mean(svm.predict((x - mean) / scale) == truth) for x in tests.values()]
 
 
 def test_every_figure_is_that_of_its_judge_and_clouds() -> None:
@@ -28,25 +45,29 @@ def test_every_figure_is_that_of_its_judge_and_clouds() -> None:
     svm = fit_linear_svm(*train)
     found = judge_clouds(svm, train, tests, truth, 5, (1, 4), draws=6, seed=3)
     assert list(found) == ["clean", "noisy", "turned", "mean"]
-    few = {}
+    expected = {name: {} for name in tests}
     for name, own in tests.items():
-        assert found[name]["accuracy"] == np.mean(svm.predict(own) == truth)
+        expected[name]["accuracy"] = [np.mean(svm.predict(own) == truth)]
         voted = knn_predict(*train, own, 5)
-        assert found[name]["knn_accuracy"] == np.mean(voted == truth)
-        for count in (1, 4):
-            drawn = few_label_accuracies(train, (own, truth), count, 6, 3)
-            few[name, count] = np.array(drawn)
-            mean = sum(drawn) / 6
-            variance = sum((x - mean) ** 2 for x in drawn) / 6
-            assert found[name][f"labels_{count}_accuracy"] == pytest.approx(mean)
-            deviation = found[name][f"labels_{count}_deviation"]
-            assert deviation == pytest.approx(variance**0.5)
-    for judge in ("accuracy", "knn_accuracy", "labels_4_accuracy"):
-        middle = (found["noisy"][judge] + found["turned"][judge]) / 2
-        assert found["mean"][judge] == pytest.approx(middle)
-        assert len({found[name][judge] for name in tests}) == 3
-    both = (few["noisy", 4] + few["turned", 4]) / 2  # draw by draw
-    assert found["mean"]["labels_4_deviation"] == pytest.approx(both.std())
+        expected[name]["knn_accuracy"] = [np.mean(voted == truth)]
+    for count in (1, 4):
+        drawn = [few_labels(train, tests, truth, count, draw, 3) for draw in range(6)]
+        for name, own in zip(tests, np.transpose(drawn), strict=True):
+            expected[name][f"labels_{count}_accuracy"] = own
+    expected["mean"] = {  # draw by draw
+        judge: (expected["noisy"][judge] + np.array(expected["turned"][judge])) / 2
+        for judge in expected["clean"]
+    }
+    for name, own in expected.items():
+        for judge, values in own.items():
+            assert found[name].pop(judge) == pytest.approx(np.mean(values), abs=1e-15)
+            if judge.startswith("labels"):
+                deviation = found[name].pop(judge.replace("accuracy", "deviation"))
+                variance = np.mean((values - np.mean(values)) ** 2)
+                assert deviation == pytest.approx(variance**0.5)
+        assert found[name] == {}
+    for judge in expected["clean"]:
+        assert len({tuple(expected[name][judge]) for name in tests}) == 3
 
 
 def test_judges_that_are_not_asked_for_are_left_out() -> None:
@@ -55,15 +76,28 @@ def test_judges_that_are_not_asked_for_are_left_out() -> None:
     assert {name: list(own) for name, own in found.items()} == {"clean": ["accuracy"]}
 
 
+def test_draws_are_stratified_nested_and_seeded() -> None:
+    drawn = {(s, d): draw_labelled(LABELS, 4, s, d) for s in (1, 2) for d in (0, 1)}
+    for (seed, draw), rows in drawn.items():
+        assert len(set(rows)) == 12
+        assert np.bincount(LABELS[rows]).tolist() == [4, 0, 4, 4]
+        assert (rows == draw_labelled(LABELS, 4, seed, draw)).all()
+        assert set(draw_labelled(LABELS, 2, seed, draw)) < set(rows)
+    assert len({tuple(rows) for rows in drawn.values()}) == 4
+
+
+def test_a_class_with_too_few_clouds_is_named() -> None:
+    names = ["cup", "absent", "lamp", "door"]
+    check_labels_per_class(LABELS, names, [4, 1])
+    check_labels_per_class(LABELS, names, [])
+    with pytest.raises(ValueError, match=r"--labels_per_class 5: class 'cup' has 4"):
+        check_labels_per_class(LABELS, names, [1, 5, 2])
+
+
 def test_the_table_has_a_line_a_judge_and_a_column_a_copy() -> None:
     few = {"labels_1_accuracy": 0.5, "labels_1_deviation": 0.0125}
-    record = {
-        "C": 1,
-        "accuracy": 0.9,
-        "class_accuracy": 0.8,
-        "knn_accuracy": 0.7,
-        **few,
-    }
+    others = {"C": 1, "class_accuracy": 0.8}
+    record = {"accuracy": 0.9, **others, "knn_accuracy": 0.7, **few}
     mean = {"accuracy": 0.25, "knn_accuracy": 0.2, **few, "labels_1_accuracy": 0.375}
     table = judges_table({"clean": record, "mean": mean})
     assert [line.split() for line in table.splitlines()] == [

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from datasets import shapenet_part
-from utils.judging import metrics
+from datasets.shapenet_part import CATEGORIES as NAMES
+from datasets.shapenet_part import FIRST_PART, PARTS_PER_CATEGORY
 from utils.judging.metrics import (
-    CATEGORY_OF_PART,
     confusion_matrix,
     mean_class_accuracy,
     part_figures,
@@ -17,14 +16,12 @@ from utils.judging.metrics import (
 )
 from utils.parallel import distributed
 
-NAMES = shapenet_part.CATEGORIES
-
 
 def iou_of_one_shape(pred: np.ndarray, target: np.ndarray, category: int) -> float:
     """The definition: over the category's parts, 1 for those in neither."""
-    first = sum(shapenet_part.PARTS_PER_CATEGORY[:category])
+    first = sum(PARTS_PER_CATEGORY[:category])
     found = []
-    for part in range(first, first + shapenet_part.PARTS_PER_CATEGORY[category]):
+    for part in range(first, first + PARTS_PER_CATEGORY[category]):
         both = either = 0
         for p, t in zip(pred, target, strict=True):
             both += p == part and t == part
@@ -41,7 +38,7 @@ def shapes(
     category = random.choice(categories, count)
     target = np.empty((count, points), np.int64)
     for row, c in zip(target, category, strict=True):
-        own = shapenet_part.FIRST_PART[c] + np.arange(metrics.PARTS_PER_CATEGORY[c])
+        own = FIRST_PART[c] + np.arange(PARTS_PER_CATEGORY[c])
         some = random.permutation(own)[: random.integers(1, len(own) + 1)]
         row[:] = random.choice(some, points)
     pred = np.where(random.random(target.shape) < 0.6, target, (target + 1) % 50)
@@ -109,13 +106,6 @@ def test_figures_are_exact_on_any_number_of_ranks(two_ranks) -> None:
     for end in (4, 9, 0):  # uneven shares, and a rank without any shape
         for found in two_ranks.run(figures, 9, end):
             assert found == (values, by_category)
-
-
-def test_parts_are_those_of_the_reader() -> None:
-    assert metrics.PARTS_PER_CATEGORY == shapenet_part.PARTS_PER_CATEGORY
-    for c, first in enumerate(shapenet_part.FIRST_PART):
-        assert list(CATEGORY_OF_PART).index(c) == first
-    assert len(CATEGORY_OF_PART) == shapenet_part.NUM_PARTS
 
 
 def test_confusion_and_class_accuracy_against_loops() -> None:
