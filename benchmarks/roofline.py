@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import Work
 from datasets.transforms import augment_points
+from models.fused.batch import distinct_points
 from models.image import ImageEncoder
 from utils.judging.fewshot import PUBLISHED_SETTINGS
 from utils.parallel.seed import POINTS, generator
@@ -40,11 +41,6 @@ def clouds(batch: int, points: int, augmented: bool = False) -> Tensor:
             cloud = augment_points(cloud, generator(POINTS, 0, 0, index))
         found.append(torch.as_tensor(np.ascontiguousarray(cloud.T)))
     return torch.stack(found)
-
-
-def distinct_points(x: Tensor) -> list[int]:
-    """Of each cloud (B, 3, N), the points that are not copies of the first, plus 1."""
-    return (1 + (x != x[:, :, :1]).any(dim=1).sum(dim=1)).tolist()
 
 
 def encoder_work(network: str, rows: list[int], k: int, passes: int) -> Work:
@@ -85,7 +81,8 @@ def encoder_work(network: str, rows: list[int], k: int, passes: int) -> Work:
 
 def cloud_work(sizes: Sizes, passes: int = 3) -> Work:
     """:func:`encoder_work` for the clouds of :func:`clouds`."""
-    rows = distinct_points(clouds(sizes.batch, sizes.points, sizes.augmented))
+    points = clouds(sizes.batch, sizes.points, sizes.augmented)
+    rows = distinct_points(points).offsets.diff().tolist()
     return encoder_work(sizes.network, rows, sizes.k, passes)
 
 

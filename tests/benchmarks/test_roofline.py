@@ -11,11 +11,11 @@ from models.image import ImageEncoder
 
 
 def test_work_is_counted_on_distinct_points() -> None:
+    sizes = roofline.Sizes("dgcnn", 3, 64, 15, augmented=True)
     points = roofline.clouds(3, 64, augmented=True)
-    rows = roofline.distinct_points(points)
-    assert rows == [len(cloud.unique(dim=1).T) for cloud in points]
+    rows = [len(cloud.unique(dim=1).T) for cloud in points]
     assert min(rows) < 64
-    assert roofline.distinct_points(roofline.clouds(2, 64)) == [64, 64]
+    assert roofline.cloud_work(sizes) == roofline.encoder_work("dgcnn", rows, 15, 3)
     # One cloud of n points: the terms in n and in n² of the products, by hand.
     convolutions = 4 * (3 * 64 + 64 * 64 + 64 * 128 + 128 * 256) + 2 * 512 * 1024
     distances = 2 * (3 + 64 + 64 + 128)
