@@ -73,10 +73,9 @@ def need_kernels(place: Place) -> None:
 def randomised(module: nn.Module) -> nn.Module:
     """Weights at random, those of BatchNorm with both signs."""
     generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in module.parameters():
-            drawn = torch.randn(p.shape, generator=generator, dtype=torch.float64)
-            p.copy_(drawn / (p[0].numel() if p.dim() > 1 else 1) ** 0.5)
+    for p in module.parameters():
+        fan_in = p[0].numel() if p.dim() > 1 else 1
+        nn.init.normal_(p, std=fan_in**-0.5, generator=generator)
     return module
 
 
