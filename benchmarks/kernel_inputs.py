@@ -1,4 +1,4 @@
-"""Random arguments of every kernel of the fused form, with which packages compare."""
+"""Random arguments of every kernel, to compare the packages of kernels."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from models.fused.batch import Graph, RaggedBatch
 
 
 @functools.cache
-def kernel_arguments(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
-    """Random arguments of every kernel, on the CPU."""
+def kernel_arguments(
+    dtype: torch.dtype, rows: int = 300, wide: int = 70, k: int = 5
+) -> dict[str, tuple[Any, ...]]:
+    """By name, on the CPU: two clouds of so many rows, with k edges each."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -23,11 +25,12 @@ def kernel_arguments(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
     def integers(high: int, *shape: int) -> Tensor:
         return torch.randint(0, high, shape, generator=generator)
 
-    rows, wide, k = 300, 70, 5
+    end = rows * 3 // 5  # of the first cloud
     counts = (1 + integers(3, rows)).to(dtype)
-    batch = RaggedBatch(torch.tensor([0, 180, rows]), counts, rows, True)
-    first = torch.arange(rows)[:, None] < 180
-    idx = torch.where(first, integers(180, rows, k), 180 + integers(120, rows, k)).int()
+    batch = RaggedBatch(torch.tensor([0, end, rows]), counts, rows, True)
+    of_first, of_second = integers(end, rows, k), end + integers(rows - end, rows, k)
+    first = torch.arange(rows)[:, None] < end
+    idx = torch.where(first, of_first, of_second).int()
     graph = Graph(idx, batch)
     a, b, y, total = (normal(rows, wide) for _ in range(4))
     shift, alpha, beta = (normal(wide) for _ in range(3))
