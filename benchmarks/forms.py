@@ -6,6 +6,7 @@ Functions take a setting and sizes, and return the forms by name.
 from __future__ import annotations
 
 import atexit
+import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -33,7 +34,7 @@ from models import point_encoder
 from models.crosspoint import CrossPoint, MultiView
 from models.dgcnn import DGCNN
 from models.edgeconv import chosen_form
-from models.fused.batch import Layout, RaggedBatch, distinct_points, kernels_for
+from models.fused.batch import RaggedBatch, distinct_points, kernels_for
 from models.image import ImageEncoder
 from models.knn import knn
 from models.losses import NTXentLoss, crosspoint_loss, multiview_loss
@@ -41,7 +42,8 @@ from utils.judging.fewshot import PUBLISHED_SETTINGS, draw_episode, evaluate_epi
 from utils.judging.svm import fit_linear_svm
 from utils.parallel import distributed
 from utils.parallel.batchnorm import synchronise_batchnorm
-from utils.run.training import Precision
+from utils.run.cuda_graph import GraphedStep
+from utils.run.training import Precision, to_device
 
 # Point encoders and their parts
 
@@ -238,47 +240,56 @@ class Step(NamedTuple):
         return MultiView(points, images, 1024, [256] * self.views).train()
 
 
-def training_step(
-    loss: Callable[[], Tensor], update: torch.optim.Optimizer, setting: Setting
-) -> Callable[[], None]:
-    """Forward, loss, backward and update, as in the training scripts."""
-    precision = Precision(setting.precision, setting.device)
-
-    def run() -> None:
-        with precision.autocast():
-            value = loss()
-        update.zero_grad(set_to_none=True)
-        precision.scaler.scale(value).backward()
-        precision.scaler.step(update)
-        precision.scaler.update()
-
-    return run
-
-
 def crosspoint_step(
     model: nn.Module,
-    inputs: Sequence[Tensor],
+    batches: Sequence[Sequence[Any]],
     setting: Setting,
     ours: bool = True,
     gather: bool = True,
-) -> Callable[[], None]:
-    """A step of pre-training with Adam, as in ``train_crosspoint.py``."""
+    graph: bool = False,
+) -> Callable[[], Tensor]:
+    """A step of pre-training with Adam, as in ``train_crosspoint.py``.
+
+    Args:
+        model: of :meth:`Step.model`, on the setting's device.
+        batches: views, images and perhaps their layout; batches take turns.
+        setting: device and precision.
+        ours: Adam fused as in the training scripts, or by PyTorch's default.
+        gather: of the loss.
+        graph: all but the update as a CUDA graph.
+    """
     criterion = NTXentLoss(gather=gather)
-    own: list[Any] = [x.to(setting.device) for x in inputs]
-    if ours:  # the layout of the distinct points, as the loader gives it
-        layout = distinct_points(torch.cat([*inputs[:2]]))
-        own.append(Layout(*(x.to(setting.device) for x in layout)))
-
-    def loss() -> Tensor:
-        z1, z2, others = model(*own)
-        objective = multiview_loss if isinstance(others, list) else crosspoint_loss
-        return objective(z1, z2, others, criterion)[0]
-
-    # Fused as in the training scripts, or by PyTorch's default.
+    precision = Precision(setting.precision, setting.device)
     update = torch.optim.Adam(
         model.parameters(), 1e-3, weight_decay=1e-6, fused=ours or None
     )
-    return training_step(loss, update, setting)
+
+    def forward_backward(*batch: Any) -> tuple[Tensor, ...]:
+        with precision.autocast():
+            z1, z2, others = model(*batch)
+            objective = multiview_loss if isinstance(others, list) else crosspoint_loss
+            loss, _, _ = objective(z1, z2, others, criterion)
+        update.zero_grad(set_to_none=True)
+        precision.scaler.scale(loss).backward()
+        return (loss,)
+
+    run: Callable[..., tuple[Tensor, ...]] = forward_backward
+    if graph:
+        run = GraphedStep(forward_backward, model.parameters())
+    turns = itertools.cycle(to_device(batches, setting.device, precision.dtype))
+
+    def step() -> Tensor:
+        (loss,) = run(*next(turns))
+        precision.scaler.step(update)
+        precision.scaler.update()
+        return loss
+
+    return step
+
+
+def with_layout(inputs: Sequence[Tensor], capacity: int = 0) -> tuple[Any, ...]:
+    """Two views, images and the layout of the views' points, as the loader does it."""
+    return *inputs, distinct_points(torch.cat([*inputs[:2]]), capacity)
 
 
 def pretraining(setting: Setting, step: Step) -> Forms:
@@ -286,8 +297,8 @@ def pretraining(setting: Setting, step: Step) -> Forms:
     inputs = step.inputs()
     plain, ours = (step.model(kept).to(setting.device) for kept in (False, True))
     return {
-        "reference": crosspoint_step(plain, inputs, setting, ours=False),
-        "ours": crosspoint_step(ours, inputs, setting),
+        "reference": crosspoint_step(plain, [inputs], setting, ours=False),
+        "ours": crosspoint_step(ours, [with_layout(inputs)], setting),
     }
 
 
@@ -296,7 +307,7 @@ def multiview(setting: Setting, step: Step) -> Forms:
     forward and backward on the other images."""
     one, inputs = step._replace(views=1), step.inputs()
     single = one.model(ours=True).to(setting.device)
-    step_of_one = crosspoint_step(single, one.inputs(), setting)
+    step_of_one = crosspoint_step(single, [with_layout(one.inputs())], setting)
     images = one.model(ours=True).image_encoder.to(setting.device)
     others = inputs[2][:, 1:].flatten(0, 1).to(setting.device)
     precision = Precision(setting.precision, setting.device)
@@ -308,8 +319,9 @@ def multiview(setting: Setting, step: Step) -> Forms:
         value.backward()
         images.zero_grad(set_to_none=True)
 
-    ours = step.model(ours=True).to(setting.device)
-    return {"reference": reference, "ours": crosspoint_step(ours, inputs, setting)}
+    model = step.model(ours=True).to(setting.device)
+    ours = crosspoint_step(model, [with_layout(inputs)], setting)
+    return {"reference": reference, "ours": ours}
 
 
 def scaling(setting: Setting, step: Step) -> Forms:
@@ -318,10 +330,10 @@ def scaling(setting: Setting, step: Step) -> Forms:
     share = step.pairs // distributed.world_size()
     own = [x[rank * share :][:share] for x in inputs]
     alone = step.model(ours=True).to(setting.device)
-    one = crosspoint_step(alone, inputs, setting, gather=False)
+    one = crosspoint_step(alone, [with_layout(inputs)], setting, gather=False)
     together = synchronise_batchnorm(step.model(ours=True))
     parallel = distributed.data_parallel(together, setting.device)
     return {
         "reference": one if rank == 0 else lambda: None,
-        "ours": crosspoint_step(parallel, own, setting),
+        "ours": crosspoint_step(parallel, [with_layout(own)], setting),
     }

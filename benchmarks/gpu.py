@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks import gpu_exact, gpu_runs, gpu_steps
+from benchmarks import gpu_exact, gpu_runs, gpu_speed, gpu_steps
 from benchmarks.gpu_exact import NotRun, Place
 from utils.run.flags import positive_float
 from utils.run.logger import describe_environment
@@ -47,7 +47,7 @@ def _both(*parts: Callable[[bool], gpu_exact.Rows]) -> Callable[[bool], Any]:
 SECTIONS: dict[str, tuple[Callable[[bool], gpu_exact.Rows], float]] = {
     "exactness": (_both(gpu_exact.rows, gpu_steps.checks), 0.35),
     "runs": (gpu_runs.runs, 0.55),
-    "speed": (_both(gpu_runs.speeds, gpu_steps.speeds), 0.8),
+    "speed": (_both(gpu_speed.rows, gpu_steps.speeds), 0.8),
     "epoch": (gpu_runs.epochs, 1.0),
 }
 DONE = ("PASS", "MEASURED")
@@ -224,11 +224,8 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    parser, start, there = (
-        get_args_parser(),
-        time.monotonic(),
-        torch.cuda.is_available(),
-    )
+    start, there = time.monotonic(), torch.cuda.is_available()
+    parser = get_args_parser()
     args = parser.parse_args(argv)
     if args.device == "cuda" and not there:
         parser.error("--device cuda: PyTorch sees no GPU here; use --device cpu")

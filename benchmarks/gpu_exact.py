@@ -6,8 +6,6 @@ failed, and `NotRun` where it cannot be run. Sizes on a CPU are small: the same 
 
 from __future__ import annotations
 
-import copy
-import functools
 import importlib
 import itertools
 import os
@@ -22,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import forms
+from benchmarks.kernel_inputs import kernel_arguments, moved
 from benchmarks.roofline import Sizes, clouds
 from models import point_encoder
 from models.edgeconv import cloud_batch, edge_layer
-from models.fused.batch import Graph, RaggedBatch, kernels_for, missing_kernels
+from models.fused.batch import RaggedBatch, kernels_for, missing_kernels
 from models.knn import knn
 from models.losses import NTXentLoss, crosspoint_loss
 
@@ -74,10 +73,9 @@ def need_kernels(place: Place) -> None:
 def randomised(module: nn.Module) -> nn.Module:
     """Weights at random, those of BatchNorm with both signs."""
     generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in module.parameters():
-            drawn = torch.randn(p.shape, generator=generator, dtype=torch.float64)
-            p.copy_(drawn / (p[0].numel() if p.dim() > 1 else 1) ** 0.5)
+    for p in module.parameters():
+        fan_in = p[0].numel() if p.dim() > 1 else 1
+        nn.init.normal_(p, std=fan_in**-0.5, generator=generator)
     return module
 
 
@@ -223,11 +221,10 @@ def twice(place: Place, sizes: Sizes, **changed: Any) -> str:
 def without_tf32(place: Place, sizes: Sizes) -> str:
     """EdgeConv gives the same bits with TF32 on and off."""
     need_kernels(place)
-    results = []
-    for enabled in (False, True):
-        with tf32(enabled):
-            results.append(on_grid(place, sizes, "fused"))
-    return equal_bits(*results)
+    with tf32(False):
+        exact = on_grid(place, sizes, "fused")
+    with tf32(True):
+        return equal_bits(exact, on_grid(place, sizes, "fused"))
 
 
 def step_twice(place: Place, step: forms.Step) -> str:
@@ -252,8 +249,7 @@ def graphs(place: Place, points: int, channels: int, k: int) -> str:
     """The neighbours' distances are the smallest; on a grid, the neighbours too."""
     need_kernels(place)
     kernels, device = kernels_for(place.device), place.device
-    lengths = torch.tensor([points, max(k, points // 2), points])
-    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    offsets = torch.tensor([0, points, max(k, points // 2), points]).cumsum(0)
     rows, worst = int(offsets[-1]), 0.0
     counts = torch.ones(rows, device=device)
     batch = RaggedBatch(offsets.to(device), counts, points, merged=False)
@@ -262,7 +258,7 @@ def graphs(place: Place, points: int, channels: int, k: int) -> str:
     whole = whole_points(1, rows)[0].T.float()
     for x, ties in ((normal.to(device), False), (whole.to(device), True)):
         idx = kernels.knn(x, batch, k).long()
-        for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        for start, end in itertools.pairwise(offsets.tolist()):
             cloud, own = x[start:end], idx[start:end] - start
             exact = cloud.double()
             square = exact.square().sum(1)
@@ -280,61 +276,6 @@ def graphs(place: Place, points: int, channels: int, k: int) -> str:
             assert far < 1e-5, f"distances differ by {far:.1e} of the largest |x|²"
             worst = max(worst, far)
     return f"distances to {worst:.1e} of the largest |x|²; indices equal on a grid"
-
-
-@functools.cache
-def kernel_arguments(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
-    """Random arguments of every kernel, on the CPU."""
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
-
-    def integers(high: int, *shape: int) -> Tensor:
-        return torch.randint(0, high, shape, generator=generator)
-
-    rows, wide, k = 300, 70, 5
-    counts = (1 + integers(3, rows)).to(dtype)
-    batch = RaggedBatch(torch.tensor([0, 180, rows]), counts, rows, True)
-    first = torch.arange(rows)[:, None] < 180
-    idx = torch.where(first, integers(180, rows, k), 180 + integers(120, rows, k)).int()
-    graph = Graph(idx, batch)
-    a, b, y, total = (normal(rows, wide) for _ in range(4))
-    shift, alpha, beta = (normal(wide) for _ in range(3))
-    affine = torch.stack([normal(wide), shift, beta, normal(wide).exp()])
-    sums = torch.stack([normal(wide), normal(wide).exp() + 9]).double()
-    matrix, grad = normal(64, wide), normal(rows, 64)
-    sign, count = alpha.sign(), torch.tensor(12.0, dtype=torch.float64)
-    argmax = idx.gather(1, integers(k, rows, wide))
-    terms = (normal(64), normal(64))
-    norm = randomised(nn.BatchNorm1d(wide, momentum=0.3)).to(dtype).train()
-    two = (a, b, graph, affine, 0.2, matrix)
-    return {
-        "knn": (normal(rows, 64), batch, 4),
-        "product": (a, normal(wide, 9)),
-        "edge_extremes": (a, b, graph, sign, shift, True),
-        "edge_maximum": (a, b, graph, shift, 0.2),
-        "edge_gradients": (y, total, argmax, a, b, graph, total, alpha, beta),
-        "column_sums": (y, shift, batch),
-        "pool": (y, affine, sign, 0.2, batch),
-        "pool_gradient": (normal(2, wide), y, affine, alpha, beta, 0.2, batch),
-        "batch_affine": (norm, sums, shift, 12, False),
-        "activation_gradient": (a, y, affine, 0.2),
-        "statistics_gradient": (sums, 2 * sums, affine, count),
-        "two_layer_extremes": (*two, normal(64).sign(), normal(64), True),
-        "two_layer_gradients": (grad, integers(k, rows, 64).int(), *two, *terms),
-    }
-
-
-def moved(x: Any, device: torch.device) -> Any:
-    """A copy of arguments or results on a device."""
-    if isinstance(x, tuple):
-        return tuple(moved(one, device) for one in x)
-    if isinstance(x, Graph | RaggedBatch):
-        return type(x)(*moved(tuple(vars(x).values()), device))
-    if isinstance(x, Tensor):
-        return x.detach().clone().to(device)
-    return copy.deepcopy(x).to(device) if isinstance(x, nn.Module) else x
 
 
 def kernel(place: Place, name: str) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +19,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from utils.parallel import distributed
 from utils.parallel.machine import keep_freed_memory
 
 FORMS = ("reference", "ours")
@@ -210,6 +214,39 @@ def take_turns(
             if not (case.slow and form == "reference"):
                 seconds[form].append(timed(run, device))
     return Measured(seconds, extra)
+
+
+def measure_apart(case: Case, setting: Setting, repeats: int) -> Measured:
+    """:func:`take_turns` on every rank of new processes; rank 0's result.
+
+    Raises:
+        ChildFailedError: if a process ended early.
+    """
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=case.processes,
+        run_id="benchmarks",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        start_method="spawn",
+    )
+    threads = case.threads or torch.get_num_threads()
+    return elastic_launch(config, _rank)(case, setting, repeats, threads)[0]
+
+
+def _rank(case: Case, setting: Setting, repeats: int, threads: int) -> Measured:
+    if sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    if setting.device.type == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    torch.set_num_threads(threads)
+    device = distributed.start().device
+    forms = case.make(Setting(device, setting.precision))
+    measured = take_turns(forms, repeats, device, case)
+    distributed.stop()
+    return measured
 
 
 # The table's columns: key of a result, heading, format.

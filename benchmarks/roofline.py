@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import Work
 from datasets.transforms import augment_points
+from models.fused.batch import distinct_points
 from models.image import ImageEncoder
 from utils.judging.fewshot import PUBLISHED_SETTINGS
 from utils.parallel.seed import POINTS, generator
@@ -40,11 +41,6 @@ def clouds(batch: int, points: int, augmented: bool = False) -> Tensor:
             cloud = augment_points(cloud, generator(POINTS, 0, 0, index))
         found.append(torch.as_tensor(np.ascontiguousarray(cloud.T)))
     return torch.stack(found)
-
-
-def distinct_points(x: Tensor) -> list[int]:
-    """Of each cloud (B, 3, N), the points that are not copies of the first, plus 1."""
-    return (1 + (x != x[:, :, :1]).any(dim=1).sum(dim=1)).tolist()
 
 
 def encoder_work(network: str, rows: list[int], k: int, passes: int) -> Work:
@@ -85,19 +81,20 @@ def encoder_work(network: str, rows: list[int], k: int, passes: int) -> Work:
 
 def cloud_work(sizes: Sizes, passes: int = 3) -> Work:
     """:func:`encoder_work` for the clouds of :func:`clouds`."""
-    rows = distinct_points(clouds(sizes.batch, sizes.points, sizes.augmented))
+    points = clouds(sizes.batch, sizes.points, sizes.augmented)
+    rows = distinct_points(points).offsets.diff().tolist()
     return encoder_work(sizes.network, rows, sizes.k, passes)
 
 
-def image_work(images: int, backbone: str = "resnet50", size: int = 224) -> Work:
-    """Products of a step of the image encoder, and the traffic of its update.
+def image_work(images: int) -> Work:
+    """Products of a step of ResNet-50 at 224, and the traffic of its update.
 
     Counted on the meta device: each convolution's output is written and read once
     forward and backward; Adam reads four numbers of each parameter (value, gradient,
     two moments) and writes three.
     """
     with torch.device("meta"):
-        model, batch = ImageEncoder(backbone), torch.zeros(images, 3, size, size)
+        model, batch = ImageEncoder(), torch.zeros(images, 3, 224, 224)
     outputs = []
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -109,9 +106,9 @@ def image_work(images: int, backbone: str = "resnet50", size: int = 224) -> Work
     return Work(counted.get_total_flops(), moved)
 
 
-def pretraining_work(pairs: int, points: int = 2048, views: int = 1) -> Work:
+def pretraining_work(pairs: int, views: int = 1) -> Work:
     """Both encoders' work in a step of pre-training with so many images a shape."""
-    sizes = Sizes("dgcnn", 2 * pairs, points, 15, augmented=True)
+    sizes = Sizes("dgcnn", 2 * pairs, 2048, 15, augmented=True)
     clouds, images = cloud_work(sizes), image_work(views * pairs)
     return Work(clouds.operations + images.operations, clouds.moved + images.moved)
 
@@ -122,17 +119,16 @@ def svm_work(train: int, test: int, classes: int) -> Work:
     return Work(2048.0 * train * train + 2.0 * test * 2048 * pairs, double=True)
 
 
-def few_shot_work(episodes: int, features: int = 2048, queries: int = 20) -> Work:
-    """Products of the support with itself and with the queries, in float64.
+def few_shot_work(episodes: int, features: int = 2048) -> Work:
+    """Products of the support with itself and with 20 queries a class, in float64.
 
     Args:
         episodes: of each published setting.
         features: numbers per cloud.
-        queries: clouds of each class.
     """
     operations = 0.0
     for ways, shots in PUBLISHED_SETTINGS:
-        support, query = ways * shots, ways * queries
+        support, query = ways * shots, ways * 20
         operations += features * (support * support + 2 * support * query)
     return Work(episodes * operations, double=True)
 

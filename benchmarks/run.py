@@ -38,6 +38,7 @@ from benchmarks.measure import (
     Setting,
     free_memory,
     heading,
+    measure_apart,
     measure_rates,
     result,
     row,
@@ -45,7 +46,6 @@ from benchmarks.measure import (
     take_turns,
     unmeasured,
 )
-from benchmarks.processes import measure_apart
 from utils.run.flags import positive_int
 from utils.run.logger import describe_environment
 

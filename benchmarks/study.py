@@ -118,20 +118,19 @@ class Study:
         (out / "runs").mkdir(parents=True, exist_ok=True)
 
     def _state(self, run: Run) -> dict[str, Any]:
+        """Of this very command; empty if it has not been started."""
         path = self.out / "runs" / f"{run.name}.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        state = json.loads(path.read_text()) if path.is_file() else {}
+        return state if state.get("command") == run.key else {}
 
     def _write_state(self, run: Run, seconds: float | None) -> None:
         state = {"command": run.key, "seconds": seconds}
         path = self.out / "runs" / f"{run.name}.json"
         replace_file(path, json.dumps(state).encode())
 
-    def _started(self, run: Run) -> bool:
-        return self._state(run).get("command") == run.key
-
     def complete(self, run: Run) -> bool:
         """Whether this very command has come to its end."""
-        return self._started(run) and self._state(run)["seconds"] is not None
+        return self._state(run).get("seconds") is not None
 
     def _folder(self, run: Run) -> Path:
         return self.out / CHECKPOINTS / run.name
@@ -147,7 +146,7 @@ class Study:
 
     def _do(self, run: Run, threads: int) -> bool:
         # An unfinished training of the same command goes on; all else begins anew.
-        resumable = not run.script.startswith("eval_") and self._started(run)
+        resumable = not run.script.startswith("eval_") and self._state(run)
         words = [run.script, *run.flags, "--exp_name", run.name]
         words.append("--resume" if resumable else "--overwrite")
         self._write_state(run, None)

@@ -53,22 +53,12 @@ class CrossPoint(nn.Module):
         """
         self.image_encoder.requires_grad_(cmid_weight > 0)
 
-    def encode(
-        self,
-        of_images: Callable[[Tensor], Tensor],
-        view1: Tensor,
-        view2: Tensor,
-        images: Tensor | None,
-        layout: Layout | None,
-    ) -> tuple[Tensor, Tensor, Any]:
-        """Projection and feature of both views, (2B, ...), and ``of_images``."""
-        check_inputs(view1, view2, images)
-        if images is not None:
-            start: Any = on_second_stream if self.two_streams else functools.partial
-            encoded = start(of_images, images.flatten(0, -4))  # called below
-        known = {} if layout is None else {"layout": layout}
-        both = self.point_encoder(torch.cat([view1, view2]), **known)
-        return *both, None if images is None else encoded()
+    def encode_images(self, images: Tensor) -> Tensor:
+        return self.image_encoder(images)
+
+    def projections(self, _feature: Tensor, of_images: Tensor) -> Any:
+        """What forward returns for the images: (B, D) or (B, V, D)."""
+        return of_images
 
     def forward(
         self,
@@ -77,10 +67,21 @@ class CrossPoint(nn.Module):
         images: Tensor | None,
         layout: Layout | None = None,
     ) -> tuple[Tensor, Tensor, Any]:
-        given = (view1, view2, images, layout)
-        projection, _, z_image = self.encode(self.image_encoder, *given)
-        if images is not None:  # (V B, D)
-            z_image = z_image.unflatten(0, images.shape[:-3])
+        given = [x for x in (view1, view2, images) if x is not None]
+        if view1.shape != view2.shape or len(given[-1]) != len(view1):
+            raise ValueError(
+                "two views of equal shape and as many images are needed, got "
+                + ", ".join(str(tuple(x.shape)) for x in given)
+            )
+        if images is not None:
+            start: Any = on_second_stream if self.two_streams else functools.partial
+            encoded = start(self.encode_images, images.flatten(0, -4))  # called below
+        known = {} if layout is None else {"layout": layout}
+        projection, feature = self.point_encoder(torch.cat([view1, view2]), **known)
+        z_image = None
+        if images is not None:
+            of_images = encoded().unflatten(0, images.shape[:-3])
+            z_image = self.projections(feature, of_images)
         return *projection.chunk(2), z_image
 
 
@@ -172,28 +173,10 @@ class MultiView(CrossPoint):
         self.heads.requires_grad_(cmid_weight > 0)
         self.point_encoder.inv_head.requires_grad_(imid_weight > 0)
 
-    def forward(
-        self,
-        view1: Tensor,
-        view2: Tensor,
-        images: Tensor | None,
-        layout: Layout | None = None,
-    ) -> tuple[Tensor, Tensor, Any]:
+    def encode_images(self, images: Tensor) -> Tensor:
         image_encoder: Any = self.image_encoder
-        given = (view1, view2, images, layout)
-        projection, feature, r = self.encode(image_encoder.features, *given)
-        z1, z2 = projection.chunk(2)
-        if images is None:
-            return z1, z2, None
-        r = r.unflatten(0, (len(images), -1))  # (B, V, image_dim)
-        return z1, z2, self.heads(*feature.chunk(2), r)
+        return image_encoder.features(images)
 
-
-def check_inputs(view1: Tensor, view2: Tensor, images: Tensor | None) -> None:
-    """Raise a ValueError unless all have the same number of samples."""
-    if view1.shape != view2.shape or (images is not None and len(view1) != len(images)):
-        shapes = (tuple(x.shape) for x in (view1, view2, images) if x is not None)
-        raise ValueError(
-            "two views of equal shape and as many images are needed, got "
-            + ", ".join(map(str, shapes))
-        )
+    def projections(self, feature: Tensor, of_images: Tensor) -> Pairs:
+        size = len(of_images), -1, of_images.shape[-1]
+        return self.heads(*feature.chunk(2), of_images.reshape(size))  # (B, V, F)

@@ -1,14 +1,11 @@
 """EdgeConv, the layer of DGCNN (Wang et al., TOG 2019, equations 7 and 8).
 
-Encoders work on a batch through the interface :class:`Clouds`, made by
-:func:`cloud_batch`. It has two forms with equal results: :class:`PlainClouds` here is
-the definition, :class:`models.fused.clouds.FusedClouds` the fast form, used where it
-can run.
+Encoders work on a batch made by :func:`cloud_batch`. It has two forms with equal
+methods and results: :class:`PlainClouds` here is the definition,
+:class:`models.fused.clouds.FusedClouds` the fast form, used where it can run.
 """
 
 from __future__ import annotations
-
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,34 +15,6 @@ from models.fused.clouds import FusedClouds
 from models.knn import knn
 
 SLOPE = 0.2  # of every LeakyReLU
-
-
-class Clouds(Protocol):
-    """A batch of point clouds and the operations of the encoders on it.
-
-    Features of points are (B, C, N) in the plain form and (R, C) in the fused form;
-    only these methods need to know.
-    """
-
-    points: Tensor
-
-    def transform(self, matrices: Tensor) -> Tensor:
-        """The points, as row vectors, times the matrix (B, 3, 3) of their cloud."""
-
-    def edge_conv(self, x: Tensor, *layers: nn.Sequential) -> Tensor:
-        """Features of points -> features of points, see :func:`edge_conv`."""
-
-    def point_layer(self, x: Tensor, layer: nn.Sequential) -> Tensor:
-        """A 1x1 convolution, BatchNorm over all points, activation."""
-
-    def join(self, *features: Tensor) -> Tensor:
-        """Concatenate channels."""
-
-    def per_point(self, x: Tensor) -> Tensor:
-        """Features of points as (B, C, N); duplicate points must not be merged."""
-
-    def pool(self, x: Tensor, layer: nn.Sequential) -> tuple[Tensor, Tensor]:
-        """A point layer, then maximum and mean over the points: (B, C') each."""
 
 
 def edge_features(x: Tensor, idx: Tensor) -> Tensor:
@@ -76,52 +45,56 @@ def edge_layer(in_channels: int, out_channels: int) -> nn.Sequential:
     )
 
 
-def edge_conv(x: Tensor, k: int, *layers: nn.Sequential) -> Tensor:
-    """EdgeConv: the layers on every edge, then the maximum over the K neighbours.
-
-    The graph is built from ``x`` itself, so each layer of a network has its own.
-
-    Args:
-        x: (B, C, N) features.
-        k: neighbours of each point in the kNN graph.
-        layers: one or more :func:`edge_layer`, the first with 2C input channels.
-
-    Returns:
-        (B, C', N) with C' the last layer's output channels.
-
-    Raises:
-        ValueError: if N < k or ``x`` is not (B, C, N).
-    """
-    edges = edge_features(x, knn(x, k))
-    for layer in layers:
-        edges = layer(edges)  # (B, C', N, K)
-    return edges.max(dim=3).values
-
-
 class PlainClouds:
-    """:class:`Clouds` by definition, on features (B, C, N)."""
+    """A batch of point clouds and the operations of the encoders on it, by definition.
+
+    Features of points are (B, C, N), and (R, C) in the fused form, which has the same
+    methods. Layers are a 1x1 convolution, BatchNorm and an activation.
+    """
 
     def __init__(self, points: Tensor, k: int) -> None:
         self.points, self.k = points, k
 
     def transform(self, matrices: Tensor) -> Tensor:
+        """The points, as row vectors, times the matrix (B, 3, 3) of their cloud."""
         return (self.points.transpose(1, 2) @ matrices).transpose(1, 2)
 
     def edge_conv(self, x: Tensor, *layers: nn.Sequential) -> Tensor:
-        return edge_conv(x, self.k, *layers)
+        """EdgeConv: the layers on every edge, then the maximum over the K neighbours.
+
+        The graph is built from ``x`` itself, so each layer of a network has its own.
+
+        Args:
+            x: (B, C, N) features.
+            layers: one or more :func:`edge_layer`, the first with 2C input channels.
+
+        Returns:
+            (B, C', N) with C' the last layer's output channels.
+        """
+        edges = edge_features(x, knn(x, self.k))
+        for layer in layers:
+            edges = layer(edges)  # (B, C', N, K)
+        return edges.max(dim=3).values
 
     def point_layer(self, x: Tensor, layer: nn.Sequential) -> Tensor:
+        """The layer on every point."""
         return layer(x)
 
     def join(self, *features: Tensor) -> Tensor:
+        """Concatenate channels."""
         return torch.cat(features, dim=1)
 
     def per_point(self, x: Tensor) -> Tensor:
+        """Features of points as (B, C, N); duplicate points must not be merged."""
         return x
 
     def pool(self, x: Tensor, layer: nn.Sequential) -> tuple[Tensor, Tensor]:
+        """A point layer, then maximum and mean over the points: (B, C') each."""
         x = layer(x)
         return x.amax(dim=2), x.mean(dim=2)
+
+
+Clouds = PlainClouds | FusedClouds
 
 
 def chosen_form(form: str, device: torch.device) -> tuple[str, str]:

@@ -26,7 +26,7 @@ from models.knn import full_precision
 
 
 class FusedClouds:
-    """Batch with duplicate points merged: :class:`models.edgeconv.Clouds` on (R, C).
+    """:class:`models.edgeconv.PlainClouds` on (R, C), with duplicate points merged.
 
     Under autocast edges stay in the dtype of the parameters, since a and b nearly
     cancel. The layer before pooling follows autocast on a GPU, and not on a CPU.

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from benchmarks import roofline
 from models.image import ImageEncoder
 
 
 def test_work_is_counted_on_distinct_points() -> None:
+    sizes = roofline.Sizes("dgcnn", 3, 64, 15, augmented=True)
     points = roofline.clouds(3, 64, augmented=True)
-    rows = roofline.distinct_points(points)
-    assert rows == [len(cloud.unique(dim=1).T) for cloud in points]
+    rows = [len(cloud.unique(dim=1).T) for cloud in points]
     assert min(rows) < 64
-    assert roofline.distinct_points(roofline.clouds(2, 64)) == [64, 64]
+    assert roofline.cloud_work(sizes) == roofline.encoder_work("dgcnn", rows, 15, 3)
     # One cloud of n points: the terms in n and in n² of the products, by hand.
     convolutions = 4 * (3 * 64 + 64 * 64 + 64 * 128 + 128 * 256) + 2 * 512 * 1024
     distances = 2 * (3 + 64 + 64 + 128)
@@ -61,9 +59,3 @@ def test_work_of_episodes_and_items() -> None:
     assert roofline.loader_work(2, 10, 5).moved == 2 * (10 * 12 * 3 + 25 * 3 * 2)
     more = roofline.loader_work(2, 10, 5, views=4).moved
     assert more == 2 * (10 * 12 * 3 + 4 * 25 * 3 * 2)
-
-
-def test_augmented_clouds_are_float32_and_reproducible() -> None:
-    first, again = (roofline.clouds(2, 32, augmented=True) for _ in range(2))
-    assert first.dtype == torch.float32
-    assert torch.equal(first, again)

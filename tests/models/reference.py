@@ -95,12 +95,8 @@ def batch_norm(x: Tensor, weights: Weights, name: str, training: bool) -> Tensor
     return x_hat * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 
-def leaky(x: Tensor) -> Tensor:
-    return torch.where(x > 0, x, 0.2 * x)
-
-
-def relu(x: Tensor) -> Tensor:
-    return torch.where(x > 0, x, 0.0 * x)
+def leaky(x: Tensor, slope: float = 0.2) -> Tensor:
+    return torch.where(x > 0, x, slope * x)
 
 
 def first_maximum(x: Tensor, dim: int) -> Tensor:
@@ -132,7 +128,7 @@ def projection_head(
 ) -> Tensor:
     """Linear, BatchNorm, ReLU, Linear; biases where there are any."""
     x = x @ weights[f"{name}.0.weight"].T + weights.get(f"{name}.0.bias", 0)
-    x = relu(batch_norm(x, weights, f"{name}.1", training))
+    x = leaky(batch_norm(x, weights, f"{name}.1", training), slope=0.0)
     return x @ weights[f"{name}.3.weight"].T + weights.get(f"{name}.3.bias", 0)
 
 
@@ -164,7 +160,7 @@ def pointnet(points: Tensor, _: int, weights: Weights, training: bool) -> list[T
     x = points.transpose(1, 2)  # (B, N, 3)
     for name in ("conv1", "conv2", "conv3", "conv4", "conv5"):
         x = x @ weights[f"{name}.0.weight"][:, :, 0].T
-        x = relu(batch_norm(x, weights, f"{name}.1", training))
+        x = leaky(batch_norm(x, weights, f"{name}.1", training), slope=0.0)
     feature = first_maximum(x, 1)  # (B, E)
     return head(feature, weights, training)
 
@@ -247,9 +243,16 @@ def gradients(weights: Weights) -> Weights:
     return {name: w.grad for name, w in weights.items() if w.grad is not None}
 
 
-def check_gradients(
-    module: nn.Module, expected: Weights, tolerance: float = 1e-8
+def check_close(
+    found: Weights, expected: Weights, tolerance: float, floor: float = 0.0
 ) -> None:
+    """The relative error of each tensor is below the tolerance."""
+    errors = {n: relative_error(x, expected[n], floor) for n, x in found.items()}
+    wrong = {name: error for name, error in errors.items() if not error < tolerance}
+    assert not wrong, f"relative errors: {wrong}"
+
+
+def check_gradients(module: nn.Module, expected: Weights) -> None:
     """Every parameter's gradient, by name; none may be missing.
 
     Biases in front of a BatchNorm have no gradient but rounding: norms below 1e-6 of
@@ -259,18 +262,11 @@ def check_gradients(
     missing = [name for name, grad in found.items() if grad is None]
     assert not missing, f"no gradient: {missing}"
     floor = 1e-6 * max(expected[name].norm().item() for name in found)
-    errors = {n: relative_error(g, expected[n], floor) for n, g in found.items()}
-    wrong = {name: error for name, error in errors.items() if not error < tolerance}
-    assert not wrong, f"relative error of gradients: {wrong}"
+    check_close(found, expected, 1e-8, floor)
 
 
-def check_running_statistics(
-    module: nn.Module, expected: Weights, tolerance: float = 1e-9
-) -> None:
+def check_running_statistics(module: nn.Module, expected: Weights) -> None:
     """Every running mean and variance of the module, by name."""
-    state = module.state_dict()
-    names = [name for name, _ in module.named_buffers() if "running_" in name]
-    assert names
-    errors = {name: relative_error(state[name], expected[name]) for name in names}
-    wrong = {name: error for name, error in errors.items() if not error < tolerance}
-    assert not wrong, f"relative error of running statistics: {wrong}"
+    found = {n: x for n, x in module.named_buffers() if "running_" in n}
+    assert found
+    check_close(found, expected, 1e-9)

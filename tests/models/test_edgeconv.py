@@ -11,13 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models import ENCODERS, point_encoder
 from models.dgcnn import DGCNN, point_layer
 from models.edgeconv import (
     PlainClouds,
     chosen_form,
     cloud_batch,
-    edge_conv,
     edge_features,
     edge_layer,
 )
@@ -138,37 +136,42 @@ def test_edge_conv_without_gradients_with_any_number_of_neighbours(k):
     clouds = FusedClouds(x, k)
     with torch.no_grad():
         found = clouds.per_point(clouds.edge_conv(clouds.points, *module))
-        expected = edge_conv(x, k, *module)
+        expected = PlainClouds(x, k).edge_conv(x, *module)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+def twins(layer: nn.Sequential, training: bool) -> tuple[nn.Module, nn.Module]:
+    """The layer (6 channels to 70) at random, twice; channel 2 is constant."""
+    randomise(layer).train(training)[1].weight.data[2] = 0.0
+    return layer, copy.deepcopy(layer)
+
+
+def assert_equal_gradients_and_buffers(one: nn.Module, two: nn.Module) -> None:
+    for p, q in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close([*one.buffers()], [*two.buffers()])
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_pooling_is_the_plain_one(training, kernels):
-    layer = randomise(point_layer(6, 70)).train(training)
-    layer[1].weight.data[2] = 0.0
-    twin = copy.deepcopy(layer)
+    layer, twin = twins(point_layer(6, 70), training)
     x = with_duplicates(random_clouds(3, 45, seed=5, channels=6))
     clouds = FusedClouds(x[:, :3], 4)
     rows, y = Rows(clouds, x), x.clone().requires_grad_()
     pairs = (clouds.pool(rows.x, layer), PlainClouds(x, 4).pool(y, twin))
-    for found, expected in zip(*pairs, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(*pairs, rtol=1e-10, atol=1e-12)
     for maximum, mean in pairs:
-        # Channel 2 is constant: all points tie for its maximum.
+        # All points tie for the maximum of channel 2.
         maximum = maximum[:, [c for c in range(70) if c != 2]]
         ((maximum**2).sum() + (mean**3).sum()).backward()
     torch.testing.assert_close(rows.gradient(), rows.add_duplicates(y.grad))
-    for one, two in zip(layer.parameters(), twin.parameters(), strict=True):
-        torch.testing.assert_close(one.grad, two.grad, rtol=1e-9, atol=1e-11)
-    for one, two in zip(layer.buffers(), twin.buffers(), strict=True):
-        torch.testing.assert_close(one, two)
+    assert_equal_gradients_and_buffers(layer, twin)
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("make", [point_layer, mlp_layer])
 def test_a_layer_on_points_is_the_plain_one(make, training, kernels):
-    layer = randomise(make(6, 70)).train(training)
-    twin = copy.deepcopy(layer)
+    layer, twin = twins(make(6, 70), training)
     x = with_duplicates(random_clouds(3, 45, seed=5, channels=6))
     clouds = FusedClouds(x[:, :3], 4)
     rows, y = Rows(clouds, x), x.clone().requires_grad_()
@@ -179,10 +182,7 @@ def test_a_layer_on_points_is_the_plain_one(make, training, kernels):
     for one in (found, expected):
         (one * weight).sum().backward()
     torch.testing.assert_close(rows.gradient(), rows.add_duplicates(y.grad))
-    for one, two in zip(layer.parameters(), twin.parameters(), strict=True):
-        torch.testing.assert_close(one.grad, two.grad, rtol=1e-9, atol=1e-11)
-    for one, two in zip(layer.buffers(), twin.buffers(), strict=True):
-        torch.testing.assert_close(one, two)
+    assert_equal_gradients_and_buffers(layer, twin)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -209,25 +209,6 @@ def test_pooling_of_what_autocast_leaves_in_half_precision(dtype):
     assert (error < 2 * torch.finfo(dtype).eps * size).all()
     for one, two in zip(layer[1].parameters(), twin[1].parameters(), strict=True):
         torch.testing.assert_close(one.grad, two.grad, rtol=1e-4, atol=1e-3)
-
-
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("network", ENCODERS)
-def test_merging_duplicate_points_changes_no_number(network, training):
-    model = randomise(point_encoder(network, k=6, emb_dims=24)).train(training)
-    twin = copy.deepcopy(model)
-    twin.edgeconv = "plain"
-    points = with_duplicates(random_clouds(4, 50, seed=2))
-    points[0] = points[0, :, :1]  # a cloud of one point alone
-    merged, every = FusedClouds(points, 6), FusedClouds(points, 6, distinct=False)
-    assert len(merged.points) < 200 == len(every.points)
-    outputs, expected = model(points), twin(points)
-    torch.testing.assert_close(outputs, expected, rtol=1e-9, atol=1e-10)
-    for projection, feature in (outputs, expected):
-        (projection.sin().sum() + feature.sin().sum()).backward()
-    wanted = {n: p.grad for n, p in twin.named_parameters()}
-    reference.check_gradients(model, wanted, tolerance=1e-7)
-    reference.check_running_statistics(model, dict(twin.named_buffers()))
 
 
 def test_segmentation_keeps_every_point_of_a_cloud_with_duplicates():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,20 +18,25 @@ from tests.models import reference
 from tests.models.reference import random_clouds, randomise, weights_of
 
 K, E, B, N = 5, 32, 3, 24
-SHUFFLED = torch.randperm(N, generator=torch.Generator().manual_seed(1))
 
 
-def pretrained(name: str) -> nn.Module:
-    return randomise(point_encoder(name, K, E))
+NETWORKS = {
+    "dgcnn": partial(DGCNN, K, E),
+    "dgcnn_seg": partial(DGCNNPartSeg, K, E),
+    "pointnet": partial(PointNet, E),
+    "classifier": partial(DGCNN, K, E, 7),
+    "pointnet classifier": partial(PointNet, E, 7),
+    "segmenter": partial(DGCNNPartSeg, K, E, 11),
+}
+LOOPS = {
+    DGCNN: reference.dgcnn,
+    DGCNNPartSeg: reference.partseg,
+    PointNet: reference.pointnet,
+}
 
 
-def classifier(kind: type = DGCNN, **options) -> nn.Module:
-    graph = {"k": K} if kind is DGCNN else {}
-    return randomise(kind(emb_dims=E, num_classes=7, **graph, **options))
-
-
-def segmenter(**options) -> DGCNNPartSeg:
-    return randomise(DGCNNPartSeg(k=K, emb_dims=E, num_parts=11, **options))
+def build(network: str, **options) -> nn.Module:
+    return randomise(NETWORKS[network](**options))
 
 
 def categories(*numbers: int) -> Tensor:
@@ -39,23 +46,6 @@ def categories(*numbers: int) -> Tensor:
 def inputs(network: str) -> tuple[Tensor, ...]:
     points = random_clouds(B, N)
     return (points, categories(4, 0, 15)) if network == "segmenter" else (points,)
-
-
-def build(network: str, **options) -> nn.Module:
-    if network in ENCODERS:
-        return pretrained(network)
-    made = {"classifier": DGCNN, "pointnet classifier": PointNet}
-    if network in made:
-        return classifier(made[network], **options)
-    return segmenter(**options)
-
-
-NETWORKS = (*ENCODERS, "classifier", "pointnet classifier", "segmenter")
-LOOPS = {
-    DGCNN: reference.dgcnn,
-    DGCNNPartSeg: reference.partseg,
-    PointNet: reference.pointnet,
-}
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -78,7 +68,7 @@ def test_the_loop_with_gradients_and_statistics(network, training):
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_an_encoder_is_built_by_name(name):
-    model, points = pretrained(name).eval(), random_clouds(2, N)
+    model, points = point_encoder(name, K, E).double().eval(), random_clouds(2, N)
     projection, feature = model(points)
     assert model.feature_dim == (2 * E if name == "dgcnn" else E)
     assert projection.shape == (2, 256) and feature.shape == (2, model.feature_dim)
@@ -94,17 +84,6 @@ def test_one_cloud_alone_gives_its_row_of_the_batch(network):
     if isinstance(every, Tensor):
         every, alone = (every,), (alone,)
     torch.testing.assert_close(alone, tuple(x[1:2] for x in every))
-
-
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("network", ["dgcnn", "segmenter"])
-def test_the_order_of_the_points_moves_labels_and_nothing_else(network, training):
-    points, *category = inputs(network)
-    model, twin = (build(network, dropout=0.0).train(training) for _ in range(2))
-    found, expected = model(points[:, :, SHUFFLED], *category), twin(points, *category)
-    if network == "segmenter":
-        expected = expected[:, :, SHUFFLED]
-    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-8)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +107,7 @@ def test_dropout_acts_in_training_alone_after_the_hidden_layers(network, widths)
 
 @pytest.mark.parametrize("name", ["dgcnn", "dgcnn_seg"])
 def test_as_many_points_as_neighbours_and_no_fewer(name):
-    model = pretrained(name).eval()
+    model = build(name).eval()
     points = random_clouds(2, K)
     expected = LOOPS[type(model)](points, K, weights_of(model), False)
     torch.testing.assert_close(model(points)[1], expected[1])
@@ -140,7 +119,7 @@ def test_as_many_points_as_neighbours_and_no_fewer(name):
 @pytest.mark.parametrize("shape", [(2, N, 3), (3, N), (2, 4, N)])
 def test_points_of_another_shape_are_refused(shape, name):
     with pytest.raises(ValueError, match=r"points must be \(B, 3, N\), got shape"):
-        pretrained(name)(torch.zeros(shape, dtype=torch.float64))
+        build(name)(torch.zeros(shape, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -153,7 +132,7 @@ def test_the_transformer_starts_at_the_identity_and_learns(training):
 
 
 def test_the_category_matters_and_is_checked():
-    model, points = segmenter().eval(), random_clouds(1, N)
+    model, points = build("segmenter").eval(), random_clouds(1, N)
     first, second = (model(points, categories(number)) for number in (0, 1))
     assert not torch.allclose(first, second)
     for category in (None, categories(1, 2), torch.zeros(1, 15)):
@@ -162,7 +141,7 @@ def test_the_category_matters_and_is_checked():
 
 
 def test_a_linear_head_is_one_layer():
-    model = classifier(linear_head=True).eval()
+    model = build("classifier", linear_head=True).eval()
     points = random_clouds(2, N)
     weight, bias = model.linear.weight, model.linear.bias
     torch.testing.assert_close(model(points), model.features(points) @ weight.T + bias)

@@ -17,20 +17,6 @@ def test_knn_is_brute_force_in_the_same_order(channels, dtype):
     assert torch.equal(knn(x, 7), neighbours(x, 7))
 
 
-def test_the_point_itself_comes_first_and_all_points_come_with_k_equal_n():
-    x = random_clouds(2, 20)
-    idx = knn(x, 20)
-    assert idx.dtype == torch.int64
-    assert torch.equal(idx[:, :, 0], torch.arange(20).expand(2, 20))
-    assert torch.equal(idx.sort(dim=2).values, torch.arange(20).expand(2, 20, 20))
-
-
-def test_copies_of_a_point_are_its_nearest_neighbours():
-    x = random_clouds(1, 20)
-    x[:, :, [3, 8, 11]] = x[:, :, :1]
-    assert set(knn(x, 4)[0, 8].tolist()) == {0, 3, 8, 11}
-
-
 @pytest.mark.parametrize("block", [7, 200, 10**6])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_of_equally_far_points_the_smaller_index_is_nearer(dtype, block, monkeypatch):
@@ -41,12 +27,6 @@ def test_of_equally_far_points_the_smaller_index_is_nearer(dtype, block, monkeyp
     expected = (square * 100 + torch.arange(60)).argsort(dim=2)
     for k in (1, 7, 59, 60):
         assert torch.equal(knn(x.to(dtype), k), expected[..., :k])
-
-
-def test_a_cloud_does_not_see_the_others_of_its_batch():
-    x = random_clouds(4, 30)
-    alone = torch.cat([knn(cloud[None], 6) for cloud in x])
-    assert torch.equal(knn(x, 6), alone)
 
 
 def test_bfloat16_autocast_does_not_change_the_neighbours():

@@ -117,13 +117,6 @@ UNUSED: dict[str, Shapes] = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_names_and_shapes(name):
-    kind, options, expected = NETWORKS[name]
-    state = kind(**options).state_dict()
-    assert {key: tuple(value.shape) for key, value in state.items()} == expected
-
-
-@pytest.mark.parametrize("name", NETWORKS)
 def test_two_names_of_a_batch_norm_are_one(name):
     kind, options, _ = NETWORKS[name]
     model = kind(**options)

@@ -9,7 +9,7 @@ from models.fused.batch import RaggedBatch
 from models.fused.numba.tasks import ROWS, kernel, row_tasks, run_tasks, scratch
 
 DISTANCES = 2**19  # of a task: so many fit in the cache
-SHORT = 128  # candidates, at most, that are ranked by comparing all pairs
+SHORT = 128  # candidates, at most, that are ranked by comparing all pairs, not sorted
 
 
 @kernel
@@ -82,27 +82,12 @@ def _order(values, columns, origin, idx, ranks):
 
 
 @kernel
-def _insert(values, columns, origin, idx):
-    """The nearest of many candidates, by insertion: most are not among them."""
-    kept, k = 0, len(idx)
-    sorted_ = np.empty(k, values.dtype)
-    for c in range(len(values)):
-        d, row = values[c], origin + columns[c]
-        if kept < k:
-            place = kept
-            kept += 1
-        elif d < sorted_[k - 1] or (d == sorted_[k - 1] and row < idx[k - 1]):
-            place = k - 1
-        else:
-            continue
-        while place > 0 and (
-            sorted_[place - 1] > d or (sorted_[place - 1] == d and idx[place - 1] > row)
-        ):
-            sorted_[place] = sorted_[place - 1]
-            idx[place] = idx[place - 1]
-            place -= 1
-        sorted_[place] = d
-        idx[place] = row
+def _sort(distance, columns, origin, idx):
+    """The nearest of many candidates, of equal ones the first."""
+    within = np.sort(columns)
+    order = np.argsort(distance[within], kind="mergesort")  # stable
+    for c in range(min(len(idx), len(within))):
+        idx[c] = origin + within[order[c]]
 
 
 @kernel
@@ -141,15 +126,15 @@ def _select(product, axes, square, origin, k, coarse, idx):
                 columns[listed] = j
                 listed += distance[j] <= bound
                 j += fine
-        for c in range(listed):
-            values[c] = distance[columns[c]]
         nearest = idx[i, :k]
         nearest[:] = origin  # stays where distances are not finite
         if listed <= SHORT:
+            for c in range(listed):
+                values[c] = distance[columns[c]]
             ranks = counts[:listed]
             _order(values[:listed], columns[:listed], origin, nearest, ranks)
         else:
-            _insert(values[:listed], columns[:listed], origin, nearest)
+            _sort(distance, columns[:listed], origin, nearest)
 
 
 def knn(x: torch.Tensor, batch: RaggedBatch, k: int) -> torch.Tensor:

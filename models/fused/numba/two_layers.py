@@ -27,6 +27,17 @@ def _first_layer(a, b, idx, scale, offset, slope, hidden, start, end):
                 hidden[row, c] = z if z > 0 else z * slope
 
 
+def _both_layers(a, b, idx, affine, slope, matrix, start, end):
+    """The rows' edges after each layer, valid until this thread's next call."""
+    size, (outputs, channels) = (end - start) * idx.shape[1], matrix.shape
+    both = scratch(matrix.dtype, size, channels + outputs).view(-1)
+    hidden = both[: size * channels].view(size, -1)
+    edges = both[size * channels :].view(size, -1)
+    _first_layer(a, b, idx, *affine[:2], slope, hidden.numpy(), start, end)
+    torch.mm(hidden, matrix.T, out=edges)
+    return hidden, edges
+
+
 @kernel
 def _reduce_edges(edges, k, sign, shift, counts, stats, y, argmax, sums, start, end):
     channels = edges.shape[1]
@@ -94,12 +105,7 @@ def two_layer_extremes(
     slope, second = a.dtype.type(slope), torch.from_numpy(matrix)
 
     def task(n: int, start: int, end: int) -> None:
-        size = (end - start) * neighbours
-        both = scratch(second.dtype, size, a.shape[1] + channels).view(-1)
-        hidden = both[: size * a.shape[1]].view(size, -1)
-        edges = both[size * a.shape[1] :].view(size, -1)
-        _first_layer(a, b, idx, *affine[:2], slope, hidden.numpy(), start, end)
-        torch.mm(hidden, second.T, out=edges)
+        _, edges = _both_layers(a, b, idx, affine, slope, second, start, end)
         given = (edges.numpy(), neighbours, sign, shift, batch.counts, stats)
         _reduce_edges(*given, y, argmax, sums[n], start, end)
 
@@ -181,12 +187,7 @@ def two_layer_gradients(
     def task(cloud: int) -> None:  # one for each cloud, since edges end anywhere in it
         own = bounds[cloud : cloud + 2]
         for _, start, end in row_tasks(own, max(1, EDGES // neighbours)):
-            size = (end - start) * neighbours
-            both = scratch(second.dtype, size, channels + outputs).view(-1)
-            hidden = both[: size * channels].view(size, -1)
-            edges = both[size * channels :].view(size, -1)
-            _first_layer(a, b, idx, *affine[:2], slope, hidden.numpy(), start, end)
-            torch.mm(hidden, second.T, out=edges)
+            hidden, edges = _both_layers(a, b, idx, affine, slope, second, start, end)
             terms = (alpha, beta, counts, neighbours)
             _second_gradient(edges.numpy(), grad, argmax, *terms, start, end)
             of_matrix[cloud] += edges.T @ hidden

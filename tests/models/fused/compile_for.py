@@ -22,11 +22,11 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
 
+from benchmarks.kernel_inputs import kernel_arguments
 from models.fused import triton as cuda
-from models.fused.batch import Graph, RaggedBatch
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-ROWS, CHANNELS, POINTS = 273, 64, 150
+ROWS, CHANNELS, NEIGHBOURS = 273, 64, 15
 
 
 class Absent:
@@ -79,29 +79,23 @@ def compile_instead_of_launching() -> None:
 
 
 def launch_all(dtype: torch.dtype, half: torch.dtype) -> None:
-    """Every operation once; ``half`` is what autocast leaves before pooling."""
-    offsets = torch.tensor([0, 150, 183, ROWS])
-    batch = RaggedBatch(offsets, torch.ones(ROWS, dtype=dtype), POINTS, False)
-    a, channel = torch.zeros(ROWS, CHANNELS, dtype=dtype), torch.zeros(CHANNELS)
-    channel = channel.to(dtype)
+    """Every operation; ``half`` is what autocast leaves before pooling."""
+    arguments = dict(kernel_arguments(dtype, ROWS, CHANNELS, NEIGHBOURS))
+    _, batch, _ = arguments.pop("knn")
     if dtype == torch.float32:
         for width, k in ((3, 15), (64, 20), (64, 40)):
-            cuda.knn(a[:, :width].contiguous(), batch, k)
-    norm = torch.nn.BatchNorm1d(CHANNELS).to(dtype)
-    sums = torch.zeros(2, CHANNELS, dtype=torch.float64)
-    affine, count = cuda.batch_affine(norm, sums, channel, 9, False)
-    cuda.activation_gradient(a, a, affine, 0.2)
-    cuda.statistics_gradient(sums, sums, affine, count)
-    graph = Graph(torch.zeros(ROWS, 15, dtype=torch.int32), batch)
-    for stats in (True, False):
-        cuda.edge_extremes(a, a, graph, channel, channel, stats)
-    for argmax in (None, torch.zeros(ROWS, CHANNELS, dtype=torch.int32)):
-        cuda.edge_gradients(a, a, argmax, a, a, graph, a, channel, channel)
-    for kind in {dtype, half}:
-        y, share = a.to(kind), torch.zeros(3, CHANNELS, dtype=dtype)
-        cuda.column_sums(y, channel, batch)
-        cuda.pool(y, affine, channel, 0.2, batch)
-        cuda.pool_gradient(share, y, affine, channel, channel, 0.2, batch)
+            cuda.knn(torch.zeros(ROWS, width), batch, k)
+    for name, given in arguments.items():
+        getattr(cuda, name)(*given)
+    *given, _ = arguments["edge_extremes"]
+    cuda.edge_extremes(*given, False)
+    grad_a, grad_b, _, *given = arguments["edge_gradients"]
+    cuda.edge_gradients(grad_a, grad_b, None, *given)
+    for name in ("column_sums", "pool"):
+        y, *given = arguments[name]
+        getattr(cuda, name)(y.to(half), *given)
+    share, y, *given = arguments["pool_gradient"]
+    cuda.pool_gradient(share, y.to(half), *given)
 
 
 if __name__ == "__main__":

@@ -6,65 +6,47 @@ import contextlib
 import importlib
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from models.fused.batch import Graph, RaggedBatch
+from benchmarks.kernel_inputs import kernel_arguments, moved
+from models.fused.batch import RaggedBatch
 from models.fused.numba.tasks import run_tasks
 from tests.models.conftest import Kernels, load_kernels
 
+CPU = torch.device("cpu")
 
-def every_operation(kernels: Kernels, strided: bool) -> list[Tensor]:
+
+def every_operation(kernels: Kernels, strided: bool = False) -> dict[str, Any]:
     """What each kernel returns, for tensors (R, C) of either layout."""
-    generator = torch.Generator().manual_seed(0)
 
-    def normal(*shape: int) -> Tensor:
-        x = torch.randn(*shape, generator=generator, dtype=torch.float64)
-        return x.T.contiguous().T if strided and len(shape) == 2 else x
+    def laid_out(x: Any) -> Any:
+        matrix = isinstance(x, Tensor) and x.dim() == 2
+        return x.T.contiguous().T if strided and matrix else x
 
-    counts = torch.randint(1, 4, (30,), generator=generator).double()
-    batch = RaggedBatch(torch.tensor([0, 18, 30]), counts, 50, True)
-    idx = torch.randint(0, 18, (30, 5), generator=generator).int()
-    graph = Graph(
-        torch.where(torch.arange(30)[:, None] < 18, idx, 18 + idx % 12), batch
-    )
-    a, b, y, total = (normal(30, 7) for _ in range(4))
-    scale, offset, mean, alpha, beta = (normal(7) for _ in range(5))
-    affine, share = torch.stack([scale, offset, mean, normal(7).exp()]), normal(2, 7)
-    norm = nn.BatchNorm1d(7, momentum=0.3).double().train()
-    sums = torch.stack([normal(7), normal(7).exp() + 9]).double()
-    batch_affine, count = kernels.batch_affine(norm, sums, mean, 12, False)
-    extreme = kernels.edge_extremes(a, b, graph, scale.sign(), mean, True)
-    argmax = extreme[1].T.contiguous().T if strided else extreme[1]
-    gradients = [(normal(30, 7), normal(30, 7)) for _ in range(2)]
-    return [
-        kernels.knn(normal(30, 7), batch, 4),
-        kernels.product(a, normal(7, 9)),
-        *extreme,
-        kernels.edge_maximum(a, b, graph, offset, 0.2),
-        *kernels.edge_gradients(*gradients[0], None, a, b, graph, total, alpha, beta),
-        *kernels.edge_gradients(*gradients[1], argmax, a, b, graph, total, alpha, beta),
-        kernels.column_sums(y, mean, batch),
-        *kernels.pool(y, affine, scale.sign(), 0.2, batch),
-        kernels.pool_gradient(share, y, affine, alpha, beta, 0.2, batch),
-        batch_affine,
-        *norm.buffers(),
-        *kernels.activation_gradient(a, y, affine, 0.2),
-        *kernels.statistics_gradient(sums, 2 * sums, batch_affine, count),
-    ]
+    found: dict[str, Any] = {}
+    arguments = kernel_arguments(torch.float64, rows=30, wide=7)
+    for name, given in arguments.items():
+        own = [laid_out(moved(x, CPU)) for x in given]
+        norms = [x for x in own if isinstance(x, nn.Module)]  # updated as well
+        found[name] = getattr(kernels, name)(*own), [[*x.buffers()] for x in norms]
+    given = moved(arguments["edge_gradients"], CPU)
+    found["in grad_a"] = kernels.edge_gradients(*given[:2], None, *given[3:])
+    return found
 
 
 def test_both_packages_agree_in_any_memory_layout():
-    results = [
+    assert {*kernel_arguments(torch.float64)} == {*load_kernels("numba").__all__}
+    expected, *others = [
         every_operation(load_kernels(name), strided)
         for name in ("numba", "triton")
         for strided in (False, True)
     ]
-    expected, *others = results
     for found in others:
-        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="counts the interpreter's runs")
@@ -86,13 +68,10 @@ def test_every_launch_is_on_the_device_of_its_tensors(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "device_of", device_of)
     monkeypatch.setattr(interpreter, "GridExecutor", Launch)
-    every_operation(package, strided=False)
-    package.knn(torch.zeros(6, 3), small_batch(), 2)
+    every_operation(package)
+    batch = RaggedBatch(torch.tensor([0, 6]), torch.ones(6), 6, False)
+    package.knn(torch.zeros(6, 3), batch, 2)
     assert len(launches) >= 7 and all(launches)
-
-
-def small_batch() -> RaggedBatch:
-    return RaggedBatch(torch.tensor([0, 6]), torch.ones(6), 6, False)
 
 
 @pytest.fixture

@@ -60,6 +60,8 @@ def test_distinct_points_are_those_of_a_loop():
         more = [0] * max(0, capacity - len(rows))
         found = distinct_points(points, capacity)
         assert [x.tolist() for x in found] == [rows + more, offsets, counts + more]
+    assert len(FusedClouds(points, 6).points) == len(rows)
+    assert len(FusedClouds(points, 6, distinct=False).points) == 4 * POINTS
 
 
 @pytest.mark.parametrize("training", [True, False])
