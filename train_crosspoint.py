@@ -340,6 +340,10 @@ def open_probe(
     ]
     for clouds in probe:
         clouds.points = clouds.points[:, :1024].copy()
+        points = clouds.points.shape[1]
+        if args.k > points:  # found here, not after an epoch
+            problem = f"the probe's clouds have {points} points, less than --k {args.k}"
+            raise ValueError(f"{problem}; --svm_every 0 turns the probe off")
     return probe
 
 

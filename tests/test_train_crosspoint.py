@@ -256,3 +256,19 @@ def test_damage_in_one_rank_s_share_ends_all_ranks_with_its_message(
     assert second.startswith("DataError")
     assert "ply_data_test0.h5" in second
     assert "non-finite" in second
+
+
+def test_a_probe_with_too_few_points_is_refused_before_training(
+    tmp_path: Path, without_modelnet: Path, synthetic_root: Path
+) -> None:
+    folder = without_modelnet / "modelnet40_ply_hdf5_2048"
+    shutil.copytree(synthetic_root / folder.name, folder)
+    for path in folder.glob("*.h5"):
+        with h5py.File(path, "r+") as file:
+            points = file["data"][:, :32]
+            del file["data"]
+            file["data"] = points
+    words = ("--svm_every", "1", "--k", "33")
+    with pytest.raises(cli.UsageError, match="32 points, less than --k 33; --svm"):
+        pretrain(tmp_path, without_modelnet, *words)
+    assert not (tmp_path / "checkpoints").exists()

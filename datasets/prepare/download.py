@@ -101,8 +101,7 @@ def unpack(path: Path, folder: Path, sha256: str | None = None) -> None:
     folder.mkdir(parents=True)
     try:
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                archive.extractall(folder)  # strips what would lead outside
+            shutil.unpack_archive(path, folder, "zip")  # skips what leads outside
         else:
             with gzip.open(path) as stream:
                 with tarfile.open(fileobj=stream, mode="r:") as members:
