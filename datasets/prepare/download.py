@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import gzip
 import os
 import shutil
@@ -22,7 +23,7 @@ import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ WEIGHTS_ADVICE = """\
 INSTALL = f"{sys.executable} -m pip install -U gdown"
 
 # What a damaged or unsafe archive makes its reader raise. RuntimeError: it is
-# encrypted, or of an unknown kind; ValueError: a name is not valid.
+# encrypted, or of an unknown kind; ValueError: a name is not valid, or lies outside.
 DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError),
     *(RuntimeError, ValueError),
@@ -63,6 +64,29 @@ DAMAGE = (
 
 class Failed(Exception):
     """A source, or all of them, did not give what is wanted; the message says why."""
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder of downloads; it is removed if it ends up empty.
+
+    Raises:
+        Failed: if another run is using it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise Failed(f"{folder}: another download is running") from error
+    except OSError:
+        pass  # Some network file systems have no locks: the run continues without.
+    try:
+        yield
+    finally:
+        os.close(lock)
+        with contextlib.suppress(OSError):  # not empty
+            folder.rmdir()
 
 
 def run_gdown(name: str, **options: Any) -> None:
@@ -101,7 +125,13 @@ def unpack(path: Path, folder: Path, sha256: str | None = None) -> None:
     folder.mkdir(parents=True)
     try:
         if zipfile.is_zipfile(path):
-            shutil.unpack_archive(path, folder, "zip")  # skips what leads outside
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+            # Those that shutil would skip without a word.
+            unsafe = [x for x in names if x.startswith("/") or ".." in x]
+            if unsafe:
+                raise ValueError(f"{unsafe[0]!r} would land outside")
+            shutil.unpack_archive(path, folder, "zip")
         else:
             with gzip.open(path) as stream:
                 with tarfile.open(fileobj=stream, mode="r:") as members:
@@ -128,7 +158,6 @@ def obtain(source: Source, downloads: Path, folder: Path) -> None:
         Failed: if this source has no good archive of the data set.
         OSError: if the disk is full, say.
     """
-    downloads.mkdir(parents=True, exist_ok=True)
     path = downloads / source.archive  # has this name only once it is complete
     if not path.is_file():
         run_gdown("download", url=source.url, output=str(path))
@@ -275,14 +304,16 @@ def main(argv: list[str] | None = None) -> None:
             if os.path.lexists(place):
                 print(f"{place}: there already")
                 continue
-            try:
+            if args.dry_run:
                 job()
+                continue
+            try:
+                with locked(root / "downloads"):
+                    job()
             except (Failed, OSError) as error:
                 failures.append(str(error))
         if args.dry_run:
             return
-        with contextlib.suppress(OSError):  # missing, or not empty
-            (root / "downloads").rmdir()
         status = check(args.only, root)
     except KeyboardInterrupt:
         print("\nstopped; the same command resumes here", file=sys.stderr)

@@ -46,8 +46,11 @@ def read_features(args: argparse.Namespace) -> dict[str, np.ndarray]:
             entries = ("names", "features", "folder", "weights", "k", *SETTINGS)
             stored = {name: file[name] for name in entries}
     except Exception as error:  # damaged files make NumPy raise anything
+        reason = str(error).split("\n")[0]
+        if "pickle" in reason:
+            reason = "not an NPZ file"  # NumPy advises to load it all the same
         raise UsageError(
-            f"{args.among}: missing, or not written by predict.py features; {again}"
+            f"{args.among}: not written by predict.py features ({reason}); {again}"
         ) from error
     if stored["weights"] != _digest(args.model_path):
         raise UsageError(f"{args.among} has features of other weights; {again}")

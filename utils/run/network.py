@@ -214,8 +214,11 @@ def _read_json(path: Path) -> dict[str, Any]:
         numbers = [values[name] for name in ("emb_dims", "k", "num_points")]
         good = all(type(n) is int and n > 0 for n in numbers)
         good &= isinstance(values["model"], str) and values["head"] in TRAINED
-        good &= {"outputs", "class_names"} <= values.keys()
-    except (ValueError, KeyError, TypeError):
+        names, outputs = values["class_names"], values["outputs"]
+        good &= names is None or all(isinstance(name, str) for name in names)
+        if values["head"] in ("classifier", "linear"):
+            good &= names is None or len(names) == outputs
+    except (OSError, ValueError, KeyError, TypeError):
         good = False
     if not good:
         raise UsageError(

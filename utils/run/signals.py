@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -41,9 +42,12 @@ def _on_signal(number: int, _: FrameType | None) -> None:
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """Inside, signals are noted."""
+    """Inside, signals are noted; outside the main thread nothing changes."""
     global _received
     _received = 0
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = {number: signal.signal(number, _on_signal) for number in SIGNALS}
     try:
         yield

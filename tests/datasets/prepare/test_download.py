@@ -334,3 +334,11 @@ def test_every_source_is_https_and_the_documents_name_every_name() -> None:
     readme = (ROOT / "data" / "README.md").read_text()
     for name in sources.NAMES:
         assert name in help_text and f"`{name}`" in readme
+
+
+def test_a_second_download_is_refused_while_one_runs(place: Place) -> None:
+    place.content[FIRST] = tar(HELD)
+    with download.locked(place.data / "downloads"):
+        status, output = place.run()
+    assert status == 1 and "another download is running" in output
+    assert not (place.data / "downloads").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 
 import pytest
 
@@ -51,3 +52,19 @@ def test_one_rank_a_node_speaks(
         send(signal.SIGTERM)
         assert signals.received() == signal.SIGTERM
     assert capfd.readouterr().err == ""
+
+
+def test_a_run_in_another_thread_leaves_the_signals_alone() -> None:
+    # A notebook's server may run its cells in one; only the main thread may listen.
+    found = []
+
+    def run() -> None:
+        before = signal.getsignal(signal.SIGTERM)
+        with signals.listening():
+            found.append(signal.getsignal(signal.SIGTERM) is before)
+            signals.check("nowhere")
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert found == [True]
