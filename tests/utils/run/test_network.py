@@ -96,7 +96,11 @@ def test_published_values_give_way_to_those_of_the_next_step(
 
 @pytest.mark.parametrize(
     "change",
-    ["[]", "{", "{}", {"k": 0}, {"k": "9"}, {"head": "tail"}, {"model": None}],
+    [
+        *("[]", "{", "{}", {"k": 0}, {"k": "9"}, {"head": "tail"}, {"model": None}),
+        {"class_names": 3},
+        {"head": "classifier", "outputs": 2, "class_names": ["a"]},
+    ],
 )
 def test_a_damaged_network_json_is_named(change: Any, tmp_path: Path) -> None:
     path = saved(tmp_path, DGCNN(5, 16))
