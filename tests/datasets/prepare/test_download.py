@@ -180,6 +180,7 @@ def test_an_archive_put_there_by_hand_is_used(place: Place) -> None:
         (tar({**HELD, "../../x": b"x"}), "unsafe", False),
         (tar({"set/a": b"a", "b": b"b"}), f"the folder {FOLDER} but b, set", True),
     ],
+    ids=["a page", "incomplete", "unsafe", "another layout"],
 )
 def test_what_is_no_good_archive_is_named_and_removed(
     place, content, said, kept
@@ -296,6 +297,8 @@ def member(kind: bytes, target: str = "") -> tarfile.TarInfo:
         tar({"way": member(tarfile.LNKTYPE, "../../x")}),
         tar({"way": member(tarfile.FIFOTYPE)}),
     ],
+    # Archives hold the time at which they were made: not for the name of a test.
+    ids=["zip up", "zip root", "up", "link up", "link root", "hard link", "pipe"],
 )
 def test_nothing_lands_outside(content, tmp_path: Path) -> None:
     path, out = tmp_path / "a", tmp_path / "out"
