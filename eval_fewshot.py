@@ -37,19 +37,20 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--split",
         choices=("train", "test"),
         default="train",
-        help="split of support and query; published: train (default: train)",
+        help="split to draw support and query from (default: train, as published)",
     )
-    group.add_argument("--k_way", type=flags.positive_int, help="classes (default: 5)")
+    text = "classes per episode (default: 5)"
+    group.add_argument("--k_way", type=flags.positive_int, help=text)
     group.add_argument(
         "--m_shot",
         type=flags.positive_int,
-        help="samples per class to fit (default: 10)",
+        help="support samples per class (default: 10)",
     )
     group.add_argument(
         "--n_query",
         type=flags.positive_int,
         default=20,
-        help="samples per class to classify (default: 20)",
+        help="query samples per class (default: 20)",
     )
     group.add_argument(
         "--n_runs", type=flags.positive_int, default=50, help="episodes (default: 50)"
@@ -57,10 +58,10 @@ def get_args_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--table",
         action="store_true",
-        help="the four published settings, 5 and 10 ways with 10 and 20 shots, instead "
-        "of --k_way and --m_shot",
+        help="run the four published settings, 5 and 10 ways with 10 and 20 shots, "
+        "instead of --k_way and --m_shot",
     )
-    flags.add_corrupt_flag(group, "the samples to classify")
+    flags.add_corrupt_flag(group, "the query samples")
     return parser
 
 
@@ -139,11 +140,11 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """Raise a ValueError for flags that do not fit each other."""
+    """Raise a ValueError for flags that contradict each other."""
     if args.table and (args.k_way or args.m_shot):
-        raise ValueError("--table has its own settings: no --k_way, no --m_shot")
+        raise ValueError("--table sets --k_way and --m_shot itself: leave them out")
     if args.k_way == 1:
-        raise ValueError("--k_way 1 leaves nothing to tell apart: use 2 or more")
+        raise ValueError("--k_way 1 leaves nothing to classify: use 2 or more")
 
 
 def evaluate(

@@ -1,9 +1,9 @@
 """Evaluate a frozen point encoder by a linear SVM and by k-NN on its features.
 
 Each cloud's feature is computed once, by one rank; rank 0 fits the SVM. Of several
-values of C one is chosen on a held-out fifth of the training set. On request also with
-few labels and on corrupted test clouds (docs/evaluation.md). An encoder without weights
-(--model_path none) shows what pre-training adds.
+values of C the best on a held-out fifth of the training set is chosen. Optional: few
+labels, corrupted test clouds (docs/evaluation.md). Compare with an untrained encoder
+(--model_path none) to see what pre-training adds.
 
   one CPU   python eval_svm.py --dataset modelnet40 --model_path best_model.pth
   N GPUs    torchrun --nproc_per_node=N eval_svm.py --dataset scanobjectnn \\
@@ -40,7 +40,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         type=flags.positive_float,
         nargs="+",
         default=[0.1],
-        help="one value, or several to choose from on held-out training data "
+        help="the SVM's C; of several, the best on held-out training data is chosen "
         "(default: 0.1)",
     )
     group.add_argument(
@@ -48,7 +48,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         type=flags.natural_int,
         default=20,
         metavar="K",
-        help="neighbours that vote in the k-NN classification; 0 for none",
+        help="k of the k-NN classifier; 0 for none",
     )
     group.add_argument(
         "--labels_per_class",
@@ -56,13 +56,13 @@ def get_args_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="N",
-        help="also fit an SVM to so many labelled clouds of each class, for each N",
+        help="also fit an SVM to N labelled clouds per class, for each N",
     )
     group.add_argument(
         "--draws",
         type=flags.positive_int,
         default=10,
-        help="times that the clouds of --labels_per_class are drawn",
+        help="random draws for each N of --labels_per_class",
     )
     flags.add_corrupt_flag(group, "the test clouds, with every classifier")
     group.add_argument(
@@ -144,7 +144,7 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """Raise a ValueError for flags that do not fit each other or the disk."""
+    """Raise a ValueError for contradictory flags or an output that is not writable."""
     if not args.save_features:
         return
     path = Path(args.save_features)

@@ -1,7 +1,7 @@
 """Fine-tune an encoder for classification, from pre-trained weights or from scratch.
 
-Every epoch is evaluated on the complete test split: each rank predicts its own share,
-and exact counts are added. The number of processes changes the time, nothing else.
+Every epoch is evaluated on the complete test split: each rank predicts its own share
+and the logits are gathered, so the figures do not depend on the number of processes.
 
   one CPU     python finetune_cls.py --dataset scanobjectnn --batch_size 32 \\
                   --model_path checkpoints/crosspoint_cls/models/best_model.pth
@@ -108,7 +108,7 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
     device, precision = process.device, Precision(args.precision, process.device)
     resumed = not args.eval and is_resumed(args.exp_name, args.resume)
 
-    # Whatever is wrong with flags or files shows here, before anything is written.
+    # Errors in flags and files surface here, before anything is written.
     with distributed.fail_together():
         check_flags(args, resumed)
         network = settle(args, PUBLISHED, resumed)
@@ -279,7 +279,7 @@ def accuracies(split: str, matrix: np.ndarray) -> dict[str, float]:
 
 
 def check_flags(args: argparse.Namespace, resumed: bool) -> None:
-    """Raise a ValueError for flags that do not fit each other."""
+    """Raise a ValueError for flags that contradict each other."""
     flags.check_fine_tuning(args, resumed)
     if args.label_fraction > 1:
         raise ValueError(f"--label_fraction {args.label_fraction:g} is more than 1")
@@ -293,15 +293,14 @@ def check_weights(
     trained: Sequence[str] | None,
     names: Sequence[str],
 ) -> None:
-    """Refuse weights that leave layers at random which must not be.
+    """Refuse weight files that leave required layers randomly initialised.
 
-    To be evaluated they must also be of the data set's classes: ``trained`` are theirs,
-    if known, ``names`` the data set's.
+    For --eval their classes, ``trained`` if known, must be the data set's, ``names``.
     """
     if args.eval and report.initialised:
         raise ValueError(
-            "--eval needs the weights of a complete classifier, and --freeze_encoder "
-            f"for those of a linear probe. {report}"
+            "--eval needs the weights of a complete classifier; add --freeze_encoder "
+            f"if they are a linear probe's. {report}"
         )
     missing = [n for n in report.initialised if n.split(".")[0] != "linear"]
     if args.freeze_encoder and missing:
@@ -312,8 +311,9 @@ def check_weights(
 
     if args.eval and trained is not None and trained != tuple(names):
         raise ValueError(
-            f"{args.model_path} tells apart {', '.join(trained)}; --dataset "
-            f"{args.dataset} in {args.data_root} has {', '.join(names)}"
+            f"{args.model_path} was trained on classes {', '.join(trained)}; --dataset "
+            f"{args.dataset} in {args.data_root} has {', '.join(names)}: use the data "
+            "set it was trained on"
         )
 
 

@@ -30,23 +30,20 @@ def get_args_parser() -> argparse.ArgumentParser:
     flags.add_run_flags(parser, exp_name="crosspoint_cls", resumable=True)
     model = flags.add_model_flags(parser, ENCODERS, {"num_points": 2048, "k": 15})
     model.add_argument(
-        "--image_encoder",
-        choices=BACKBONES,
-        default="resnet50",
-        help="image encoder",
+        "--image_encoder", choices=BACKBONES, default="resnet50", help="image encoder"
     )
     model.add_argument(
         "--img_model_path",
         default="",
         metavar="FILE",
-        help="image encoder's weights to start from (default: a random start)",
+        help="image encoder's weights to start from (default: random initialisation)",
     )
     model.add_argument(
         "--distinct_points",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="compute the duplicates that the augmentation makes of a cloud's first "
-        "point once; the same numbers up to rounding (default: yes)",
+        help="compute duplicate points, made by the dropout augmentation, only once; "
+        "equal up to rounding (default: yes)",
     )
     add_objective_flags(parser)
     training = flags.add_training_flags(
@@ -59,7 +56,10 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="side of an image in pixels",
     )
     training.add_argument(
-        "--temperature", type=flags.positive_float, default=0.1, help="of NT-Xent"
+        "--temperature",
+        type=flags.positive_float,
+        default=0.1,
+        help="NT-Xent temperature",
     )
     training.add_argument(
         "--cuda_graph",
@@ -79,8 +79,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--svm_every",
         type=flags.natural_int,
         default=1,
-        help="epochs between two probes, 5 or so where an epoch takes seconds; 0 for "
-        "none",
+        help="run the probe every N epochs, e.g. 5 if they take seconds; 0 for never",
     )
     probe.add_argument(
         "--svm_C", type=flags.positive_float, default=0.1, help="the SVM's C"
@@ -144,7 +143,7 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
         lambda: Path(args.data_root, PROBE_FOLDER).is_dir()
     )
 
-    # Whatever is wrong with flags or files shows here, before anything is written.
+    # Errors in flags and files surface here, before anything is written.
     with distributed.fail_together():
         check_flags(args)
         edgeconv = chosen_form(args.edgeconv, device)
@@ -320,7 +319,7 @@ def build_model(args: argparse.Namespace) -> CrossPoint:
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """Raise a ValueError for flags that do not fit each other."""
+    """Raise a ValueError for flags that contradict each other."""
     settle_objective(args)
     if args.model == "pointnet":
         args.k = 1  # it has no graph

@@ -50,8 +50,8 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="cos: cosine to 1e-3; step: halved every 20 epochs, not below 1e-5",
     )
     group = flags.add_downstream_flags(parser)
-    only = "shapenetpart"
-    group.add_argument("--dataset", choices=(only,), default=only, help="there is one")
+    only, same = "shapenetpart", "the only data set; accepted for compatibility"
+    group.add_argument("--dataset", choices=(only,), default=only, help=same)
     group.add_argument(
         "--class_choice",
         type=lambda name: "motorbike" if name == "motor" else name,  # earlier code
@@ -118,7 +118,7 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
     device, precision = process.device, Precision(args.precision, process.device)
     resumed = not args.eval and is_resumed(args.exp_name, args.resume)
 
-    # Whatever is wrong with flags or files shows here, before anything is written.
+    # Errors in flags and files surface here, before anything is written.
     with distributed.fail_together():
         flags.check_fine_tuning(args, resumed)
         network = settle(args, PUBLISHED, resumed)

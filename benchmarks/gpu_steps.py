@@ -1,9 +1,9 @@
 """Ways to launch a pre-training step, for :mod:`benchmarks.gpu`: each is exact, each
 is timed against the first.
 
-``counted``: the GPU counts the distinct points, and the host waits. ``layout``: they
-come with the batch. ``padded``: to a fixed number of rows. ``two streams``: padded, and
-images beside points. ``graph``: all of that as ``--cuda_graph`` does it.
+``counted``: the GPU counts the distinct points, and the host synchronises with it.
+``layout``: they come with the batch. ``padded``: to a fixed number of rows. ``two
+streams``: padded, and images beside points. ``graph``: as ``--cuda_graph`` does it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def training(setting: Setting, step: forms.Step, way: str) -> Callable[[], Tenso
 def exact(place: Place, step: forms.Step, way: str, steps: int) -> str:
     """The losses are the counted way's; the text says whether bits are the same again.
 
-    A graph is compared in float32: in float64 the host waits for the neighbours.
+    A graph is compared in float32: in float64 kNN synchronises with the GPU.
     """
     need_kernels(place)
     precision, allowed = ("fp32", ROUNDED) if way == "graph" else ("fp64", EXACT)

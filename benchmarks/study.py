@@ -118,7 +118,7 @@ class Study:
         (out / "runs").mkdir(parents=True, exist_ok=True)
 
     def _state(self, run: Run) -> dict[str, Any]:
-        """Of this very command; empty if it has not been started."""
+        """State of this exact command; empty if it has not been started."""
         path = self.out / "runs" / f"{run.name}.json"
         state = json.loads(path.read_text()) if path.is_file() else {}
         return state if state.get("command") == run.key else {}
@@ -129,7 +129,7 @@ class Study:
         replace_file(path, json.dumps(state).encode())
 
     def complete(self, run: Run) -> bool:
-        """Whether this very command has come to its end."""
+        """Whether this exact command has finished."""
         return self._state(run).get("seconds") is not None
 
     def _folder(self, run: Run) -> Path:
@@ -145,7 +145,7 @@ class Study:
         return True
 
     def _do(self, run: Run, threads: int) -> bool:
-        # An unfinished training of the same command goes on; all else begins anew.
+        # An unfinished training is resumed; everything else is rerun.
         resumable = not run.script.startswith("eval_") and self._state(run)
         words = [run.script, *run.flags, "--exp_name", run.name]
         words.append("--resume" if resumable else "--overwrite")
@@ -223,7 +223,7 @@ class Study:
 
 
 def svm_rows(record: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """Rows of a record of eval_svm.py: each judge, on clean and on corrupted clouds."""
+    """A record of eval_svm.py as rows: classifiers on clean and corrupted clouds."""
     names = {"accuracy": "linear SVM", "knn_accuracy": "k-NN"}
     for key in record:
         if key.startswith("labels_") and key.endswith("_accuracy"):
@@ -256,22 +256,22 @@ def get_args_parser() -> argparse.ArgumentParser:
         help=f"in quotes: {'; '.join(ARMS)} (default: all)",
     )
     add("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(default: 1 2 3)")
-    add("--epochs", type=int, default=2, help="of pre-training (default: 2)")
-    add("--batch_size", type=int, default=12, help="of pre-training (default: 12)")
+    add("--epochs", type=int, default=2, help="pre-training epochs (default: 2)")
+    add("--batch_size", type=int, default=12, help="in pre-training (default: 12)")
     add(
         "--num_points",
         type=int,
         default=512,
-        help="per cloud (default: 512); the judges get 1,024 at most",
+        help="per cloud (default: 512); evaluations use at most 1,024",
     )
     add("--emb_dims", type=int, default=1024, help="(default: 1024)")
     add("--image_encoder", default="resnet18", help="(default: resnet18)")
     add("--image_size", type=int, default=80, help="in pixels (default: 80)")
-    add("--num_workers", type=int, default=0, help="of each training (default: 0)")
+    add("--num_workers", type=int, default=0, help="per training run (default: 0)")
     add("--finetune", action="store_true", help="also fine-tune, with few labels")
-    add("--jobs", type=int, default=2, help="runs at a time (default: 2)")
-    add("--threads", type=int, default=1, help="of each run (default: 1)")
-    add("--minutes", type=float, help="stop after so many (default: when all is done)")
+    add("--jobs", type=int, default=2, help="concurrent runs (default: 2)")
+    add("--threads", type=int, default=1, help="per run (default: 1)")
+    add("--minutes", type=float, help="time limit (default: none)")
     return parser
 
 

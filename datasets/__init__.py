@@ -1,23 +1,23 @@
-"""What training and judging read, and what makes or checks it.
+"""The data sets: what training and evaluation read, and what makes or checks it.
 
-In the order in which to read the files:
+In reading order:
 
     shapenet_render.py   pre-training: two augmented views of a cloud, and an image
     transforms.py        the augmentations of clouds and images
     labelled.py          ModelNet40 and ScanObjectNN
-    corruptions.py       turned, one-sided, noisy and sparser copies of test clouds
+    corruptions.py       rotated, occluded, noisy and sparser copies of test clouds
     shapenet_part.py     ShapeNetPart
     sampler.py           global batches that do not depend on the number of processes
     packed.py            ShapeNetRender in a few files that are mapped into memory
     shapenet_files.py    ShapeNetRender as it is unpacked, one file a cloud and image
     ply.py png.py hdf5.py files.py    strict readers of single files, and their errors
-    own_files.py         clouds and meshes of the user's own, in any common format
+    own_files.py         the user's own clouds and meshes, in any common format
+    download.py verify.py from_meshes.py    commands; their code is in prepare/
     prepare/             download, verify, pack, make from meshes
-    synthetic/           procedural data sets for trying everything
+    synthetic/           procedural data sets, to try everything without a download
 
-Readers import of `utils` only ``errors`` and ``parallel``, and nothing here imports
-`models`. This file holds what command lines and metrics need to know without loading
-PyTorch.
+Readers import only ``errors`` and ``parallel`` of `utils`, and nothing here imports
+`models`. This file holds what command lines and metrics need without loading PyTorch.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def labelled_clouds(
         name: ``modelnet40`` or ``scanobjectnn``.
         data_root: the folder of the data sets.
         split: ``train`` or ``test``.
-        num_points: the first so many points of every cloud; None for all.
+        num_points: take the first `num_points` of each cloud; None for all.
         shard: (rank, world size): read only this rank's contiguous share.
         variant: of ScanObjectNN; ModelNet40 has none.
 
@@ -67,4 +67,5 @@ def labelled_clouds(
         return ModelNet40(data_root, split, num_points, shard)
     if name == "scanobjectnn":
         return ScanObjectNN(data_root, split, variant, num_points, shard)
-    raise ValueError(f"--dataset {name!r} is not one of {', '.join(CLASSIFICATION)}")
+    known = ", ".join(CLASSIFICATION)
+    raise ValueError(f"data set {name!r} is not one of {known} (--dataset)")

@@ -1,8 +1,8 @@
-"""Turned, one-sided, noisy and sparser copies of test clouds, at levels from 1 to 5.
+"""Corrupted copies of test clouds, to measure robustness; severity (level) 1 to 5.
 
-What an encoder makes of clouds that differ from its training set's. Every corruption
-keeps the number of points, by repeating those that are left, and is a pure function of
-its random generator; a level uses the same random numbers as the others.
+turned: rotation; one-sided: occlusion; noisy: Gaussian noise; sparser: sparsity.
+Every corruption keeps the number of points, by repeating those that are left, and is a
+pure function of its random generator. All levels use the same random numbers.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from utils.parallel.seed import CORRUPTION, generator
 def turned(points: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarray:
     """Rotate about a random axis through the mean by up to 30, 60, 90, 135, 180°.
 
-    By Rodrigues' formula: ``x cos t + (a × x) sin t + a (a · x) (1 - cos t)`` for a
-    unit vector a and an angle t of U(0, the level's).
+    Rodrigues' formula: ``x cos t + (a × x) sin t + a (a · x) (1 - cos t)`` for a unit
+    vector a and an angle t ~ U(0, the level's).
     """
     axis = _direction(rng)
     angle = rng.uniform(0, np.deg2rad((30, 60, 90, 135, 180)[level - 1]))
@@ -32,7 +32,7 @@ def turned(points: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarr
 
 
 def one_sided(points: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarray:
-    """Cut off the 10, 20, 30, 40, 50 % of the points farthest in a random direction."""
+    """Occlude the 10, 20, 30, 40, 50 % of the points farthest in a random direction."""
     depth = (points * _direction(rng)).sum(axis=1)
     kept = len(points) - round(len(points) * level / 10)
     rows = np.sort(np.argsort(depth, kind="stable")[:kept])

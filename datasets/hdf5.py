@@ -106,7 +106,7 @@ def read_hdf5(
         fields: keys to read, and their limits. Other keys of the files are ignored.
         rows: a contiguous range of rows of the concatenation; None for all. Only these
             are read from the disk.
-        num_points: the first so many points of every shape; None for all stored.
+        num_points: take the first `num_points` of each cloud; None for all.
         check: given the arrays read from one file, returns which rows are wrong, (M,)
             bool, and in what way.
 
@@ -118,7 +118,7 @@ def read_hdf5(
             holds something else than `fields` says.
     """
     if num_points is not None and num_points < 1:
-        raise ValueError(f"--num_points must be at least 1, got {num_points}")
+        raise ValueError(f"num_points {num_points} is below 1 (--num_points)")
     pieces: dict[str, list[np.ndarray]] = {key: [] for key in fields}
     first = 0  # the file's first row in the concatenation
     for path in paths:

@@ -41,9 +41,8 @@ def find_class_names(
 ) -> list[str]:
     """The names in `folder`/shape_names.txt, else the published ones.
 
-    Where `files` hold labels beyond the published names, and shapes of every class up
-    to the largest, the classes are called by their numbers. `files` should be those of
-    all splits, so that these agree.
+    If `files` contain labels beyond the published names, without gaps, classes are
+    called by their numbers. Pass the files of all splits, so that the splits agree.
 
     Raises:
         DataError: if a file is damaged, or a label is out of range.
@@ -81,15 +80,15 @@ class LabelledClouds(Dataset):
     Args:
         paths: the split's files, in order.
         class_names: a name for every label that can occur.
-        num_points: the first so many points of every shape; None for all stored.
+        num_points: take the first `num_points` of each cloud; None for all.
         shard: (rank, world size): read only this rank's contiguous share of the rows.
 
     Attributes:
         points: (M, N, 3) float32, as stored.
         labels: (M,) int64.
         class_names: as given; the same on all ranks.
-        num_classes: how many these are.
-        start: row of the whole split that row 0 is.
+        num_classes: number of classes.
+        start: the row of the whole split at which this share begins.
         total: rows of the whole split.
 
     Raises:
@@ -165,7 +164,7 @@ def scanobjectnn_candidates(
 
 
 class ScanObjectNN(LabelledClouds):
-    """ScanObjectNN, one of its variants, in whichever layout is there.
+    """One variant of ScanObjectNN, repacked or as officially released.
 
     Args:
         data_root: the folder that holds `ScanObjectNN` (or the official `h5_files`).
@@ -186,7 +185,7 @@ class ScanObjectNN(LabelledClouds):
         _check_split(split)
         if variant not in VARIANTS:
             raise ValueError(
-                f"--variant is one of {', '.join(VARIANTS)}, got {variant!r}"
+                f"variant {variant!r} is not one of {', '.join(VARIANTS)} (--variant)"
             )
         found = {}
         for part in ("train", "test"):
@@ -203,8 +202,8 @@ class ScanObjectNN(LabelledClouds):
 def labelled_share(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Row numbers, ascending, of a stratified share of a set with labels (M,).
 
-    Of every class that occurs the share is rounded, to one row at least. It is a
-    function of (seed, class) and holds the smaller shares of the same seed.
+    The rows of each class are a function of (seed, class), their number is rounded, at
+    least 1. A larger share of the same seed contains the smaller ones.
     """
     kept = []
     for label in np.unique(labels):

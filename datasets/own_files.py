@@ -1,6 +1,6 @@
-"""Clouds and meshes of the user's own, in any common format, made ready for a network.
+"""The user's own clouds and meshes, in any common format, prepared for a network.
 
-Iterate over `OwnFiles`: what cannot be read is noted and left out.
+Iterate over `OwnFiles`. Files that cannot be read are noted and skipped.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Cloud(NamedTuple):
     Attributes:
         name: path of the file; `path#row` in a file of several clouds.
         given: (P, 3), as in the file: all of its points.
-        rows: (N,), which of them the network sees; repeated if P < N.
-        points: (N, 3) float32, those points turned, centred and scaled.
+        rows: (N,), those that the network sees; repeated if P < N.
+        points: (N, 3) float32, these rows, rotated, centred and scaled.
     """
 
     name: str
@@ -52,12 +52,12 @@ class OwnFiles:
     Args:
         paths: files, and folders that are searched for files of all `FORMATS`.
         num_points: N, points of each cloud that the network sees.
-        sampling: how to choose them where there are more: "farthest" (point sampling),
+        sampling: how to choose them from larger clouds: "farthest" (point sampling),
             "random", or "first" as the evaluations do. Meshes are sampled uniformly
             by area.
-        seed: of the sampling.
+        seed: for the sampling.
         as_is: neither centre clouds nor scale them to the unit sphere.
-        up: "y", or "z" for clouds to be turned so that z becomes y.
+        up: the files' vertical axis: "y", or "z" to rotate z to y.
 
     Attributes:
         failed: name -> reason, filled while iterating.
@@ -107,14 +107,14 @@ class OwnFiles:
         """A cloud by its name, below the folder in which it was read before.
 
         Raises:
-            DataError: if it is no longer there, or has changed for the worse.
+            DataError: if it no longer exists, or can no longer be read.
         """
         whole = Path(folder, name)
         path = whole if whole.exists() else Path(folder, re.sub(r"#\d+$", "", name))
         for cloud in replace(self, paths=[path]):
             if cloud.name == str(whole):
                 return cloud
-        refuse(path, "does not hold this cloud any more, or it is damaged")
+        refuse(path, "no longer holds this cloud, or it is damaged")
 
     def _prepare(self, name: str, given: np.ndarray) -> Cloud:
         if len(given) < self.num_points:
@@ -210,7 +210,7 @@ def sample_rows(
     `sampling` is one of `SAMPLINGS`.
     """
     if sampling not in SAMPLINGS:
-        raise ValueError(f"--sampling {sampling!r} is not one of {SAMPLINGS}")
+        raise ValueError(f"sampling {sampling!r} is not one of {SAMPLINGS}")
     if len(points) <= count or sampling == "first":
         return np.resize(np.arange(min(len(points), count)), count)
     if sampling == "random":

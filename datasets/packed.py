@@ -1,4 +1,4 @@
-"""ShapeNetRender in a few large files that are mapped into memory, for fast reading.
+"""ShapeNetRender in a few large memory-mapped files, for fast reading.
 
     python -m datasets.packed --data_root data                  # images as they are
     python -m datasets.packed --data_root data --pictures decoded
@@ -70,9 +70,9 @@ class PackedShapes:
             if path.stat().st_size != wanted:
                 refuse(path, f"has {path.stat().st_size} bytes instead of {wanted}")
         path = self.folder / INDEX
-        # It points into the other two, which are too large to be summed up here.
+        # It points into the other two, which are too large for a checksum here.
         if checksum(path) != self.manifest["files"][INDEX]["sha256"]:
-            refuse(path, "is damaged: another SHA-256")
+            refuse(path, "is damaged: SHA-256 mismatch")
         with np.load(path, allow_pickle=False) as index:
             self.shapes: list[str] = index["shapes"].tolist()
             self._first_point = index["first_point"]  # (S + 1,)
@@ -83,7 +83,7 @@ class PackedShapes:
         self._maps: tuple[np.ndarray, np.ndarray] | None = None
 
     def check_current(self) -> None:
-        """Refuse packed data made from other files than those beside the folder.
+        """Refuse packed data made from files other than those beside the folder.
 
         Only names are compared, so this takes as long as listing the folders. Single
         files may have been deleted to save space: what is absent is not compared.
@@ -174,7 +174,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         version = manifest["version"]
     except FileNotFoundError:
-        refuse(path, "file not found: packing has not ended")
+        refuse(path, "file not found: packing did not finish")
     except (OSError, ValueError, KeyError, TypeError) as error:
         refuse(path, f"not a readable manifest ({error})")
     if version != VERSION:

@@ -12,7 +12,7 @@ Key = tuple[int, int]
 
 
 def shard_range(total: int, rank: int, world_size: int) -> range:
-    """The contiguous rows of `total` that are `rank`'s, nearly as many as any other's.
+    """This rank's contiguous share of `total` rows; shares differ by at most one row.
 
     Raises:
         ValueError: if `rank` is not in 0 .. world_size - 1.
@@ -31,39 +31,39 @@ def split_key(key: int | Key) -> Key:
 
 
 def check_batch_size(batch_size: int, world_size: int) -> None:
-    """Refuse a global batch that `world_size` processes cannot share evenly.
+    """Refuse a global batch that `world_size` does not divide.
 
     Raises:
         ValueError: naming the nearest sizes that fit.
     """
     if batch_size < 1:
-        raise ValueError(f"--batch_size must be at least 1, got {batch_size}")
+        raise ValueError(f"batch_size {batch_size} is below 1 (--batch_size)")
     if batch_size % world_size:
         lower = batch_size // world_size * world_size
         fits = [str(n) for n in (lower, lower + world_size) if n >= world_size]
         raise ValueError(
-            f"--batch_size {batch_size} cannot be divided among {world_size} "
-            f"processes; the nearest that fit: {' and '.join(fits)}"
+            f"batch_size {batch_size} is not divisible by {world_size} processes "
+            f"(--batch_size): the nearest that are: {' and '.join(fits)}"
         )
 
 
 class GlobalBatchSampler(Sampler[list[Key]]):
     """One rank's share of global batches that are the same for any world size.
 
-    The order of an epoch is a permutation that (seed, epoch) alone decides. Step s
-    takes its entries [s B, (s + 1) B), rank r the r-th of W contiguous parts of these.
+    An epoch's order is a permutation, a function of (seed, epoch) alone. Step s takes
+    its entries [s B, (s + 1) B), rank r the r-th of W contiguous parts of these.
 
-    Yields lists of B / W keys (epoch, index). The epoch travels with the index, so
-    persistent workers need not be told about it.
+    Yields lists of B / W keys (epoch, index): persistent workers learn the epoch from
+    the key.
 
     Args:
         size: samples in the set.
         batch_size: global batch B, over all processes.
         rank, world_size: this process r and the number of processes W.
-        seed: of the order.
-        last: what becomes of an incomplete last batch: "drop" leaves it out, "fill"
-            completes it from the head of the same permutation, over and over where the
-            set is smaller than a batch.
+        seed: for the order.
+        last: what to do with an incomplete last batch: "drop" it, or "fill" it from
+            the head of the same permutation, repeated if the set is smaller than a
+            batch.
 
     Raises:
         ValueError: if W does not divide B, if the set is empty, or if it is smaller
@@ -86,8 +86,8 @@ class GlobalBatchSampler(Sampler[list[Key]]):
             raise ValueError("the data set is empty")
         if last == "drop" and size < batch_size:
             raise ValueError(
-                f"the data set has {size} samples, fewer than one batch of "
-                f"--batch_size {batch_size}; nothing would be trained on"
+                f"the data set has {size} samples, fewer than batch_size {batch_size}: "
+                f"use --batch_size {size} or less"
             )
         self.size, self.batch_size, self.seed, self.last = size, batch_size, seed, last
         # Also refuses a rank outside of the world.
@@ -95,7 +95,7 @@ class GlobalBatchSampler(Sampler[list[Key]]):
         self.epoch = self.start_step = 0
 
     def __len__(self) -> int:
-        """Steps of a whole epoch, whatever `start_step` is."""
+        """Steps in a whole epoch, whatever `start_step` is."""
         if self.last == "drop":
             return self.size // self.batch_size
         return -(-self.size // self.batch_size)

@@ -41,7 +41,7 @@ class ShapeNetPart(Dataset):
     Args:
         data_root: the folder that holds `shapenet_part_seg_hdf5_data`.
         split: "train", "val", "trainval" or "test".
-        num_points: the first so many points of every shape; None for all stored.
+        num_points: take the first `num_points` of each cloud; None for all.
         shard: (rank, world size): read only this rank's contiguous share of the rows.
         class_choice: a name of `CATEGORIES`; only its shapes count. None for all.
         transform: (points, parts, rng) -> (points, parts), such as
@@ -74,8 +74,8 @@ class ShapeNetPart(Dataset):
         if split not in ("train", "val", "trainval", "test"):
             raise ValueError(f"split is train, val, trainval or test, got {split!r}")
         if class_choice is not None and class_choice not in CATEGORIES:
-            names = ", ".join(CATEGORIES)
-            raise ValueError(f"--class_choice is one of {names}, got {class_choice!r}")
+            names = f"{', '.join(CATEGORIES)} (--class_choice)"
+            raise ValueError(f"class_choice {class_choice!r} is not one of {names}")
         folder = Path(data_root) / SHAPENETPART
         paths = [
             path

@@ -42,9 +42,9 @@ class ShapeNetRender(Dataset):
 
     Args:
         data_root: the folder that holds `ShapeNet` and `ShapeNetRendering`.
-        num_points: the first so many vertices of every PLY; None for all.
+        num_points: take the first `num_points` of each PLY; None for all.
         image_size: height and width of an image in pixels.
-        seed: of the augmentations and of the choice of images.
+        seed: for the augmentations and the choice of images.
         point_transform: (points (N, 3), rng) -> points (N, 3).
         image_transform: (RGB image, rng, image_size) -> `RawImage`, whose jitter the
             training loop applies by `jitter_images`, or a finished float tensor
@@ -52,13 +52,13 @@ class ShapeNetRender(Dataset):
             sequence of V transforms makes V different images of each item, one by each
             transform; the first is that of V = 1.
         packed: read ``ShapeNetPacked`` (:mod:`datasets.packed`) instead of a file for
-            every cloud and image; None: if it exists. The items are the same.
+            every cloud and image; None: if it exists. Items are the same.
 
     Attributes:
         source: what reads clouds and images: `ShapeFiles` or `PackedShapes`.
         shapes: "<synset>/<model>" of every shape, sorted by synset, then model.
         packed: whether packed data are read.
-        hint: how to make reading faster, one sentence; "" for packed data.
+        hint: a sentence on how to make reading faster; "" for packed data.
 
     Raises:
         DataError: at construction if a folder is missing, if there are no shapes, if
@@ -77,7 +77,7 @@ class ShapeNetRender(Dataset):
         packed: bool | None = None,
     ) -> None:
         if num_points is not None and num_points < 1:
-            raise ValueError(f"--num_points must be at least 1, got {num_points}")
+            raise ValueError(f"num_points {num_points} is below 1 (--num_points)")
         self.num_points, self.image_size, self.seed = num_points, image_size, seed
         self.point_transform = point_transform
         if not isinstance(image_transform, Sequence):
@@ -100,7 +100,7 @@ class ShapeNetRender(Dataset):
         self._check_image_counts(data_root)
 
     def _check_image_counts(self, data_root: str | os.PathLike) -> None:
-        """Raise a `DataError` that names the folder of a shape of too few images."""
+        """Raise a `DataError` that names the folder of a shape with too few images."""
         wanted, counts = len(self.image_transforms), self.source.image_counts
         few = np.flatnonzero(counts < wanted)
         if len(few):
@@ -117,7 +117,8 @@ class ShapeNetRender(Dataset):
     def __getitem__(self, key: int | Key) -> Item:
         """(view 1 (3, N) float32, view 2 (3, N) float32, images).
 
-        The images are a `RawImage` or a tensor, for V > 1 of shapes (V, ...).
+        images: a `RawImage` (pixels (3, S, S) uint8, jitter (7,)) or a (3, S, S)
+        tensor; with V > 1 images a leading V.
 
         Args:
             key: (epoch, index), or an index for epoch 0.
@@ -137,7 +138,7 @@ class ShapeNetRender(Dataset):
         left = list(range(self.source.image_counts[index]))
         images = []
         for number, transform in enumerate(self.image_transforms):
-            # Each has a stream of its own: more images leave those before unchanged.
+            # Each image has its own stream: asking for more leaves the first unchanged.
             further = (number,) if number else ()
             rng = generator(IMAGE, self.seed, epoch, index, *further)
             chosen = left.pop(int(rng.integers(len(left))))
@@ -163,7 +164,7 @@ class ShapeNetRender(Dataset):
 
 
 def stacked(images: list[Any]) -> Images:
-    """Images with a first dimension more, as PyTorch's collate function makes it."""
+    """Images stacked along a new first dimension, as PyTorch's collate does it."""
     if isinstance(images[0], torch.Tensor):
         return torch.stack(images)
     return RawImage(*(torch.stack(part) for part in zip(*images, strict=True)))

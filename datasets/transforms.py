@@ -34,12 +34,12 @@ def center_and_scale(points: np.ndarray) -> np.ndarray:
 def random_scale(
     points: np.ndarray, rng: np.random.Generator, low: float = 0.5, high: float = 2.0
 ) -> np.ndarray:
-    """Scale all axes by one factor of U(low, high)."""
+    """Scale all axes by the same factor ~ U(low, high)."""
     return points * np.float32(rng.uniform(low, high))
 
 
 def random_rotate_y(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Rotate about the y axis by an angle of U(0, 2π)."""
+    """Rotate about the y axis by an angle ~ U(0, 2π)."""
     angle = rng.uniform(0.0, 2 * np.pi)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     x, y, z = points.T
@@ -69,9 +69,9 @@ def jitter(
 def random_dropout(
     points: np.ndarray, rng: np.random.Generator, max_ratio: float = 0.875
 ) -> np.ndarray:
-    """Replace each point by the first with probability r, itself of U(0, max_ratio).
+    """Replace each point by the first with probability r, where r ~ U(0, max_ratio).
 
-    The number of points stays, and what was replaced is an exact copy of point 0.
+    The number of points stays; replaced points are exact copies of point 0.
     """
     ratio = rng.uniform(0.0, max_ratio)
     dropped = rng.random(len(points)) < ratio
@@ -81,8 +81,8 @@ def random_dropout(
 def distinct_after_dropout(clouds: int, points: int, max_ratio: float = 0.875) -> int:
     """How many distinct points :func:`random_dropout` leaves of a batch, at most.
 
-    A cloud keeps a share 1 - r of its points, r of U(0, max_ratio). About one batch of
-    30,000 has more than its mean and four standard deviations.
+    A cloud keeps a share 1 - r of its points, r ~ U(0, max_ratio). The bound is four
+    standard deviations above the mean: about one batch in 30,000 exceeds it.
     """
     deviation = max_ratio / math.sqrt(12 * clouds)
     share = 1 - max_ratio / 2 + 4 * deviation

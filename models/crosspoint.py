@@ -29,8 +29,8 @@ class CrossPoint(nn.Module):
         z2 (B, D) and z_image, (B, D) or (B, V, D). Both views are encoded as one batch,
         and so are all images, so that BatchNorm normalises them together. Without
         images (None) z_image is None: the image encoder is not run. ``layout`` is that
-        of the distinct points of [view1; view2], with which a GPU's host does not wait,
-        see :class:`models.dgcnn.DGCNN`.
+        of the distinct points of [view1; view2], which saves a synchronisation with the
+        GPU, see :class:`models.dgcnn.DGCNN`.
 
     Attributes:
         two_streams: on a GPU, encode images on a second stream, beside the points.

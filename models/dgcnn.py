@@ -74,8 +74,8 @@ class HeadedEncoder(nn.Module):
             num_classes: None for the projection head of pre-training, otherwise the
                 number of outputs of the classification head.
             dropout: probability in the classification head.
-            linear_head: a single linear layer instead of the classification head of
-                three, for a linear probe.
+            linear_head: one linear layer, for a linear probe, instead of the
+                classification head of three.
         """
         self.num_classes, self.linear_head = num_classes, linear_head
         if num_classes is None:
@@ -119,16 +119,16 @@ class DGCNN(HeadedEncoder):
         emb_dims: E, width of the embedding before pooling.
         num_classes: None for pre-training (projection head), otherwise the number of
             outputs of the classification head.
-        linear_head: a single linear layer instead of the published head of three, for a
-            linear probe.
+        linear_head: one linear layer, for a linear probe, instead of the published head
+            of three.
         dropout: probability in the classification head.
         edgeconv: form of the point operations, ``auto``, ``fused`` or ``plain``.
         distinct: merge duplicate points, in the fused form.
 
     Forward:
         points (B, 3, N), N >= k -> (projection (B, 256), feature (B, 2E)), or logits
-        (B, num_classes). Any B >= 1 in eval mode, B >= 2 in training. A GPU's host
-        waits for the number of distinct points, unless their layout
+        (B, num_classes). Any B >= 1 in eval mode, B >= 2 in training. On a GPU this
+        synchronises to read the number of distinct points, unless their layout
         (:func:`models.fused.batch.distinct_points`) is given.
 
     Raises:

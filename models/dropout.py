@@ -14,8 +14,8 @@ class GlobalBatchDropout(nn.Dropout):
 
     Every rank draws the mask of the global batch and uses its own rows. Masks are then
     equal for any world size, and after a resume. Call :func:`set_dropout_step` before
-    every training step; without it this is ``nn.Dropout``. The CPU and GPUs draw other
-    masks, and for large tensors so may another model of GPU.
+    every training step; without it this is ``nn.Dropout``. Masks differ between CPU and
+    GPU, and for large tensors may differ between GPU models.
 
     Input (b, ...), the same b on every rank; output of the same shape.
     """

@@ -24,8 +24,8 @@ from pathlib import Path
 from models import ENCODERS
 from utils.run import cli, flags
 
-# Of random clouds, relative to the largest feature. Rounding alone is 1e-5; a neighbour
-# that it exchanges moves single features further.
+# On random clouds, relative to the largest feature. Rounding alone gives 1e-5; if it
+# swaps two neighbours, single features differ by more.
 TOLERANCE = 0.05
 MOST_POINTS = 2**16
 
@@ -36,7 +36,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model_path", required=True, metavar="FILE", help="weights to export")
     add("--out", required=True, metavar="FILE", help="file to write")
-    add("--format", choices=("onnx", "torch"), default="onnx", help="of the file")
+    add("--format", choices=("onnx", "torch"), default="onnx", help="file format")
     own = "(default: the weights' own)"
     add("--model", choices=ENCODERS, help=f"encoder {own}")
     add("--emb_dims", type=flags.positive_int, help=f"width of the embedding {own}")
@@ -93,9 +93,12 @@ def main(args: argparse.Namespace) -> None:
 
 
 def check_output(out: Path, args: argparse.Namespace) -> None:
-    """Refuse what cannot be written, or not in this format, before any work."""
+    """Refuse an output that cannot be written, or not in this format."""
     if out.is_dir() or not os.access(out.parent, os.W_OK):
-        raise UsageError(f"--out {out}: no such folder, not writable, or a folder")
+        raise UsageError(
+            f"--out {out}: is a folder, or its folder is missing or read-only; choose "
+            "another --out"
+        )
     if out.exists() and not args.overwrite:
         raise UsageError(f"--out {out} exists: add --overwrite, or choose another name")
     if args.format == "torch" and out.suffix != ".pt2":
@@ -109,11 +112,11 @@ def check_output(out: Path, args: argparse.Namespace) -> None:
 
 
 def write(encoder: nn.Module, k: int, path: Path, form: str) -> None:
-    """Export an encoder in its plain form, B and N being free.
+    """Export an encoder in its plain form, with dynamic B and N.
 
     Args:
         encoder: (B, 3, N) -> (B, F), in eval mode.
-        k: its least number of points.
+        k: the smallest N.
         path: of the file.
         form: ``onnx`` or ``torch``.
     """
@@ -123,7 +126,7 @@ def write(encoder: nn.Module, k: int, path: Path, form: str) -> None:
     points = torch.export.Dim("points", min=k, max=MOST_POINTS)
     free = {0: torch.export.Dim("clouds"), 2: points}
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of PyTorch, about itself
+        warnings.simplefilter("ignore")  # PyTorch's own deprecation warnings
         program = torch.export.export(
             encoder, (example,), dynamic_shapes={"points": free}
         )
@@ -152,23 +155,23 @@ def _write_onnx(
         packages = ("torch", "onnx", "onnxscript", "protobuf")
         versions = ", ".join(f"{name} {version(name)}" for name in packages)
         raise UsageError(
-            f"PyTorch's ONNX exporter failed ({versions}): use versions of one year, "
-            "or --format torch; --debug shows where"
+            f"PyTorch's ONNX exporter failed ({versions}): use releases of about the "
+            "same date, or --format torch; --debug shows where"
         ) from error
 
 
 def compare(
     encoder: nn.Module, path: Path, form: str, sizes: list[tuple[int, int]]
 ) -> list[str]:
-    """Features by the file and by PyTorch of random clouds: lines of the result.
+    """Compare the file's features with PyTorch's on random clouds; lines to print.
 
     Args:
-        encoder: that was exported.
-        path, form: as of :func:`write`.
+        encoder: the exported one.
+        path, form: see :func:`write`.
         sizes: (B, N) of the clouds.
 
     Raises:
-        UsageError: if they differ by more than rounding and exchanged neighbours can.
+        UsageError: if they differ by more than rounding and swapped neighbours explain.
     """
     features: Callable[[Tensor], Tensor]
     if form == "torch":

@@ -28,7 +28,7 @@ class NTXentLoss(nn.Module):
 
     Forward:
         z0 (B, D), z1 (B, D), the same B on every rank -> scalar. Computed in float32
-        or float64 whatever autocast says.
+        or float64 even under autocast.
 
     Raises:
         ValueError: if the temperature is not positive or the shapes differ.
@@ -37,7 +37,9 @@ class NTXentLoss(nn.Module):
     def __init__(self, temperature: float = 0.1, gather: bool = True) -> None:
         super().__init__()
         if temperature <= 0:
-            raise ValueError(f"--temperature must be positive, got {temperature}")
+            raise ValueError(
+                f"temperature must be positive, got {temperature} (--temperature)"
+            )
         self.temperature = temperature
         self.gather = gather
 
@@ -76,17 +78,17 @@ def crosspoint_loss(
     """The CrossPoint objective (equations 3 to 5), intra-modal plus cross-modal.
 
     The mean of both clouds is paired with the image; of V images with the mean of their
-    projections, as in the paper's ablation of the number of images (its code has one,
-    see docs/objectives.md). Both means are taken before normalisation, in float32 or
-    float64 also under autocast.
+    projections, as in the paper's ablation of the number of images (its code uses one
+    image, see docs/objectives.md). Both means are taken before normalisation, in
+    float32 or float64 also under autocast.
 
     Args:
         z1, z2: (B, D) projections of the two views.
         z_image: projections of the images, (B, D), or (B, V, D) of V images each; None
             if cmid_weight is 0.
         criterion: :class:`NTXentLoss`.
-        imid_weight, cmid_weight: of the two losses. One of weight 0 is not computed,
-            gives no gradient and is returned as 0.
+        imid_weight, cmid_weight: weights of the two losses. A loss of weight 0 is not
+            computed, has no gradient and is returned as 0.
 
     Returns:
         total, IMID, CMID: scalars, total = imid_weight IMID + cmid_weight CMID.

@@ -14,7 +14,7 @@ NUM_CATEGORIES = 16
 
 
 class SpatialTransformer(nn.Module):
-    """Predicts a 3x3 matrix that aligns a cloud, started at the identity.
+    """Predicts a 3x3 matrix that aligns a cloud, initialised to the identity.
 
     Forward: clouds -> (B, 3, 3); points as rows are multiplied by it.
     """

@@ -69,8 +69,8 @@ def test_corrupted_queries_of_the_same_episodes(
     [
         ("--split test --m_shot 3", r"class .* has 4 samples"),
         ("--k_way 6", "--k_way 6"),
-        ("--k_way 1", "--k_way 1 leaves nothing to tell apart"),
-        ("--table", "--table has its own settings"),
+        ("--k_way 1", "--k_way 1 leaves nothing to classify"),
+        ("--table", "--table sets --k_way and --m_shot"),
     ],
 )
 def test_impossible_episodes_are_refused(

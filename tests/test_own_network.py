@@ -93,7 +93,7 @@ def test_a_classifier_of_other_classes_is_refused(
     values["class_names"][1] = "sheet"
     (models / "network.json").write_text(json.dumps(values))
     words = (*ALONE, str(models / "best_model.pth"), "--eval")
-    with pytest.raises(cli.UsageError, match=r"pth tells apart rod, sheet, .* plate"):
+    with pytest.raises(cli.UsageError, match=r"on classes rod, sheet, .* plate"):
         run_main(finetune_cls, tmp_path, uneven_root, *words)
 
 

@@ -61,7 +61,7 @@ def test_training_starts_from_the_file(
     log = (tmp_path / "checkpoints" / "run" / "run.log").read_text()
     used = f"{len(wanted)} entries loaded; not used from the file: inv_head.0, "
     assert used in log and all(name in log for name in case.unused)
-    assert f"; left at random: {case.initialised}" in log
+    assert f"; randomly initialised: {case.initialised}" in log
 
 
 @pytest.mark.parametrize(

@@ -223,7 +223,7 @@ def test_a_weight_of_zero_leaves_out_what_it_switches_off(
         ("--imid_weight 0 --cmid_weight 0", "leave no loss: give one"),
         ("--image_jitter 0.4 1.5 --num_images 2", "--image_jitter 1.5 is more than 1"),
         ("--image_jitter 0.4 0.5", "has 2 values: give one, or .* --num_images 1"),
-        ("--view_dims 64", "--view_dims is of --objective multiview"),
+        ("--view_dims 64", "--view_dims needs --objective multiview"),
         ("--objective multiview --view_dims 8 9", "--view_dims has 2 values"),
         ("--num_images 99", r"rendering: \d+ images, fewer than --num_images 99"),
     ],

@@ -63,7 +63,7 @@ DAMAGE = (
 
 
 class Failed(Exception):
-    """A source, or all of them, did not give what is wanted; the message says why."""
+    """One source, or every source, failed; the message says why."""
 
 
 @contextlib.contextmanager
@@ -119,15 +119,15 @@ def unpack(path: Path, folder: Path, sha256: str | None = None) -> None:
     if not start.startswith((b"\x1f\x8b", b"PK")):
         # Google Drive sends a page where it refuses a file: its title says why.
         text = " ".join(start.decode("utf-8", "replace").split())
-        raise Failed(f"it is no tar.gz or zip, but begins with {text!r}")
+        raise Failed(f"not a tar.gz or zip; starts with {text!r}")
     if sha256 is not None and (found := checksum(path)) != sha256:
-        raise Failed(f"its SHA-256 is {found}, expected {sha256}")
+        raise Failed(f"SHA-256 mismatch: {found}, expected {sha256}")
     folder.mkdir(parents=True)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
-            # Those that shutil would skip without a word.
+            # Those that shutil would skip silently.
             unsafe = [x for x in names if x.startswith("/") or ".." in x]
             if unsafe:
                 raise ValueError(f"{unsafe[0]!r} would land outside")
@@ -139,7 +139,7 @@ def unpack(path: Path, folder: Path, sha256: str | None = None) -> None:
                 while stream.read(1 << 20):  # gzip's checksum is at the very end
                     pass
     except DAMAGE as error:
-        problem = f"it is damaged, incomplete or unsafe to unpack ({error})"
+        problem = f"damaged, incomplete or unsafe to unpack ({error})"
         raise Failed(problem) from error
 
 
@@ -178,12 +178,12 @@ def get(item: Item, root: Path, dry_run: bool) -> None:
     """Put a folder of ``--data_root`` into its place, by one rename.
 
     Raises:
-        Failed: if no source gives it; the message says what to do.
+        Failed: if every source failed; the message says what to do.
     """
     downloads, place = root / "downloads", root / item.folder
     by_hand = item.by_hand.format(root=root)
     if dry_run:
-        print(f"{place}: from the first of these that gives it")
+        print(f"{place}: from the first of these that works")
         for source in item.sources:
             size = f"{source.size:,} bytes" if source.size else "size not published"
             sums = ", SHA-256 compared" if source.sha256 else ""
@@ -215,7 +215,7 @@ def get(item: Item, root: Path, dry_run: bool) -> None:
         for source in item.sources
         if source.url.startswith(DRIVE)
     ]
-    lines = [f"{place}: no source gave it", *advice, by_hand]
+    lines = [f"{place}: every source failed", *advice, by_hand]
     raise Failed("\n".join(filter(None, lines)))
 
 
@@ -244,7 +244,7 @@ def get_weights(place: Path, dry_run: bool) -> None:
                 path.unlink()
                 reason = str(error).strip().split("\n")[0]
                 raise Failed(
-                    f"{path}: no file of weights ({reason}); removed"
+                    f"{path}: not a weight file ({reason}); removed"
                 ) from error
     except Failed as error:
         advice = WEIGHTS_ADVICE.format(url=WEIGHTS_URL, folder=place)
@@ -255,7 +255,7 @@ def get_weights(place: Path, dry_run: bool) -> None:
 
 
 def check(names: Sequence[str], root: Path) -> int:
-    """Verify the data sets of which all is there; the exit status of that."""
+    """Verify the data sets that are complete; return the exit status."""
     absent = {item.name for item in ITEMS if not os.path.lexists(root / item.folder)}
     whole = [name for name in NAMES if name in names and name not in {*absent, WEIGHTS}]
     if not whole:
@@ -302,7 +302,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         for place, job in jobs.items():
             if os.path.lexists(place):
-                print(f"{place}: there already")
+                print(f"{place}: already exists, skipped")
                 continue
             if args.dry_run:
                 job()

@@ -4,11 +4,11 @@
     python -m datasets.from_meshes --meshes DIR --out DATA --labels  # for SVM etc. too
 
 Reads OBJ (with MTL and textures), PLY, STL, OFF, GLB and glTF. The class of a shape is
-the folder below DIR, its name the path below that; the meshes in DIR itself are one
-class. Written are clouds and images for pre-training, with --labels also a training and
-a test set in ModelNet40's format, `preview.png`, and `skipped.tsv` with the meshes that
-can't be used. If it is interrupted, the same command resumes it; the result is the same
-bytes, as with any number of --workers.
+the folder below DIR, its name the path below that; meshes in DIR itself are one class.
+Writes clouds and images for pre-training, with --labels also a training and a test set
+in ModelNet40's format, `preview.png`, and `skipped.tsv` with the meshes that cannot be
+used. If interrupted, the same command resumes. The output is the same, byte for byte,
+after an interruption and with any number of --workers.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def find_meshes(folder: Path) -> dict[str, Path]:
             full = f"{name}_{path.suffix[1:].lower()}" if len(paths) > 1 else name
             if full in meshes:
                 raise DataError(
-                    f"{path}: would be called {full} as {meshes[full]} is; rename one"
+                    f"{path} and {meshes[full]} would both be named {full}; rename one"
                 )
             meshes[full] = path
     return dict(sorted(meshes.items()))
@@ -93,9 +93,9 @@ def _plain(name: str) -> str:
 def prepare_folder(
     out: Path, meshes: dict[str, Path], settings: Settings, overwrite: bool
 ) -> None:
-    """Make the output folder ready: what earlier runs left is kept where it still fits.
+    """Prepare the output folder; keep what earlier runs wrote and is still valid.
 
-    Shapes whose mesh is gone or has another size are removed.
+    Shapes whose mesh was removed or has another size are deleted.
 
     Raises:
         DataError: if the folder holds something else, or was made with other settings.
@@ -145,7 +145,7 @@ def _write_ply(path: Path, points: np.ndarray) -> None:
 def make_shapes(
     meshes: dict[str, Path], out: Path, settings: Settings, workers: int
 ) -> dict[str, str]:
-    """Write the cloud and the images of every shape that isn't there yet.
+    """Write the cloud and the images of every shape that does not exist yet.
 
     The cloud comes last: a shape that has it is complete.
 
@@ -190,13 +190,14 @@ def from_meshes(args: argparse.Namespace) -> None:
     """Make the data set, and print what was made.
 
     Raises:
-        DataError: if nothing can be made of the folder, or not with these arguments.
+        DataError: if no mesh can be used, or an argument does not fit.
     """
     if not args.meshes.is_dir():
-        raise DataError(f"--meshes {args.meshes}: there is no such folder")
+        raise DataError(f"--meshes {args.meshes}: no such folder")
     if args.out.resolve().is_relative_to(args.meshes.resolve()):
         raise DataError(
-            f"--out {args.out}: is in --meshes, whose clouds it would add to"
+            f"--out {args.out} is inside --meshes and would be read as input; choose "
+            "another folder"
         )
     meshes = find_meshes(args.meshes)
     if args.labels:
@@ -256,11 +257,11 @@ def get_args_parser() -> argparse.ArgumentParser:
         "also write a training and a test set of the classes; needs four shapes of each"
     )
     add("--labels", action="store_true", help=text)
-    text = "images of a shape (default: 24, with --camera disn 36)"
+    text = "images per shape (default: 24, with --camera disn 36)"
     add("--views", type=int, help=text)
     text = "pixels, height and width (default: 137)"
     add("--image_size", type=int, default=137, help=text)
-    add("--num_points", type=int, default=2048, help="of a cloud (default: 2048)")
+    add("--num_points", type=int, default=2048, help="per cloud (default: 2048)")
     text = "positions as in 3D-R2N2's or in DISN's renderings (default: r2n2)"
     add("--camera", choices=list(CAMERAS), default="r2n2", help=text)
     text = "the meshes' vertical axis; the data's is y (default: y)"
@@ -269,9 +270,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--test_fraction", type=float, default=0.2, help=text)
     text = "processes; does not change the data (default: one per core)"
     add("--workers", type=int, default=cores(), help=text)
-    text = "of points, cameras and split (default: 0)"
+    text = "seed of points, cameras and split (default: 0)"
     add("--seed", type=int, default=0, help=text)
-    text = "make everything anew in a folder that this command wrote"
+    text = "start over in a folder that this command wrote"
     add("--overwrite", action="store_true", help=text)
     return parser
 

@@ -108,7 +108,7 @@ def noting(problems: list[Problem]) -> Iterator[None]:
 
 
 def reading(read: Callable[..., int | None], *arguments: Any) -> Result:
-    """What a reader counts, if it does, and its `DataError`, if it raises one."""
+    """Run a reader; return its count and any `DataError`."""
     problems: list[Problem] = []
     count = None
     with noting(problems):
@@ -119,12 +119,12 @@ def reading(read: Callable[..., int | None], *arguments: Any) -> Result:
 def check_cloud(
     shapes: ShapeFiles | PackedShapes, index: int, num_points: int | None
 ) -> None:
-    """Read a cloud of ShapeNetRender, which should have so many points or more."""
+    """Read a cloud of ShapeNetRender, which should have at least `num_points`."""
     check_num_points(shapes.where(index), len(shapes.cloud(index)), num_points)
 
 
 def read_images(shapes: ShapeFiles, index: int, quick: bool) -> Result:
-    """Read every image of a shape, or with `quick` one, not always the first."""
+    """Read every image of a shape; with `quick` only one, not always the first."""
     count = int(shapes.image_counts[index])
     if count == 0:
         place = rendering(shapes.root, shapes.shapes[index])

@@ -62,7 +62,7 @@ def load_parts(path: str | os.PathLike) -> list[trimesh.Trimesh]:
     ``diffuse``, and perhaps a texture, ``image``, that is multiplied by it.
 
     Faces without area are left out, and so are vertices that no other face uses: a
-    stray vertex far away doesn't count for the size of the shape.
+    stray vertex far away does not count for the size of the shape.
 
     Raises:
         DataError: if the file is missing, empty or damaged, if a vertex is not finite,
@@ -91,7 +91,7 @@ def load_parts(path: str | os.PathLike) -> list[trimesh.Trimesh]:
         if not finite:
             refuse(path, "has a vertex with a non-finite coordinate")
         if part.faces.min() < 0 or part.faces.max() >= len(part.vertices):
-            refuse(path, "has a face that names a vertex which doesn't exist")
+            refuse(path, "has a face with a vertex index that is out of range")
         part.update_faces(part.area_faces > 0)
         part.remove_unreferenced_vertices()
     parts = [part for part in parts if len(part.faces)]

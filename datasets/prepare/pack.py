@@ -73,8 +73,8 @@ def pack(
         rows = state["rows"]
         if any(state[name] != run[name] for name in run):
             raise DataError(
-                f"{folder} was begun from other shapes or with other --pictures; "
-                "--overwrite starts anew"
+                f"{folder} was started with different shapes or --pictures; "
+                "--overwrite starts over"
             )
     bar = tqdm(
         range(len(rows), len(raw.shapes)),
@@ -150,7 +150,7 @@ def check(folder: Path) -> None:
     """
     for name, wanted in PackedShapes(folder).manifest["files"].items():
         if checksum(folder / name) != wanted["sha256"]:
-            refuse(folder / name, "is damaged: another SHA-256")
+            refuse(folder / name, "is damaged: SHA-256 mismatch")
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -163,11 +163,11 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--pictures",
         choices=KINDS,
         default="files",
-        help="as they are, or their pixels: four times the space, less work a sample "
-        "(default: files)",
+        help="store image files as they are, or decoded: four times the space, less "
+        "work per sample (default: files)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="pack it again")
-    parser.add_argument("--check", action="store_true", help="only check what is there")
+    parser.add_argument("--overwrite", action="store_true", help="pack again")
+    parser.add_argument("--check", action="store_true", help="only compare checksums")
     return parser
 
 
@@ -188,5 +188,5 @@ def main(argv: list[str] | None = None) -> None:
     print(
         f"{folder}: {found['shapes']} shapes, {found['views']} pictures "
         f"({found['pictures']}), {size:.0f} MiB"
-        + (", all checksums as they were written" if args.check else "")
+        + (", all checksums match" if args.check else "")
     )

@@ -8,10 +8,10 @@
 Every cloud and every image is read by the functions that training reads them with.
 Sizes are compared with the published ones and with those in the manifest that
 `datasets.synthetic` writes. A data set that is absent is wrong only where --dataset
-names it, or where no other exists. Exit status: 0 if everything is in order, 1 if
-not, 2 for wrong arguments. --set_aside moves damaged images of ShapeNetRendering to the
-folder ShapeNetRendering.damaged beside it: a shape keeps its other images, or if none
-is whole, all of them.
+names it, or where no other exists. Exit status: 0 if all checks passed, 1 if not, 2 for
+wrong arguments. --set_aside moves damaged images of ShapeNetRendering to the folder
+ShapeNetRendering.damaged beside it. A shape keeps its other images, or all of them if
+none is intact.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def details(parts: Sequence[Part], show: int, any_size: bool) -> Iterator[str]:
     differing = [part.title for part in parts if part.differs]
     if differing and not any_size:
         yield f"\nother sizes than expected: {', '.join(differing)}."
-        yield "  This alone is no damage: a subset, or data of your own, may be used as"
-        yield "  it is, and --any_size accepts it. Otherwise something is missing."
+        yield "  This is not necessarily damage: if it is a subset, or your own data, "
+        yield "  use it as it is and add --any_size. Otherwise something is missing."
 
 
 def set_aside(parts: Sequence[Part], root: Path) -> None:
@@ -150,7 +150,7 @@ def verify(args: argparse.Namespace) -> bool:
         print(f"  synthetic data: {GENERATE}{again}")
     missing = absent and (args.dataset or len(absent) == len(TITLES))
     good = not wrong and not missing
-    print("\neverything is in order" if good else "\nnot everything is in order")
+    print("\nall checks passed" if good else "\nproblems found")
     return good
 
 
@@ -162,20 +162,20 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--data_root", type=Path, default=Path("data"), help="(default: data)")
-    text = f"check these alone: {', '.join(TITLES)} (default: all that are there)"
+    text = f"check only these: {', '.join(TITLES)} (default: all that exist)"
     names = list(TITLES)
     add("--dataset", nargs="+", choices=names, default=[], metavar="NAME", help=text)
-    text = "a cloud with fewer points is damaged (default: any number will do)"
+    text = "minimum points per cloud (default: none)"
     add("--num_points", type=int, help=text)
-    text = "decode one image of every shape, not all, and leave out checksums"
+    text = "decode one image per shape instead of all, and skip checksums"
     add("--quick", action="store_true", help=text)
     text = f"move damaged images to {ASIDE} beside their folder, to train without them"
     add("--set_aside", action="store_true", help=text)
-    text = "sizes that differ from the published ones are right: a subset, own data"
+    text = "accept sizes other than the published ones: subsets, your own data"
     add("--any_size", action="store_true", help=text)
-    text = "damaged files to list of each line of the table, 0 for all (default: 20)"
+    text = "damaged files to list per line of the table, 0 for all (default: 20)"
     add("--show", type=int, default=20, metavar="N", help=text)
-    text = "processes that read; they never change the table (default: one a core)"
+    text = "processes; does not change the table (default: one per core)"
     add("--workers", type=int, default=cores(), help=text)
     return parser
 
@@ -187,9 +187,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.workers < 1 or args.show < 0 or (args.num_points or 1) < 1:
         parser.error("--workers and --num_points are at least 1, --show at least 0")
     if args.set_aside and (args.quick or "shapenet" not in (args.dataset or TITLES)):
-        parser.error("--set_aside reads all images: no --quick, nor another --dataset")
+        parser.error("--set_aside reads all images: drop --quick and other --dataset")
     if not args.data_root.is_dir():
-        print(f"--data_root {args.data_root}: there is no such folder", file=sys.stderr)
+        print(f"--data_root {args.data_root}: no such folder", file=sys.stderr)
         sys.exit(1)
     try:
         sys.exit(0 if verify(args) else 1)

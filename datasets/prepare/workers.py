@@ -39,7 +39,7 @@ def _run(number: int) -> Any:
 
 
 def results(jobs: Sequence[Job], workers: int) -> Generator[Any, None, None]:
-    """What each job returns, in their order, from so many processes.
+    """Yield each job's result in order, using `workers` processes.
 
     Close it (`contextlib.closing`) before removing what workers may be writing to.
     """

@@ -17,9 +17,9 @@ class Layout(NamedTuple):
     """The distinct points of a batch of clouds, see :func:`distinct_points`.
 
     Attributes:
-        rows: (R,) int64, where each distinct point is among the B N points.
+        rows: (R,) int64, index of each distinct point among the B N points.
         offsets: (B + 1,) int64, the first row of each cloud, and the end of the last.
-        counts: (R,) how many equal points each stands for, 0 after the last cloud.
+        counts: (R,) multiplicity of each point, 0 for padding after the last cloud.
     """
 
     rows: Tensor
@@ -30,8 +30,8 @@ class Layout(NamedTuple):
 def distinct_points(points: Tensor, capacity: int = 0) -> Layout:
     """Merge the copies of each cloud's first point, which random dropout makes.
 
-    Their number decides the shapes of what follows, so the host waits for a GPU here.
-    On the batch's copy in the host's memory it waits for nothing.
+    Later shapes depend on their number, so this synchronises with the GPU; on the
+    batch's copy in host memory it does not.
 
     Args:
         points: (B, 3, N).
@@ -57,9 +57,9 @@ class RaggedBatch:
 
     Attributes:
         offsets: (B + 1,) int64, the first row of each cloud, and the end of the last.
-        counts: (R,) how many equal points a row stands for, in the features' dtype.
+        counts: (R,) multiplicity of each row's point, in the features' dtype.
         cloud_size: N, points of each cloud: the sum of its counts.
-        merged: whether any row stands for more than one point.
+        merged: whether any row is a merged point, of multiplicity above 1.
     """
 
     offsets: Tensor
@@ -74,7 +74,7 @@ class RaggedBatch:
 
     @property
     def bounds(self) -> list[int]:
-        """The offsets, and R: the padding as one more cloud. The host waits."""
+        """The offsets and R, padding as one more cloud. Synchronises with the GPU."""
         return [*self.offsets.tolist(), len(self.counts)]
 
 

@@ -34,8 +34,8 @@ class FusedClouds:
     Args:
         points: (B, 3, N) on a device for which there are kernels.
         k: neighbours of each point.
-        distinct: merge copies of a cloud's first point. On a GPU this makes the host
-            wait once, for the number of rows, unless the layout is given.
+        distinct: merge copies of a cloud's first point. Synchronises with a GPU once,
+            for the number of rows, unless the layout is given.
         layout: of these points, on the same device, from :func:`distinct_points`.
 
     Raises:

@@ -57,7 +57,7 @@ class Transform(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
         points, lengths = ctx.saved_tensors
         products = points[:, :, None] * grad[:, None]  # (R, 3, 3)
-        # unsafe: lengths are right, and checking them makes the host wait for a GPU.
+        # unsafe: lengths are valid, and checking them would synchronise with the GPU.
         total = torch.segment_reduce(products, "sum", lengths=lengths, unsafe=True)
         return None, total, None
 

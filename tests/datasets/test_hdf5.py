@@ -128,7 +128,7 @@ def test_read_hdf5_of_fewer_points_than_asked_for(tmp_path):
     problem = r"a\.h5: stores 6 points a shape, fewer than the 7 .*--num_points 6"
     with pytest.raises(DataError, match=problem):
         read_one(tmp_path / "a.h5", num_points=7)
-    with pytest.raises(ValueError, match="--num_points must be at least 1"):
+    with pytest.raises(ValueError, match=r"num_points 0 is below 1 \(--num_points\)"):
         read_one(tmp_path / "a.h5", num_points=0)
 
 

@@ -153,7 +153,7 @@ def test_what_is_missing_or_damaged_is_named(root):
     for data in (ModelNet40, ScanObjectNN):
         with pytest.raises(ValueError, match="'val'"):
             data(root, "val")
-    with pytest.raises(ValueError, match=r"--variant is one of obj_bg.*'bg'"):
+    with pytest.raises(ValueError, match=r"variant 'bg' is not one of obj_bg"):
         ScanObjectNN(root, "train", "bg")
 
 

@@ -258,5 +258,5 @@ def test_small_clouds_are_repeated_and_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_sampling_is_refused() -> None:
-    with pytest.raises(ValueError, match="--sampling 'some' is not one of"):
+    with pytest.raises(ValueError, match="sampling 'some' is not one of"):
         sample_rows(CLOUD, 4, "some", np.random.default_rng())

@@ -72,7 +72,7 @@ def test_packing_goes_on_where_it_was(
         pack(root)
     # Half a data set is not read.
     assert not ShapeNetRender(root, None).packed
-    with pytest.raises(DataError, match="packing has not ended"):
+    with pytest.raises(DataError, match="packing did not finish"):
         ShapeNetRender(root, None, packed=True)
     with pytest.raises(DataError, match="with other --pictures"):
         pack(root, "decoded")
@@ -99,7 +99,7 @@ def test_damage_is_found(root: Path) -> None:
         (folder / name).write_bytes(whole)
 
     points, index = ((folder / x).read_bytes() for x in (packed.POINTS, packed.INDEX))
-    damaged = "is damaged: another SHA-256"
+    damaged = "is damaged: SHA-256 mismatch"
     refused(packed.POINTS, points[:-1] + bytes([points[-1] ^ 1]), damaged, check)
     refused(packed.POINTS, points[:-4], r"has \d+ bytes instead of")
     for at in range(0, len(index), 499):
@@ -175,9 +175,9 @@ def test_the_command(
         return status, "".join(capsys.readouterr())
 
     for words, status, said in (
-        (["--check"], 2, "packing has not ended"),
+        (["--check"], 2, "packing did not finish"),
         ([], 0, "24 shapes, 576 pictures (files)"),
-        (["--check"], 0, "all checksums as they were written"),
+        (["--check"], 0, "all checksums match"),
         ([], 2, "is complete"),
         (["--overwrite", "--pictures", "decoded"], 0, "576 pictures (decoded)"),
     ):

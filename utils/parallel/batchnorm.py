@@ -58,7 +58,7 @@ def combine_statistics(
     parts = gather_statistics(packed) if over_ranks else packed[None]
     counts, means, variances = parts.split([1, len(mean), len(mean)], dim=1)
     total = counts.sum()
-    if count < 2 and total < 2:  # reading the total makes the host wait for a GPU
+    if count < 2 and total < 2:  # reading the total synchronises with the GPU
         raise ValueError(
             "BatchNorm needs more than one value of each channel in training: "
             "the global batch has one; raise --batch_size"
@@ -110,9 +110,9 @@ class GlobalBatchNorm(_BatchNorm):
     Equals ``nn.BatchNorm`` of all ranks' inputs concatenated, also in its running
     statistics (unbiased variance). Needs weight, bias and a momentum.
 
-    ``nn.SyncBatchNorm`` does not run on the CPU. On GPUs it looks for ranks without
-    rows, for which the host waits in every layer: 53 times in a ResNet-50's forward
-    pass. Here it never waits.
+    ``nn.SyncBatchNorm`` does not run on the CPU. On GPUs it checks for ranks without
+    rows, which synchronises with the GPU in every layer: 53 times in a ResNet-50's
+    forward pass. This one never does.
 
     Raises:
         ValueError: in training, if the global batch has one value of each channel.

@@ -20,8 +20,8 @@ from utils.run.run_folder import PREVIOUS, replace_file
 
 FORMAT = 1  # of checkpoint_last.pth
 
-# Arguments that may differ when a run is resumed: they change only how it is watched
-# or how fast it is, or where its weights came from when it started.
+# Arguments that may differ when a run is resumed: they change only its output, its
+# speed, or where its initial weights came from.
 FREE_ARGUMENTS = (
     "model_path",
     "img_model_path",
@@ -65,7 +65,7 @@ class LoadReport:
         if self.left_out:
             text += f"; not used from the file: {_few(self.left_out)}"
         if self.initialised:
-            text += f"; left at random: {_few(self.initialised)}"
+            text += f"; randomly initialised: {_few(self.initialised)}"
         return text
 
 
@@ -94,7 +94,7 @@ def published_weights(model: nn.Module) -> dict[str, Tensor]:
 
     Names are those inside DistributedDataParallel, with :func:`placeholders`.
     """
-    # Contiguous: the memory format used in training does not belong into files.
+    # Contiguous: the memory format used in training does not belong in files.
     state = {
         name: value.detach().cpu().contiguous()
         for name, value in unwrap(model).state_dict().items()
@@ -107,13 +107,13 @@ def placeholders(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Its strict loader expects them. In pre-training these are the ``bn7`` to ``bn10`` of
     the part-segmentation network; after fine-tuning, the projection head ``inv_head``.
-    BatchNorms have their initial values and linear layers zeros, which take no random
-    number. :func:`load_pretrained` ignores all of them.
+    BatchNorms have their initial values and linear layers zeros, so no random numbers
+    are drawn. :func:`load_pretrained` ignores all of them.
     """
     found, norms = {}, {}
     # A trained head, the encoder's last layer, how many of its widths the feature has.
     for head, last, pooled in (("linear3", "conv5", 2), ("conv11", "conv6", 1)):
-        # Without bn1 it is a PointNet, which the paper's code has not.
+        # Without bn1 it is a PointNet, which the paper's code does not have.
         if {f"{head}.weight", f"{last}.0.weight", "bn1.weight"} <= state.keys():
             width = len(state[f"{last}.0.weight"])
             for layer, shape in (("0", (width, pooled * width)), ("3", (256, width))):
@@ -232,7 +232,7 @@ def load_frozen(encoder: nn.Module, path: str, seed: int) -> str:
     if missing:
         raise CheckpointError(
             f"{path} does not hold this encoder's weights: {_few(tuple(missing))} "
-            "would stay random (--model)"
+            "would stay randomly initialised (--model)"
         )
     return str(report)
 
@@ -280,7 +280,7 @@ def _read_training_state(path: str | Path) -> dict[str, Any]:
     if not whole or state.get("format") != FORMAT:
         raise CheckpointError(
             f"{path}: not a training checkpoint of format {FORMAT}; "
-            "start anew with --overwrite instead of --resume"
+            "start over with --overwrite instead of --resume"
         )
     return state
 
@@ -296,8 +296,8 @@ def load_training_state(
     Args:
         path: ``checkpoint_last.pth``.
         arguments: of the script, now.
-        defaults: of the script's flags. A run that was begun before a flag existed did
-            what the flag's default does.
+        defaults: of the script's flags. A checkpoint from before a flag existed takes
+            the flag's default.
         parts: as they were saved.
 
     Raises:
@@ -326,7 +326,7 @@ def load_training_state(
     if changed:
         raise CheckpointError(
             f"{path}: the run had other arguments: {'; '.join(changed)}. "
-            "Resume with those, or start anew with --overwrite instead of --resume"
+            "Resume with those, or start over with --overwrite instead of --resume"
         )
     for name, part in parts.items():
         part.load_state_dict(state[name])

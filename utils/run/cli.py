@@ -49,11 +49,11 @@ RETIRED = {
 class _Retired(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         flag = self.option_strings[0]
-        parser.error(f"{flag} is gone: {RETIRED[flag]}")
+        parser.error(f"{flag} was removed: {RETIRED[flag]}")
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Adds to a flag's help its default, unless that says nothing or is said."""
+    """Appends a flag's default to its help, unless it is empty or already there."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         silent = action.default in (None, "", argparse.SUPPRESS)
@@ -98,7 +98,7 @@ class Parser(argparse.ArgumentParser):
 def start(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Parse the arguments of a script, before its imports, which take seconds.
 
-    Until :func:`run`, Ctrl-C ends the process silently: nothing has begun.
+    Until :func:`run`, Ctrl-C ends the process silently: nothing has started.
     """
     args = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -117,10 +117,10 @@ def wait_asleep() -> None:
 
 
 def end_with_torchrun() -> None:
-    """Ask Linux for a SIGTERM when torchrun dies, if this is a rank of one.
+    """Under torchrun, ask Linux for a SIGTERM when torchrun dies.
 
     A SIGKILL to torchrun and its process group (`pueue kill`, lack of memory) does not
-    reach the ranks, each a session of its own: they would train on, unseen.
+    reach the ranks, each in its own session: they would keep training unnoticed.
     """
     if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
@@ -158,7 +158,7 @@ def _call(main: Callable[[], None], debug: bool) -> int:
         return 128 + signal.SIGINT
     except Interrupted as end:
         if rank == "0":
-            _say(f"{end}; a checkpoint is written, continue with --resume")
+            _say(f"{end}; checkpoint written; rerun with --resume to continue")
         return 128 + end.number
     except UsageError as error:
         if debug:

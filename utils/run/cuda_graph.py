@@ -1,8 +1,8 @@
-"""Forward, loss and backward as one CUDA graph: a launch for thousands.
+"""Forward, loss and backward as one CUDA graph: one launch instead of thousands.
 
-Small batches leave a GPU waiting for the host, which needs microseconds for each
-launch. A graph (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs)
-repeats recorded launches on the same memory. Not run on a GPU yet.
+With small batches a GPU waits for the host, which needs microseconds per launch. A
+graph (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs) replays
+recorded launches on the same memory. Not run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def check_cuda_graph(
         f"a GPU, and this run is on {device.type}": device.type == "cuda",
         # NCCL would have to run without the watchdog that ends a run with a lost rank.
         f"one process, and there are {processes}": processes == 1,
-        "--precision fp32, bf16 or fp16: kNN in float64 waits": precision != "fp64",
-        "--edgeconv fused: the plain form's kNN waits for the GPU": form == "fused",
+        "--precision fp32, bf16 or fp16: float64 kNN synchronises": precision != "fp64",
+        "--edgeconv fused: the plain form's kNN synchronises": form == "fused",
     }
     for what, there in needs.items():
         if not there:
@@ -47,14 +47,15 @@ class GraphedStep:
 
     Args:
         step: sets gradients to None, then computes the loss and the gradients of a
-            batch, tensors in nested tuples; the host must not wait for the GPU in it.
-        parameters: that get the gradients.
+            batch, tensors in nested tuples; it must not synchronise with the GPU.
+        parameters: those that get the gradients.
 
     Call:
         As ``step``, whose results are valid until the next call.
 
     Raises:
-        UsageError: if the capture fails, most likely because the host waits.
+        UsageError: if the capture fails, most likely because ``step`` synchronises
+            with the GPU.
     """
 
     def __init__(

@@ -83,22 +83,22 @@ def add_run_flags(
         existing.add_argument(
             "--resume",
             action="store_true",
-            help="continue from the run folder's checkpoint_last.pth; start if there "
-            "is none",
+            help="continue from the run folder's checkpoint_last.pth; without one, "
+            "start from the beginning",
         )
     add("--seed", type=natural_int, default=1, help="seed of all randomness")
     add(
         "--dist_timeout",
         type=positive_float,
         default=600.0,
-        help="seconds without an answer from a rank after which the run ends",
+        help="seconds to wait for an unresponsive rank before the run ends",
     )
     add("--debug", action="store_true", help="show the traceback of every error")
     add(
         "--wandb",
         choices=("offline", "online", "disabled"),
         default="offline",
-        help="W&B: record in the run folder, on a server, or not",
+        help="W&B: log to the run folder, to a server, or not at all",
     )
     add(
         "--wb_url",
@@ -123,8 +123,8 @@ def add_model_flags(
         models: names of the encoders, the default first.
         published: defaults of ``num_points`` and ``k``.
         weights: help of ``--model_path`` if the script requires it.
-        of_weights: flags that are as the weights need them unless given. They are None
-            until :func:`utils.run.network.settle`; defaults are for no weights.
+        of_weights: flags whose default is the weights' own value. They are None until
+            :func:`utils.run.network.settle`; ``published`` applies without weights.
         aliases: other names of encoders, of earlier code.
     """
     group = parser.add_argument_group("model")
@@ -147,27 +147,27 @@ def add_model_flags(
         default="",
         required=bool(weights),
         metavar="FILE",
-        help=weights or "weights to start from (default: a random start)",
+        help=weights or "weights to start from (default: random initialisation)",
     )
     add(
         "--num_points",
         type=positive_int,
         default=published["num_points"],
-        help="points per cloud, of data sets the first ones as stored",
+        help="points per cloud (the first N stored)",
     )
     add(
         "--k",
         type=positive_int,
         default=published["k"],
-        help="neighbours per point in the kNN graph; pointnet has none and ignores it",
+        help="neighbours per point in the kNN graph; ignored by pointnet",
     )
     add("--emb_dims", type=positive_int, default=1024, help="width of the embedding")
     add(
         "--edgeconv",
         choices=("auto", "fused", "plain"),
         default="auto",
-        help="implementation of EdgeConv: fused; plain, by definition (slower, equal "
-        "up to rounding); auto, fused where it can run",
+        help="EdgeConv implementation: fused; plain, by definition (slower, equal up "
+        "to rounding); auto: fused where supported",
     )
     return group
 
@@ -192,19 +192,17 @@ def add_training_flags(
         "--test_batch_size",
         type=positive_int,
         default=32,
-        help="global batch in samples for features and predictions, without training",
+        help="global batch in samples for evaluation",
     )
-    add("--epochs", type=positive_int, default=epochs, help="of training")
-    add(
-        "--optimizer", choices=("adam", "sgd"), default=optimizer, help="of the weights"
-    )
+    add("--epochs", type=positive_int, default=epochs, help="training epochs")
+    add("--optimizer", choices=("adam", "sgd"), default=optimizer, help="optimiser")
     add(
         "--lr",
         type=positive_float,
         default=None,
         help="learning rate, not scaled with the batch (default: Adam 1e-3, SGD 0.1)",
     )
-    add("--momentum", type=natural_float, default=0.9, help="of SGD")
+    add("--momentum", type=natural_float, default=0.9, help="SGD momentum")
     add("--weight_decay", type=natural_float, default=weight_decay, help="L2 penalty")
     add(
         "--precision",
@@ -224,20 +222,20 @@ def add_training_flags(
         "--print_freq",
         type=positive_int,
         default=10,
-        help="steps between two lines of metrics.jsonl",
+        help="steps between lines of metrics.jsonl",
     )
     add(
         "--save_freq",
         type=positive_int,
         default=10,
-        help="epochs between two models/ckpt_epoch_N.pth, and between two sets of "
-        "images in W&B; the last epoch logs images too",
+        help="epochs between models/ckpt_epoch_N.pth files, and between images in W&B; "
+        "the last epoch logs images too",
     )
     add(
         "--checkpoint_steps",
         type=natural_int,
         default=0,
-        help="steps between two checkpoints within an epoch, besides those at its end "
+        help="steps between checkpoints within an epoch, besides those at its end "
         "(default: 0, none)",
     )
     return group
@@ -305,10 +303,10 @@ def add_dataset_flags(
         choices=datasets,
         nargs="+" if several else None,
         default=[datasets[0]] if several else datasets[0],
-        help=f"{'one or several ' if several else ''}(default: {datasets[0]})",
+        help=f"data set{', or several' if several else ''} (default: {datasets[0]})",
     )
     group.add_argument(
-        "--variant", choices=variants, default=variants[0], help="of ScanObjectNN"
+        "--variant", choices=variants, default=variants[0], help="ScanObjectNN variant"
     )
 
 
@@ -319,16 +317,17 @@ def add_corrupt_flag(group: argparse._ArgumentGroup, clouds: str) -> None:
         type=int,
         choices=range(6),
         default=0,
-        help=f"also classify turned, one-sided, noisy and sparser copies of {clouds}: "
-        "their level, from 1 to 5 (default: 0, none)",
+        help=f"also classify corrupted copies of {clouds}: turned (rotation), "
+        "one-sided (occlusion), noisy (Gaussian noise), sparser (sparsity); severity "
+        "1 to 5 (default: 0, none)",
     )
 
 
 def check_fine_tuning(args: argparse.Namespace, resumed: bool) -> None:
-    """Raise a ValueError for flags of fine-tuning that do not fit each other.
+    """Raise a ValueError for fine-tuning flags that contradict each other.
 
-    A resumed run has its weights from the checkpoint: neither --model_path nor
-    --from_scratch is needed then.
+    A resumed run takes its weights from the checkpoint and needs neither --model_path
+    nor --from_scratch.
     """
     if args.eval and (args.from_scratch or not args.model_path):
         raise ValueError("--eval evaluates the weights of --model_path FILE: give one")

@@ -1,4 +1,4 @@
-"""The flags of pre-training's objective, and what they must fit."""
+"""The flags of the pre-training objective, and their checks."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def add_objective_flags(parser: argparse.ArgumentParser) -> None:
         choices=tuple(OBJECTIVES),
         default="crosspoint",
         help="crosspoint: the mean of both clouds against the mean of the images; "
-        "multiview: multi-view, after MM-Point, a cloud against each image, every pair "
-        "with projection heads of its own",
+        "multiview: after MM-Point, a cloud against each image, every pair with its "
+        "own projection heads",
     )
     add(
         "--imid_weight",
         type=natural_float,
         default=1.0,
-        help="of the intra-modal loss; 0 switches it off",
+        help="weight of the intra-modal loss; 0 switches it off",
     )
     add(
         "--cmid_weight",
@@ -81,7 +81,7 @@ def settle_objective(args: argparse.Namespace) -> None:
     if max(args.image_jitter) > 1:
         raise ValueError(f"--image_jitter {max(args.image_jitter):g} is more than 1")
     if args.view_dims and args.objective != "multiview":
-        raise ValueError("--view_dims is of --objective multiview: add that")
+        raise ValueError("--view_dims needs --objective multiview: add it")
     args.image_jitter = _of_each_image(args, "image_jitter", args.image_jitter)
     if args.objective == "multiview":
         dims = args.view_dims or [VIEW_DIM]

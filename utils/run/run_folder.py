@@ -1,4 +1,4 @@
-"""The folder of a run: named, locked, made or cleared; its files replaced and read."""
+"""The folder of a run: naming, locking, creating, clearing; atomic files, records."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def _lock(folder: Path) -> None:
                 f"{folder} is in use by {holder}: wait for it, or choose another "
                 "--exp_name"
             ) from error
-        # Otherwise a file system without locks: go on without one.
+        # Otherwise the file system has no locks: continue without one.
     _locks[path] = file
 
 
@@ -220,8 +220,8 @@ def _check_resumable(folder: Path, restarted: bool) -> None:
         return
     if before.is_file():
         raise UsageError(
-            f"{last} is missing, its predecessor is there. To continue from that: "
-            f"mv {before} {last}"
+            f"{last} is missing, but the previous checkpoint exists; to resume from "
+            f"it: mv {before} {last}"
         )
     if restarted:  # between the first weights and the first checkpoint
         return

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: noted when they arrive, acted on between two steps.
+"""SIGTERM and SIGINT: recorded when they arrive, handled between steps.
 
 SIGTERM (queues, ``kill``) and SIGINT (Ctrl-C) let a training script finish its step and
 write a checkpoint. A second Ctrl-C ends it at once.
@@ -37,7 +37,7 @@ def _on_signal(number: int, _: FrameType | None) -> None:
     _received = number
     if os.environ.get("LOCAL_RANK", "0") == "0":
         # Not print: the signal may have interrupted one.
-        os.write(2, b"\nfinishing the step; a checkpoint follows if all ranks can\n")
+        os.write(2, b"\nfinishing this step, then writing a checkpoint\n")
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 ``tasks.py`` says how kernels are compiled and run on threads, then ``graph.py``,
 ``products.py``, ``edges.py``, ``two_layers.py``, ``norm.py`` and ``pool.py`` follow a
-cloud through the encoder.
-Partial sums are added in the order of the tasks: the number of threads changes no bit.
+cloud through the encoder. Partial sums are added in the order of the tasks, so results
+are bit-identical for any number of threads.
 """
 
 from models.fused.numba.edges import (

@@ -8,7 +8,7 @@ import torch
 from models.fused.batch import RaggedBatch
 from models.fused.numba.tasks import ROWS, kernel, row_tasks, run_tasks, scratch
 
-DISTANCES = 2**19  # of a task: so many fit in the cache
+DISTANCES = 2**19  # per task: they fit in the cache
 SHORT = 128  # candidates, at most, that are ranked by comparing all pairs, not sorted
 
 

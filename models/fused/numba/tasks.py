@@ -33,7 +33,7 @@ kernel: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(
 ROWS = 128  # of a task in the forward pass
 LONG = 512  # rows of a task that does little with each
 FLUSH = 32  # rows summed in the data's precision before the sum is added in float64
-CHANNELS = 64  # of a backward task: a cloud's slice of so many fits in the cache
+CHANNELS = 64  # per backward task: a cloud's slice of them fits in the cache
 
 _workers: ThreadPoolExecutor | None = None
 _own = threading.local()

@@ -1,8 +1,7 @@
 """EdgeConv with two layers on the edges, a few thousand edges at a time.
 
-``python -m benchmarks.run --only "dgcnn_seg step, 2 x 2048, K=40, random"``: these
-kernels were 4.7 times as fast as the plain form, blocks of PyTorch's operations, which
-suffice on a GPU, 1.5 times.
+Numba, not blocks of PyTorch operations as on a GPU, which were slower on a CPU:
+benchmarks/README.md.
 """
 
 from __future__ import annotations

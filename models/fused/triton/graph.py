@@ -146,7 +146,7 @@ def knn(x: Tensor, batch: RaggedBatch, k: int) -> Tensor:
         found = _knn_by_cloud(x, batch, k)
     else:
         found = _themselves(len(x), k, x.device)
-        # With so many groups k to 1.2 k columns are within the bound.
+        # With this number of groups k to 1.2 k columns are within the bound.
         groups = max(64, triton.next_power_of_2(4 * k))
         places = max(32, triton.next_power_of_2(k + k // 2))
         rows = max(16, 4096 // groups)  # of a program

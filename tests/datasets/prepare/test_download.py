@@ -140,7 +140,7 @@ def test_an_archive_arrives_and_is_checked(place: Place) -> None:
     (place.data / FOLDER / "shape_names.txt").write_text("mine")
     place.checked, place.asked = [], []
     status, output = place.run()
-    assert status == 0 and "there already" in output
+    assert status == 0 and "already exists, skipped" in output
     assert place.checked and not place.asked
     assert (place.data / FOLDER / "shape_names.txt").read_text() == "mine"
 
@@ -150,7 +150,7 @@ def test_an_interrupted_download_is_resumed(place: Place) -> None:
     place.content[FIRST] = content
     place.cut = 2_000_000
     status, output = place.run()
-    assert status == 1 and "no source gave it" in output
+    assert status == 1 and "every source failed" in output
     ((partial, received),) = files(place.data).items()
     assert f"Partial file data/{partial} kept: rerun to resume, or delete it" in output
     place.cut, kept = None, len(received)
@@ -262,7 +262,7 @@ def test_weights_arrive_and_are_read(place: Place, monkeypatch, content) -> None
     weights = place.folder / sources.WEIGHTS_FOLDER / "dgcnn_cls_best.pth"
     assert (status, weights.is_file()) == ((0, True) if content is None else (1, False))
     if content is not None:
-        assert "no file of weights" in output and "removed" in output
+        assert "not a weight file" in output and "removed" in output
         assert "in a browser, and save the .pth files in checkpoints" in output
         assert not files(place.folder / "checkpoints")
 

@@ -279,7 +279,7 @@ def test_two_files_of_one_name_are_refused(tmp_path):
     (tmp_path / "c/a").mkdir(parents=True)
     (tmp_path / "c/a/b.obj").touch()
     (tmp_path / "c/a__b.obj").touch()
-    with pytest.raises(DataError, match=r"would be called c/a__b_obj as .* is; rename"):
+    with pytest.raises(DataError, match=r" and .* both be named c/a__b_obj; rename"):
         find_meshes(tmp_path)
 
 
@@ -295,13 +295,13 @@ def test_two_files_of_one_name_are_refused(tmp_path):
         (("--workers", "0"), "--workers"),
         (("--seed", "-1"), "--seed"),
         (("--test_fraction", "1"), "--test_fraction"),
-        (("--meshes", "absent"), "--meshes absent: there is no such folder"),
+        (("--meshes", "absent"), "--meshes absent: no such folder"),
         (("--meshes", "empty"), "empty: holds no mesh (.obj, .ply"),
         (
             ("--meshes", "bad"),
             "none of its 1 meshes can be used, for example bad.ply: ",
         ),
-        (("--out", "bad/data"), "--out bad/data: is in --meshes"),
+        (("--out", "bad/data"), "--out bad/data is inside --meshes"),
         (("--out", "full"), "full: holds something that this command did not write"),
         (("--out", "full", "--overwrite"), "which it never replaces; choose another"),
         (("--labels", "--meshes", "few"), "at least 4 shapes a class"),

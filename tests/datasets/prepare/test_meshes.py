@@ -53,7 +53,7 @@ PLY += "end_header\n0 0 0\n1 0 0\n0 1 0\n"
         ("a.obj", CORNERS.replace("1 1 0", "1 nan 0") + "f 1 2 3\n", "non-finite"),
         ("a.obj", CORNERS.replace("1 1 0", "1 1e99 0") + "f 1 2 3\n", "non-finite"),
         ("a.ply", "rubbish", "not a readable mesh (ValueError: Not a ply file!)"),
-        ("a.ply", PLY + "3 0 1 -2\n", "names a vertex which doesn't exist"),
+        ("a.ply", PLY + "3 0 1 -2\n", "a vertex index that is out of range"),
         ("a.stl", "rubbish", "has no faces"),
         ("a.off", "OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 7\n", "not a readable mesh"),
         ("a.glb", "rubbish", "not a readable mesh"),

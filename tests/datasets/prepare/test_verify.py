@@ -61,7 +61,7 @@ def change(path: Path, key: str, row: int, value: object) -> None:
 
 def test_whole_data(run, synthetic_root):
     status, text = run(synthetic_root)
-    assert status == 0 and text.endswith("\neverything is in order\n")
+    assert status == 0 and text.endswith("\nall checks passed\n")
     for title, count in {
         "ShapeNetRender clouds": "24",
         "ShapeNetRender pictures": "576",
@@ -273,7 +273,7 @@ def test_packed_shapes(run, root):
     assert text.count("stores 2048 points a shape, fewer") == 24
     flip(path, 1000)
     status, text = run(root)
-    assert status == 1 and "points.f4: is damaged: another SHA-256" in text
+    assert status == 1 and "points.f4: is damaged: SHA-256 mismatch" in text
     assert run(root, "--quick")[0] == 0
     content = bytearray(path.read_bytes())
     content[12 * 2048 : 12 * 2052] = np.full(12, np.nan, "f4").tobytes()

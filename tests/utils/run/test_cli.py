@@ -49,7 +49,7 @@ def test_retired_flags_name_what_to_use_now(
     with pytest.raises(SystemExit) as ended:
         parser().parse_args([flag, *value])
     assert ended.value.code == 2
-    assert f"{flag} is gone: {cli.RETIRED[flag]}" in capsys.readouterr().err
+    assert f"{flag} was removed: {cli.RETIRED[flag]}" in capsys.readouterr().err
     assert flag not in parser().format_help()
 
 
@@ -142,7 +142,7 @@ utils.errors.UsageError: data/x.ply: truncated
 LOST = "another process of the run has ended, or did not answer within --dist_timeout"
 
 
-STOPPED = "SIGTERM: stopped after step 5; a checkpoint is written, continue with "
+STOPPED = "SIGTERM: stopped after step 5; checkpoint written; rerun with "
 
 
 @pytest.mark.parametrize(
