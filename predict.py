@@ -42,10 +42,10 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--out",
         required=True,
         metavar="FILE.npz",
-        help="gets names (M,) and features (M, F) float32",
+        help="output: names (M,) and features (M, F) float32",
     )
-    doc = "Find the shapes whose features are most alike."
-    add = command("nearest", doc, "the weights that the features are of").add_argument
+    doc = "Find the shapes whose features are most similar."
+    add = command("nearest", doc, "the weights of the features").add_argument
     add(
         "--among",
         required=True,
@@ -62,16 +62,16 @@ def get_args_parser() -> argparse.ArgumentParser:
     doc = "Name the most probable classes."
     add = command("classify", doc, "weights of finetune_cls.py").add_argument
     add("--top", type=flags.positive_int, default=3, help="most probable classes shown")
-    add("--out", default="", metavar="FILE.csv", help="gets the table, too")
-    doc = "Find the part that every point belongs to."
+    add("--out", default="", metavar="FILE.csv", help="also write the table")
+    doc = "Label every point with its part."
     add = command("segment", doc, "weights of train_partseg.py").add_argument
-    add("--category", required=True, choices=CATEGORIES, help="of all the shapes")
+    add("--category", required=True, choices=CATEGORIES, help="category of the shapes")
     add(
         "--out",
         required=True,
         metavar="DIR",
         help="for each shape a NAME.ply, coloured by part, and a NAME.npz: points "
-        "(P, 3) and parts (P,) of all points that were given",
+        "(P, 3) and parts (P,) of all points of the file",
     )
     return parser
 
@@ -84,10 +84,10 @@ def add_common_flags(parser: argparse.ArgumentParser, weights: str) -> None:
         "--sampling",
         choices=SAMPLINGS,
         default=SAMPLINGS[0],
-        help="of larger clouds: farthest-point or random sampling, or the first points "
-        "as stored, as in the evaluations; meshes are sampled uniformly by area",
+        help="for larger clouds: farthest-point or random sampling, or the first stored "
+        "points, as in the evaluations; meshes are sampled uniformly by area",
     )
-    add("--seed", type=flags.natural_int, default=0, help="of the sampling")
+    add("--seed", type=flags.natural_int, default=0, help="seed of the sampling")
     add("--up", choices=("y", "z"), default="y", help="vertical axis of the files")
     add(
         "--as_is",
@@ -161,7 +161,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace, network: Network) -> None:
-    """Refuse weights and flags that do not fit, and outputs that exist."""
+    """Refuse unsuitable weights, contradictory flags, and outputs that exist."""
     encoders, heads, trainer = HEADS.get(args.command, ((), (network.head,), ""))
     if network.head not in heads:
         start = f" --model_path {args.model_path}" if args.model in encoders else ""

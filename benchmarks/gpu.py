@@ -72,7 +72,7 @@ class OutOfTime(BaseException):  # nothing on the way may catch it
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise OutOfTime in the main thread after so many seconds."""
+    """Raise OutOfTime in the main thread after this many seconds."""
 
     def stop(*_: Any) -> None:
         raise OutOfTime

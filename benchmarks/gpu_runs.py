@@ -38,7 +38,7 @@ RUN = (
 
 
 def data(out: Path, shapes: int, copies: int = 1) -> Path:
-    """A packed ``--data_root`` of synthetic shapes, so many times each; made once."""
+    """A packed ``--data_root`` of synthetic shapes, each `copies` times; made once."""
     folder = out / f"data_{shapes * copies}"
     if folder.exists():
         return folder

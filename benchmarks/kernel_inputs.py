@@ -16,7 +16,7 @@ from models.fused.batch import Graph, RaggedBatch
 def kernel_arguments(
     dtype: torch.dtype, rows: int = 300, wide: int = 70, k: int = 5
 ) -> dict[str, tuple[Any, ...]]:
-    """By name, on the CPU: two clouds of so many rows, with k edges each."""
+    """By name, on the CPU: two clouds of the given rows, with k edges per row."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:

@@ -107,7 +107,7 @@ def image_work(images: int) -> Work:
 
 
 def pretraining_work(pairs: int, views: int = 1) -> Work:
-    """Both encoders' work in a step of pre-training with so many images a shape."""
+    """Both encoders' work in a pre-training step, by the number of images per shape."""
     sizes = Sizes("dgcnn", 2 * pairs, 2048, 15, augmented=True)
     clouds, images = cloud_work(sizes), image_work(views * pairs)
     return Work(clouds.operations + images.operations, clouds.moved + images.moved)

@@ -1,7 +1,7 @@
-"""What all readers share: the error that names a file, and opening it.
+"""What all readers share: opening a file, and the error that names it.
 
-A file that is missing, damaged or not what it should be ends in a `DataError` that
-names it; no reader opens a file for writing, and none leaves one open.
+A file that is missing, damaged or of another kind raises a `DataError` that names it.
+No reader opens a file for writing, and none leaves one open.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ GENERATE = "python -m datasets.synthetic --out data/synthetic --shapes 480"
 
 
 class DataError(UsageError):
-    """A file or folder is missing or damaged: the message names it and the cure.
+    """A file or folder is missing or damaged: the message names it and the remedy.
 
     Attributes:
         path: the file or folder, where the error is about one.
-        problem: what is wrong with it, without the path and the cure.
+        problem: what is wrong with it, without the path and the remedy.
     """
 
     def __init__(self, message: str, path: str = "", problem: str = "") -> None:
@@ -79,7 +79,7 @@ def check_num_points(
     """How many of a file's `stored` points to take: `num_points`, or all for None.
 
     Raises:
-        DataError: if the file holds fewer than asked for.
+        DataError: if the file holds fewer.
     """
     if num_points is None:
         return stored
@@ -93,13 +93,13 @@ def check_num_points(
 
 
 def points_all_equal(points: np.ndarray) -> np.ndarray:
-    """Which clouds (..., N, 3) are one point, N > 1 times: bool of shape (...)."""
+    """Which clouds (..., N, 3) are one point repeated N > 1 times: bool (...)."""
     equal = (points == points[..., :1, :]).all(axis=(-2, -1))
     return equal & (points.shape[-2] > 1)
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, and the folder that it is in."""
+    """Write a file atomically; create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Clouds and labels in HDF5 files, checked, and only the rows that are asked for."""
+"""Clouds and labels in HDF5 files: reads and checks only the requested rows."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def read_hdf5(
 
     Raises:
         DataError: if a file is missing, damaged, lacks a key, stores too few points, or
-            holds something else than `fields` says.
+            does not match `fields`.
     """
     if num_points is not None and num_points < 1:
         raise ValueError(f"num_points {num_points} is below 1 (--num_points)")
@@ -170,7 +170,7 @@ def read_shard(
 ) -> tuple[dict[str, np.ndarray], int, int]:
     """One rank's rows of several files with the keys `data` and `label`.
 
-    Every rank reads all labels, a byte or so a shape, but only its own rows' points.
+    Every rank reads all labels, about a byte per shape, but only its own rows' points.
 
     Args:
         paths, fields, num_points, check: as in `read_hdf5`.
@@ -178,8 +178,8 @@ def read_shard(
         keep: only rows with this label count; None for all.
 
     Returns:
-        key -> array of the rank's rows; the first of them among all rows that count;
-        how many count.
+        key -> array of the rank's rows; the index of the first of them among all rows
+        that count; the number of rows that count.
 
     Raises:
         DataError: as `read_hdf5`.

@@ -60,7 +60,7 @@ class ShapeFiles:
         image_counts: (S,) number of images of each.
 
     Raises:
-        DataError: if a folder is missing, there are no clouds, or not yet all.
+        DataError: if a folder is missing, empty, or still being written.
     """
 
     def __init__(self, data_root: str | os.PathLike) -> None:
@@ -68,8 +68,8 @@ class ShapeFiles:
         if (self.root / UNFINISHED).is_file():
             refuse(
                 self.root,
-                "datasets.from_meshes has not finished writing it; the same command, "
-                "run again, resumes",
+                "datasets.from_meshes has not finished writing it; rerun the same "
+                "command to resume",
             )
         for name in (SHAPENET, RENDERINGS):
             if not (self.root / name).is_dir():

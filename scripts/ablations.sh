@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The paper's ablations: DGCNN and PointNet, by the intra-modal loss, the cross-modal loss and
-# both; DGCNN with one to five images a shape. Each is pre-trained and judged by the linear SVM.
+# both; DGCNN with one to five images a shape. Each is pre-trained and evaluated by linear SVM.
 #
 #   scripts/ablations.sh [--name NAME] [FLAGS] [-- FLAGS OF train_crosspoint.py]
 #                                       FLAGS are those of scripts/pipeline.sh

@@ -54,7 +54,7 @@ def what_was_run(
         f"{sum('epoch_end' in record for record in run.records)} of {run.args.epochs}"
         for run in runs
     ]
-    data = root if root == judged_on else f"{root}, judged on {judged_on}"
+    data = root if root == judged_on else f"{root}, evaluated on {judged_on}"
     if is_synthetic(root):
         data += ", synthetic: these numbers say nothing about the real data sets"
     versions = ("python", "torch", "torchvision", "numpy")
@@ -94,7 +94,7 @@ def results(untrained: Sequence[Run], trained: Sequence[Run], root: str) -> str:
 
 
 def confusion(run: Run, dataset: str, root: str) -> str:
-    """The confusion matrix that was written when the pre-trained encoder was judged."""
+    """The confusion matrix from the evaluation of the pre-trained encoder."""
     matrix, names = read_confusion(run.folder / f"confusion_{dataset}.csv")
     title = f"{set_name(dataset, root)}, pre-trained encoder: "
     figure = confusion_figure(matrix, names, title)
@@ -109,7 +109,7 @@ def maps_and_neighbours(
     Args:
         dataset: its name on command lines.
         root: the folder of the data sets.
-        judged: the run of eval_svm.py by encoder; its features are computed again.
+        judged: the run of eval_svm.py by encoder; features are computed again.
     """
     splits = train, test = read_splits(dataset, root, judged[TRAINED])
     features = {who: features_of(splits, run) for who, run in judged.items()}

@@ -72,7 +72,7 @@ def read_judged(folder: str | Path, trained: Run | None) -> Run:
     """A run of eval_svm.py on the weights of a pre-training run, or on none.
 
     Raises:
-        UsageError: if it judged other weights.
+        UsageError: if it evaluated other weights.
     """
     run = read_run(folder, JUDGEMENT)
     found = run.args.model_path
@@ -82,14 +82,14 @@ def read_judged(folder: str | Path, trained: Run | None) -> Run:
         fits = trained.folder.resolve() in Path(found).resolve().parents
     if not fits:
         raise UsageError(
-            f"{folder} has judged {found}: expected a run of "
+            f"{folder} evaluated {found}; expected a run of "
             f"eval_svm.py --dataset modelnet40 scanobjectnn --model_path {wanted}"
         )
     return run
 
 
 def compared(before: Run, after: Run, same_root: bool) -> list[str]:
-    """The data sets that both encoders were judged on.
+    """The data sets that both encoders were evaluated on.
 
     Raises:
         UsageError: if there is none, or the encoders got different clouds.
@@ -99,7 +99,7 @@ def compared(before: Run, after: Run, same_root: bool) -> list[str]:
     folders = f"{before.folder} and {after.folder}"
     if not names:
         raise UsageError(
-            f"{folders} have judged no data set in common: run eval_svm.py with the "
+            f"{folders} have no data set in common: run eval_svm.py with the "
             "same --dataset for both"
         )
     for name in ("num_points", "variant", *(["data_root"] if same_root else [])):

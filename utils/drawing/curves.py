@@ -24,7 +24,7 @@ from utils.run.run_folder import read_metrics
 Records = list[dict[str, Any]]
 
 _SMOOTH = 40  # with twice as many steps or more: running means over 1/40 of them
-_FEW = 30  # up to so many points get markers
+_FEW = 30  # lines of at most this many points get markers
 
 # Key in metrics.jsonl, title of its panel. Runs without the key are not in the panel.
 STEP_PANELS = {

@@ -15,8 +15,8 @@ from utils.judging.features import Clouds
 from utils.judging.metrics import CATEGORY_OF_PART, PARTS_PER_CATEGORY, shape_iou
 from utils.parallel import distributed
 
-# A colour for each part of a category (Okabe and Ito: told apart by people who are
-# colour-blind), and one for points that were given a part of another category.
+# A colour for each part of a category (Okabe and Ito, safe for colour blindness), and
+# one for points that were given a part of another category.
 PALETTE = np.array(
     [
         *((0, 114, 178), (230, 159, 0), (0, 158, 115)),

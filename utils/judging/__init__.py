@@ -1,4 +1,4 @@
-"""How good features and predictions are.
+"""Evaluation of features and predictions.
 
 ``features``: features of all clouds, over all ranks. ``svm``, ``fewshot``: linear SVMs
 on them; ``knn``: nearest neighbours; ``judges``: all of these, and few labels, on clean

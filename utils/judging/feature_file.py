@@ -1,4 +1,4 @@
-"""Features of own clouds in an NPZ file, and of which weights and settings they are."""
+"""Features of the user's own clouds in an NPZ file, with their weights and settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every judge of frozen features: linear SVM, k-NN, few labels; on any test clouds."""
+"""Classifiers of frozen features: linear SVM, k-NN, few labels; on any test clouds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Figures = dict[str, float]
 def check_labels_per_class(
     labels: np.ndarray, class_names: Sequence[str], counts: Sequence[int]
 ) -> None:
-    """Refuse to draw more labels of a class than it has.
+    """Refuse to draw more labels per class than the smallest class has.
 
     Raises:
         ValueError: naming the class of ``labels`` (M,) with fewest clouds.
@@ -27,14 +27,14 @@ def check_labels_per_class(
     if clouds[least] < max(counts, default=0):
         raise ValueError(
             f"--labels_per_class {max(counts)}: class '{class_names[present[least]]}' "
-            f"has {clouds[least]} training clouds: ask for at most so many"
+            f"has {clouds[least]} training clouds: use {clouds[least]} or less"
         )
 
 
 def draw_labelled(labels: np.ndarray, count: int, seed: int, draw: int) -> np.ndarray:
     """Rows of ``count`` clouds of every class that occurs in ``labels`` (M,).
 
-    A function of labels, seed and draw that holds the draw's smaller counts.
+    A function of labels, seed and draw; a larger count contains the smaller ones.
     """
     random = generator(LABELS, seed, draw)
     rows = [random.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)]
@@ -51,10 +51,10 @@ def judge_clouds(
     draws: int = 10,
     seed: int = 1,
 ) -> dict[str, Figures]:
-    """Test accuracies of every judge, on clean clouds and corrupted copies of them.
+    """Test accuracies of every classifier, on clean clouds and corrupted copies.
 
-    With few labels the judge is a :class:`utils.judging.fewshot.SupportSVM`. Its C is
-    1, not chosen: few labels leave none to choose it on.
+    With few labels it is a :class:`utils.judging.fewshot.SupportSVM` with C = 1: there
+    are no labels left to choose C on.
 
     Args:
         svm: fitted to the training rows.
@@ -62,9 +62,9 @@ def judge_clouds(
         tests: features (T, F) of each copy of the test clouds, "clean" first.
         labels: (T,) of the test clouds.
         knn: neighbours that vote; 0 for no k-NN.
-        labels_per_class: numbers of labelled clouds of each class to fit an SVM to.
-        draws: of each of these numbers.
-        seed: of the draws.
+        labels_per_class: numbers of labelled clouds per class to fit an SVM to.
+        draws: draws for each of these numbers.
+        seed: for the draws.
 
     Returns:
         By copy: ``accuracy`` of the SVM, ``knn_accuracy``, ``labels_<n>_accuracy`` and
@@ -79,7 +79,7 @@ def judge_clouds(
         found = (predicted.reshape(-1, len(labels)) == labels).mean(axis=1)
         return np.append(found, found[1:].mean()) if len(found) > 1 else found
 
-    # By judge, the accuracies (copies,) of each of its classifiers.
+    # By record key, the accuracies (copies,) of each fitted classifier.
     scores = {"accuracy": [accuracies(svm.predict(every))]}
     if knn:
         scores["knn_accuracy"] = [accuracies(knn_predict(*train, every, knn))]
@@ -99,7 +99,7 @@ def judge_clouds(
 
 
 def judges_table(figures: Mapping[str, Mapping[str, float]]) -> str:
-    """A line for each judge, a column for each copy of the test clouds, in %.
+    """A line per classifier, a column per copy of the test clouds, in %.
 
     Args:
         figures: of :func:`judge_clouds`; other keys of a record are left out.
@@ -119,7 +119,7 @@ def judges_table(figures: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _label(judge: str) -> str:
-    """How the table calls a judge; "" for other keys of a record."""
+    """A classifier's name in the table; "" for other keys of a record."""
     if judge.startswith("labels_") and judge.endswith("_accuracy"):
         count = judge.split("_")[1]
         return f"{count} label{'s' * (count != '1')}"

@@ -13,7 +13,7 @@ _BLOCK = 1024  # queries per matrix of cosines
 def nearest(
     queries: np.ndarray, among: np.ndarray, top: int = 5
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The features most alike, by the cosine of the angle between them, in float64.
+    """The most similar features, by cosine similarity, in float64.
 
     Args:
         queries: (Q, F).
@@ -35,7 +35,7 @@ def nearest(
 def knn_predict(
     train: np.ndarray, labels: np.ndarray, test: np.ndarray, k: int = NEIGHBOURS
 ) -> np.ndarray:
-    """The class of each test row by a weighted vote of its nearest training rows.
+    """Classify each test row by a weighted vote of its nearest training rows.
 
     A neighbour votes with ``exp(cosine / TEMPERATURE)`` for its own class (DINO, Caron
     et al., ICCV 2021).
@@ -46,7 +46,7 @@ def knn_predict(
         k: neighbours that vote; all M if there are fewer.
 
     Returns:
-        (T,) labels: the class with most votes, the first of equal ones.
+        (T,) labels: the class with most votes; ties go to the first.
 
     Raises:
         ValueError: if the features are not finite.

@@ -1,8 +1,8 @@
 """Use a network on any clouds: features, neighbours, classes, parts.
 
 What predict.py and the notebook call. Clouds are (M, N, 3) arrays, as the attribute
-``points`` of `datasets.own_files.Cloud` stacked; every function takes the network from
-outside, leaves its mode as it was, and runs on its device in batches.
+``points`` of `datasets.own_files.Cloud` stacked; every function takes the network as an
+argument, restores its mode, and runs on its device in batches.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def features(
         encoder: has ``features(points (B, 3, N)) -> (B, F)``; a classifier and a part
             segmentation network do, too.
         clouds: as above.
-        batch_size: clouds a step; it does not change the numbers.
+        batch_size: clouds per step; does not change the result.
     """
     network: Any = encoder
     return _in_batches(encoder, network.features, clouds, batch_size)
@@ -67,7 +67,7 @@ def segment(
 
 
 def spread(values: np.ndarray, sampled: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """The value (P,) of each given point: that of the nearest sampled point.
+    """The value (P,) of each given point, taken from the nearest sampled point.
 
     Args:
         values: (N,), such as parts.

@@ -1,4 +1,4 @@
-"""The probe by linear SVM and k-NN: how pre-training's features do while it runs."""
+"""The probe of pre-training: linear SVM and k-NN accuracy of the features so far."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Probed(NamedTuple):
 
     @property
     def accuracy(self) -> float:
-        """The share of clouds to which the SVM gave their label."""
+        """The share of clouds that the SVM classifies correctly."""
         return float(np.mean(self.predicted == self.labels))
 
 

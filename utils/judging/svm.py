@@ -29,7 +29,7 @@ class LinearSVM:
     intercepts: np.ndarray  # (P,)
 
     def predict(self, features: np.ndarray) -> np.ndarray:
-        """(M, F) -> (M,) labels: the class with most votes, the first of equal ones."""
+        """(M, F) -> (M,) labels: the class with most votes; ties go to the first."""
         decisions = features.astype(np.float64) @ self.weights.T + self.intercepts
         votes = np.zeros((len(features), len(self.classes)), np.int64)
         pairs = itertools.combinations(range(len(self.classes)), 2)
@@ -155,7 +155,7 @@ def choose_C(
 ) -> tuple[float, dict[float, float]]:
     """The C with the best accuracy on a held-out fifth of the training set.
 
-    Does not use test data. Of equally good values the smallest is taken.
+    Does not use test data. Ties go to the smallest C.
 
     Returns:
         the chosen C, and the held-out accuracy of every candidate.
@@ -209,7 +209,7 @@ def judge_features(
 
     Args:
         train, test: features (M, F) and labels (M,) in [0, num_classes).
-        num_classes: how many there are.
+        num_classes: number of classes.
         candidates: values of C to choose from, at least one.
         seed: of the held-out rows.
         test_every_C: compute the test accuracy of the other values too.

@@ -24,9 +24,9 @@ from torch.nn.parallel import DistributedDataParallel
 from utils.errors import FailedElsewhere, UsageError, usage_errors
 from utils.parallel.machine import keep_freed_memory
 
-# A gloo group for numbers in host memory: nothing here waits for a GPU.
+# A gloo group for numbers in host memory: nothing here synchronises with a GPU.
 _host_group: dist.ProcessGroup | None = None
-# Rank 0, while it works alone, tells the others every few seconds that it is alive.
+# Rank 0, while it works alone, sends the others a heartbeat every few seconds.
 LONGEST_BEAT_S = 5.0
 _beat_s = LONGEST_BEAT_S
 
@@ -145,7 +145,7 @@ def all_reduce_sum(x: Tensor) -> Tensor:
 
 
 def highest(value: int) -> int:
-    """The greatest ``value`` of all ranks, without waiting for a GPU."""
+    """The maximum of ``value`` over all ranks, without synchronising with a GPU."""
     if world_size() == 1:
         return value
     x = torch.tensor([value])
@@ -200,7 +200,7 @@ def run_on_main(work: Callable[[], Any]) -> Any:
     """Rank 0 calls ``work`` and every rank gets its result.
 
     ``work`` may take any time (an SVM on 9,840 samples takes minutes). The other ranks
-    wait as long as rank 0 shows signs of life; they fail when it is gone, or silent for
+    wait while rank 0 sends heartbeats; they fail when it has died, or is silent for
     longer than the run's timeout.
 
     Args:
@@ -233,7 +233,7 @@ def run_on_main(work: Callable[[], Any]) -> Any:
 
 @contextmanager
 def _heartbeat() -> Iterator[None]:
-    """Rank 0 broadcasts 0 every few seconds while inside, and 1 at the end."""
+    """Rank 0 broadcasts 0 every few seconds while inside (heartbeat), 1 at the end."""
     done = threading.Event()
 
     def beat() -> None:
@@ -260,8 +260,8 @@ def _broadcast_number(value: int) -> int:
 def fail_together() -> Iterator[None]:
     """If a UsageError or ValueError is raised inside on one rank, all ranks stop.
 
-    A file may be damaged in one rank's share alone. The other ranks would wait for it
-    in the next collective. No collectives inside.
+    A file may be damaged in one rank's share only; the other ranks would block in the
+    next collective. No collectives inside.
 
     Raises:
         UsageError: on the first rank that failed, with its error as the cause.

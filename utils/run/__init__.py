@@ -1,7 +1,7 @@
-"""A run: from the command line to the files that it leaves.
+"""A run: from the command line to the files that it writes.
 
-``cli``, ``flags``: command line, errors, exit status. ``training``: what a training
-loop is made of. ``bookkeeping``: its records and checkpoints. ``run_folder``,
+``cli``, ``flags``: command line, errors, exit status. ``training``: parts of a training
+loop. ``bookkeeping``: its records and checkpoints. ``run_folder``,
 ``checkpoint``, ``network``, ``logger``, ``wandb_run``: the files. ``signals``: Ctrl-C
 and SIGTERM. Imports ``utils.parallel``.
 """

@@ -90,8 +90,8 @@ class Run:
                 )
 
     def _sizes(self) -> dict[Path, int]:
-        """Bytes of all files that the run leaves in ``models/``, about."""
-        # Adam keeps two numbers a weight. A third checkpoint is being written at times.
+        """Approximate bytes of all files that the run writes to ``models/``."""
+        # Adam keeps two numbers per weight. While one is written, there are three.
         checkpoint_size = 3 * _bytes_of(self.parts["model"])
         names = (LAST.name, PREVIOUS, "a checkpoint being written")
         sizes = dict.fromkeys(names, checkpoint_size)
@@ -119,12 +119,12 @@ class Run:
         return self.state.epoch
 
     def logs_images(self, epoch: int) -> bool:
-        """Whether an epoch does: every ``--save_freq`` epochs, and the last."""
+        """Whether an epoch logs images: every ``--save_freq`` epochs, and the last."""
         done = epoch + 1
         return done % self.args.save_freq == 0 or done == self.args.epochs
 
     def improves(self, value: float) -> bool:
-        """Remember a figure of merit; True if it beats those of all earlier epochs."""
+        """Record a figure of merit; True if it beats those of all earlier epochs."""
         better = value > self.state.best
         self.state.best = max(value, self.state.best)
         return better
@@ -170,7 +170,7 @@ class Run:
         sums: Tensor | None = None,
         **means: Tensor,
     ) -> None:
-        """Count a step; every so many steps, record it and write a checkpoint.
+        """Count a step; at the set intervals, record it and write a checkpoint.
 
         A signal to any rank ends the run on all ranks, after a checkpoint.
 
@@ -227,7 +227,7 @@ class Run:
             "data_wait": round(waited, 3),
         }
         device = self.process.device
-        if device.type == "cuda":  # the allocator's own count: no wait for the GPU
+        if device.type == "cuda":  # the allocator's own count: does not synchronise
             peak = torch.cuda.max_memory_allocated(device)
             record["gpu_memory_mib"] = round(peak / 2**20, 1)
             torch.cuda.reset_peak_memory_stats(device)

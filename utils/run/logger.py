@@ -53,8 +53,8 @@ def _commit() -> str:
 class RunLogger:
     """Writes a run's log, metrics and W&B record on rank 0; silent on other ranks.
 
-    A resumed run keeps the ``config.json`` of its start. Flags that differ from it now
-    are a line of the log.
+    A resumed run keeps the ``config.json`` of its start, and logs the flags that
+    differ.
 
     Args:
         folder: the run folder.

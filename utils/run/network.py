@@ -79,14 +79,14 @@ def read_network(
     """The network of a weight file.
 
     ``model`` and ``emb_dims`` are those of the entries, ``k`` and ``num_points`` those
-    of ``network.json``, or without one as published. The published protocols have other
-    values after pre-training than in it: pre-trained as published, a network is used
-    with ``published``; pre-trained otherwise, with its own values.
+    of ``network.json``, or without one as published. The published protocols use other
+    values after pre-training than in it: a network pre-trained as published is used
+    with ``published``, any other with its own values.
 
     Args:
         path: of the weights.
         published: ``k`` and ``num_points`` of what follows the published pre-training.
-        model, emb_dims, k, num_points: as set by hand, None if not; they win.
+        model, emb_dims, k, num_points: the user's, which take precedence, or None.
 
     Raises:
         CheckpointError: if the file cannot be read or is of an unknown network, or if
@@ -106,7 +106,7 @@ def read_network(
         if given[name] not in (None, found[name]):
             raise CheckpointError(
                 f"{path}: {evidence}, so its --{name} is {found[name]}, not "
-                f"{given[name]}: give another file or the other --{name}"
+                f"{given[name]}: pass another file, or --{name} {found[name]}"
             )
     called = recorded["model"] if recorded else model
     if not found and (not called or (recorded and called in KNOWN)):

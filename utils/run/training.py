@@ -1,4 +1,4 @@
-"""What loops are made of: precision, optimiser, schedule, batches, device move.
+"""Parts of a training loop: precision, optimiser, schedule, batches, device transfer.
 
 The loops themselves are in the scripts.
 """
@@ -132,7 +132,7 @@ def data_loader(
 
 
 def map_tensors(function: Callable[[Tensor], Any], batch: Any) -> Any:
-    """Apply a function to each tensor of nested tuples, and keep their structure."""
+    """Apply a function to each tensor in nested tuples, keeping their structure."""
     if isinstance(batch, Tensor):
         return function(batch)
     mapped = [map_tensors(function, part) for part in batch]
@@ -160,7 +160,7 @@ def evaluation_batches(
         name, unit: of the bar.
 
     Raises:
-        Interrupted: on all ranks, before the next batch, if a signal came to one.
+        Interrupted: on all ranks, before the next batch, if one received a signal.
     """
     own = max(1, batch_size // distributed.world_size())
     with progress(total=count, desc=name, unit=unit) as bar:

@@ -50,7 +50,7 @@ def start(
         arguments: of the script; ``wandb``, ``wb_url`` and ``exp_name`` are used.
         config: what W&B shows as the run's configuration.
         resumed: whether to continue the W&B run of the folder.
-        say: is given a line if W&B does not do what was asked for.
+        say: called with one line if W&B does not do what was requested.
     """
     mode, url = arguments["wandb"], arguments["wb_url"]
     if mode == "disabled":
@@ -124,7 +124,7 @@ class WandbRun:
     Args:
         mode: ``online`` or ``offline``.
         options: more arguments of ``wandb.init``.
-        say: is given one line if W&B fails later.
+        say: called with one line if W&B fails later.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class WandbRun:
 
     def _log(self, values: dict[str, Any]) -> None:
         if self._step is None and "step" in values:
-            # The horizontal axis. W&B's own count goes on when steps are repeated.
+            # The horizontal axis. W&B's own count continues when steps are repeated.
             self._run.define_metric("*", step_metric="step")
         self._step = values.get("step", self._step)
         named = {NAMES.get(name, name): value for name, value in values.items()}

@@ -200,7 +200,7 @@ def test_killed_and_started_again_it_goes_on(meshes, made, tmp_path, made_now):
     )
     assert killed.returncode == -9, killed.stderr
     assert len(list_clouds(out)) == 3 and not (out / "preview.png").exists()
-    with pytest.raises(DataError, match=r"has not finished writing it; the same"):
+    with pytest.raises(DataError, match=r"has not finished writing it; rerun"):
         ShapeNetRender(out)
     run(meshes, out, "--labels")
     assert len(made_now) == 9  # of twelve, two of which can't be read
