@@ -3,9 +3,9 @@
     encoder = torch.hub.load("FOLDER", "dgcnn_cls", source="local", weights="w.pth")
     features = encoder.features(points)  # (B, 3, N) float32 -> (B, 2 * emb_dims)
 
-Clouds are centred and scaled to the unit sphere, as in training. Hub imports the
-packages ``models`` and ``utils`` of this folder, so that the calling program can have
-none of these names.
+Clouds are centred and scaled to the unit sphere, as in training. Hub imports this
+folder's packages ``models`` and ``utils``, so the calling program cannot have its own
+packages of these names.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def add_common_flags(parser: argparse.ArgumentParser, weights: str) -> None:
         "--sampling",
         choices=SAMPLINGS,
         default=SAMPLINGS[0],
-        help="for larger clouds: farthest-point or random sampling, or the first stored "
+        help="for larger clouds: farthest-point or random sampling, or the first "
         "points, as in the evaluations; meshes are sampled uniformly by area",
     )
     add("--seed", type=flags.natural_int, default=0, help="seed of the sampling")

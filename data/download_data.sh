@@ -6,7 +6,7 @@
 #   bash data/download_data.sh --only modelnet40  one: shapenet (clouds and renderings),
 #                                                 modelnet40, scanobjectnn, shapenetpart,
 #                                                 weights
-#   bash data/download_data.sh --dry_run          say what would be done
+#   bash data/download_data.sh --dry_run          only print what would be done
 ( # a subshell, so that `source` changes nothing in the user's shell
   set -euo pipefail
   cd "$(dirname "${BASH_SOURCE[0]}")/.."

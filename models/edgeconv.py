@@ -56,7 +56,7 @@ class PlainClouds:
         self.points, self.k = points, k
 
     def transform(self, matrices: Tensor) -> Tensor:
-        """The points, as row vectors, times the matrix (B, 3, 3) of their cloud."""
+        """The points, as row vectors, times their cloud's matrix (B, 3, 3)."""
         return (self.points.transpose(1, 2) @ matrices).transpose(1, 2)
 
     def edge_conv(self, x: Tensor, *layers: nn.Sequential) -> Tensor:

@@ -29,8 +29,8 @@ def knn(x: Tensor, k: int) -> Tensor:
     """Indices of the k nearest neighbours of every point, the point itself included.
 
     Squared Euclidean distances in feature space (DGCNN section 3.1), in float32 or
-    float64 also under autocast and TF32, whose rounding would decide between
-    neighbours. Of equally far points the one with the smaller index is nearer.
+    float64 also under autocast and TF32, whose rounding would change the neighbours.
+    Ties go to the smaller index.
 
     Args:
         x: (B, C, N) features.
@@ -90,7 +90,7 @@ def distances(rows: Tensor, clouds: Tensor) -> Tensor:
 
 
 def nearest(distance: Tensor, k: int) -> Tensor:
-    """(B, M, N) -> (B, M, k) columns of the smallest, the first of equal ones."""
+    """(B, M, N) -> (B, M, k) columns of the smallest; ties go to the first."""
     points = distance.shape[2]
     values, idx = distance.topk(min(k + 1, points), dim=2, largest=False)
     if points > k:

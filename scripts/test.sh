@@ -19,7 +19,7 @@ fi
 ruff check .
 ruff format --check .
 mypy
-# One thread a process: tests are small, and some start up to four processes.
+# One thread per process: tests are small, and some start up to four processes.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 # loadfile: runs that the tests of a file share are made once. tests/conftest.py has the order.
 exec python -m pytest -n 2 --dist loadfile --no-loadscope-reorder ${select[@]+"${select[@]}"} "$@"

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class UsageError(Exception):
-    """A flag, a file or a folder is wrong; the message says which, and what to do."""
+    """A flag, file or folder is wrong; the message says which, and what to do."""
 
 
 class FailedElsewhere(Exception):

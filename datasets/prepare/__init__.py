@@ -1,6 +1,6 @@
 """What makes or checks data; training imports nothing from here.
 
-In the order in which to read the files:
+In reading order:
 
     download.py sources.py   fetch the published archives and unpack them
     verify.py inventory.py   read every file as training does
@@ -11,5 +11,5 @@ In the order in which to read the files:
     labels.py preview.py     training and test set in HDF5, contact sheet
     workers.py               jobs on several processes
 
-It may import the readers in `datasets` and `utils.parallel`, and nothing of `models`.
+It may import the readers in `datasets` and `utils.parallel`, but not `models`.
 """

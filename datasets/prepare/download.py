@@ -2,13 +2,13 @@
 
     bash data/download_data.sh                                 everything
     bash data/download_data.sh --only modelnet40 weights       some of it
-    bash data/download_data.sh --dry_run                       say what would be done
+    bash data/download_data.sh --dry_run                       print what would be done
 
 Needs gdown (pip install -U gdown). Archives are kept in DATA_ROOT/downloads until they
-are unpacked; an archive put there by hand, under its name, is used as it is. An
-interrupted download is resumed by the same command, and what exists already is left
-alone. Exit status: 0 if everything is there and in order, 1 if not, 2 for wrong
-arguments, 130 after Ctrl-C.
+are unpacked; an archive placed there manually, under its name, is used. The same
+command resumes an interrupted download, and skips what already exists. Exit status: 0
+if everything is complete and passed the checks, 1 if not, 2 for wrong arguments, 130
+after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -279,7 +279,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     text, every = f"some of {', '.join(NAMES)} (default: all)", list(NAMES)
     add("--only", nargs="+", choices=NAMES, default=every, metavar="NAME", help=text)
-    text = "say what would be done, and do nothing"
+    text = "only print what would be done"
     add("--dry_run", action="store_true", help=text)
     text = "where the data sets go (default: data)"
     add("--data_root", type=Path, default=Path("data"), help=text)

@@ -1,4 +1,4 @@
-"""What a data folder holds, part by part, and the reads that find damage.
+"""The parts of a data folder, and the reads that find damage.
 
 Files are found and read by the functions that training uses.
 """
@@ -68,7 +68,7 @@ class Part:
         key: the data set, with its variant, as in `PUBLISHED`; "" for the manifest.
         name: of the part.
         found: number of shapes or images; None if it is absent.
-        jobs: reads still to be done, which add to `found` and `problems`.
+        jobs: pending reads, which add to `found` and `problems`.
         problems: what is damaged.
         expected: the accepted sizes: origin -> number.
         aside: how many more `datasets.verify --set_aside` has moved away.
@@ -137,7 +137,7 @@ def read_images(shapes: ShapeFiles, index: int, quick: bool) -> Result:
 
 
 def rows_of(read: Callable[[], LabelledClouds | ShapeNetPart]) -> int:
-    """Rows of a split in HDF5, which training reads whole; damage ends the reading."""
+    """Count the rows of a split in HDF5; reading stops at the first damage."""
     return read().total
 
 

@@ -1,4 +1,4 @@
-"""A training and a test set of one's own classes, in ModelNet40's format."""
+"""A training and a test set of the user's own classes, in ModelNet40's format."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def split_by_name(
 ) -> dict[str, list[str]]:
     """Training and test shapes of every class, a function of names and seed alone.
 
-    Of each class the nearest number to its share is tested on, at least two; at least
-    two are left to train on.
+    The test set gets the share of each class, rounded, but at least two shapes, and
+    leaves at least two for training.
     """
     split: dict[str, list[str]] = {"train": [], "test": []}
     for name in sorted({shape.split("/")[0] for shape in shapes}):

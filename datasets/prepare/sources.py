@@ -1,7 +1,7 @@
 """Where the data sets and the published weights can be fetched, and what is known.
 
-A checksum stands here only where somebody has published one: of the authors' archives
-nobody has. No source has been fetched by this project's tests.
+Checksums are listed where one is published; for the authors' archives there is none.
+This project's tests have not fetched any source.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from datasets.files import (
 
 
 class Source(NamedTuple):
-    """A place that an archive can be fetched from.
+    """A source of an archive.
 
     Attributes:
         url: with https; gdown knows what Google Drive wants.

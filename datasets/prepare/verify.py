@@ -1,4 +1,4 @@
-"""Check every file of a data folder: what is there, what is missing, what is damaged.
+"""Check every file of a data folder: what exists, what is missing, what is damaged.
 
     python -m datasets.verify --data_root data
     python -m datasets.verify --data_root data --dataset modelnet40 shapenetpart
@@ -94,8 +94,8 @@ def details(parts: Sequence[Part], show: int, any_size: bool) -> Iterator[str]:
 def set_aside(parts: Sequence[Part], root: Path) -> None:
     """Move damaged images out of ShapeNetRendering, and print what was done.
 
-    The parts no longer count what was moved. A shape of which no image is whole keeps
-    all of them: training refuses a shape without images.
+    The parts no longer count what was moved. A shape without an intact image keeps all
+    of them: training refuses a shape without images.
     """
     print("damaged images set aside:")
     moved = 0
@@ -108,7 +108,7 @@ def set_aside(parts: Sequence[Part], root: Path) -> None:
             shape = "/".join(folder.parts[-3:-1])
             left = len(list_images(root, shape)) - len(damaged)
             if not left:
-                print(f"  {folder}: kept, because none of its images is whole: replace")
+                print(f"  {folder}: kept, since none of its images is intact: replace")
                 print(f"    some, or delete it and {root / SHAPENET / shape}.ply")
                 continue
             aside = root / ASIDE / shape

@@ -120,7 +120,7 @@ def write_views(folder: Path, surface: Surface, cameras: np.ndarray, size: int) 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the files of a shape depend on, beside its mesh and its name."""
+    """What a shape's files depend on besides its mesh and name."""
 
     seed: int
     views: int

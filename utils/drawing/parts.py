@@ -50,12 +50,12 @@ def check_empty(folder: str | Path, flag: str) -> None:
     """
     path = Path(folder)
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise ValueError(f"{flag} {folder} is not an empty folder: name another")
+        raise ValueError(f"{flag} {folder} is not an empty folder: choose another")
     nearest = path.resolve()
     while not nearest.exists():
         nearest = nearest.parent
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        raise ValueError(f"{flag} {folder}: {nearest} is not a folder you can write to")
+        raise ValueError(f"{flag} {folder}: {nearest} is not a writable folder")
 
 
 def save_part_examples(

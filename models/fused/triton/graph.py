@@ -78,8 +78,8 @@ def _knn(
 
     Column j is in group j modulo COLS. The k-th smallest of the groups' minima is an
     upper bound of the k-th distance. A second pass lists the few columns within it. If
-    a row has more of them than places, the program's rows go through all columns once
-    more, and keep the nearest by sorting.
+    a row has more of them than fit, the program's rows scan all columns once more and
+    keep the nearest by sorting.
     """
     start = tl.load(offsets + tl.program_id(1))
     end = tl.load(offsets + tl.program_id(1) + 1)

@@ -221,7 +221,7 @@ def test_damaged_images_are_set_aside_and_training_goes_on(run, root):
     assert all(path.read_bytes() == content for path, content in whole.items())
     assert "00.png: the file is empty; moved to" in text and "23 others stay" in text
     assert "  3 moved\n" in text
-    assert f"  {folders[7]}: kept, because none of its images is whole" in text
+    assert f"  {folders[7]}: kept, since none of its images is intact" in text
     assert sorted(folders[7].glob("*.png")) == lost
     # The packed data have more images now.
     assert f"python -m datasets.packed --data_root {root} --overwrite" in text
