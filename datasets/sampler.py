@@ -42,8 +42,8 @@ def check_batch_size(batch_size: int, world_size: int) -> None:
         lower = batch_size // world_size * world_size
         fits = [str(n) for n in (lower, lower + world_size) if n >= world_size]
         raise ValueError(
-            f"batch_size {batch_size} is not divisible by {world_size} processes "
-            f"(--batch_size): the nearest that are: {' and '.join(fits)}"
+            f"batch_size {batch_size} is not divisible by {world_size} processes; "
+            f"use --batch_size {' or '.join(fits)}"
         )
 
 

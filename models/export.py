@@ -95,10 +95,8 @@ def main(args: argparse.Namespace) -> None:
 def check_output(out: Path, args: argparse.Namespace) -> None:
     """Refuse an output that cannot be written, or not in this format."""
     if out.is_dir() or not os.access(out.parent, os.W_OK):
-        raise UsageError(
-            f"--out {out}: is a folder, or its folder is missing or read-only; choose "
-            "another --out"
-        )
+        problem = "is a folder, or its folder is missing or read-only; choose another"
+        raise UsageError(f"--out {out} {problem}")
     if out.exists() and not args.overwrite:
         raise UsageError(f"--out {out} exists: add --overwrite, or choose another name")
     if args.format == "torch" and out.suffix != ".pt2":

@@ -38,7 +38,7 @@ class NTXentLoss(nn.Module):
         super().__init__()
         if temperature <= 0:
             raise ValueError(
-                f"temperature must be positive, got {temperature} (--temperature)"
+                f"temperature {temperature} is not above 0 (--temperature)"
             )
         self.temperature = temperature
         self.gather = gather

@@ -74,7 +74,7 @@ def test_packing_goes_on_where_it_was(
     assert not ShapeNetRender(root, None).packed
     with pytest.raises(DataError, match="packing did not finish"):
         ShapeNetRender(root, None, packed=True)
-    with pytest.raises(DataError, match="with other --pictures"):
+    with pytest.raises(DataError, match="different shapes or --pictures"):
         pack(root, "decoded")
     pack(root)
     assert len(calls) == 13 + 24 - 10  # ten were noted

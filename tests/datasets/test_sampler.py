@@ -76,13 +76,16 @@ def test_fill_completes_the_last_batch_from_the_head(size, world):
         (lambda: GlobalBatchSampler(10, 2, 2, 2), "rank 2 is not one of 2"),
         (lambda: GlobalBatchSampler(48, 12).set_epoch(0, 5), "5 is not in an epoch"),
         (lambda: GlobalBatchSampler(48, 12).set_epoch(0, -1), "step -1"),
-        (lambda: GlobalBatchSampler(5, 12), r"5 samples.*--batch_size 12"),
+        (
+            lambda: GlobalBatchSampler(5, 12),
+            r"5 samples.* 12: use --batch_size 5 or less",
+        ),
         (lambda: GlobalBatchSampler(0, 12, last="fill"), "empty"),
         (lambda: GlobalBatchSampler(20, 12, last="keep"), "'drop' or 'fill'"),
-        (lambda: check_batch_size(0, 1), "at least 1"),
-        (lambda: check_batch_size(20, 6), r"20 .* 6 processes.*fit: 18 and 24$"),
-        (lambda: check_batch_size(10, 4), "fit: 8 and 12$"),
-        (lambda: GlobalBatchSampler(99, 3, 0, 4), "--batch_size 3 .*fit: 4$"),
+        (lambda: check_batch_size(0, 1), "is below 1"),
+        (lambda: check_batch_size(20, 6), r"20 .* 6 processes.*_size 18 or 24$"),
+        (lambda: check_batch_size(10, 4), "--batch_size 8 or 12$"),
+        (lambda: GlobalBatchSampler(99, 3, 0, 4), "batch_size 3 .*--batch_size 4$"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(call, message):

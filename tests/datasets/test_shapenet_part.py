@@ -96,9 +96,7 @@ def test_one_category(root):
     chosen = everything.labels == 4
     np.testing.assert_array_equal(chairs.points, everything.points[chosen])
     np.testing.assert_array_equal(chairs.parts, everything.parts[chosen])
-    with pytest.raises(
-        ValueError, match=r"'stool' is not one of airplane.*--class_choice"
-    ):
+    with pytest.raises(ValueError, match=r"'stool' is not .* airplane.*--class_choice"):
         ShapeNetPart(root, "train", class_choice="stool")
     with pytest.raises(DataError, match="no mug in its test split"):
         ShapeNetPart(root, "test", class_choice="mug")

@@ -119,8 +119,8 @@ def test_an_exported_file_of_other_numbers_is_refused(tmp_path: Path) -> None:
     ("words", "said"),
     [
         ("--out w.pth", r"w\.pth exists: add --overwrite"),
-        ("--out no/f.onnx", "no such folder"),
-        ("--out .", "or a folder"),
+        ("--out no/f.onnx", "its folder is missing"),
+        ("--out .", "is a folder"),
         ("--out f.onnx --format torch", r"writes files named \.pt2"),
         ("--out f.onnx", "needs onnx and onnxscript: pip install .*--format torch"),
         ("--out f.pt2 --format torch --emb_dims 8", r"w\.pth: .* is 16, not 8"),

@@ -64,7 +64,7 @@ def test_the_mean_of_both_views_is_not_taken_in_half_precision():
 
 @pytest.mark.parametrize("temperature", [0, -0.1])
 def test_a_temperature_that_is_not_positive_is_refused(temperature):
-    with pytest.raises(ValueError, match="temperature must be positive"):
+    with pytest.raises(ValueError, match="is not above 0"):
         NTXentLoss(temperature)
 
 

@@ -79,7 +79,7 @@ def test_sizes_that_differ_are_told_from_damage(run, root):
     assert f"synthetic data: {GENERATE} --overwrite\n" in text  # else it stays
     (root / "manifest.json").unlink()
     status, text = run(root)
-    assert status == 1 and "a subset, or data of your own" in text
+    assert status == 1 and "a subset, or your own data" in text
     assert line(text, "ShapeNetRender clouds")[2:] == ["0", "size differs"]
     for title, size in {
         "ShapeNetRender categories": "13",

@@ -67,8 +67,12 @@ def test_the_help_has_the_defaults() -> None:
     text = " ".join(parser().format_help().split())
     for said in (
         *("whatever the number of processes (default: 20)", "(default: 1e-06)"),
-        *("of all randomness (default: 1)", "of SGD (default: 0.9)"),
-        *("data sets (default: data)", "a random start) --num", "run folder --resume"),
+        *("of all randomness (default: 1)", "SGD momentum (default: 0.9)"),
+        *(
+            "data sets (default: data)",
+            "random initialisation) --num",
+            "run folder --resume",
+        ),
     ):
         assert said in text, said
     assert "--help show this help message and exit run:" in text
