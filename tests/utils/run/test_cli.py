@@ -146,7 +146,7 @@ utils.errors.UsageError: data/x.ply: truncated
 LOST = "another process of the run has ended, or did not answer within --dist_timeout"
 
 
-STOPPED = "SIGTERM: stopped after step 5; checkpoint written; rerun with --resume"
+STOPPED = "SIGTERM: stopped after step 5; checkpoint written; rerun with --resume to"
 
 
 @pytest.mark.parametrize(
@@ -158,12 +158,7 @@ STOPPED = "SIGTERM: stopped after step 5; checkpoint written; rerun with --resum
         ("3", FailedElsewhere("rank 0 failed"), 2, None),
         ("0", KeyboardInterrupt(), 130, "interrupted"),
         ("3", KeyboardInterrupt(), 130, None),
-        (
-            "0",
-            Interrupted(signal.SIGTERM, "after step 5"),
-            143,
-            f"{STOPPED} to continue",
-        ),
+        ("0", Interrupted(signal.SIGTERM, "after step 5"), 143, f"{STOPPED} continue"),
         ("3", Interrupted(signal.SIGTERM, "after step 5"), 143, None),
         ("0", OSError(errno.ENOSPC, "No space"), 1, "make room, then --resume"),
         ("3", RuntimeError("Timed out\nmore"), 1, f"error (rank 3): {LOST}: Timed out"),
