@@ -79,7 +79,7 @@ from utils.judging.features import extract_features
 from utils.judging.fewshot import PUBLISHED_SETTINGS, check_classes, evaluate_episodes
 from utils.parallel import distributed
 from utils.parallel.seed import seed_torch
-from utils.run.checkpoint import load_frozen, run_name
+from utils.run.checkpoint import load_encoder, run_name
 from utils.run.logger import RunLogger
 from utils.run.network import settle
 from utils.run.run_folder import open_run_folder
@@ -106,7 +106,7 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
         }
         seed_torch(args.seed)
         encoder = point_encoder(args.model, args.k, args.emb_dims, args.edgeconv)
-        weights = load_frozen(encoder, args.model_path, args.seed)
+        weights = load_encoder(encoder, args.model_path, args.seed)
     labels = {n: distributed.gather_array(clouds.labels) for n, clouds in sets.items()}
     with distributed.fail_together():
         for name, clouds in sets.items():

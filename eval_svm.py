@@ -93,7 +93,7 @@ from utils.judging.metrics import write_confusion
 from utils.judging.svm import judge_features
 from utils.parallel import distributed
 from utils.parallel.seed import seed_torch
-from utils.run.checkpoint import load_frozen, run_name
+from utils.run.checkpoint import load_encoder, run_name
 from utils.run.logger import RunLogger
 from utils.run.network import settle
 from utils.run.run_folder import open_run_folder
@@ -120,7 +120,7 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
         }
         seed_torch(args.seed)
         encoder = point_encoder(args.model, args.k, args.emb_dims, args.edgeconv)
-        weights = load_frozen(encoder, args.model_path, args.seed)
+        weights = load_encoder(encoder, args.model_path, args.seed)
     labels = {
         name: [distributed.gather_array(part.labels) for part in splits]
         for name, splits in sets.items()

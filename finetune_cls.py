@@ -75,7 +75,11 @@ from models.dropout import set_dropout_step
 from models.edgeconv import chosen_form
 from utils.drawing.wandb_images import show_confusion
 from utils.judging.features import FeatureSet, extract_features
-from utils.judging.metrics import confusion_matrix, mean_class_accuracy
+from utils.judging.metrics import (
+    confusion_counts,
+    confusion_matrix,
+    mean_class_accuracy,
+)
 from utils.parallel import distributed
 from utils.parallel.batchnorm import synchronise_batchnorm
 from utils.parallel.seed import seed_torch
@@ -112,7 +116,7 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
     with distributed.fail_together():
         check_flags(args, resumed)
         network = settle(args, PUBLISHED, resumed)
-        edgeconv = chosen_form(args.edgeconv, device)
+        form, reason = chosen_form(args.edgeconv, device)
         place = (args.dataset, args.data_root)
         data = {"num_points": args.num_points, "variant": args.variant}
         test = labelled_clouds(*place, "test", shard=process.shard, **data)
@@ -134,7 +138,7 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
             edgeconv=args.edgeconv,
             dropout=args.dropout,
         )
-        model.to(precision.dtype)  # before the weights, which may be float64
+        model.to(precision.dtype)  # first: loading rounds float64 weights otherwise
         report, start = None, args.model_path or f"random weights (seed {args.seed})"
         if args.model_path and not resumed:
             report = load_pretrained(model, args.model_path)
@@ -187,7 +191,7 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
                 "model": f"{args.model} {parameters:.2f} M parameters, "
                 f"{learned:.2f} M trained",
                 "network": network.origin,
-                "edgeconv": "{}: {}".format(*edgeconv),
+                "edgeconv": f"{form}: {reason}",
                 "start": "its checkpoint" if resumed else start,
                 "data": f"{args.dataset}, {len(train)} of {train.total} training and "
                 f"{test.total} test clouds, {test.num_classes} classes, "
@@ -238,13 +242,9 @@ def train_one_epoch(
         precision.scaler.scale(loss).backward()
         precision.scaler.step(optimizer)
         precision.scaler.update()
-        classes = logits.shape[1]
-        cells = labels * classes + logits.argmax(dim=1)  # of the confusion matrix
-        ones = torch.ones_like(cells, dtype=torch.float64)
-        counts = ones.new_zeros(classes**2).index_add_(0, cells, ones)
-        run.step(loss=loss, sums=counts)
-    means, cells_of_epoch = run.means_and_sums("train_loss")
-    matrix = np.reshape(cells_of_epoch, (math.isqrt(len(cells_of_epoch)), -1))
+        run.step(loss=loss, sums=confusion_counts(labels, logits))
+    means, counts = run.means_and_sums("train_loss")
+    matrix = np.reshape(counts, (math.isqrt(len(counts)), -1))
     return {**means, **accuracies("train", matrix)}
 
 

@@ -87,7 +87,7 @@ def _network(
         *(model, found.k, found.emb_dims, found.head, found.outputs)
     )
     if weights is not None:
-        checkpoint.load_frozen(module, str(path), seed=0)
+        checkpoint.load_encoder(module, str(path), seed=0)
     module.network = found  # type: ignore[assignment]
     return module.eval()
 

@@ -127,7 +127,7 @@ from utils.errors import UsageError, usage_errors
 from utils.judging import predict
 from utils.judging.feature_file import read_features, write_features
 from utils.parallel import distributed
-from utils.run.checkpoint import load_frozen, load_pretrained
+from utils.run.checkpoint import load_encoder, load_pretrained
 from utils.run.logger import progress
 from utils.run.network import Network, settle
 from utils.run.run_folder import replace_file
@@ -193,7 +193,7 @@ def load(args: argparse.Namespace, network: Network) -> nn.Module:
     size = (args.model, args.k, args.emb_dims)
     if args.command not in HEADS:
         encoder = trained_network(*size, edgeconv=args.edgeconv)
-        load_frozen(encoder, args.model_path, args.seed)
+        load_encoder(encoder, args.model_path, args.seed)
         return encoder
     model = trained_network(*size, network.head, network.outputs, args.edgeconv)
     missing = load_pretrained(model, args.model_path).initialised

@@ -146,9 +146,9 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
     # Errors in flags and files surface here, before anything is written.
     with distributed.fail_together():
         check_flags(args)
-        edgeconv = chosen_form(args.edgeconv, device)
+        form, reason = chosen_form(args.edgeconv, device)
         if args.cuda_graph:
-            check_cuda_graph(device, process.world_size, args.precision, edgeconv[0])
+            check_cuda_graph(device, process.world_size, args.precision, form)
         dataset = ShapeNetRender(
             args.data_root,
             args.num_points,
@@ -167,7 +167,7 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
         probe = open_probe(args, process) if with_probe else []
         seed_torch(args.seed)
         model = build_model(args)
-        model.to(precision.dtype)  # before the weights, which may be float64
+        model.to(precision.dtype)  # first: loading rounds float64 weights otherwise
         reports = []
         if args.model_path and not resumed:
             reports.append(load_pretrained(model.point_encoder, args.model_path))
@@ -181,9 +181,9 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
     model.freeze_unused(args.imid_weight, args.cmid_weight)
     parallel = distributed.data_parallel(model, device)
     optimizer = build_optimizer(parallel.parameters(), args)
-    model.two_streams = args.cuda_graph  # which starts both sides at once
+    model.two_streams = args.cuda_graph  # a graph runs both encoders side by side
     # Encoders with the attribute `distinct` merge duplicate points, if it is true.
-    merges = edgeconv[0] == "fused" and getattr(model.point_encoder, "distinct", False)
+    merges = form == "fused" and getattr(model.point_encoder, "distinct", False)
     collate = partial(with_layout, padded=args.cuda_graph) if merges else None
     loader = data_loader(dataset, sampler, args.num_workers, device, collate)
 
@@ -205,7 +205,6 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
         last_weights=last_weights,
         parts={"model": model, "optimizer": optimizer, "precision": precision.scaler},
     )
-    write_network(run.folder / "models", args, "projection")
     with distributed.fail_together():
         if args.svm_every and not probe and run.state.best >= 0:
             raise UsageError(
@@ -213,6 +212,7 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
                 "run's best_model.pth so far: put it back, or the last epoch's weights "
                 "would replace the best"
             )
+    write_network(run.folder / "models", args, "projection")
     with run:
         point, image = (
             f"{sum(p.numel() for p in part.parameters()) / 1e6:.2f} M parameters"
@@ -226,7 +226,7 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
             {
                 "model": f"{args.model} {point}, {args.image_encoder} {image}",
                 "objective": describe(args),
-                "edgeconv": "{}: {}".format(*edgeconv),
+                "edgeconv": f"{form}: {reason}",
                 "data": f"{len(dataset)} shapes in {args.data_root}{packed}, "
                 f"{args.num_points} points",
                 "best": f"models/best_model.pth is {best}",
@@ -272,7 +272,7 @@ def train_one_epoch(
     args, device, dtype = run.args, run.process.device, precision.dtype
     criterion = NTXentLoss(args.temperature)
     objective = multiview_loss if args.objective == "multiview" else crosspoint_loss
-    weights = (args.imid_weight, args.cmid_weight)
+    loss_weights = (args.imid_weight, args.cmid_weight)
     model.train()
     run.start_epoch(loader, cosine(args.lr, run.epoch, args.epochs))
 
@@ -283,7 +283,7 @@ def train_one_epoch(
         images = jitter_images(images) if args.cmid_weight else None
         with precision.autocast():
             z1, z2, z_images = model(view1, view2, images, *layout)  # (b, 256), ...
-            loss, imid, cmid = objective(z1, z2, z_images, criterion, *weights)
+            loss, imid, cmid = objective(z1, z2, z_images, criterion, *loss_weights)
         optimizer.zero_grad(set_to_none=True)
         precision.scaler.scale(loss).backward()
         return loss, imid, cmid
@@ -312,10 +312,10 @@ def build_model(args: argparse.Namespace) -> CrossPoint:
     points = point_encoder(
         args.model, args.k, args.emb_dims, args.edgeconv, args.distinct_points
     )
-    if args.objective == "crosspoint":
-        return CrossPoint(points, ImageEncoder(args.image_encoder))
-    images = ImageEncoder(args.image_encoder, head=False)
-    return MultiView(points, images, args.emb_dims, args.view_dims)
+    if args.objective == "multiview":
+        images = ImageEncoder(args.image_encoder, head=False)
+        return MultiView(points, images, args.emb_dims, args.view_dims)
+    return CrossPoint(points, ImageEncoder(args.image_encoder))
 
 
 def check_flags(args: argparse.Namespace) -> None:

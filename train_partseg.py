@@ -122,7 +122,7 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
     with distributed.fail_together():
         flags.check_fine_tuning(args, resumed)
         network = settle(args, PUBLISHED, resumed)
-        edgeconv = chosen_form(args.edgeconv, device)
+        form, reason = chosen_form(args.edgeconv, device)
         if args.save_predictions:
             check_empty(args.save_predictions, "--save_predictions")
         data = {"num_points": args.num_points, "class_choice": args.class_choice}
@@ -146,7 +146,7 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
             dropout=args.dropout,
             edgeconv=args.edgeconv,
         )
-        model.to(precision.dtype)  # before the weights, which may be float64
+        model.to(precision.dtype)  # first: loading rounds float64 weights otherwise
         report, start = None, args.model_path or f"random weights (seed {args.seed})"
         if args.model_path and not resumed:
             report = load_pretrained(model, args.model_path)
@@ -195,7 +195,7 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
             {
                 "model": f"{args.model} {parameters:.2f} M parameters, k {args.k}",
                 "network": network.origin,
-                "edgeconv": "{}: {}".format(*edgeconv),
+                "edgeconv": f"{form}: {reason}",
                 "start": "its checkpoint" if resumed else start,
                 "data": f"{len(train)} training and {test.total} test shapes in "
                 f"{args.data_root} ({args.class_choice or 'all categories'}), "

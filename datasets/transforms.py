@@ -17,6 +17,7 @@ from torchvision.transforms import functional as F
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+MAX_DROPOUT = 0.875
 
 
 def center_and_scale(points: np.ndarray) -> np.ndarray:
@@ -67,7 +68,7 @@ def jitter(
 
 
 def random_dropout(
-    points: np.ndarray, rng: np.random.Generator, max_ratio: float = 0.875
+    points: np.ndarray, rng: np.random.Generator, max_ratio: float = MAX_DROPOUT
 ) -> np.ndarray:
     """Replace each point by the first with probability r, where r ~ U(0, max_ratio).
 
@@ -78,11 +79,13 @@ def random_dropout(
     return np.where(dropped[:, None], points[:1], points)
 
 
-def distinct_after_dropout(clouds: int, points: int, max_ratio: float = 0.875) -> int:
-    """How many distinct points :func:`random_dropout` leaves of a batch, at most.
+def distinct_after_dropout(
+    clouds: int, points: int, max_ratio: float = MAX_DROPOUT
+) -> int:
+    """Rows to reserve for the distinct points that :func:`random_dropout` leaves.
 
-    A cloud keeps a share 1 - r of its points, r ~ U(0, max_ratio). The bound is four
-    standard deviations above the mean: about one batch in 30,000 exceeds it.
+    A cloud keeps a share 1 - r of its points, r ~ U(0, max_ratio). The rows are four
+    standard deviations above the mean: about one batch in 30,000 has more.
     """
     deviation = max_ratio / math.sqrt(12 * clouds)
     share = 1 - max_ratio / 2 + 4 * deviation
@@ -172,10 +175,11 @@ def jitter_images(
         images: a batch of `RawImage`: pixels (B, 3, H, W) uint8 and jitter (B, 7), or
             with V images each (B, V, 3, H, W) and (B, V, 7). A tensor, as another
             `image_transform` may give, is returned as it is.
-        dtype: of the result; None for that of the jitter.
+        dtype: of the result; None for that of the jitter, which ``to_device`` has made
+            that of the model.
 
     Returns:
-        As the pixels, float32 values in the given dtype.
+        Shape as the pixels; computed in float32.
 
     Raises:
         ValueError: if the pixels have another shape or dtype.
@@ -187,15 +191,15 @@ def jitter_images(
         raise ValueError(
             f"expected pixels (B, 3, H, W) uint8, got {shape} {images.pixels.dtype}"
         )
-    jitter = images.jitter.flatten(0, -2)  # (V B, 7)
+    jitter = images.jitter.flatten(0, -2)  # (B V, 7)
     orders, factors, flips = jitter.float().split([3, 3, 1], dim=1)
-    pixels = images.pixels.flatten(0, -4).float()  # (V B, 3, H, W)
-    for kind in orders.long().split(1, dim=1):  # (B, 1): first, second, third
-        factor = factors.gather(1, kind)[..., None, None]  # (B, 1, 1, 1)
+    pixels = images.pixels.flatten(0, -4).float()  # (B V, 3, H, W)
+    for kind in orders.long().split(1, dim=1):  # (B V, 1): first, second, third
+        factor = factors.gather(1, kind)[..., None, None]  # (B V, 1, 1, 1)
         kind = kind[..., None, None]
         # Each adjustment blends the image with another one: brightness with black,
         # contrast with the mean grey, saturation with each pixel's own grey.
-        grey = luma(pixels)  # (B, 1, H, W)
+        grey = luma(pixels)  # (B V, 1, H, W)
         start = torch.where(kind == 1, _rounded_mean(grey), grey)
         pixels = blend(start.masked_fill_(kind == 0, 0), pixels, factor)
     pixels = torch.where(flips[..., None, None] > 0, pixels.flip(-1), pixels)

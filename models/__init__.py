@@ -4,7 +4,8 @@ Read ``crosspoint.py`` (both encoders as one module), ``dgcnn.py``, ``partseg.py
 ``pointnet.py`` (point encoders), ``image.py`` and ``losses.py``. ``edgeconv.py`` and
 ``knn.py`` define the layer of the point encoders; ``fused/`` computes the same faster.
 ``dropout.py`` has masks that do not depend on the number of processes. This package may
-import ``utils.parallel`` and nothing else of the project.
+import ``utils.parallel`` and nothing else of the project; ``export.py``, which is a
+command, also ``utils.run``.
 """
 
 from __future__ import annotations
@@ -88,7 +89,9 @@ def trained_network(
         size, linear = (emb_dims, outputs, dropout, edgeconv), head == "linear"
         if model == "pointnet":
             return PointNet(*size, linear_head=linear)
-        return DGCNN(k, *size, linear_head=linear)
+        if model == "dgcnn":
+            return DGCNN(k, *size, linear_head=linear)
+        raise ValueError(f"--model {model}: trained_network builds no classifier of it")
     if head == "parts":
         return DGCNNPartSeg(k, emb_dims, outputs, edgeconv=edgeconv)
     return point_encoder(model, k, emb_dims, edgeconv)

@@ -22,7 +22,7 @@ class CrossPoint(nn.Module):
     Args:
         point_encoder: (2B, 3, N) -> (projection (2B, D), feature). It also takes the
             argument ``layout`` where one is given.
-        image_encoder: (V B, 3, H, W) -> projection (V B, D).
+        image_encoder: (B V, 3, H, W) -> projection (B V, D).
 
     Forward:
         view1 (B, 3, N), view2 (B, 3, N), images (B, 3, H, W) or (B, V, 3, H, W) -> z1,
@@ -73,16 +73,17 @@ class CrossPoint(nn.Module):
                 "two views of equal shape and as many images are needed, got "
                 + ", ".join(str(tuple(x.shape)) for x in given)
             )
-        if images is not None:
-            start: Any = on_second_stream if self.two_streams else functools.partial
-            encoded = start(self.encode_images, images.flatten(0, -4))  # called below
+        pixels = None if images is None else images.flatten(0, -4)  # (B V, 3, H, W)
+        if pixels is not None and self.two_streams:
+            encoded = on_second_stream(self.encode_images, pixels)
         known = {} if layout is None else {"layout": layout}
         projection, feature = self.point_encoder(torch.cat([view1, view2]), **known)
-        z_image = None
-        if images is not None:
-            of_images = encoded().unflatten(0, images.shape[:-3])
-            z_image = self.projections(feature, of_images)
-        return *projection.chunk(2), z_image
+        z1, z2 = projection.chunk(2)
+        if images is None or pixels is None:
+            return z1, z2, None
+        of_images = encoded() if self.two_streams else self.encode_images(pixels)
+        of_images = of_images.unflatten(0, images.shape[:-3])  # (B, D) or (B, V, D)
+        return z1, z2, self.projections(feature, of_images)
 
 
 @functools.cache
@@ -122,7 +123,7 @@ class ViewHeads(nn.Module):
     Forward:
         f1, f2 (B, point_dim), the features of both clouds, r (B, V, image_dim), those
         of the images -> V pairs g_v(f), h_v(r_v), (B, D_v) each, where f is f1 for the
-        first half of the images, v <= V / 2 rounded up, and f2 for the rest.
+        first half of the images, rounded up, and f2 for the rest.
     """
 
     def __init__(
@@ -149,7 +150,7 @@ class MultiView(CrossPoint):
 
     Args:
         point_encoder: (2B, 3, N) -> (g_0's projection, feature (2B, feature_dim)).
-        image_encoder: with ``features`` (V B, 3, H, W) -> (V B, feature_dim).
+        image_encoder: with ``features`` (B V, 3, H, W) -> (B V, feature_dim).
         hidden, dims: of :class:`ViewHeads`, which are the attribute ``heads``.
 
     Forward:

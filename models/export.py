@@ -55,7 +55,7 @@ from torch import Tensor, nn
 
 from models import point_encoder
 from utils.errors import UsageError
-from utils.run.checkpoint import load_frozen
+from utils.run.checkpoint import load_encoder
 from utils.run.network import read_network
 
 
@@ -76,7 +76,7 @@ def main(args: argparse.Namespace) -> None:
     given = {"model": args.model, "emb_dims": args.emb_dims, "k": args.k}
     network = read_network(args.model_path, **given)
     encoder = point_encoder(network.model, network.k, network.emb_dims, "plain")
-    print(load_frozen(encoder, args.model_path, seed=0))
+    print(load_encoder(encoder, args.model_path, seed=0))
     print(network.origin)
     del encoder.inv_head  # no part of the features
     encoder = Features(encoder).eval()

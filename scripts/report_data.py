@@ -127,7 +127,8 @@ def command(run: Run) -> str:
         if isinstance(value, bool):
             words.append(f"--{name}" if value else f"--no-{name}")
         else:
-            words.append(f"--{name} {shlex.quote(str(value))}")
+            values = value if isinstance(value, list) else [value]
+            words.append(f"--{name} {shlex.join(map(str, values))}")
     return " ".join(words)
 
 
@@ -140,7 +141,7 @@ def read_confusion(path: Path) -> tuple[np.ndarray, list[str]]:
 
 def set_name(dataset: str, root: str) -> str:
     """A data set's name on the page."""
-    return SETS[dataset] + ("-like" if is_synthetic(root) else "")
+    return SETS.get(dataset, dataset) + ("-like" if is_synthetic(root) else "")
 
 
 def read_splits(dataset: str, root: str, judged: Run) -> list[LabelledClouds]:
@@ -157,7 +158,7 @@ def features_of(splits: list[LabelledClouds], judged: Run) -> list[np.ndarray]:
     args, device = judged.args, distributed.start().device
     seed_torch(args.seed)
     encoder = point_encoder(args.model, args.k, args.emb_dims, args.edgeconv).to(device)
-    checkpoint.load_frozen(encoder, args.model_path, args.seed)
+    checkpoint.load_encoder(encoder, args.model_path, args.seed)
     return [
         extract_features(encoder, clouds.points, args.test_batch_size, device)
         for clouds in splits

@@ -41,21 +41,3 @@ def test_work_of_the_part_segmentation_network() -> None:
         for augmented in (False, True)
     )
     assert augmented.operations < random.operations
-
-
-def test_work_of_pointnet() -> None:
-    each = 3 * 64 + 64 * 64 + 64 * 64 + 64 * 128 + 128 * 1024
-    work = roofline.encoder_work("pointnet", [10, 20], 0, 3)
-    assert work.operations == 2 * 3 * 30 * each
-    assert work.moved == 30 * 2 * 2 * 4 * (64 + 64 + 64 + 128 + 1024)
-
-
-def test_work_of_episodes_and_items() -> None:
-    pairs = 50**2 + 2 * 50 * 100 + 100**2 + 2 * 100 * 100  # 5 ways
-    pairs += 100**2 + 2 * 100 * 200 + 200**2 + 2 * 200 * 200  # 10 ways
-    work = roofline.few_shot_work(3, features=7)
-    assert work == roofline.Work(3 * 7 * pairs, double=True)
-    # Three floats a point, read once and written twice; three bytes a pixel.
-    assert roofline.loader_work(2, 10, 5).moved == 2 * (10 * 12 * 3 + 25 * 3 * 2)
-    more = roofline.loader_work(2, 10, 5, views=4).moved
-    assert more == 2 * (10 * 12 * 3 + 4 * 25 * 3 * 2)

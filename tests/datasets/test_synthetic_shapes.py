@@ -9,7 +9,7 @@ from datasets.labelled import VARIANTS
 from datasets.shapenet_part import CATEGORIES, FIRST_PART
 from datasets.synthetic.render import camera, project, render, unproject
 from datasets.synthetic.scans import scan
-from datasets.synthetic.shapes import Shape, make_shape, sample_surface
+from datasets.synthetic.shapes import Shape, make_shape
 
 # Parts, numbered within the category, that a shape may lack.
 OPTIONAL = {
@@ -46,19 +46,6 @@ def test_parts_of_a_category(category):
         assert diagonal == pytest.approx(1)
     proportions = {tuple(np.ptp(s.vertices, axis=0).round(6)) for s in shapes}
     assert len(proportions) == len(shapes)
-
-
-def test_sampling_is_by_area_and_by_the_given_generator():
-    # A triangle of area 1 at x = 0 beside one of area 3 at x = 5.
-    near, far = [(0, 0, 0), (0, 2, 0), (0, 0, 1)], [(5, 0, 0), (5, 3, 0), (5, 0, 2)]
-    vertices = np.array(near + far)
-    faces = np.array([(0, 1, 2), (3, 4, 5)])
-    points, face = sample_surface(vertices, faces, 40_000, rng(3))
-    assert face.mean() == pytest.approx(0.75, abs=0.01)
-    np.testing.assert_array_equal(points[:, 0], 5 * face)
-    for seed in (3, 4):
-        again, _ = sample_surface(vertices, faces, 40_000, rng(seed))
-        assert np.array_equal(again, points) == (seed == 3)
 
 
 # Scans

@@ -112,7 +112,8 @@ def test_numbers_and_origin_are_those_of_the_files(
     machine = "an <abacus> & a slate"
     change(copied.trained, "environment", commit="c0ffee", machine=machine)
     (elsewhere := tmp_path / "elsewhere").symlink_to(copied.data)
-    change(copied.trained, data_root=str(elsewhere))
+    several = {"num_images": 2, "image_jitter": [0.4, 0.2]}
+    change(copied.trained, data_root=str(elsewhere), **several)
     path = copied.trained / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps(config | {"world_size": 3}))

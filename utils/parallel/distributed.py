@@ -144,7 +144,7 @@ def all_reduce_sum(x: Tensor) -> Tensor:
     return x
 
 
-def highest(value: int) -> int:
+def all_reduce_max(value: int) -> int:
     """The maximum of ``value`` over all ranks, without synchronising with a GPU."""
     if world_size() == 1:
         return value

@@ -199,7 +199,7 @@ class Run:
         self._bar.update()
         at_end = state.step_in_epoch == self._steps
         regular = args.checkpoint_steps and state.step % args.checkpoint_steps == 0
-        signal = distributed.highest(signals.received())
+        signal = distributed.all_reduce_max(signals.received())
         if at_end or regular or signal:
             self._add_up()
             self.save()

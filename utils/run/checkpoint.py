@@ -210,7 +210,7 @@ def load_pretrained(model: nn.Module, path: str | Path) -> LoadReport:
     )
 
 
-def load_frozen(encoder: nn.Module, path: str, seed: int) -> str:
+def load_encoder(encoder: nn.Module, path: str, seed: int) -> str:
     """Load the weights of an encoder to evaluate, unless ``path`` is ``none``.
 
     Args:

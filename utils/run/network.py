@@ -94,8 +94,10 @@ def read_network(
     """
     given = {"model": model, "emb_dims": emb_dims, "k": k, "num_points": num_points}
     found, evidence = _from_entries(read_weights(path))
-    beside = Path(path).with_name(FILE)
-    recorded = _read_json(beside)
+    recorded = _read_json(Path(path).with_name(FILE))
+    called = recorded["model"] if recorded else model
+    if called and called not in KNOWN:
+        found = {}  # a network of the user's own, though its layers be named as here
     for name, value in found.items() if recorded else ():
         if recorded[name] != value:
             raise CheckpointError(
@@ -108,7 +110,6 @@ def read_network(
                 f"{path}: {evidence}, so its --{name} is {found[name]}, not "
                 f"{given[name]}: pass another file, or --{name} {found[name]}"
             )
-    called = recorded["model"] if recorded else model
     if not found and (not called or (recorded and called in KNOWN)):
         raise CheckpointError(
             f"{path}: not the weights of {', '.join(KNOWN)}; those of another network "

@@ -165,8 +165,9 @@ def evaluation_batches(
     own = max(1, batch_size // distributed.world_size())
     with progress(total=count, desc=name, unit=unit) as bar:
         # Every rank takes part as often as the one with the most batches.
-        for first in range(0, own * distributed.highest(math.ceil(count / own)), own):
-            signal = distributed.highest(signals.received())
+        batches = distributed.all_reduce_max(math.ceil(count / own))
+        for first in range(0, own * batches, own):
+            signal = distributed.all_reduce_max(signals.received())
             if signal:
                 raise signals.Interrupted(signal, "in an evaluation")
             batch = slice(first, min(first + own, count))

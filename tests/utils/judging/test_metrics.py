@@ -9,6 +9,7 @@ import torch
 from datasets.shapenet_part import CATEGORIES as NAMES
 from datasets.shapenet_part import FIRST_PART, PARTS_PER_CATEGORY
 from utils.judging.metrics import (
+    confusion_counts,
     confusion_matrix,
     mean_class_accuracy,
     part_figures,
@@ -116,5 +117,7 @@ def test_confusion_and_class_accuracy_against_loops() -> None:
         counts[true, guess] += 1
     matrix = confusion_matrix(target, predicted, 5)
     assert (matrix == counts).all()
+    counted = confusion_counts(torch.from_numpy(target), torch.eye(5)[predicted])
+    assert (counted.view(5, 5).numpy() == counts).all()
     rates = [np.mean(predicted[target == c] == c) for c in (0, 1, 3)]
     assert np.isclose(mean_class_accuracy(matrix), np.mean(rates))

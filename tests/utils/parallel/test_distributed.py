@@ -33,7 +33,8 @@ def place() -> tuple[int, int]:
 
 def reductions() -> tuple[list[float], int]:
     own = torch.tensor([1.0, 10.0]) * (distributed.rank() + 1)
-    return distributed.all_reduce_sum(own).tolist(), distributed.highest(place()[0])
+    most = distributed.all_reduce_max(place()[0])
+    return distributed.all_reduce_sum(own).tolist(), most
 
 
 def gather_rows_on_rank(parts: list[Tensor], weights: list[Tensor]):

@@ -152,12 +152,12 @@ def test_foreign_files_are_no_training_state(tmp_path: Path) -> None:
 
 def test_a_frozen_encoder_comes_whole_or_not_at_all(tmp_path: Path) -> None:
     encoder = DGCNN(k=3, emb_dims=8)
-    assert "untrained DGCNN (seed 4)" in checkpoint.load_frozen(encoder, "none", 4)
+    assert "untrained DGCNN (seed 4)" in checkpoint.load_encoder(encoder, "none", 4)
     state = {n: v for n, v in encoder.state_dict().items() if "inv_head" not in n}
     torch.save(state, tmp_path / "headless.pth")
-    said = checkpoint.load_frozen(encoder, str(tmp_path / "headless.pth"), 4)
+    said = checkpoint.load_encoder(encoder, str(tmp_path / "headless.pth"), 4)
     assert f"{len(state)} entries loaded" in said
     del state["conv4.1.weight"]
     torch.save(state, tmp_path / "part.pth")
     with pytest.raises(CheckpointError, match=r"part\.pth does not .*conv4\.1 \(1"):
-        checkpoint.load_frozen(encoder, str(tmp_path / "part.pth"), 4)
+        checkpoint.load_encoder(encoder, str(tmp_path / "part.pth"), 4)

@@ -136,6 +136,16 @@ def test_an_unknown_network_needs_its_name_or_network_json(tmp_path: Path) -> No
     assert (found.model, found.emb_dims, found.k) == ("tiny", 16, 7)
 
 
+def test_a_variant_with_layers_of_the_same_names_keeps_its_own_name(
+    tmp_path: Path,
+) -> None:
+    path = saved(tmp_path, DGCNN(5, 24))
+    assert read_network(path, model="mine").model == "mine"
+    args = argparse.Namespace(**{**vars(ARGS), "model": "mine", "emb_dims": 24})
+    write_network(tmp_path, args, "projection")
+    assert read_network(path).model == "mine"
+
+
 PUBLISHED = {"k": 20, "num_points": 1024}
 
 
