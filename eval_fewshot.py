@@ -96,11 +96,15 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
     with distributed.fail_together():
         check_flags(args)
         network = settle(args, PUBLISHED)
-        form = chosen_form(args.edgeconv, device)
+        form, reason = chosen_form(args.edgeconv, device)
         sets = {
             name: labelled_clouds(
-                *(name, args.data_root, args.split, args.num_points),
-                *(process.shard, args.variant),
+                name,
+                args.data_root,
+                args.split,
+                args.num_points,
+                process.shard,
+                args.variant,
             )
             for name in args.dataset
         }
@@ -116,8 +120,13 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
     encoder.to(device)
     folder = open_run_folder(args.exp_name, args.overwrite, None, [args.model_path])
     with RunLogger(folder, vars(args)) as logger:
-        rows = {"encoder": weights, "network": network.origin}
-        logger.introduce({**rows, "edgeconv": "{}: {}".format(*form)})
+        logger.introduce(
+            {
+                "encoder": weights,
+                "network": network.origin,
+                "edgeconv": f"{form}: {reason}",
+            }
+        )
         for name, clouds in sets.items():
             start = time.perf_counter()
             size = args.test_batch_size
@@ -131,9 +140,7 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
                 f"features {time.perf_counter() - start:.1f} s"
             )
             for setting in settings:
-                result = evaluate(
-                    *(features, copies, labels[name], setting, args, logger)
-                )
+                result = evaluate(features, copies, labels[name], setting, args, logger)
                 logger.record(
                     {"dataset": name, "model_path": args.model_path, **result}
                 )
@@ -165,7 +172,13 @@ def evaluate(
     def episodes() -> dict[str, object]:
         begin = time.perf_counter()
         found = evaluate_episodes(
-            *(features, labels, ways, shots, args.n_query, args.n_runs, args.seed),
+            features,
+            labels,
+            ways,
+            shots,
+            args.n_query,
+            args.n_runs,
+            args.seed,
             copies,
         )
         corrupted = dict(found.copies)

@@ -107,12 +107,16 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
     with distributed.fail_together():
         check_flags(args)
         network = settle(args, PUBLISHED)
-        form = chosen_form(args.edgeconv, device)
+        form, reason = chosen_form(args.edgeconv, device)
         sets = {
             name: tuple(
                 labelled_clouds(
-                    *(name, args.data_root, split, args.num_points),
-                    *(process.shard, args.variant),
+                    name,
+                    args.data_root,
+                    split,
+                    args.num_points,
+                    process.shard,
+                    args.variant,
                 )
                 for split in ("train", "test")
             )
@@ -134,12 +138,15 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
     encoder.to(device)
     folder = open_run_folder(args.exp_name, args.overwrite, None, [args.model_path])
     with RunLogger(folder, vars(args)) as logger:
-        rows = {"encoder": weights, "network": network.origin}
-        logger.introduce({**rows, "edgeconv": "{}: {}".format(*form)})
+        logger.introduce(
+            {
+                "encoder": weights,
+                "network": network.origin,
+                "edgeconv": f"{form}: {reason}",
+            }
+        )
         for name, splits in sets.items():
-            result = evaluate(
-                *(name, splits, labels[name], encoder, device, args, logger)
-            )
+            result = evaluate(name, splits, labels[name], encoder, device, args, logger)
             logger.record({"dataset": name, "model_path": args.model_path, **result})
 
 
@@ -190,8 +197,14 @@ def evaluate(
         write_confusion(logger.folder / f"confusion_{name}.csv", found.matrix, classes)
         seconds["svm_seconds"] = round(time.perf_counter() - begin, 2)
         by_clouds = judge_clouds(
-            *(found.svm, train, {"clean": test[0], **copies}, test[1]),
-            *(args.knn, args.labels_per_class, args.draws, args.seed),
+            found.svm,
+            train,
+            {"clean": test[0], **copies},
+            test[1],
+            knn=args.knn,
+            labels_per_class=args.labels_per_class,
+            draws=args.draws,
+            seed=args.seed,
         )
         return {
             "C": found.C,

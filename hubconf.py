@@ -75,16 +75,21 @@ def _network(
     model: str, weights: str | None, k: int | None, emb_dims: int | None
 ) -> nn.Module:
     if weights is None:
-        k, emb_dims = k or 15, emb_dims or 1024
-        origin = "random weights"
         found = network.Network(
-            *(model, emb_dims, k, 1024, "projection", None, None, origin)
+            model=model,
+            emb_dims=emb_dims or 1024,
+            k=k or 15,
+            num_points=1024,
+            head="projection",
+            outputs=None,
+            class_names=None,
+            origin="random weights",
         )
     else:
         path = _download(weights) if "://" in weights else pathlib.Path(weights)
         found = network.read_network(path, model=model, k=k, emb_dims=emb_dims)
     module = models.trained_network(
-        *(model, found.k, found.emb_dims, found.head, found.outputs)
+        model, found.k, found.emb_dims, found.head, found.outputs
     )
     if weights is not None:
         checkpoint.load_encoder(module, str(path), seed=0)

@@ -36,7 +36,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     own = ("emb_dims", "k", "num_points")
     flags.add_model_flags(
-        *(parser, ("dgcnn_seg",), PUBLISHED),
+        parser,
+        ("dgcnn_seg",),
+        PUBLISHED,
         of_weights=own,
         aliases={"dgcnn": "dgcnn_seg"},
     )

@@ -116,7 +116,11 @@ def maps_and_neighbours(
     seed, name = judged[TRAINED].args.seed, set_name(dataset, root)
     tested = {who: own[1] for who, own in features.items()}
     figure = map_figure(
-        *(tested, test.labels, test.class_names, MAP_CLOUDS, seed),
+        tested,
+        test.labels,
+        test.class_names,
+        MAP_CLOUDS,
+        seed,
         f"{name}, test split",
     )
     maps = image(
@@ -126,7 +130,7 @@ def maps_and_neighbours(
     )
     title = f"{name}: test clouds and their nearest training clouds"
     figure, shares = neighbour_figure(
-        *(train, test, features, QUERIES, NEIGHBOURS, seed, title)
+        train, test, features, QUERIES, NEIGHBOURS, seed, title
     )
     listed = ", ".join(f"{share:.1%} {who}" for who, share in shares.items())
     alt = f"{title}; a green frame means the same class."

@@ -96,7 +96,10 @@ def feature_map(probed: Probed) -> dict[str, Any]:
 
     figure = map_figure(
         {"t-SNE": probed.features},
-        *(probed.labels, probed.class_names, MAPPED, _MAP_SEED),
+        probed.labels,
+        probed.class_names,
+        MAPPED,
+        _MAP_SEED,
         "Features of the probe's test split",
     )
     return {"Probe t-SNE": _drawn(figure)}

@@ -273,7 +273,9 @@ def add_frozen_encoder_flags(
     """Flags of the scripts that evaluate a frozen encoder; arguments as in
     :func:`add_model_flags`."""
     group = add_model_flags(
-        *(parser, models, published),
+        parser,
+        models,
+        published,
         weights=f"weights to evaluate, or '{UNTRAINED}' for an untrained encoder",
         of_weights=of_weights,
     )
