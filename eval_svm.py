@@ -15,6 +15,7 @@ labels, corrupted test clouds (docs/evaluation.md). Compare with an untrained en
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from pathlib import Path
 
@@ -157,8 +158,10 @@ def check_flags(args: argparse.Namespace) -> None:
     path = Path(args.save_features)
     if len(args.dataset) > 1:
         raise ValueError("--save_features takes one --dataset at a time")
-    if path.suffix != ".npz" or not path.parent.is_dir():
-        raise ValueError(f"--save_features {path} is not NAME.npz in a folder")
+    if path.suffix != ".npz" or not os.access(path.parent, os.W_OK):
+        raise ValueError(
+            f"--save_features {path} is not NAME.npz in a folder that can be written"
+        )
 
 
 def evaluate(

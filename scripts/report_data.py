@@ -134,9 +134,15 @@ def command(run: Run) -> str:
 
 def read_confusion(path: Path) -> tuple[np.ndarray, list[str]]:
     """The counts (C, C) and the C names in a table of eval_svm.py."""
-    with open(path, encoding="utf-8", newline="") as file:
-        (_, *names), *rows = csv.reader(file)
-    return np.array([row[1:] for row in rows], np.int64), names
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            (_, *names), *rows = csv.reader(file)
+        counts = np.array([row[1:] for row in rows], np.int64)
+        return counts.reshape(len(names), len(names)), names
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{path}: missing or damaged ({error}): run eval_svm.py again"
+        ) from error
 
 
 def set_name(dataset: str, root: str) -> str:

@@ -155,13 +155,17 @@ def test_features_are_those_that_were_judged(runs: Runs) -> None:
         assert np.array_equal(splits[1].labels, saved["test_labels"])
 
 
-def test_the_confusion_is_that_of_the_file(runs: Runs) -> None:
+def test_the_confusion_is_that_of_the_file(runs: Runs, tmp_path: Path) -> None:
     matrix, names = report_data.read_confusion(
         runs.pretrained / "confusion_modelnet40.csv"
     )
     accuracy = read_metrics(runs.pretrained)[0]["accuracy"]
     assert np.trace(matrix) / matrix.sum() == pytest.approx(accuracy)
     assert matrix.shape == (16, 16) and len(names) == 16
+    for damaged in ("", "true\\predicted,a,b\na,1,0\n", "true\\predicted,a\na,x\n"):
+        (tmp_path / "c.csv").write_text(damaged)
+        with pytest.raises(UsageError, match=r"c\.csv: missing or damaged .* again"):
+            report_data.read_confusion(tmp_path / "c.csv")
 
 
 def test_training_shapes_are_those_of_the_first_epoch(runs: Runs, monkeypatch) -> None:
