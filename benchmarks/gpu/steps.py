@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from benchmarks import forms
-from benchmarks.gpu_exact import NotRun, Place, Rows, need_kernels
-from benchmarks.gpu_runs import same_losses
-from benchmarks.gpu_speed import speed
+from benchmarks.gpu.exact import NotRun, Place, Rows, need_kernels
+from benchmarks.gpu.runs import same_losses
+from benchmarks.gpu.speed import speed
 from benchmarks.measure import Forms, Setting
 from datasets.transforms import distinct_after_dropout
 from utils.run.training import Precision

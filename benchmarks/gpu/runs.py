@@ -1,6 +1,6 @@
 """Runs of ``train_crosspoint.py``, for :mod:`benchmarks.gpu`: exact, and an epoch.
 
-A row of `runs` returns a text, as in :mod:`benchmarks.gpu_exact`; one of `epochs`
+A row of `runs` returns a text, as in :mod:`benchmarks.gpu.exact`; one of `epochs`
 numbers and a "text".
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.gpu_exact import NotRun, Place, Rows, Values, different, equal_bits
+from benchmarks.gpu.exact import NotRun, Place, Rows, Values, different, equal_bits
 from datasets.prepare.pack import pack
 from datasets.synthetic import generate
 from utils.run.bookkeeping import LAST

@@ -19,7 +19,6 @@ import json
 import multiprocessing
 import signal
 import subprocess
-import sys
 import time
 import traceback
 from collections import Counter
@@ -30,25 +29,25 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks import gpu_exact, gpu_runs, gpu_speed, gpu_steps
-from benchmarks.gpu_exact import NotRun, Place
+from benchmarks.gpu import exact, runs, speed, steps
+from benchmarks.gpu.exact import NotRun, Place
 from utils.run.flags import positive_float
 from utils.run.logger import describe_environment
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def _both(*parts: Callable[[bool], gpu_exact.Rows]) -> Callable[[bool], Any]:
+def _both(*parts: Callable[[bool], exact.Rows]) -> Callable[[bool], Any]:
     return lambda gpu: itertools.chain(*(rows(gpu) for rows in parts))
 
 
 # Rows of a section, and the part of the minutes at which it ends: a slow section leaves
 # time to the later ones, a quick one leaves them more.
-SECTIONS: dict[str, tuple[Callable[[bool], gpu_exact.Rows], float]] = {
-    "exactness": (_both(gpu_exact.rows, gpu_steps.checks), 0.35),
-    "runs": (gpu_runs.runs, 0.55),
-    "speed": (_both(gpu_speed.rows, gpu_steps.speeds), 0.8),
-    "epoch": (gpu_runs.epochs, 1.0),
+SECTIONS: dict[str, tuple[Callable[[bool], exact.Rows], float]] = {
+    "exactness": (_both(exact.rows, steps.checks), 0.35),
+    "runs": (runs.runs, 0.55),
+    "speed": (_both(speed.rows, steps.speeds), 0.8),
+    "epoch": (runs.epochs, 1.0),
 }
 DONE = ("PASS", "MEASURED")
 OUT_OF_TIME = "out of time"
@@ -176,7 +175,7 @@ def describe(device: torch.device) -> dict[str, str]:
     # The commit does not tell everything: there may be changes, or no git.
     patterns = ("*.py", "models/**/*.py", "datasets/**/*.py", "utils/**/*.py")
     digest = hashlib.sha256()
-    for pattern in (*patterns, "benchmarks/*.py"):
+    for pattern in (*patterns, "benchmarks/**/*.py"):
         for path in sorted(ROOT.glob(pattern)):
             digest.update(path.read_bytes())
     return found | {"source": digest.hexdigest()[:12]}
@@ -272,7 +271,3 @@ def main(argv: list[str] | None = None) -> int:
     counts = ", ".join(f"{n} {state}" for state, n in states.items())
     print(f"{counts}; {out / 'gpu.md'}")
     return int(states["FAIL"] > 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

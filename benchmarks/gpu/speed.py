@@ -13,7 +13,7 @@ import torch
 from torch.autograd import DeviceType
 
 from benchmarks import forms
-from benchmarks.gpu_exact import Place, Rows, tf32
+from benchmarks.gpu.exact import Place, Rows, tf32
 from benchmarks.measure import Case, Forms, Setting, Work, synchronise, take_turns
 from benchmarks.roofline import Sizes
 from models import ENCODERS
