@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.ddp_helpers import Pool
+from tests.helpers.ddp import Pool
 
 # The tests are many and small, and some run several processes: threads of one would
 # wait for each other. The variable is for the scripts that tests start.
@@ -26,7 +26,7 @@ if "TEST_ON_GPU" not in os.environ:
 elif not torch.cuda.is_available():
     pytest.exit("TEST_ON_GPU is set, but PyTorch sees no GPU here", returncode=2)
 
-import tests.small_resnet  # noqa: E402, F401  # after the variable, before any script
+import tests.helpers.small_resnet  # noqa: E402, F401  # after the variable, before any script
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -100,7 +100,7 @@ def even_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tuned(tmp_path_factory: pytest.TempPathFactory, uneven_root: Path) -> Path:
     """The run folder of three epochs from scratch, weights of each kept."""
-    from tests.runs import finetune
+    from tests.helpers.runs import finetune
 
     words = ("--from_scratch", "--epochs", "3", "--save_freq", "1")
     return finetune(tmp_path_factory.mktemp("tuned"), uneven_root, *words)

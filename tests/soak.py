@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from datasets.synthetic import generate
-from tests.ddp_helpers import Pool
+from tests.helpers.ddp import Pool
 from tests.test_interruptions import survive
 
 

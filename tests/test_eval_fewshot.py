@@ -11,7 +11,7 @@ from datasets import labelled_clouds
 from datasets.corruptions import KINDS, corrupted
 from datasets.labelled import ModelNet40
 from models.dgcnn import DGCNN
-from tests.runs import judge_fewshot
+from tests.helpers.runs import judge_fewshot
 from utils.judging.features import extract_features
 from utils.judging.fewshot import evaluate_episodes
 from utils.run import cli

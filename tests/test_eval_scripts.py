@@ -10,7 +10,7 @@ import torch
 import eval_fewshot
 import eval_svm
 from models.dgcnn import DGCNN
-from tests.runs import judge_fewshot, judge_svm
+from tests.helpers.runs import judge_fewshot, judge_svm
 from utils.run import cli
 from utils.run.checkpoint import save_weights
 from utils.run.network import settle

@@ -15,7 +15,7 @@ from datasets.labelled import ModelNet40
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
 from tests.conftest import UNEVEN_CLASSES
-from tests.runs import judge_svm
+from tests.helpers.runs import judge_svm
 from utils.judging.features import extract_features
 from utils.judging.judges import judge_clouds
 from utils.judging.svm import fit_linear_svm, held_out_split

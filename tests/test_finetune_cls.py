@@ -14,7 +14,7 @@ import torch.nn.functional as F
 import finetune_cls
 from datasets.labelled import labelled_share
 from models.dgcnn import DGCNN
-from tests.runs import (
+from tests.helpers.runs import (
     agree,
     evaluated,
     finetune,

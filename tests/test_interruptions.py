@@ -25,8 +25,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 import finetune_cls
 import train_partseg
 from datasets.files import DataError
-from tests.ddp_helpers import Pool
-from tests.runs import (
+from tests.helpers.ddp import Pool
+from tests.helpers.runs import (
     PRETRAIN,
     finetune,
     interrupted,
@@ -45,7 +45,7 @@ from utils.run.signals import Interrupted
 
 ROOT = Path(__file__).resolve().parents[1]
 TORCHRUN = ("-m", "torch.distributed.run")
-SCRIPT = ("-m", "tests.small_resnet", str(ROOT / "train_crosspoint.py"))
+SCRIPT = ("-m", "tests.helpers.small_resnet", str(ROOT / "train_crosspoint.py"))
 LONG = ("--epochs", "20")  # of three steps each: time enough to come between
 
 

@@ -13,7 +13,7 @@ import eval_fewshot
 import eval_svm
 import finetune_cls
 import train_partseg
-from tests.runs import EPISODES, evaluated, metrics, pretrain, run_main, weights
+from tests.helpers.runs import EPISODES, evaluated, metrics, pretrain, run_main, weights
 from utils.run import cli
 from utils.run.run_folder import read_metrics
 

@@ -22,7 +22,7 @@ from datasets.shapenet_part import ShapeNetPart
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
 from tests.conftest import UNEVEN_CLASSES
-from tests.runs import evaluated, finetune, run_main, segment
+from tests.helpers.runs import evaluated, finetune, run_main, segment
 from utils.errors import UsageError
 from utils.judging.metrics import shape_iou
 from utils.run.checkpoint import load_pretrained, save_weights

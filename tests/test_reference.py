@@ -30,8 +30,8 @@ import train_crosspoint
 import train_partseg
 from models import point_encoder
 from models.image import ImageEncoder
-from tests.runs import SPEED, run_main
-from tests.small_data import write_small_data
+from tests.helpers.runs import SPEED, run_main
+from tests.helpers.small_data import write_small_data
 from utils.run.checkpoint import load_pretrained
 from utils.run.run_folder import read_metrics
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
-from tests.ddp_helpers import Pool
-from tests.runs import finetune, segment, starting_state, weights
+from tests.helpers.ddp import Pool
+from tests.helpers.runs import finetune, segment, starting_state, weights
 from utils.run import cli
 from utils.run.checkpoint import published_weights
 

@@ -17,7 +17,7 @@ from models.fused.clouds import FusedClouds
 from models.image import ImageEncoder
 from models.partseg import DGCNNPartSeg
 from models.pointnet import PointNet
-from tests.runs import metrics, pretrain, weights
+from tests.helpers.runs import metrics, pretrain, weights
 from utils.judging import probe
 from utils.run import cli
 

@@ -15,8 +15,8 @@ from plyfile import PlyData
 import train_partseg
 from datasets.shapenet_part import CATEGORIES, NUM_PARTS, ShapeNetPart
 from models.partseg import DGCNNPartSeg
-from tests.ddp_helpers import Pool
-from tests.runs import evaluated, metrics, segment
+from tests.helpers.ddp import Pool
+from tests.helpers.runs import evaluated, metrics, segment
 from utils.drawing.parts import part_colours
 from utils.judging.metrics import shape_iou
 from utils.run import cli

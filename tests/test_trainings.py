@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from tests.runs import finetune, metrics, pretrain, segment, weights
+from tests.helpers.runs import finetune, metrics, pretrain, segment, weights
 from utils.run import cli
 from utils.run.bookkeeping import DivergenceError
 from utils.run.network import read_network, settle

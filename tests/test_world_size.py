@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.runs import (
+from tests.helpers.runs import (
     agree,
     finetune,
     interrupted,

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks import study, study_table
-from tests.small_data import write_small_data
+from tests.helpers.small_data import write_small_data
 
 # Stands for every script: notes its command; writes what a run writes, and may fail.
 SCRIPT = """

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from tests.runs import same_records, weights
+from tests.helpers.runs import same_records, weights
+from tests.helpers.small_data import write_small_data
 from tests.scripts.conftest import ROOT
-from tests.small_data import write_small_data
 from utils.run.run_folder import read_metrics
 
 

@@ -19,7 +19,7 @@ import train_crosspoint
 from datasets.shapenet_render import ShapeNetRender
 from scripts import report, report_data
 from scripts.report import TRAINED, UNTRAINED, write_report
-from tests.runs import pretrain
+from tests.helpers.runs import pretrain
 from tests.test_eval_svm import judge
 from tests.utils.drawing.test_page import images, read, texts
 from utils.errors import UsageError

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from datasets.shapenet_render import ShapeNetRender
-from tests.runs import finetune, metrics, pretrain, same_records, weights
-from tests.wandb_file import config, history
+from tests.helpers.runs import finetune, metrics, pretrain, same_records, weights
+from tests.helpers.wandb_file import config, history
 from utils.drawing import wandb_images
 from utils.drawing.wandb_images import show_confusion, show_pretraining
 from utils.judging.probe import Probed

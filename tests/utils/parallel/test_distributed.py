@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.ddp_helpers import Pool
+from tests.helpers.ddp import Pool
 from utils.errors import UsageError
 from utils.parallel import distributed
 from utils.parallel.batchnorm import GlobalBatchNorm, synchronise_batchnorm

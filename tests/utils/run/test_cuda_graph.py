@@ -20,9 +20,9 @@ from models.crosspoint import CrossPoint
 from models.dgcnn import DGCNN
 from models.fused.batch import distinct_points
 from models.losses import NTXentLoss, crosspoint_loss
+from tests.helpers.runs import metrics, pretrain
 from tests.models.reference import random_clouds, randomise
 from tests.models.test_crosspoint import SmallImages
-from tests.runs import metrics, pretrain
 from utils.errors import UsageError
 from utils.parallel.seed import generator
 from utils.run.cuda_graph import GraphedStep, check_cuda_graph

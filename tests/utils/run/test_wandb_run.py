@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import wandb
 
-from tests.runs import pretrain
-from tests.wandb_file import config, history
-from tests.wandb_server import WandbServer
+from tests.helpers.runs import pretrain
+from tests.helpers.wandb_file import config, history
+from tests.helpers.wandb_server import WandbServer
 from utils.run import wandb_run
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -18,7 +18,7 @@ import torch
 import eval_fewshot
 import eval_svm
 import finetune_cls
-import tests.small_resnet
+import tests.helpers.small_resnet
 import train_crosspoint
 import train_partseg
 from utils.parallel import distributed
@@ -31,7 +31,7 @@ EXACT |= {"test_miou", "svm_accuracy", "knn_accuracy"}
 COMMON = "--num_workers 0 --wandb disabled --print_freq 1 --emb_dims 16"
 PRETRAIN = (
     f"{COMMON} --num_points 64 --k 5 --batch_size 8 --svm_every 0 "
-    f"--image_encoder {tests.small_resnet.NAME} --image_size 32"
+    f"--image_encoder {tests.helpers.small_resnet.NAME} --image_size 32"
 ).split()
 FINETUNE = f"{COMMON} --num_points 64 --k 5 --batch_size 8".split()
 JUDGE = "--num_points 64 --k 5 --emb_dims 16 --wandb disabled --overwrite".split()

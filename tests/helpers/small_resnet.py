@@ -3,7 +3,8 @@
 Importing this module makes ``--image_encoder resnet_small`` known to the scripts; it
 has to come before them. As a program it runs a script that way:
 
-    python -m tests.small_resnet train_crosspoint.py --image_encoder resnet_small ...
+    python -m tests.helpers.small_resnet train_crosspoint.py --image_encoder \\
+        resnet_small ...
 """
 
 from __future__ import annotations

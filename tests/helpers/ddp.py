@@ -24,7 +24,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # After one rank has raised, the others may hang in a collective it left out.
 GRACE_S = 15.0
 
@@ -107,7 +107,7 @@ def _prepare(rank: int, world_size: int, port: int) -> None:
     os.chdir(ROOT)  # not the folder of the first test, which is deleted
     import torch
 
-    import tests.small_resnet  # noqa: F401  # before any script
+    import tests.helpers.small_resnet  # noqa: F401  # before any script
     import utils.parallel.distributed  # noqa: F401
 
     torch.set_num_threads(1)
