@@ -29,8 +29,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     flags.add_run_flags(
         parser, exp_name="", naming="fewshot_<data sets>_<run and file of the weights>"
     )
-    own = ("model", "emb_dims", "num_points")
-    flags.add_frozen_encoder_flags(parser, ENCODERS, PUBLISHED, of_weights=own)
+    from_weights = ("model", "emb_dims", "num_points")
+    flags.add_frozen_encoder_flags(parser, ENCODERS, PUBLISHED, of_weights=from_weights)
     group = parser.add_argument_group("episodes")
     flags.add_dataset_flags(group, CLASSIFICATION, SCANOBJECTNN_VARIANTS, several=True)
     group.add_argument(
@@ -171,7 +171,7 @@ def evaluate(
 
     def episodes() -> dict[str, object]:
         begin = time.perf_counter()
-        found = evaluate_episodes(
+        scores = evaluate_episodes(
             features,
             labels,
             ways,
@@ -181,15 +181,15 @@ def evaluate(
             args.seed,
             copies,
         )
-        corrupted = dict(found.copies)
+        corrupted = dict(scores.copies)
         if corrupted:
             corrupted["mean"] = float(np.mean([*corrupted.values()]))
         return {
-            "mean": found.mean,
-            "deviation": found.deviation,
-            "interval": found.interval,
+            "mean": scores.mean,
+            "deviation": scores.deviation,
+            "interval": scores.interval,
             "seconds": round(time.perf_counter() - begin, 2),
-            "accuracies": found.accuracies,
+            "accuracies": scores.accuracies,
             **({"corrupted": corrupted} if corrupted else {}),
         }
 

@@ -32,8 +32,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     flags.add_run_flags(
         parser, exp_name="", naming="svm_<data sets>_<run and file of the weights>"
     )
-    own = ("model", "emb_dims", "k", "num_points")
-    flags.add_frozen_encoder_flags(parser, ENCODERS, PUBLISHED, of_weights=own)
+    from_weights = ("model", "emb_dims", "k", "num_points")
+    flags.add_frozen_encoder_flags(parser, ENCODERS, PUBLISHED, of_weights=from_weights)
     group = parser.add_argument_group("evaluation")
     flags.add_dataset_flags(group, CLASSIFICATION, SCANOBJECTNN_VARIANTS, several=True)
     group.add_argument(
@@ -194,13 +194,13 @@ def evaluate(
     def judge() -> dict[str, object]:
         begin = time.perf_counter()
         train, test = zip(features, labels, strict=True)
-        found = judge_features(
+        fit = judge_features(
             train, test, len(classes), args.C, args.seed, test_every_C=True
         )
-        write_confusion(logger.folder / f"confusion_{name}.csv", found.matrix, classes)
+        write_confusion(logger.folder / f"confusion_{name}.csv", fit.matrix, classes)
         seconds["svm_seconds"] = round(time.perf_counter() - begin, 2)
         by_clouds = judge_clouds(
-            found.svm,
+            fit.svm,
             train,
             {"clean": test[0], **copies},
             test[1],
@@ -210,13 +210,13 @@ def evaluate(
             seed=args.seed,
         )
         return {
-            "C": found.C,
+            "C": fit.C,
             **by_clouds.pop("clean"),
-            "class_accuracy": found.class_accuracy,
-            "train_size": found.train_size,
-            "test_size": found.test_size,
+            "class_accuracy": fit.class_accuracy,
+            "train_size": fit.train_size,
+            "test_size": fit.test_size,
             **seconds,
-            "table": found.table,
+            "table": fit.table,
             **({"corrupted": by_clouds} if args.corrupt else {}),
         }
 

@@ -37,8 +37,8 @@ def get_args_parser() -> argparse.ArgumentParser:
         naming="finetune_<data set>; with --eval "
         "eval_<data set>_<run and file of the weights>",
     )
-    own = ("model", "emb_dims", "k", "num_points")
-    flags.add_model_flags(parser, CLASSIFIERS, PUBLISHED, of_weights=own)
+    from_weights = ("model", "emb_dims", "k", "num_points")
+    flags.add_model_flags(parser, CLASSIFIERS, PUBLISHED, of_weights=from_weights)
     flags.add_training_flags(parser, batch_size=600, epochs=300, weight_decay=1e-6)
     group = flags.add_downstream_flags(parser)
     flags.add_dataset_flags(group, CLASSIFICATION, SCANOBJECTNN_VARIANTS)
@@ -117,13 +117,13 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
         check_flags(args, resumed)
         network = settle(args, PUBLISHED, resumed)
         form, reason = chosen_form(args.edgeconv, device)
-        place = (args.dataset, args.data_root)
+        source_args = (args.dataset, args.data_root)
         data = {"num_points": args.num_points, "variant": args.variant}
-        test = labelled_clouds(*place, "test", shard=process.shard, **data)
+        test = labelled_clouds(*source_args, "test", shard=process.shard, **data)
         if not args.eval:
-            train = labelled_clouds(*place, "train", **data)
-            kept = labelled_share(train.labels, args.label_fraction, args.seed)
-            train.points, train.labels = train.points[kept], train.labels[kept]
+            train = labelled_clouds(*source_args, "train", **data)
+            subset = labelled_share(train.labels, args.label_fraction, args.seed)
+            train.points, train.labels = train.points[subset], train.labels[subset]
             sampler = GlobalBatchSampler(
                 len(train), args.batch_size, *process.shard, args.seed, last="fill"
             )
@@ -148,10 +148,10 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
     if args.eval:
         folder = open_run_folder(args.exp_name, args.overwrite, None, [args.model_path])
         with RunLogger(folder, vars(args)) as logger:
-            where = f"{args.dataset}, {test.total} test clouds"
+            description = f"{args.dataset}, {test.total} test clouds"
             logger.introduce(
                 {
-                    "data": f"{where}, {args.num_points} points",
+                    "data": f"{description}, {args.num_points} points",
                     "weights": str(report),
                     "network": network.origin,
                 }
@@ -259,11 +259,11 @@ def evaluate(
     """
     model.eval()
     device = next(model.parameters()).device
-    own = [torch.empty(0, samples.num_classes, device=device)]
+    local_logits = [torch.empty(0, samples.num_classes, device=device)]
     for rows in evaluation_batches(len(samples), args.test_batch_size):
         inputs = torch.stack([samples[i][0] for i in range(rows.start, rows.stop)])
-        own.append(model(inputs.to(device, precision.dtype)))
-    logits = distributed.gather_array(torch.cat(own).double().cpu().numpy())
+        local_logits.append(model(inputs.to(device, precision.dtype)))
+    logits = distributed.gather_array(torch.cat(local_logits).double().cpu().numpy())
     labels = distributed.gather_array(samples.labels)
     loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)).item()
     matrix = confusion_matrix(labels, logits.argmax(axis=1), samples.num_classes)
@@ -325,16 +325,16 @@ def encode(
     process: distributed.Process,
 ) -> tuple[FeatureSet, FeatureSet]:
     """Features of all training clouds and of this rank's test clouds."""
-    own = shard_range(len(train), *process.shard)
-    points = train.points[own.start : own.stop]
-    how = (args.test_batch_size, process.device)
-    features = extract_features(model, points, *how, "training features")
+    local = shard_range(len(train), *process.shard)
+    points = train.points[local.start : local.stop]
+    options = (args.test_batch_size, process.device)
+    features = extract_features(model, points, *options, "training features")
     # `test` is this rank's share already; each rank keeps the features of its own rows.
-    all_test = extract_features(model, test.points, *how, "test features")
-    mine = all_test[test.start : test.start + len(test)]
+    all_test = extract_features(model, test.points, *options, "test features")
+    local_test = all_test[test.start : test.start + len(test)]
     return (
         FeatureSet(features, train.labels, train.num_classes),
-        FeatureSet(mine, test.labels, test.num_classes),
+        FeatureSet(local_test, test.labels, test.num_classes),
     )
 
 

@@ -75,7 +75,7 @@ def _network(
     model: str, weights: str | None, k: int | None, emb_dims: int | None
 ) -> nn.Module:
     if weights is None:
-        found = network.Network(
+        spec = network.Network(
             model=model,
             emb_dims=emb_dims or 1024,
             k=k or 15,
@@ -87,13 +87,13 @@ def _network(
         )
     else:
         path = _download(weights) if "://" in weights else pathlib.Path(weights)
-        found = network.read_network(path, model=model, k=k, emb_dims=emb_dims)
+        spec = network.read_network(path, model=model, k=k, emb_dims=emb_dims)
     module = models.trained_network(
-        model, found.k, found.emb_dims, found.head, found.outputs
+        model, spec.k, spec.emb_dims, spec.head, spec.outputs
     )
     if weights is not None:
         checkpoint.load_encoder(module, str(path), seed=0)
-    module.network = found  # type: ignore[assignment]
+    module.network = spec  # type: ignore[assignment]
     return module.eval()
 
 
@@ -105,8 +105,8 @@ def _download(url: str) -> pathlib.Path:
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            beside = urllib.parse.urljoin(url, network.FILE)
-            torch.hub.download_url_to_file(beside, str(folder / network.FILE))
+            config_url = urllib.parse.urljoin(url, network.FILE)
+            torch.hub.download_url_to_file(config_url, str(folder / network.FILE))
         except urllib.error.HTTPError as error:
             if error.code not in (403, 404):
                 raise

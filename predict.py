@@ -94,8 +94,8 @@ def add_common_flags(parser: argparse.ArgumentParser, weights: str) -> None:
         action="store_true",
         help="neither centre the clouds nor scale them to the unit sphere",
     )
-    own = ("model", "emb_dims", "k", "num_points")
-    group = flags.add_model_flags(parser, ENCODERS, PUBLISHED, weights, own)
+    from_weights = ("model", "emb_dims", "k", "num_points")
+    group = flags.add_model_flags(parser, ENCODERS, PUBLISHED, weights, from_weights)
     add = group.add_argument
     add("--batch_size", type=flags.positive_int, default=32, help="clouds per step")
     add = parser.add_argument_group("run").add_argument
@@ -214,10 +214,10 @@ def read(files: OwnFiles, size: int) -> Iterator[tuple[list[Cloud], np.ndarray]]
 def report(files: OwnFiles) -> None:
     """Say which clouds were repeated and which could not be used: then exit with 1."""
     if files.repeated:
-        few = [f"{name} ({count})" for name, count in files.repeated.items()]
+        repeats = [f"{name} ({count})" for name, count in files.repeated.items()]
         print(
-            f"fewer than {files.num_points} points, which are repeated: {len(few)} of "
-            f"the clouds: {', '.join(few[:3] + ['...'] * (len(few) > 3))}"
+            f"fewer than {files.num_points} points, which are repeated: {len(repeats)} "
+            f"of the clouds: {', '.join(repeats[:3] + ['...'] * (len(repeats) > 3))}"
         )
     if files.failed:
         print(
@@ -232,35 +232,35 @@ def save_features(
     args: argparse.Namespace, network: Network, model: nn.Module, files: OwnFiles
 ) -> None:
     """``features``: an NPZ file, which also says what the features are of."""
-    names, found = [], []
+    names, features = [], []
     for clouds, points in read(files, args.batch_size):
         names += [cloud.name for cloud in clouds]
-        found.append(predict.features(model, points, args.batch_size))
+        features.append(predict.features(model, points, args.batch_size))
     if not names:
         return
-    write_features(names, np.concatenate(found), args)
-    print(f"{args.out}: names and features {(len(names), found[0].shape[1])}")
+    write_features(names, np.concatenate(features), args)
+    print(f"{args.out}: names and features {(len(names), features[0].shape[1])}")
 
 
 def find_nearest(
     args: argparse.Namespace, network: Network, model: nn.Module, files: OwnFiles
 ) -> None:
     """``nearest``: names and cosines, and a contact sheet."""
-    among = read_features(args)
+    gallery = read_features(args)
     lines: list[list[Cell]] = []
     for clouds, points in read(files, args.batch_size):
-        found = predict.features(model, points, args.batch_size)
-        nearest = predict.nearest(found, among["features"], args.top)
+        features = predict.features(model, points, args.batch_size)
+        nearest = predict.nearest(features, gallery["features"], args.top)
         for cloud, rows, cosines in zip(clouds, *nearest, strict=True):
             tqdm.write(cloud.name)
-            names = among["names"][rows]
+            names = gallery["names"][rows]
             for name, cosine in zip(names, cosines, strict=True):
                 tqdm.write(f"  {cosine:.4f}  {name}")
             if args.sheet and len(lines) < SHOWN:
                 line = [Cell(cloud.points, f"{label(cloud.name)}\nquery")]
                 for name, cosine in zip(names, cosines, strict=True):
-                    shown = neighbour(name, str(among["folder"]), files)
-                    line.append(Cell(shown, f"{label(name)}\ncosine {cosine:.4f}"))
+                    content = neighbour(name, str(gallery["folder"]), files)
+                    line.append(Cell(content, f"{label(name)}\ncosine {cosine:.4f}"))
                 lines.append(line)
     if lines:
         title = f"nearest in {args.among}"
@@ -299,8 +299,8 @@ def classify(
         probabilities = predict.classify(model, points, args.batch_size)
         for cloud, row in zip(clouds, probabilities, strict=True):
             best = np.argsort(-row, kind="stable")[:top]
-            shown = "  ".join(f"{classes[c]} {row[c]:.1%}" for c in best)
-            tqdm.write(f"{cloud.name}  {shown}")
+            summary = "  ".join(f"{classes[c]} {row[c]:.1%}" for c in best)
+            tqdm.write(f"{cloud.name}  {summary}")
             values = [text for c in best for text in (classes[c], f"{row[c]:.6f}")]
             lines.append([cloud.name, *values])
     if args.out and len(lines) > 1:
@@ -318,14 +318,14 @@ def segment(
     common = os.path.commonpath([path.absolute().parent for path in files.files])
     used: set[Path] = set()
     for clouds, points in read(files, args.batch_size):
-        found = predict.segment(model, points, category, args.batch_size)
-        for cloud, sampled in zip(clouds, found, strict=True):
-            given = cloud.given
-            parts = predict.spread(sampled, given[cloud.rows], given).astype(np.uint8)
+        predictions = predict.segment(model, points, category, args.batch_size)
+        for cloud, sampled in zip(clouds, predictions, strict=True):
+            dense = cloud.given
+            parts = predict.spread(sampled, dense[cloud.rows], dense).astype(np.uint8)
             path = output_path(args.out, os.path.relpath(cloud.name, common), used)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_part_cloud(path.with_name(path.name + ".ply"), given, parts, category)
-            np.savez(path.with_name(path.name + ".npz"), points=given, parts=parts)
+            write_part_cloud(path.with_name(path.name + ".ply"), dense, parts, category)
+            np.savez(path.with_name(path.name + ".npz"), points=dense, parts=parts)
             numbers, counts = np.unique(parts, return_counts=True)
             shares = ", ".join(
                 f"part {number} {count / len(parts):.1%}"

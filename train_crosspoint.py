@@ -302,9 +302,9 @@ def train_one_epoch(
 def with_layout(samples: list[tuple], padded: bool) -> tuple[Any, ...]:
     """A batch with the layout of its distinct points, made by the loader's workers."""
     view1, view2, images = default_collate(samples)
-    both = torch.cat([view1, view2])  # (2b, 3, N), as the model does
-    rows = distinct_after_dropout(len(both), both.shape[2]) if padded else 0
-    return view1, view2, images, distinct_points(both, rows)
+    clouds = torch.cat([view1, view2])  # (2b, 3, N), as the model does
+    rows = distinct_after_dropout(len(clouds), clouds.shape[2]) if padded else 0
+    return view1, view2, images, distinct_points(clouds, rows)
 
 
 def build_model(args: argparse.Namespace) -> CrossPoint:

@@ -34,12 +34,12 @@ def get_args_parser() -> argparse.ArgumentParser:
         resumable=True,
         naming="partseg; with --eval eval_shapenetpart_<run and file of the weights>",
     )
-    own = ("emb_dims", "k", "num_points")
+    from_weights = ("emb_dims", "k", "num_points")
     flags.add_model_flags(
         parser,
         ("dgcnn_seg",),
         PUBLISHED,
-        of_weights=own,
+        of_weights=from_weights,
         aliases={"dgcnn": "dgcnn_seg"},
     )
     training = flags.add_training_flags(
@@ -159,10 +159,10 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
     if args.eval:
         folder = open_run_folder(args.exp_name, args.overwrite, None, [args.model_path])
         with RunLogger(folder, vars(args)) as logger:
-            where = f"{test.total} test shapes in {args.data_root}"
+            description = f"{test.total} test shapes in {args.data_root}"
             logger.introduce(
                 {
-                    "data": f"{where}, {args.num_points} points",
+                    "data": f"{description}, {args.num_points} points",
                     "weights": str(report),
                     "network": network.origin,
                 }
