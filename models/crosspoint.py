@@ -56,9 +56,9 @@ class CrossPoint(nn.Module):
     def encode_images(self, images: Tensor) -> Tensor:
         return self.image_encoder(images)
 
-    def projections(self, _feature: Tensor, of_images: Tensor) -> Any:
+    def projections(self, _feature: Tensor, encodings: Tensor) -> Any:
         """What forward returns for the images: (B, D) or (B, V, D)."""
-        return of_images
+        return encodings
 
     def forward(
         self,
@@ -67,23 +67,23 @@ class CrossPoint(nn.Module):
         images: Tensor | None,
         layout: Layout | None = None,
     ) -> tuple[Tensor, Tensor, Any]:
-        given = [x for x in (view1, view2, images) if x is not None]
-        if view1.shape != view2.shape or len(given[-1]) != len(view1):
+        inputs = [x for x in (view1, view2, images) if x is not None]
+        if view1.shape != view2.shape or len(inputs[-1]) != len(view1):
             raise ValueError(
                 "two views of equal shape and as many images are needed, got "
-                + ", ".join(str(tuple(x.shape)) for x in given)
+                + ", ".join(str(tuple(x.shape)) for x in inputs)
             )
         pixels = None if images is None else images.flatten(0, -4)  # (B V, 3, H, W)
         if pixels is not None and self.two_streams:
             encoded = on_second_stream(self.encode_images, pixels)
-        known = {} if layout is None else {"layout": layout}
-        projection, feature = self.point_encoder(torch.cat([view1, view2]), **known)
+        kwargs = {} if layout is None else {"layout": layout}
+        projection, feature = self.point_encoder(torch.cat([view1, view2]), **kwargs)
         z1, z2 = projection.chunk(2)
         if images is None or pixels is None:
             return z1, z2, None
-        of_images = encoded() if self.two_streams else self.encode_images(pixels)
-        of_images = of_images.unflatten(0, images.shape[:-3])  # (B, D) or (B, V, D)
-        return z1, z2, self.projections(feature, of_images)
+        encodings = encoded() if self.two_streams else self.encode_images(pixels)
+        encodings = encodings.unflatten(0, images.shape[:-3])  # (B, D) or (B, V, D)
+        return z1, z2, self.projections(feature, encodings)
 
 
 @functools.cache
@@ -101,13 +101,13 @@ def on_second_stream(
     first, second = torch.cuda.current_stream(x.device), second_stream(x.device)
     second.wait_stream(first)
     with torch.cuda.stream(second):
-        found = function(x)
+        output = function(x)
     x.record_stream(second)  # or its memory might be reused too early
 
     def result() -> Tensor:
         first.wait_stream(second)
-        found.record_stream(first)
-        return found
+        output.record_stream(first)
+        return output
 
     return result
 
@@ -135,9 +135,9 @@ class ViewHeads(nn.Module):
 
     def forward(self, f1: Tensor, f2: Tensor, r: Tensor) -> Pairs:
         half = (len(self.point) + 1) // 2
-        every = zip(self.point, self.image, r.unbind(dim=1), strict=True)
+        views = zip(self.point, self.image, r.unbind(dim=1), strict=True)
         return [
-            (g(f1 if v < half else f2), h(r_v)) for v, (g, h, r_v) in enumerate(every)
+            (g(f1 if v < half else f2), h(r_v)) for v, (g, h, r_v) in enumerate(views)
         ]
 
 
@@ -178,6 +178,6 @@ class MultiView(CrossPoint):
         image_encoder: Any = self.image_encoder
         return image_encoder.features(images)
 
-    def projections(self, feature: Tensor, of_images: Tensor) -> Pairs:
-        size = len(of_images), -1, of_images.shape[-1]
-        return self.heads(*feature.chunk(2), of_images.reshape(size))  # (B, V, F)
+    def projections(self, feature: Tensor, encodings: Tensor) -> Pairs:
+        size = len(encodings), -1, encodings.shape[-1]
+        return self.heads(*feature.chunk(2), encodings.reshape(size))  # (B, V, F)

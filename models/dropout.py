@@ -35,8 +35,8 @@ class GlobalBatchDropout(nn.Dropout):
         first, world = distributed.rank() * len(x), distributed.world_size()
         shape = (len(x) * world, *x.shape[1:])
         draws = torch.rand(shape, generator=generator, device=x.device)
-        kept = draws[first : first + len(x)] >= self.p
-        return x * kept / (1 - self.p)
+        keep = draws[first : first + len(x)] >= self.p
+        return x * keep / (1 - self.p)
 
 
 def set_dropout_step(model: nn.Module, seed: int, step: int) -> None:

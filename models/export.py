@@ -37,10 +37,10 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--model_path", required=True, metavar="FILE", help="weights to export")
     add("--out", required=True, metavar="FILE", help="file to write")
     add("--format", choices=("onnx", "torch"), default="onnx", help="file format")
-    own = "(default: the weights' own)"
-    add("--model", choices=ENCODERS, help=f"encoder {own}")
-    add("--emb_dims", type=flags.positive_int, help=f"width of the embedding {own}")
-    add("--k", type=flags.positive_int, help=f"neighbours per point {own}")
+    default = "(default: the weights' own)"
+    add("--model", choices=ENCODERS, help=f"encoder {default}")
+    add("--emb_dims", type=flags.positive_int, help=f"width of the embedding {default}")
+    add("--k", type=flags.positive_int, help=f"neighbours per point {default}")
     add("--overwrite", action="store_true", help="replace --out if it exists")
     add("--debug", action="store_true", help="show the traceback of every error")
     return parser
@@ -73,8 +73,8 @@ class Features(nn.Module):
 def main(args: argparse.Namespace) -> None:
     out = Path(args.out)
     check_output(out, args)
-    given = {"model": args.model, "emb_dims": args.emb_dims, "k": args.k}
-    network = read_network(args.model_path, **given)
+    overrides = {"model": args.model, "emb_dims": args.emb_dims, "k": args.k}
+    network = read_network(args.model_path, **overrides)
     encoder = point_encoder(network.model, network.k, network.emb_dims, "plain")
     print(load_encoder(encoder, args.model_path, seed=0))
     print(network.origin)

@@ -61,12 +61,12 @@ def knn(x: Tensor, k: int) -> Tensor:
     if x.dtype != torch.float64:
         x = x.float()
     with full_precision(x.device):
-        found = [
+        blocks = [
             nearest(distances(rows, clouds), k)
             for clouds in x.split(max(1, limit // points**2))
             for rows in clouds.split(max(1, limit // points), dim=2)
         ]
-    return torch.cat([block.flatten(0, 1) for block in found]).view(batch, points, k)
+    return torch.cat([block.flatten(0, 1) for block in blocks]).view(batch, points, k)
 
 
 def exporting() -> bool:
@@ -98,12 +98,12 @@ def nearest(distance: Tensor, k: int) -> Tensor:
         tied = values[..., k] == values[..., k - 1]
         values, idx = values[..., :k], idx[..., :k]
         if tied.any():
-            own, last = distance[tied], values[tied][:, -1:]
-            nearer, equal = own < last, own == last
+            tied_rows, last = distance[tied], values[tied][:, -1:]
+            nearer, equal = tied_rows < last, tied_rows == last
             room = k - nearer.sum(1, keepdim=True)
             chosen = nearer | (equal & (equal.cumsum(1) <= room))
-            of_tied = chosen.nonzero()[:, 1].view(-1, k)
-            idx[tied], values[tied] = of_tied, own.gather(1, of_tied)
+            tied_idx = chosen.nonzero()[:, 1].view(-1, k)
+            idx[tied], values[tied] = tied_idx, tied_rows.gather(1, tied_idx)
     # By distance, then by index: two stable sorts, the second key first.
     order = idx.argsort(dim=2)
     values = values.gather(2, order)

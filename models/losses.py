@@ -53,17 +53,17 @@ class NTXentLoss(nn.Module):
             precision = torch.promote_types(z0.dtype, torch.float32)
             pairs = torch.stack([z0.to(precision), z1.to(precision)], dim=1)
             pairs = F.normalize(pairs, dim=2)  # (b, 2, D)
-            everyone, first = pairs, 0  # first: where this rank's rows begin
+            all_pairs, first = pairs, 0  # first: where this rank's rows begin
             if self.gather:
-                everyone = distributed.gather_rows(pairs)  # (B, 2, D)
+                all_pairs = distributed.gather_rows(pairs)  # (B, 2, D)
                 first = distributed.rank() * len(pairs)
             anchors = pairs.transpose(0, 1).flatten(0, 1)  # (2b, D): z0, then z1
-            rows = everyone.transpose(0, 1).flatten(0, 1)  # (2B, D)
-            own = first + torch.arange(len(pairs), device=rows.device)
-            itself = torch.cat([own, own + len(everyone)])
-            partner = torch.cat([own + len(everyone), own])
+            rows = all_pairs.transpose(0, 1).flatten(0, 1)  # (2B, D)
+            local = first + torch.arange(len(pairs), device=rows.device)
+            self_index = torch.cat([local, local + len(all_pairs)])
+            partner = torch.cat([local + len(all_pairs), local])
             logits = anchors @ rows.T / self.temperature  # (2b, 2B)
-            logits = logits.scatter(1, itself[:, None], float("-inf"))
+            logits = logits.scatter(1, self_index[:, None], float("-inf"))
             return F.cross_entropy(logits, partner)
 
 

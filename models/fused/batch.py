@@ -37,11 +37,11 @@ def distinct_points(points: Tensor, capacity: int = 0) -> Layout:
         points: (B, 3, N).
         capacity: number of rows to pad to; a batch that has more is not padded.
     """
-    kept = (points != points[:, :, :1]).any(dim=1)  # (B, N)
-    kept[:, 0] = True
-    lengths = kept.sum(dim=1)
+    distinct = (points != points[:, :, :1]).any(dim=1)  # (B, N)
+    distinct[:, 0] = True
+    lengths = distinct.sum(dim=1)
     offsets = F.pad(lengths.cumsum(0), (1, 0))
-    rows = kept.flatten().nonzero()[:, 0]
+    rows = distinct.flatten().nonzero()[:, 0]
     counts = points.new_ones(len(rows))
     counts[offsets[:-1]] += (points.shape[2] - lengths).to(counts.dtype)
     padding = (0, max(0, capacity - len(rows)))

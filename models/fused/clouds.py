@@ -53,12 +53,12 @@ class FusedClouds:
         self.k = k
         self._kernels = kernels_for(points.device)
         self.points = points.transpose(1, 2).reshape(-1, 3)  # (B N, 3)
-        every, given = len(self.points), layout is not None
+        total, has_layout = len(self.points), layout is not None
         if layout is None and distinct:
             layout = distinct_points(points)
         if layout is None:
-            offsets = torch.arange(0, every + 1, cloud_size, device=points.device)
-            counts = points.new_ones(every)
+            offsets = torch.arange(0, total + 1, cloud_size, device=points.device)
+            counts = points.new_ones(total)
         elif len(layout.offsets) == size + 1:
             offsets, counts = layout.offsets, layout.counts.to(points.dtype)
             self.points = self.points.index_select(0, layout.rows)  # (R, 3)
@@ -66,7 +66,7 @@ class FusedClouds:
             clouds = len(layout.offsets) - 1
             raise ValueError(f"{size} clouds, but a layout of {clouds}")
         # Padding hides the number of distinct points from the host.
-        merged = given or len(self.points) < every
+        merged = has_layout or len(self.points) < total
         self.batch = RaggedBatch(offsets, counts, cloud_size, merged)
 
     def transform(self, matrices: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ class FusedClouds:
             with torch.no_grad():
                 idx = self._kernels.knn(x.detach().contiguous(), self.batch, self.k)
             graph = Graph(idx, self.batch)
-            norm, *others = (NormActivation(one, self._kernels) for one in layers)
+            norm, *others = (NormActivation(layer, self._kernels) for layer in layers)
             weight = _matrix(layers[0])
             if not (others or norm.training or torch.is_grad_enabled()):
                 norm.set_statistics()

@@ -49,8 +49,8 @@ class Transform(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, points: Tensor, matrices: Tensor, lengths: Tensor) -> Tensor:
         ctx.save_for_backward(points, lengths)
-        of_row = matrices.repeat_interleave(lengths, dim=0, output_size=len(points))
-        return torch.bmm(points[:, None], of_row)[:, 0]
+        per_row = matrices.repeat_interleave(lengths, dim=0, output_size=len(points))
+        return torch.bmm(points[:, None], per_row)[:, 0]
 
     @staticmethod
     @once_differentiable
@@ -207,7 +207,7 @@ class TwoLayerEdgeConv(torch.autograd.Function):
         with full_precision(a.device):
             grad_y, sums = norm2.activation_gradient(grad, y)
             weight2, bias2, *terms = norm2.statistics_gradient(sums)
-            grad_a, grad_b, of_matrix, sums = kernels.two_layer_gradients(
+            grad_a, grad_b, grad_matrix, sums = kernels.two_layer_gradients(
                 *(grad_y, argmax, a, b, graph, norm1.affine, norm1.slope, matrix),
                 *terms,
             )
@@ -216,8 +216,8 @@ class TwoLayerEdgeConv(torch.autograd.Function):
                 grad_a, grad_b = kernels.edge_gradients(
                     grad_a, grad_b, None, a, b, graph, total, *terms
                 )
-        of_norms = (weight1, bias1, of_matrix, weight2, bias2)
-        return grad_a, grad_b, *of_norms, None, None, None
+        grad_params = (weight1, bias1, grad_matrix, weight2, bias2)
+        return grad_a, grad_b, *grad_params, None, None, None
 
 
 class PointLayer(torch.autograd.Function):
@@ -247,8 +247,8 @@ class PointLayer(torch.autograd.Function):
         # A row's gradient is that of all its duplicates together.
         grad_y, sums = ctx.norm.activation_gradient(grad, y)
         weight, bias, alpha, beta = ctx.norm.statistics_gradient(sums)
-        each = torch.addcmul(beta, y, alpha)  # (R, C), of every point
-        grad_y.addcmul_(each, ctx.batch.counts[:, None])
+        grad_point = torch.addcmul(beta, y, alpha)  # (R, C), of every point
+        grad_y.addcmul_(grad_point, ctx.batch.counts[:, None])
         return grad_y, weight, bias, None, None
 
 
@@ -279,15 +279,15 @@ class Pool(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, of_maximum: Tensor, of_mean: Tensor
+        ctx: Any, grad_max: Tensor, grad_mean: Tensor
     ) -> tuple[Tensor | None, ...]:
         y, argmax, extreme, slopes = ctx.saved_tensors
-        share = (of_mean / ctx.batch.cloud_size).contiguous()  # (B, C), of each point
-        at_argmax, sums = ctx.norm.activation_gradient(of_maximum, extreme)
+        share = (grad_mean / ctx.batch.cloud_size).contiguous()  # (B, C), of each point
+        grad_extreme, sums = ctx.norm.activation_gradient(grad_max, extreme)
         sums += (share * slopes).sum(dim=1)
         weight, bias, *terms = ctx.norm.statistics_gradient(sums)
         grad = ctx.norm.kernels.pool_gradient(
             share, y, ctx.norm.affine, *terms, ctx.norm.slope, ctx.batch
         )
-        grad.scatter_add_(0, argmax, at_argmax.to(grad.dtype))
+        grad.scatter_add_(0, argmax, grad_extreme.to(grad.dtype))
         return grad, weight, bias, None, None

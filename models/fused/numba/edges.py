@@ -27,14 +27,14 @@ def _edge_extremes(
 ):
     neighbours, channels = idx.shape[1], a.shape[1]
     best, arg = np.empty((2, channels), a.dtype), np.empty((2, channels), np.int32)
-    own, square = np.empty(channels, a.dtype), np.empty(channels, a.dtype)
+    acc, square = np.empty(channels, a.dtype), np.empty(channels, a.dtype)
     part, edges = np.zeros((2, channels), a.dtype), a.dtype.type(neighbours)
     for i in range(start, end):
         first = idx[i, 0]
         for c in range(channels):
             v = a[first, c]
             t = v + (b[i, c] - shift[c])
-            best[0, c], arg[0, c], own[c], square[c] = v * sign[c], first, v, t * t
+            best[0, c], arg[0, c], acc[c], square[c] = v * sign[c], first, v, t * t
         for k in range(1, neighbours):
             j, old, new = idx[i, k], (k - 1) % 2, k % 2
             for c in range(channels):
@@ -45,7 +45,7 @@ def _edge_extremes(
                 for c in range(channels):
                     v = a[j, c]
                     t = v + (b[i, c] - shift[c])
-                    own[c] += v
+                    acc[c] += v
                     square[c] += t * t
         last = (neighbours - 1) % 2
         for c in range(channels):
@@ -55,8 +55,8 @@ def _edge_extremes(
         if stats:
             w = counts[i]
             for c in range(channels):
-                total[i, c] = own[c]
-                part[0, c] += w * (own[c] + edges * (b[i, c] - shift[c]))
+                total[i, c] = acc[c]
+                part[0, c] += w * (acc[c] + edges * (b[i, c] - shift[c]))
                 part[1, c] += w * square[c]
             if (i - start) % FLUSH == FLUSH - 1 or i == end - 1:
                 for c in range(channels):
@@ -170,8 +170,8 @@ def _add_statistics_gradient(
         for c in range(channels):
             grad_a[j, c] += alpha[c] * (d * a[j, c] + share[c]) + d * beta[c]
         for c in range(channels):
-            own = alpha[c] * (total[j, c] + edges * b[j, c]) + edges * beta[c]
-            grad_b[j, c] += w * own
+            grad = alpha[c] * (total[j, c] + edges * b[j, c]) + edges * beta[c]
+            grad_b[j, c] += w * grad
 
 
 @operation

@@ -13,25 +13,25 @@ SHORT = 128  # candidates, at most, that are ranked by comparing all pairs, not 
 
 
 @kernel
-def _kth_least(values, k, counts):
+def _kth_smallest(values, k, counts):
     """The k-th smallest value, infinity where there are fewer."""
     # Comparing all pairs is vectorised; sorting would branch at every value.
     counts[:] = 0
     for other in values:
         for i in range(len(values)):
             counts[i] += np.int32(other <= values[i])
-    least = values.dtype.type(np.inf)
+    smallest = values.dtype.type(np.inf)
     for i in range(len(values)):
-        if counts[i] >= k and values[i] < least:
-            least = values[i]
-    return least
+        if counts[i] >= k and values[i] < smallest:
+            smallest = values[i]
+    return smallest
 
 
 @kernel
-def _lesser(values, others, least):
+def _minimum(values, others, out):
     # Without index arithmetic, which might be negative, LLVM vectorises this.
-    for i in range(len(least)):
-        least[i] = values[i] if values[i] < others[i] else others[i]
+    for i in range(len(out)):
+        out[i] = values[i] if values[i] < others[i] else others[i]
 
 
 @kernel
@@ -42,18 +42,18 @@ def _measure(product, square, distance):
 
 
 @kernel
-def _least_of_groups(distance, least):
+def _group_minima(distance, minima):
     """The smallest distance of each of n groups; group g has every n-th from g.
 
-    ``least`` (2, n) is a double buffer; returns the row with the result.
+    ``minima`` (2, n) is a double buffer; returns the row with the result.
     """
-    count, groups, now = len(distance), least.shape[1], 0
-    least[now] = np.inf
+    count, groups, now = len(distance), minima.shape[1], 0
+    minima[now] = np.inf
     for start in range(0, count, groups):
         size = min(groups, count - start)
         part = distance[start : start + size]
-        _lesser(part, least[now, :size], least[1 - now, :size])
-        least[1 - now, size:] = least[now, size:]
+        _minimum(part, minima[now, :size], minima[1 - now, :size])
+        minima[1 - now, size:] = minima[now, size:]
         now = 1 - now
     return now
 
@@ -101,8 +101,8 @@ def _select(product, axes, square, origin, k, coarse, idx):
     """
     count, fine = len(square), 8 * coarse
     distance, values = np.empty(count, product.dtype), np.empty(count, product.dtype)
-    least = np.empty((2, fine), product.dtype)
-    coarser = np.empty((2, coarse), product.dtype)
+    fine_minima = np.empty((2, fine), product.dtype)
+    coarse_minima = np.empty((2, coarse), product.dtype)
     groups, columns = np.empty(fine + 1, np.int32), np.empty(count + 1, np.int32)
     counts = np.empty(max(coarse, SHORT), np.int32)
     for i in range(len(product)):
@@ -110,31 +110,31 @@ def _select(product, axes, square, origin, k, coarse, idx):
             _measure_point(product[i], axes, square, distance)
         else:
             _measure(product[i], square, distance)
-        of_group = least[_least_of_groups(distance, least)]
-        of_coarse = coarser[_least_of_groups(of_group, coarser)]
-        bound = _kth_least(of_coarse, k, counts[:coarse])
+        fine_min = fine_minima[_group_minima(distance, fine_minima)]
+        coarse_min = coarse_minima[_group_minima(fine_min, coarse_minima)]
+        bound = _kth_smallest(coarse_min, k, counts[:coarse])
         # Without branches, which would be mispredicted: everything is written to the
         # end of a list, whose length grows by 0 or 1.
-        found = 0
+        num_groups = 0
         for group in range(fine):
-            groups[found] = group
-            found += of_group[group] <= bound
-        listed = 0
-        for g in range(found):
+            groups[num_groups] = group
+            num_groups += fine_min[group] <= bound
+        num_columns = 0
+        for g in range(num_groups):
             j = groups[g]
             while j < count:
-                columns[listed] = j
-                listed += distance[j] <= bound
+                columns[num_columns] = j
+                num_columns += distance[j] <= bound
                 j += fine
         nearest = idx[i, :k]
         nearest[:] = origin  # stays where distances are not finite
-        if listed <= SHORT:
-            for c in range(listed):
+        if num_columns <= SHORT:
+            for c in range(num_columns):
                 values[c] = distance[columns[c]]
-            ranks = counts[:listed]
-            _order(values[:listed], columns[:listed], origin, nearest, ranks)
+            ranks = counts[:num_columns]
+            _order(values[:num_columns], columns[:num_columns], origin, nearest, ranks)
         else:
-            _sort(distance, columns[:listed], origin, nearest)
+            _sort(distance, columns[:num_columns], origin, nearest)
 
 
 def knn(x: torch.Tensor, batch: RaggedBatch, k: int) -> torch.Tensor:
@@ -157,8 +157,8 @@ def knn(x: torch.Tensor, batch: RaggedBatch, k: int) -> torch.Tensor:
         # So many groups that few of the nearest share one.
         coarse = 32 * (1 + width // 24)
         square = squares[origin:stop]
-        given = (product.numpy(), axes.numpy(), square)
-        _select(*given, origin, width, coarse, result[start:end])
+        candidates = (product.numpy(), axes.numpy(), square)
+        _select(*candidates, origin, width, coarse, result[start:end])
 
     rows = min(max(ROWS, DISTANCES // batch.cloud_size), 4 * ROWS)
     run_tasks(task, row_tasks(offsets, rows))
@@ -177,12 +177,12 @@ def _repeat_duplicates(idx, counts, offsets):
         width = min(k, offsets[cloud + 1] - offsets[cloud])
         for i in range(offsets[cloud], offsets[cloud + 1]):
             old[:width] = idx[i, :width]
-            place = 0
+            filled = 0
             for slot in range(width):
                 for _ in range(int(counts[old[slot]])):
-                    if place < k:
-                        idx[i, place] = old[slot]
-                        place += 1
+                    if filled < k:
+                        idx[i, filled] = old[slot]
+                        filled += 1
 
 
 @kernel
@@ -202,10 +202,10 @@ def reverse_adjacency(idx, counts):
             begin[idx[i, k] + 1] += 1
     for j in range(rows):
         begin[j + 1] += begin[j]
-    place, source = begin[:-1].copy(), np.empty(rows * neighbours, np.int32)
+    cursor, source = begin[:-1].copy(), np.empty(rows * neighbours, np.int32)
     for i in range(rows):
         for k in range(neighbours):
             j = idx[i, k]
-            source[place[j]] = i
-            place[j] += 1
+            source[cursor[j]] = i
+            cursor[j] += 1
     return degree, begin, source

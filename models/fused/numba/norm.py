@@ -77,5 +77,5 @@ def statistics_gradient(
     scale, _, mean, inverse = affine.double()
     alpha = -scale * inverse**2 * total[1] / count
     beta = -scale * total[0] / count - alpha * mean
-    found = torch.stack([sums[1] * inverse, sums[0], alpha, beta])
-    return tuple(found.to(affine.dtype))
+    grads = torch.stack([sums[1] * inverse, sums[0], alpha, beta])
+    return tuple(grads.to(affine.dtype))

@@ -45,10 +45,10 @@ def _pool(
     y, scale, offset, mean, sign, counts, slope, best, argmax, slopes, start, end
 ):
     channels = y.shape[1]
-    near, name = np.empty((2, channels), y.dtype), np.empty((2, channels), np.int32)
+    top, arg = np.empty((2, channels), y.dtype), np.empty((2, channels), np.int32)
     act, part = np.empty(channels, y.dtype), np.zeros((2, channels), y.dtype)
-    near[start % 2] = -np.inf
-    name[start % 2] = start
+    top[start % 2] = -np.inf
+    arg[start % 2] = start
     for i in range(start, end):
         w, row, old, new = counts[i], np.int32(i), i % 2, (i + 1) % 2
         for c in range(channels):
@@ -57,16 +57,16 @@ def _pool(
             part[0, c] += act[c]
             part[1, c] += act[c] * (y[i, c] - mean[c])
         for c in range(channels):
-            u, m, before = y[i, c] * sign[c], near[old, c], name[old, c]
-            near[new, c] = u if u > m else m
-            name[new, c] = row if u > m else before
+            u, m, before = y[i, c] * sign[c], top[old, c], arg[old, c]
+            top[new, c] = u if u > m else m
+            arg[new, c] = row if u > m else before
         if (i - start) % FLUSH == FLUSH - 1 or i == end - 1:
             for c in range(channels):
                 slopes[0, c] += part[0, c]
                 slopes[1, c] += part[1, c]
             part[:] = 0
-    best[:] = near[end % 2]
-    argmax[:] = name[end % 2]
+    best[:] = top[end % 2]
+    argmax[:] = arg[end % 2]
 
 
 @operation
@@ -105,12 +105,12 @@ def pool(
     clouds = len(batch.offsets) - 1
     argmax = np.empty((clouds, channels), np.int64)
     slopes = np.empty((2, clouds, channels))
-    of_task = np.array([cloud for cloud, _, _ in tasks])
+    task_clouds = np.array([cloud for cloud, _, _ in tasks])
     for cloud in range(clouds):
-        own = np.flatnonzero(of_task == cloud)
-        winner = own[best[own].argmax(axis=0)]  # of equal ones the first
+        rows = np.flatnonzero(task_clouds == cloud)
+        winner = rows[best[rows].argmax(axis=0)]  # of equal ones the first
         argmax[cloud] = arg[winner, np.arange(channels)]
-        slopes[:, cloud] = part[own].sum(axis=0)
+        slopes[:, cloud] = part[rows].sum(axis=0)
     return argmax, slopes
 
 

@@ -24,8 +24,8 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     rows = max(1, -(-len(a) // torch.get_num_threads()))
 
     def task(start: int) -> None:
-        own = slice(start, start + rows)
-        np.matmul(left[own], right, out=result[own])
+        block = slice(start, start + rows)
+        np.matmul(left[block], right, out=result[block])
 
     with _libraries.limit(limits=1, user_api="blas"):
         run_tasks(task, [(start,) for start in range(0, len(a), rows)])

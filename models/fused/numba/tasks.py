@@ -36,7 +36,7 @@ FLUSH = 32  # rows summed in the data's precision before the sum is added in flo
 CHANNELS = 64  # per backward task: a cloud's slice of them fits in the cache
 
 _workers: ThreadPoolExecutor | None = None
-_own = threading.local()
+_local = threading.local()
 
 
 def _arrays(x: Any) -> Any:
@@ -76,13 +76,13 @@ os.register_at_fork(after_in_child=_forget_workers)
 
 def _start_workers(threads: int) -> ThreadPoolExecutor:
     """Threads in each of which PyTorch's operations use that one thread alone."""
-    everyone = threading.Barrier(threads)
+    barrier = threading.Barrier(threads)
     workers = ThreadPoolExecutor(threads)
 
     def prepare() -> None:
         torch.get_num_threads()  # initialises this thread, which resets the number
         torch.set_num_threads(1)
-        everyone.wait()
+        barrier.wait()
 
     for done in [workers.submit(prepare) for _ in range(threads)]:
         done.result()
@@ -96,16 +96,16 @@ def run_tasks(task: Callable, arguments: Iterable[tuple]) -> None:
     arguments = list(arguments)
     threads = torch.get_num_threads()
     if threads == 1 or len(arguments) == 1:
-        for one in arguments:
-            task(*one)
+        for args in arguments:
+            task(*args)
         return
     if _workers is None or _workers._max_workers != threads:
         _workers = _start_workers(threads)
     queue = iter(arguments)
 
     def work() -> None:
-        for one in queue:
-            task(*one)
+        for args in queue:
+            task(*args)
 
     # A future for each task would cost as much as a small task itself.
     for done in [_workers.submit(work) for _ in range(threads)]:
@@ -133,8 +133,8 @@ def sum_over_rows(
     """Run ``kernel(*arrays, sums, start, end)`` on all rows; the total sums (2, C)."""
     tasks = row_tasks(offsets, rows)
     sums = np.zeros((len(tasks), 2, channels))
-    given = [(*arrays, own, *task[1:]) for own, task in zip(sums, tasks, strict=True)]
-    run_tasks(kernel, given)
+    calls = [(*arrays, part, *task[1:]) for part, task in zip(sums, tasks, strict=True)]
+    run_tasks(kernel, calls)
     return sums.sum(axis=0)
 
 
@@ -143,7 +143,7 @@ def scratch(dtype: torch.dtype, rows: int, columns: int) -> torch.Tensor:
 
     One buffer is reused: new memory would be cleared by the system each time.
     """
-    size, buffer = rows * columns, getattr(_own, "buffer", None)
+    size, buffer = rows * columns, getattr(_local, "buffer", None)
     if buffer is None or buffer.dtype != dtype or buffer.numel() < size:
-        buffer = _own.buffer = torch.empty(size, dtype=dtype)
+        buffer = _local.buffer = torch.empty(size, dtype=dtype)
     return buffer[:size].view(rows, columns)

@@ -29,9 +29,9 @@ def _first_layer(a, b, idx, scale, offset, slope, hidden, start, end):
 def _both_layers(a, b, idx, affine, slope, matrix, start, end):
     """The rows' edges after each layer, valid until this thread's next call."""
     size, (outputs, channels) = (end - start) * idx.shape[1], matrix.shape
-    both = scratch(matrix.dtype, size, channels + outputs).view(-1)
-    hidden = both[: size * channels].view(size, -1)
-    edges = both[size * channels :].view(size, -1)
+    buffer = scratch(matrix.dtype, size, channels + outputs).view(-1)
+    hidden = buffer[: size * channels].view(size, -1)
+    edges = buffer[size * channels :].view(size, -1)
     _first_layer(a, b, idx, *affine[:2], slope, hidden.numpy(), start, end)
     torch.mm(hidden, matrix.T, out=edges)
     return hidden, edges
@@ -105,8 +105,8 @@ def two_layer_extremes(
 
     def task(n: int, start: int, end: int) -> None:
         _, edges = _both_layers(a, b, idx, affine, slope, second, start, end)
-        given = (edges.numpy(), neighbours, sign, shift, batch.counts, stats)
-        _reduce_edges(*given, y, argmax, sums[n], start, end)
+        inputs = (edges.numpy(), neighbours, sign, shift, batch.counts, stats)
+        _reduce_edges(*inputs, y, argmax, sums[n], start, end)
 
     run_tasks(task, [(n, start, end) for n, (_, start, end) in enumerate(tasks)])
     return y, argmax, sums.sum(axis=0)
@@ -125,7 +125,7 @@ def _second_gradient(edges, grad, argmax, alpha, beta, counts, k, start, end):
 
 @kernel
 def _first_gradient(
-    back, a, b, idx, scale, offset, mean, slope, grad_a, grad_b, sums, start, end
+    grad_hidden, a, b, idx, scale, offset, mean, slope, grad_a, grad_b, sums, start, end
 ):
     neighbours, channels = idx.shape[1], a.shape[1]
     part, act = np.empty((2, channels), a.dtype), np.empty(channels, a.dtype)
@@ -134,7 +134,7 @@ def _first_gradient(
         for k in range(neighbours):
             j, row = np.uint32(idx[i, k]), (i - start) * neighbours + k
             for c in range(channels):
-                g, z = back[row, c], (a[j, c] + b[i, c]) * scale[c] + offset[c]
+                g, z = grad_hidden[row, c], (a[j, c] + b[i, c]) * scale[c] + offset[c]
                 act[c] = g if z > 0 else g * slope
             for c in range(channels):
                 part[0, c] += act[c]
@@ -181,18 +181,18 @@ def two_layer_gradients(
     grad_a, grad_b = np.zeros_like(a), np.empty_like(b)
     clouds = len(bounds) - 1
     sums = np.zeros((clouds, 2, channels))
-    of_matrix = torch.zeros(clouds, outputs, channels, dtype=torch.float64)
+    grad_matrix = torch.zeros(clouds, outputs, channels, dtype=torch.float64)
 
     def task(cloud: int) -> None:  # one for each cloud, since edges end anywhere in it
-        own = bounds[cloud : cloud + 2]
-        for _, start, end in row_tasks(own, max(1, EDGES // neighbours)):
+        cloud_bounds = bounds[cloud : cloud + 2]
+        for _, start, end in row_tasks(cloud_bounds, max(1, EDGES // neighbours)):
             hidden, edges = _both_layers(a, b, idx, affine, slope, second, start, end)
             terms = (alpha, beta, counts, neighbours)
             _second_gradient(edges.numpy(), grad, argmax, *terms, start, end)
-            of_matrix[cloud] += edges.T @ hidden
-            back = torch.mm(edges, second, out=hidden)
-            given = (back.numpy(), a, b, idx, *affine[:3], slope)
-            _first_gradient(*given, grad_a, grad_b, sums[cloud], start, end)
+            grad_matrix[cloud] += edges.T @ hidden
+            grad_hidden = torch.mm(edges, second, out=hidden)
+            inputs = (grad_hidden.numpy(), a, b, idx, *affine[:3], slope)
+            _first_gradient(*inputs, grad_a, grad_b, sums[cloud], start, end)
 
     run_tasks(task, [(cloud,) for cloud in range(clouds)])
-    return grad_a, grad_b, of_matrix.sum(dim=0).to(second.dtype).numpy(), sums.sum(0)
+    return grad_a, grad_b, grad_matrix.sum(dim=0).to(second.dtype).numpy(), sums.sum(0)

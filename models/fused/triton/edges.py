@@ -40,18 +40,18 @@ def _edge_extremes(
     STATS: tl.constexpr,
 ):
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)
-    s, middle = load_channels(sign, c, channels), load_channels(shift, c, channels)
+    s, shift_c = load_channels(sign, c, channels), load_channels(shift, c, channels)
     first, second = tl.zeros((COLS,), tl.float64), tl.zeros((COLS,), tl.float64)
     for tile in range(TILES):
         i = (tl.program_id(0).to(tl.int64) * TILES + tile) * ROWS + tl.arange(0, ROWS)
         mask = (i < rows)[:, None] & (c < channels)[None, :]
         at = i[:, None] * channels + c[None, :]
-        own = tl.load(b + at, mask, 0.0)
+        b_i = tl.load(b + at, mask, 0.0)
         j = tl.load(idx + i * K, i < rows, 0)
         v = tl.load(a + j[:, None].to(tl.int64) * channels + c[None, :], mask, 0.0)
         nearest, best = v, v * s
         arg = tl.zeros((ROWS, COLS), tl.int32) + j[:, None]
-        t = v + (own - middle)
+        t = v + (b_i - shift_c)
         added, squares = v, t * t
         for k in range(1, K):
             j = tl.load(idx + i * K + k, i < rows, 0)
@@ -60,16 +60,16 @@ def _edge_extremes(
             best = tl.where(better, v * s, best)
             arg = tl.where(better, j[:, None], arg)
             if STATS:
-                t = v + (own - middle)
+                t = v + (b_i - shift_c)
                 added += v
                 squares += t * t
         # Multiplying by the sign twice is exact. Where it is 0 all edges tie.
-        tl.store(y + at, tl.where(s == 0, nearest, best * s) + own, mask)
+        tl.store(y + at, tl.where(s == 0, nearest, best * s) + b_i, mask)
         tl.store(argmax + at, arg, mask)
         if STATS:
             tl.store(total + at, added, mask)
             w = tl.load(counts + i, i < rows, 0.0)[:, None]
-            first += tl.sum(w * (added + K * (own - middle)), axis=0).to(tl.float64)
+            first += tl.sum(w * (added + K * (b_i - shift_c)), axis=0).to(tl.float64)
             second += tl.sum(w * squares, axis=0).to(tl.float64)
     if STATS:
         store_sums(sums, first, second, tl.program_id(0), c, channels)
@@ -84,9 +84,9 @@ def edge_extremes(
     y, argmax = torch.empty_like(a), torch.empty_like(a, dtype=torch.int32)
     total, programs = torch.empty_like(a) if stats else a[:0], grid(rows, channels)
     sums = a.new_zeros(programs[0], 2, channels, dtype=torch.float64)
-    given = (a, b, graph.idx, sign, shift, graph.batch.counts, y, argmax, total, sums)
-    of_kernel = {"K": neighbours, "STATS": stats}
-    launch(_edge_extremes, programs, *given, rows, channels, **of_kernel)
+    arrays = (a, b, graph.idx, sign, shift, graph.batch.counts, y, argmax, total, sums)
+    constants = {"K": neighbours, "STATS": stats}
+    launch(_edge_extremes, programs, *arrays, rows, channels, **constants)
     return y, argmax, total, sums.sum(dim=0)
 
 
@@ -121,35 +121,35 @@ def _edge_gradients(
 ):
     j = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)
-    there, inside = j < rows, c < channels
-    mask = there[:, None] & inside[None, :]
+    row_mask, channel_mask = j < rows, c < channels
+    mask = row_mask[:, None] & channel_mask[None, :]
     at = j[:, None] * channels + c[None, :]
-    edge, end = tl.load(begin + j, there, 0), tl.load(begin + j + 1, there, 0)
+    edge, end = tl.load(begin + j, row_mask, 0), tl.load(begin + j + 1, row_mask, 0)
     share = tl.zeros((ROWS, COLS), a.dtype.element_ty)
-    taken, before = share, tl.full((ROWS,), -1, tl.int32)
+    grad_max, previous = share, tl.full((ROWS,), -1, tl.int32)
     for n in range(tl.max(end - edge, axis=0)):
         more = edge + n < end
         i = tl.load(source + edge + n, more, 0)
         w = tl.load(counts + i, more, 0.0)[:, None]
-        from_i = i[:, None].to(tl.int64) * channels + c[None, :]
-        reads = more[:, None] & inside[None, :]
-        share += w * tl.load(b + from_i, reads, 0.0)
+        at_i = i[:, None].to(tl.int64) * channels + c[None, :]
+        edge_mask = more[:, None] & channel_mask[None, :]
+        share += w * tl.load(b + at_i, edge_mask, 0.0)
         if ARGMAX:
             # Edges from one i stand together; its maximum is counted once.
-            reads = reads & (i != before)[:, None]
-            chosen = reads & (tl.load(argmax + from_i, reads, -1) == j[:, None])
-            taken += tl.load(grad_b + from_i, chosen, 0.0)
-            before = i
-    d = tl.load(degree + j, there, 0.0)[:, None]
-    w = tl.load(counts + j, there, 0.0)[:, None]
+            edge_mask = edge_mask & (i != previous)[:, None]
+            chosen = edge_mask & (tl.load(argmax + at_i, edge_mask, -1) == j[:, None])
+            grad_max += tl.load(grad_b + at_i, chosen, 0.0)
+            previous = i
+    d = tl.load(degree + j, row_mask, 0.0)[:, None]
+    w = tl.load(counts + j, row_mask, 0.0)[:, None]
     alpha_c, beta_c = (
         load_channels(alpha, c, channels),
         load_channels(beta, c, channels),
     )
-    old, own = tl.load(grad_a + at, mask, 0.0) + taken, tl.load(a + at, mask, 0.0)
-    tl.store(grad_a + at, old + alpha_c * (d * own + share) + d * beta_c, mask)
-    old, own = tl.load(grad_b + at, mask, 0.0), tl.load(b + at, mask, 0.0)
-    edges = tl.load(total + at, mask, 0.0) + k * own
+    old, value = tl.load(grad_a + at, mask, 0.0) + grad_max, tl.load(a + at, mask, 0.0)
+    tl.store(grad_a + at, old + alpha_c * (d * value + share) + d * beta_c, mask)
+    old, value = tl.load(grad_b + at, mask, 0.0), tl.load(b + at, mask, 0.0)
+    edges = tl.load(total + at, mask, 0.0) + k * value
     tl.store(out + at, old + w * (alpha_c * edges + k * beta_c), mask)
 
 

@@ -104,8 +104,8 @@ def _knn(
         within = (d <= bound[:, None]) & (d < inf)
         place = number[:, None] + tl.cumsum(within.to(tl.int32), axis=1) - 1
         at = listed + row[:, None] * PLACES + place
-        given = within & (place < PLACES) & (row < end)[:, None]
-        tl.store(at, _keys(d, column), given)
+        mask = within & (place < PLACES) & (row < end)[:, None]
+        tl.store(at, _keys(d, column), mask)
         number += tl.sum(within.to(tl.int32), axis=1)
     tl.debug_barrier()  # what other threads listed is read below
 
@@ -114,18 +114,18 @@ def _knn(
     keys = tl.zeros((ROWS, PLACES), tl.int64) + missing
     number = tl.where(row < end, number, 0)
     if tl.max(number, axis=0) <= PLACES:
-        known = slot < number[:, None]
-        keys = tl.load(listed + row[:, None] * PLACES + slot, known, 0)
-        keys = tl.sort(tl.where(known, keys, missing), dim=1)
+        valid = slot < number[:, None]
+        keys = tl.load(listed + row[:, None] * PLACES + slot, valid, 0)
+        keys = tl.sort(tl.where(valid, keys, missing), dim=1)
     else:
         half = tl.arange(0, 2)[None, :, None]
         for origin in range(start, end, PLACES):
             column = origin + tl.arange(0, PLACES)
             d = _distances(x, square, row, column, end, channels, DEPTH, ROWS, PLACES)
-            both = tl.join(keys, _keys(d, column))
-            both = tl.sort(tl.reshape(both, (ROWS, 2 * PLACES)), dim=1)
-            both = tl.reshape(both, (ROWS, 2, PLACES))
-            keys = tl.sum(tl.where(half == 0, both, 0), axis=1)
+            merged = tl.join(keys, _keys(d, column))
+            merged = tl.sort(tl.reshape(merged, (ROWS, 2 * PLACES)), dim=1)
+            merged = tl.reshape(merged, (ROWS, 2, PLACES))
+            keys = tl.sum(tl.where(half == 0, merged, 0), axis=1)
     # The cloud's first row where distances are not finite or rows are too few.
     idx = tl.where((keys >> 32) >= 0x7F800000, start, keys & 0xFFFFFFFF)
     tl.store(
@@ -143,9 +143,9 @@ def knn(x: Tensor, batch: RaggedBatch, k: int) -> Tensor:
     128 neighbours, fall back to :mod:`models.knn`, one cloud at a time.
     """
     if x.dtype == torch.float64 or k > LONGEST:
-        found = _knn_by_cloud(x, batch, k)
+        idx = _knn_by_cloud(x, batch, k)
     else:
-        found = _themselves(len(x), k, x.device)
+        idx = _self_edges(len(x), k, x.device)
         # With this number of groups k to 1.2 k columns are within the bound.
         groups = max(64, triton.next_power_of_2(4 * k))
         places = max(32, triton.next_power_of_2(k + k // 2))
@@ -154,7 +154,7 @@ def knn(x: Tensor, batch: RaggedBatch, k: int) -> Tensor:
         launch(
             _knn,
             (triton.cdiv(batch.cloud_size, rows), len(batch.offsets) - 1),
-            *(x, (x * x).sum(1), batch.offsets, listed, found, x.shape[1], k),
+            *(x, (x * x).sum(1), batch.offsets, listed, idx, x.shape[1], k),
             PLACES=places,
             DEPTH=16 if x.shape[1] <= 16 else 32,
             ROWS=rows,
@@ -162,28 +162,28 @@ def knn(x: Tensor, batch: RaggedBatch, k: int) -> Tensor:
             COLS=groups,
         )
     if not batch.merged:
-        return found
+        return idx
     # A row that stands for several points takes as many places.
-    ends = batch.counts.int()[found].cumsum(1)  # (R, k)
+    ends = batch.counts.int()[idx].cumsum(1)  # (R, k)
     slots = torch.arange(k, device=x.device).expand_as(ends).contiguous()
     places = torch.searchsorted(ends, slots, right=True).clamp_(max=k - 1)
-    return found.gather(1, places)
+    return idx.gather(1, places)
 
 
-def _themselves(rows: int, k: int, device: torch.device) -> Tensor:
+def _self_edges(rows: int, k: int, device: torch.device) -> Tensor:
     """(R, k) where all edges of a row end at itself, as those of padding do."""
-    every = torch.arange(rows, dtype=torch.int32, device=device)
-    return every[:, None].repeat(1, k)
+    indices = torch.arange(rows, dtype=torch.int32, device=device)
+    return indices[:, None].repeat(1, k)
 
 
 def _knn_by_cloud(x: Tensor, batch: RaggedBatch, k: int) -> Tensor:
-    found = _themselves(len(x), k, x.device)
+    result = _self_edges(len(x), k, x.device)
     for start, end in itertools.pairwise(batch.offsets.tolist()):
         cloud = x[None, start:end].transpose(1, 2)  # (1, C, n)
         idx = nearest(distances(cloud, cloud), min(k, end - start))[0] + start
-        found[start:end] = start
-        found[start:end, : idx.shape[1]] = idx
-    return found
+        result[start:end] = start
+        result[start:end, : idx.shape[1]] = idx
+    return result
 
 
 def reverse_adjacency(idx: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:

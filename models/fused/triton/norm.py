@@ -53,32 +53,32 @@ def _combine(
     MOMENTUM: tl.constexpr,
 ):
     c = tl.program_id(0) * COLS + tl.arange(0, COLS)
-    width, there = 2 * C + 1, c < C
+    width, mask = 2 * C + 1, c < C
     n, mean = tl.zeros((COLS,), tl.float64), tl.zeros((COLS,), tl.float64)
     for r in range(world):
         count = tl.load(parts + r * width)
         n += count
-        mean += count * tl.load(parts + r * width + 1 + c, there, 0.0)
+        mean += count * tl.load(parts + r * width + 1 + c, mask, 0.0)
     mean = mean / n
     var = tl.zeros((COLS,), tl.float64)
     for r in range(world):
-        apart = tl.load(parts + r * width + 1 + c, there, 0.0) - mean
-        own = tl.load(parts + r * width + 1 + C + c, there, 0.0)
-        var += tl.load(parts + r * width) * (own + apart * apart)
+        delta = tl.load(parts + r * width + 1 + c, mask, 0.0) - mean
+        rank_var = tl.load(parts + r * width + 1 + C + c, mask, 0.0)
+        var += tl.load(parts + r * width) * (rank_var + delta * delta)
     var = var / n
-    kind = affine.dtype.element_ty
-    old = tl.load(running_mean + c, there, 0.0)
-    tl.store(running_mean + c, old + MOMENTUM * (mean.to(kind) - old), there)
-    old = tl.load(running_var + c, there, 0.0)
-    unbiased = (var * (n / (n - 1))).to(kind)
-    tl.store(running_var + c, old + MOMENTUM * (unbiased - old), there)
+    dtype = affine.dtype.element_ty
+    old = tl.load(running_mean + c, mask, 0.0)
+    tl.store(running_mean + c, old + MOMENTUM * (mean.to(dtype) - old), mask)
+    old = tl.load(running_var + c, mask, 0.0)
+    unbiased = (var * (n / (n - 1))).to(dtype)
+    tl.store(running_var + c, old + MOMENTUM * (unbiased - old), mask)
     inverse = 1 / tl.sqrt(var + EPS)
-    scale = tl.load(weight + c, there, 0.0).to(tl.float64) * inverse
-    offset = tl.load(bias + c, there, 0.0).to(tl.float64) - mean * scale
-    tl.store(affine + c, scale.to(kind), there)
-    tl.store(affine + C + c, offset.to(kind), there)
-    tl.store(affine + 2 * C + c, mean.to(kind), there)
-    tl.store(affine + 3 * C + c, inverse.to(kind), there)
+    scale = tl.load(weight + c, mask, 0.0).to(tl.float64) * inverse
+    offset = tl.load(bias + c, mask, 0.0).to(tl.float64) - mean * scale
+    tl.store(affine + c, scale.to(dtype), mask)
+    tl.store(affine + C + c, offset.to(dtype), mask)
+    tl.store(affine + 2 * C + c, mean.to(dtype), mask)
+    tl.store(affine + 3 * C + c, inverse.to(dtype), mask)
     tl.store(total + c, n, c < 1)
 
 
@@ -141,27 +141,27 @@ def activation_gradient(
     """As :func:`models.fused.numba.norm.activation_gradient`."""
     programs, out = grid(*y.shape), torch.empty_like(y)
     sums = y.new_empty(programs[0], 2, y.shape[1], dtype=torch.float64)
-    given = (grad, y, affine, out, sums, *y.shape)
-    launch(_activation_gradient, programs, *given, SLOPE=slope)
+    arrays = (grad, y, affine, out, sums, *y.shape)
+    launch(_activation_gradient, programs, *arrays, SLOPE=slope)
     return out, sums.sum(dim=0)
 
 
 @kernel
 def _statistics_gradient(sums, total, affine, count, out, C):
     c = tl.program_id(0) * COLS + tl.arange(0, COLS)
-    there = c < C
-    kind = out.dtype.element_ty
+    mask = c < C
+    dtype = out.dtype.element_ty
     n = tl.load(count)
-    scale = tl.load(affine + c, there, 0.0).to(tl.float64)
-    mean = tl.load(affine + 2 * C + c, there, 0.0).to(tl.float64)
-    inverse = tl.load(affine + 3 * C + c, there, 0.0).to(tl.float64)
-    alpha = -scale * inverse * inverse * tl.load(total + C + c, there, 0.0) / n
-    beta = -scale * tl.load(total + c, there, 0.0) / n - alpha * mean
-    of_weight = tl.load(sums + C + c, there, 0.0) * inverse
-    tl.store(out + c, of_weight.to(kind), there)
-    tl.store(out + C + c, tl.load(sums + c, there, 0.0).to(kind), there)
-    tl.store(out + 2 * C + c, alpha.to(kind), there)
-    tl.store(out + 3 * C + c, beta.to(kind), there)
+    scale = tl.load(affine + c, mask, 0.0).to(tl.float64)
+    mean = tl.load(affine + 2 * C + c, mask, 0.0).to(tl.float64)
+    inverse = tl.load(affine + 3 * C + c, mask, 0.0).to(tl.float64)
+    alpha = -scale * inverse * inverse * tl.load(total + C + c, mask, 0.0) / n
+    beta = -scale * tl.load(total + c, mask, 0.0) / n - alpha * mean
+    grad_weight = tl.load(sums + C + c, mask, 0.0) * inverse
+    tl.store(out + c, grad_weight.to(dtype), mask)
+    tl.store(out + C + c, tl.load(sums + c, mask, 0.0).to(dtype), mask)
+    tl.store(out + 2 * C + c, alpha.to(dtype), mask)
+    tl.store(out + 3 * C + c, beta.to(dtype), mask)
 
 
 @operation

@@ -29,13 +29,13 @@ from models.fused.triton.tiles import (
 @kernel
 def _column_sums(y, shift, counts, sums, rows, channels):
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)
-    middle = load_channels(shift, c, channels)
+    shift_c = load_channels(shift, c, channels)
     first, second = tl.zeros((COLS,), tl.float64), tl.zeros((COLS,), tl.float64)
     for tile in range(TILES):
         i = (tl.program_id(0).to(tl.int64) * TILES + tile) * ROWS + tl.arange(0, ROWS)
         mask = (i < rows)[:, None] & (c < channels)[None, :]
         value = tl.load(y + i[:, None] * channels + c[None, :], mask, 0.0)
-        d = value.to(middle.dtype) - middle
+        d = value.to(shift_c.dtype) - shift_c
         w = tl.load(counts + i, i < rows, 0.0)[:, None]
         first += tl.sum(w * d, axis=0).to(tl.float64)
         second += tl.sum(w * d * d, axis=0).to(tl.float64)
@@ -59,10 +59,10 @@ def _pool(
     start, end = tl.load(first + cloud), tl.load(first + cloud + 1)
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)
     factor, shift = load_channels(scale, c, C), load_channels(offset, c, C)
-    middle, s = load_channels(mean, c, C), load_channels(sign, c, C)
+    mean_c, s = load_channels(mean, c, C), load_channels(sign, c, C)
     best = tl.full((ROWS, COLS), float("-inf"), factor.dtype)
     arg = tl.zeros((ROWS, COLS), tl.int64) + end
-    one, two = tl.zeros((COLS,), tl.float64), tl.zeros((COLS,), tl.float64)
+    total, moment = tl.zeros((COLS,), tl.float64), tl.zeros((COLS,), tl.float64)
     for origin in range(start, end, ROWS):
         i = origin + tl.arange(0, ROWS)
         mask = (i < end)[:, None] & (c < C)[None, :]
@@ -73,14 +73,14 @@ def _pool(
         arg = tl.where(better, i[:, None], arg)
         w = tl.load(counts + i, i < end, 0.0)[:, None]
         slope = tl.where(value * factor + shift > 0, w, w * SLOPE)
-        one += tl.sum(slope, axis=0).to(tl.float64)
-        two += tl.sum(slope * (value - middle), axis=0).to(tl.float64)
+        total += tl.sum(slope, axis=0).to(tl.float64)
+        moment += tl.sum(slope * (value - mean_c), axis=0).to(tl.float64)
     # Of equal rows the first.
     greatest = tl.max(best, axis=0)[None, :]
-    found = tl.min(tl.where(best == greatest, arg, end), axis=0)
-    found = tl.where(found < end, found, start)
-    tl.store(argmax + cloud * C + c, found, c < C)
-    store_sums(slopes, one, two, cloud, c, C)
+    row = tl.min(tl.where(best == greatest, arg, end), axis=0)
+    row = tl.where(row < end, row, start)
+    tl.store(argmax + cloud * C + c, row, c < C)
+    store_sums(slopes, total, moment, cloud, c, C)
 
 
 @operation
@@ -96,8 +96,8 @@ def pool(
     argmax = y.new_empty(clouds, channels, dtype=torch.int64)
     slopes = y.new_empty(clouds, 2, channels, dtype=torch.float64)
     programs = (clouds, triton.cdiv(channels, COLS.value))
-    given = (y, *affine[:3], sign, batch.counts, batch.offsets, argmax, slopes)
-    launch(_pool, programs, *given, channels, SLOPE=slope)
+    arrays = (y, *affine[:3], sign, batch.counts, batch.offsets, argmax, slopes)
+    launch(_pool, programs, *arrays, channels, SLOPE=slope)
     return argmax, slopes.transpose(0, 1)
 
 
@@ -117,8 +117,8 @@ def _pool_gradient(
     value = tl.load(y + at, mask, 0.0).to(factor.dtype)
     g = tl.where(value * factor + shift > 0, g, g * SLOPE)
     w = tl.load(counts + i, i < end, 0.0)[:, None]
-    found = w * (g + (alpha_c * value + beta_c))
-    tl.store(out + at, found.to(out.dtype.element_ty), mask)
+    grad_y = w * (g + (alpha_c * value + beta_c))
+    tl.store(out + at, grad_y.to(out.dtype.element_ty), mask)
 
 
 @operation
@@ -134,7 +134,7 @@ def pool_gradient(
     """As :func:`models.fused.numba.pool.pool_gradient`."""
     out, (clouds, channels) = torch.zeros_like(y), share.shape  # 0 for padding
     tiles = triton.cdiv(batch.cloud_size, ROWS.value)
-    given = (share, y, *affine[:2], alpha, beta, batch.counts, batch.offsets, out)
+    arrays = (share, y, *affine[:2], alpha, beta, batch.counts, batch.offsets, out)
     programs = (tiles, clouds, triton.cdiv(channels, COLS.value))
-    launch(_pool_gradient, programs, *given, channels, SLOPE=slope)
+    launch(_pool_gradient, programs, *arrays, channels, SLOPE=slope)
     return out

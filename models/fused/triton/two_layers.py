@@ -43,9 +43,9 @@ def two_layer_extremes(
     for block in _blocks(graph):
         pre = a[graph.idx[block]] + b[block, None]  # (m, K, C)
         edges = F.leaky_relu(torch.addcmul(offset, pre, scale), slope) @ matrix.T
-        place = (edges * sign).argmax(dim=1)  # (m, C'), the first of equal ones
-        argmax[block] = place.int()
-        y[block] = edges.gather(1, place[:, None])[:, 0]
+        position = (edges * sign).argmax(dim=1)  # (m, C'), the first of equal ones
+        argmax[block] = position.int()
+        y[block] = edges.gather(1, position[:, None])[:, 0]
         if stats:
             d, w = edges - shift, graph.batch.counts[block, None, None]
             sums[0] += (w * d).sum(dim=(0, 1), dtype=torch.float64)
@@ -68,7 +68,7 @@ def two_layer_gradients(
     """As :func:`models.fused.numba.two_layers.two_layer_gradients`."""
     scale, offset, mean, _ = affine
     grad_a, grad_b = torch.zeros_like(a), torch.empty_like(b)
-    of_matrix = torch.zeros_like(matrix, dtype=torch.float64)
+    grad_matrix = torch.zeros_like(matrix, dtype=torch.float64)
     sums = a.new_zeros(2, a.shape[1], dtype=torch.float64)
     for block in _blocks(graph):
         neighbours = graph.idx[block]
@@ -76,16 +76,16 @@ def two_layer_gradients(
         z = torch.addcmul(offset, pre, scale)
         hidden = F.leaky_relu(z, slope)
         w = graph.batch.counts[block, None, None]
-        of_edges = w * torch.addcmul(beta, hidden @ matrix.T, alpha)  # (m, K, C')
-        of_edges.scatter_add_(1, argmax[block, None].long(), grad[block, None])
-        of_matrix += of_edges.flatten(0, 1).T @ hidden.flatten(0, 1)
-        back = of_edges @ matrix
-        dz = torch.where(z > 0, back, back * slope)
+        grad_edges = w * torch.addcmul(beta, hidden @ matrix.T, alpha)  # (m, K, C')
+        grad_edges.scatter_add_(1, argmax[block, None].long(), grad[block, None])
+        grad_matrix += grad_edges.flatten(0, 1).T @ hidden.flatten(0, 1)
+        grad_hidden = grad_edges @ matrix
+        dz = torch.where(z > 0, grad_hidden, grad_hidden * slope)
         sums[0] += dz.sum(dim=(0, 1), dtype=torch.float64)
         sums[1] += (dz * (pre - mean)).sum(dim=(0, 1), dtype=torch.float64)
-        back = dz * scale
-        grad_b[block] = back.sum(dim=1)
+        grad_pre = dz * scale
+        grad_b[block] = grad_pre.sum(dim=1)
         # Sorted on a GPU, and so added in the same order each time; index_add_ is not.
-        edges = back.flatten(0, 1)
+        edges = grad_pre.flatten(0, 1)
         grad_a.index_put_((neighbours.flatten().long(),), edges, accumulate=True)
-    return grad_a, grad_b, of_matrix.to(a.dtype), sums
+    return grad_a, grad_b, grad_matrix.to(a.dtype), sums
