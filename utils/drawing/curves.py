@@ -74,12 +74,12 @@ def values_of(records: Records, key: str) -> np.ndarray:
     epochs done. Accuracies and mIoU are in percent.
     """
     if key in STEP_PANELS:
-        found = [(r["step"], r[key]) for r in records if "step" in r and key in r]
+        points = [(r["step"], r[key]) for r in records if "step" in r and key in r]
     else:
         ends = [r for r in records if "epoch_end" in r and key in r]
-        found = [(r["epoch"] + 1, r[key]) for r in ends]
+        points = [(r["epoch"] + 1, r[key]) for r in ends]
     unit = 1 if key.endswith("loss") else 100
-    return np.array(found, float).reshape(-1, 2) * (1, unit)
+    return np.array(points, float).reshape(-1, 2) * (1, unit)
 
 
 def curves_figure(runs: Mapping[str, Records]) -> Figure:
@@ -115,8 +115,8 @@ def curves_figure(runs: Mapping[str, Records]) -> Figure:
     for axes in grid[len(panels) :]:
         axes.remove()
     handles = [Line2D([], [], color=colour, linewidth=2.5) for colour in colours]
-    place = {"loc": "outside upper center", "ncols": columns, "frameon": False}
-    figure.legend(handles, list(runs), **place)
+    legend = {"loc": "outside upper center", "ncols": columns, "frameon": False}
+    figure.legend(handles, list(runs), **legend)
     return figure
 
 

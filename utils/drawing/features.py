@@ -34,11 +34,11 @@ def spread_rows(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
         (min(count, M),) distinct row numbers.
     """
     random = generator(SAMPLE, seed)
-    turn, place = np.empty(len(labels), np.int64), np.empty(len(labels), np.int64)
+    turn, tiebreak = np.empty(len(labels), np.int64), np.empty(len(labels), np.int64)
     for order, label in enumerate(random.permutation(np.unique(labels))):
         rows = random.permutation(np.flatnonzero(labels == label))
-        turn[rows], place[rows] = np.arange(len(rows)), order
-    return np.lexsort((place, turn))[:count]
+        turn[rows], tiebreak[rows] = np.arange(len(rows)), order
+    return np.lexsort((tiebreak, turn))[:count]
 
 
 def class_colours(count: int) -> np.ndarray:
@@ -105,10 +105,10 @@ def map_figure(
         axes.spines[:].set_color("0.85")
         dots = {"s": np.clip(9000 / len(rows), 7, 36), "alpha": 0.75, "linewidths": 0}
         for label, colour in zip(present, class_colours(len(present)), strict=True):
-            own = places[labels == label]
+            members = places[labels == label]
             name = f"{label}  {class_names[label]}"
-            axes.scatter(*own.T, color=colour, label=name, **dots)
-            number = axes.text(*np.median(own, axis=0), label, color=0.7 * colour)
+            axes.scatter(*members.T, color=colour, label=name, **dots)
+            number = axes.text(*np.median(members, axis=0), label, color=0.7 * colour)
             number.set(ha="center", va="center", fontsize=9, weight="bold")
             number.set_path_effects([withStroke(linewidth=2.0, foreground="white")])
     handles = grid[0].get_legend_handles_labels()
@@ -186,16 +186,16 @@ def neighbour_figure(
         cloud, over the whole test split.
     """
     share = {}
-    for name, (own, asked) in features.items():
-        rows, cosine = nearest(asked, own, count)  # (M, count) each
+    for name, (train_features, test_features) in features.items():
+        rows, cosine = nearest(test_features, train_features, count)  # (M, count) each
         same = train.labels[rows] == test.labels[:, None]  # (M, count)
         share[name] = float(same.mean())
     grid = []
     for q in spread_rows(test.labels, queries, seed):
         line = [Cell(test.points[q], f"{test.class_names[test.labels[q]]}\nquery")]
-        for row, value, right in zip(rows[q], cosine[q], same[q], strict=True):
+        for row, value, correct in zip(rows[q], cosine[q], same[q], strict=True):
             text = f"{test.class_names[train.labels[row]]}\ncosine {value:.3f}"
-            frame = SAME if right else OTHER
+            frame = SAME if correct else OTHER
             line.append(Cell(train.points[row], text, frame=frame))
         grid.append(line)
     return cloud_grid(grid, title), share

@@ -46,8 +46,8 @@ def image(figure: Figure, alt: str) -> str:
     """A figure, at most 96 pixels to the inch; ``alt`` says what it shows, for readers
     who cannot see it."""
     png = base64.b64encode(png_bytes(figure)).decode("ascii")
-    shown = f'width="{round(96 * figure.get_figwidth())}" alt="{escape(alt)}"'
-    return f'<figure><img src="data:image/png;base64,{png}" {shown}/></figure>\n'
+    attributes = f'width="{round(96 * figure.get_figwidth())}" alt="{escape(alt)}"'
+    return f'<figure><img src="data:image/png;base64,{png}" {attributes}/></figure>\n'
 
 
 def table(rows: Iterable[Sequence[str]], heads: Sequence[str] = ()) -> str:

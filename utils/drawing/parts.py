@@ -36,10 +36,10 @@ class LabelledParts(Clouds, Protocol):
 
 def part_colours(parts: np.ndarray, category: int) -> np.ndarray:
     """RGB (N, 3) uint8 for the parts (N,) of a shape of the category."""
-    own = CATEGORY_OF_PART[parts] == category
+    in_category = CATEGORY_OF_PART[parts] == category
     first = sum(PARTS_PER_CATEGORY[:category])
-    index = np.where(own, parts.astype(np.int64) - first, 0)
-    return np.where(own[:, None], PALETTE[index], FOREIGN)
+    index = np.where(in_category, parts.astype(np.int64) - first, 0)
+    return np.where(in_category[:, None], PALETTE[index], FOREIGN)
 
 
 def check_empty(folder: str | Path, flag: str) -> None:
@@ -77,9 +77,9 @@ def save_part_examples(
     category = distributed.gather_array(test.labels)
     firsts = [np.flatnonzero(category == c)[:count] for c in np.unique(category)]
     rows = np.sort(np.concatenate(firsts))
-    own = rows[(rows >= test.start) & (rows < test.start + len(predicted))]
+    local = rows[(rows >= test.start) & (rows < test.start + len(predicted))]
     points, truth, predicted = (
-        distributed.gather_array(x[own - test.start])
+        distributed.gather_array(x[local - test.start])
         for x in (test.points, test.parts, predicted)
     )
 

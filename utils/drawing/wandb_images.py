@@ -79,15 +79,15 @@ def augmented_shapes(dataset: Any, epoch: int) -> dict[str, Any]:
     """Views and images of a few shapes, the same in every epoch, as trained on."""
     import wandb
 
-    found: dict[str, list[Any]] = {"View 1": [], "View 2": [], "Picture": []}
+    panels: dict[str, list[Any]] = {"View 1": [], "View 2": [], "Picture": []}
     total = len(dataset.shapes)
     for index in np.linspace(0, total - 1, min(SHAPES, total)).astype(int).tolist():
         name = dataset.shapes[index]
         view1, view2, image = dataset.example((epoch, index))
-        found["View 1"].append(wandb.Object3D(view1, caption=name))
-        found["View 2"].append(wandb.Object3D(view2, caption=name))
-        found["Picture"].append(wandb.Image(image, caption=name))
-    return {f"Augmented/{key}": shown for key, shown in found.items()}
+        panels["View 1"].append(wandb.Object3D(view1, caption=name))
+        panels["View 2"].append(wandb.Object3D(view2, caption=name))
+        panels["Picture"].append(wandb.Image(image, caption=name))
+    return {f"Augmented/{key}": items for key, items in panels.items()}
 
 
 def feature_map(probed: Probed) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def read_features(args: argparse.Namespace) -> dict[str, np.ndarray]:
     Raises:
         UsageError: if it is not one of ``features``, or is of another network.
     """
-    again = f"`python predict.py features ... --model_path {args.model_path}` makes one"
+    hint = f"`python predict.py features ... --model_path {args.model_path}` makes one"
     try:
         with np.load(args.among, allow_pickle=False) as file:
             entries = ("names", "features", "folder", "weights", "k", *SETTINGS)
@@ -50,10 +50,10 @@ def read_features(args: argparse.Namespace) -> dict[str, np.ndarray]:
         if "pickle" in reason:
             reason = "not an NPZ file"  # NumPy advises to load it all the same
         raise UsageError(
-            f"{args.among}: not written by predict.py features ({reason}); {again}"
+            f"{args.among}: not written by predict.py features ({reason}); {hint}"
         ) from error
     if stored["weights"] != _digest(args.model_path):
-        raise UsageError(f"{args.among} has features of other weights; {again}")
+        raise UsageError(f"{args.among} has features of other weights; {hint}")
     if stored["k"] != args.k:
         raise UsageError(f"{args.among} has features of --k {stored['k']}: give that")
     for name in SETTINGS:

@@ -138,13 +138,13 @@ def evaluate_episodes(
             queries are classified, too.
     """
     copies = copies or {}
-    found = []
+    scores = []
     bar = progress(range(n_runs), desc=f"{k_way} ways {m_shot} shots", unit="episode")
     for run in bar:
         support, query = draw_episode(labels, k_way, m_shot, n_query, seed, run)
         svm = SupportSVM(features[support], labels[support])
-        queries = (own[query] for own in (features, *copies.values()))
-        found.append([np.mean(svm.predict(own) == labels[query]) for own in queries])
-    accuracies, *others = np.transpose(found)
-    means = {kind: float(np.mean(x)) for kind, x in zip(copies, others, strict=True)}
+        queries = (x[query] for x in (features, *copies.values()))
+        scores.append([np.mean(svm.predict(x) == labels[query]) for x in queries])
+    accuracies, *corrupted = np.transpose(scores)
+    means = {kind: float(np.mean(x)) for kind, x in zip(copies, corrupted, strict=True)}
     return FewShotResult(tuple(accuracies.tolist()), means)

@@ -38,7 +38,7 @@ def draw_labelled(labels: np.ndarray, count: int, seed: int, draw: int) -> np.nd
     """
     random = generator(LABELS, seed, draw)
     rows = [random.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)]
-    return np.concatenate([own[:count] for own in rows])
+    return np.concatenate([class_rows[:count] for class_rows in rows])
 
 
 def judge_clouds(
@@ -72,29 +72,29 @@ def judge_clouds(
         are corrupted copies, also their ``mean``; its deviation is that of the draws'
         means.
     """
-    every = np.concatenate(list(tests.values()))  # (copies * T, F)
+    all_tests = np.concatenate(list(tests.values()))  # (copies * T, F)
     copies = [*tests, "mean"] if len(tests) > 1 else [*tests]
 
     def accuracies(predicted: np.ndarray) -> np.ndarray:
-        found = (predicted.reshape(-1, len(labels)) == labels).mean(axis=1)
-        return np.append(found, found[1:].mean()) if len(found) > 1 else found
+        rates = (predicted.reshape(-1, len(labels)) == labels).mean(axis=1)
+        return np.append(rates, rates[1:].mean()) if len(rates) > 1 else rates
 
     # By record key, the accuracies (copies,) of each fitted classifier.
-    scores = {"accuracy": [accuracies(svm.predict(every))]}
+    scores = {"accuracy": [accuracies(svm.predict(all_tests))]}
     if knn:
-        scores["knn_accuracy"] = [accuracies(knn_predict(*train, every, knn))]
+        scores["knn_accuracy"] = [accuracies(knn_predict(*train, all_tests, knn))]
     for count in labels_per_class:
         drawn = [draw_labelled(train[1], count, seed, draw) for draw in range(draws)]
         scores[f"labels_{count}_accuracy"] = [
-            accuracies(SupportSVM(train[0][rows], train[1][rows]).predict(every))
+            accuracies(SupportSVM(train[0][rows], train[1][rows]).predict(all_tests))
             for rows in drawn
         ]
     figures: dict[str, Figures] = {copy: {} for copy in copies}
-    for judge, found in scores.items():
-        for own, values in zip(figures.values(), np.transpose(found), strict=True):
-            own[judge] = float(np.mean(values))
+    for judge, fits in scores.items():
+        for figure, values in zip(figures.values(), np.transpose(fits), strict=True):
+            figure[judge] = float(np.mean(values))
             if judge.startswith("labels_"):
-                own[judge.replace("accuracy", "deviation")] = float(np.std(values))
+                figure[judge.replace("accuracy", "deviation")] = float(np.std(values))
     return figures
 
 
@@ -110,10 +110,10 @@ def judges_table(figures: Mapping[str, Mapping[str, float]]) -> str:
         if not label:
             continue
         cells = []
-        for found in figures.values():
-            deviation = found.get(judge.replace("accuracy", "deviation"))
+        for values in figures.values():
+            deviation = values.get(judge.replace("accuracy", "deviation"))
             spread = "" if deviation is None else f" ± {deviation:.2%}"
-            cells.append(f"{found[judge]:.2%}{spread}")
+            cells.append(f"{values[judge]:.2%}{spread}")
         lines.append(f"{label:<9}" + "".join(f"{cell:>17}" for cell in cells))
     return "\n".join(lines)
 

@@ -11,20 +11,20 @@ _BLOCK = 1024  # queries per matrix of cosines
 
 
 def nearest(
-    queries: np.ndarray, among: np.ndarray, top: int = 5
+    queries: np.ndarray, candidates: np.ndarray, top: int = 5
 ) -> tuple[np.ndarray, np.ndarray]:
     """The most similar features, by cosine similarity, in float64.
 
     Args:
         queries: (Q, F).
-        among: (M, F).
+        candidates: (M, F).
         top: neighbours of each query; M of them if that is fewer.
 
     Returns:
-        Rows of ``among`` and their cosines, (Q, top) each, the nearest first.
+        Rows of ``candidates`` and their cosines, (Q, top) each, the nearest first.
     """
     unit, others = (
-        F.normalize(torch.from_numpy(x).double(), dim=1) for x in (queries, among)
+        F.normalize(torch.from_numpy(x).double(), dim=1) for x in (queries, candidates)
     )
     top = min(top, len(others))
     blocks = [(block @ others.T).topk(top) for block in unit.split(_BLOCK)]

@@ -88,13 +88,13 @@ def shape_iou(
         return counts.scatter_add_(1, chosen.long(), counted.double())  # (M, 50)
 
     everywhere = torch.ones_like(target)
-    both = points_of_each_part(target, pred == target)
-    either = (
+    intersection = points_of_each_part(target, pred == target)
+    union = (
         points_of_each_part(pred, everywhere)
         + points_of_each_part(target, everywhere)
-        - both
+        - intersection
     )
-    iou = torch.where(either > 0, both / either.clamp(min=1), 1.0)
+    iou = torch.where(union > 0, intersection / union.clamp(min=1), 1.0)
     owners = torch.from_numpy(CATEGORY_OF_PART).to(category.device, non_blocking=True)
     owned = owners == category[:, None]  # (M, 50)
     return (iou * owned).sum(dim=1) / owned.sum(dim=1)
@@ -123,8 +123,8 @@ def part_figures(
     parts = len(CATEGORY_OF_PART)
     matrix = confusion_matrix(target.ravel(), predicted.ravel(), parts)
     matrix = distributed.gather_array(matrix[None]).sum(axis=0)
-    own = shape_iou(predicted, target, category).numpy()
-    iou, category = map(distributed.gather_array, (own, category))
+    local_iou = shape_iou(predicted, target, category).numpy()
+    iou, category = map(distributed.gather_array, (local_iou, category))
     by_category = {
         class_names[c]: float(iou[category == c].mean()) for c in np.unique(category)
     }

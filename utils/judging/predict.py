@@ -66,16 +66,16 @@ def segment(
     return _in_batches(network, parts, clouds, batch_size)
 
 
-def spread(values: np.ndarray, sampled: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """The value (P,) of each given point, taken from the nearest sampled point.
+def spread(values: np.ndarray, sampled: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """The value (P,) of each point, taken from the nearest sampled point.
 
     Args:
         values: (N,), such as parts.
-        sampled, given: (N, 3) and (P, 3), in the same coordinates.
+        sampled, points: (N, 3) and (P, 3), in the same coordinates.
     """
     from sklearn.neighbors import KDTree  # slow to import
 
-    return values[KDTree(sampled).query(given, return_distance=False)[:, 0]]
+    return values[KDTree(sampled).query(points, return_distance=False)[:, 0]]
 
 
 @torch.no_grad()
@@ -88,10 +88,10 @@ def _in_batches(
     """``call`` of batches (B, 3, N), the network in eval mode, one array of all."""
     was_training, example = network.training, next(network.parameters())
     network.eval()
-    found = []
+    results = []
     for first in range(0, len(clouds), batch_size):
         batch = torch.from_numpy(clouds[first : first + batch_size]).transpose(1, 2)
         result = call(batch.to(example.device, example.dtype)).cpu()
-        found.append(result.float() if result.is_floating_point() else result)
+        results.append(result.float() if result.is_floating_point() else result)
     network.train(was_training)
-    return torch.cat(found).numpy()
+    return torch.cat(results).numpy()

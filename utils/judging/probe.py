@@ -57,8 +57,8 @@ def run_probe(
     """
     features, labels = [], []
     for split in (train, test):
-        found = extract_features(encoder, split.points, batch_size, device, "probe")
-        features.append(found)
+        array = extract_features(encoder, split.points, batch_size, device, "probe")
+        features.append(array)
         labels.append(distributed.gather_array(split.labels))
 
     def classify() -> tuple[np.ndarray, float]:

@@ -60,7 +60,7 @@ class SVMProblem:
         self.features, self.labels = features.astype(np.float64), labels
         # Sorted by class: the part of a pair is then four blocks of the matrix.
         order = np.argsort(labels, kind="stable")
-        self._gram, self._place = _gram(self.features[order]), np.argsort(order)
+        self._gram, self._position = _gram(self.features[order]), np.argsort(order)
 
     def fit(self, C: float, rows: np.ndarray | None = None) -> LinearSVM:
         """``SVC(kernel="linear", C=C)`` on these rows, None for all of them.
@@ -82,14 +82,14 @@ class SVMProblem:
         pairs = list(itertools.combinations(range(len(classes)), 2))
 
         def solve(pair: tuple[int, int]) -> tuple[np.ndarray, float]:
-            own = np.concatenate([members[c] for c in pair])
+            pair_rows = np.concatenate([members[c] for c in pair])
             sides = np.repeat([0, 1], [len(members[c]) for c in pair])
             signals.check("in the fit of the SVM")
-            place = self._place[own]
-            gram = self._gram[np.ix_(place, place)]
+            positions = self._position[pair_rows]
+            gram = self._gram[np.ix_(positions, positions)]
             svm = SVC(kernel="precomputed", C=C).fit(gram, sides)
             # scikit-learn's sign is positive for the second class.
-            weights = -svm.dual_coef_[0] @ self.features[own[svm.support_]]
+            weights = -svm.dual_coef_[0] @ self.features[pair_rows[svm.support_]]
             return weights, -float(svm.intercept_[0])
 
         # Rank 0 has the cores to itself while the other ranks wait.
@@ -110,9 +110,9 @@ def _gram(features: np.ndarray) -> np.ndarray:
     gram = np.empty((count, count))
 
     def fill(start: int) -> None:
-        own = slice(start, start + _BLOCK)
-        gram[own, start:] = (x[own] @ x[start:].T).numpy()
-        gram[start:, own] = gram[own, start:].T
+        block = slice(start, start + _BLOCK)
+        gram[block, start:] = (x[block] @ x[start:].T).numpy()
+        gram[start:, block] = gram[block, start:].T
 
     with ThreadPoolExecutor(cores()) as pool:
         list(pool.map(fill, range(0, count, _BLOCK)))

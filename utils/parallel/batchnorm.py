@@ -53,8 +53,8 @@ def combine_statistics(
     Raises:
         ValueError: if there is one value, which has no variance.
     """
-    own = torch.full((1,), count, device=mean.device)
-    packed = torch.cat([own.double(), mean.double(), var.double()])
+    local_count = torch.full((1,), count, device=mean.device)
+    packed = torch.cat([local_count.double(), mean.double(), var.double()])
     parts = gather_statistics(packed) if over_ranks else packed[None]
     counts, means, variances = parts.split([1, len(mean), len(mean)], dim=1)
     total = counts.sum()
@@ -99,8 +99,8 @@ def update_running_statistics(
     assert batches is not None and momentum is not None  # BatchNorm tracks them here
     batches.add_(1)
     unbiased = var * (count / (count - 1))
-    for kept, new in zip(running_statistics(batchnorm), (mean, unbiased), strict=True):
-        kept.lerp_(new.to(kept.dtype), momentum)
+    for stat, new in zip(running_statistics(batchnorm), (mean, unbiased), strict=True):
+        stat.lerp_(new.to(stat.dtype), momentum)
 
 
 class GlobalBatchNorm(_BatchNorm):
@@ -153,9 +153,9 @@ class _OnGPU(torch.autograd.Function):
     ) -> Tensor:
         x = _dense(x)
         channels = x.shape[1]
-        own = torch.batch_norm_stats(x, eps)  # mean, inverse standard deviation
-        count = own[0].new_full((1,), x.numel() // channels)
-        parts = gather_statistics(torch.cat([*own, count]))
+        stats = torch.batch_norm_stats(x, eps)  # mean, inverse standard deviation
+        count = stats[0].new_full((1,), x.numel() // channels)
+        parts = gather_statistics(torch.cat([*stats, count]))
         means, inverses, counts = parts.split([channels, channels, 1], dim=1)
         counts = counts.flatten().to(running_mean.dtype)
         mean, inverse = torch.batch_norm_gather_stats_with_counts(
@@ -195,14 +195,14 @@ class _OnCPU(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        kept = x if x.dtype == torch.float64 else x.float()
-        var = mean = kept.new_zeros(x.shape[1])  # without rows PyTorch returns NaN
-        if kept.numel() > 0:
+        full = x if x.dtype == torch.float64 else x.float()
+        var = mean = full.new_zeros(x.shape[1])  # without rows PyTorch returns NaN
+        if full.numel() > 0:
             # Biased; four times as fast as torch.var_mean on the CPU.
-            mean, var = torch.batch_norm_update_stats(kept, None, None, 0.0)
+            mean, var = torch.batch_norm_update_stats(full, None, None, 0.0)
         count, mean, var = combine_statistics(x.numel() // x.shape[1], mean, var)
-        mean_x, var_x = mean.to(kept.dtype), var.to(kept.dtype)
-        y = F.batch_norm(kept, mean_x, var_x, weight, bias, eps=eps)
+        mean_x, var_x = mean.to(full.dtype), var.to(full.dtype)
+        y = F.batch_norm(full, mean_x, var_x, weight, bias, eps=eps)
         ctx.save_for_backward(x, weight, mean_x, var_x, count)
         ctx.eps = eps
         ctx.mark_non_differentiable(mean, var, count)
@@ -211,13 +211,13 @@ class _OnCPU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         x, weight, mean, var, count = ctx.saved_tensors
-        kept, grad = x.to(mean.dtype), grad.to(mean.dtype)
+        full, grad = x.to(mean.dtype), grad.to(mean.dtype)
         # With the statistics held constant, in one pass over memory ...
         grad_x = grad
         grad_weight, grad_bias = torch.zeros_like(mean), torch.zeros_like(mean)
-        if kept.numel() > 0:
+        if full.numel() > 0:
             grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
-                *(grad, kept, weight, mean, var, None, None, False, ctx.eps),
+                *(grad, full, weight, mean, var, None, None, False, ctx.eps),
                 [True, True, True],
             )
         # ... then through the statistics, which depend on every rank's input:
@@ -229,5 +229,5 @@ class _OnCPU(torch.autograd.Function):
         slope = -weight * inv_std**2 * mean_grad_x
         offset = -weight * inv_std * mean_grad - slope * mean
         shape = [1, -1, *[1] * (x.dim() - 2)]
-        grad_x = torch.addcmul(grad_x, kept, slope.view(shape)).add_(offset.view(shape))
+        grad_x = torch.addcmul(grad_x, full, slope.view(shape)).add_(offset.view(shape))
         return grad_x.to(x.dtype), grad_weight, grad_bias, None

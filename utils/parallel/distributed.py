@@ -212,23 +212,23 @@ def run_on_main(work: Callable[[], Any]) -> Any:
     """
     if world_size() == 1:
         return work()
-    answer: list[Any] = [None, ""]  # the result, the error
+    outcome: list[Any] = [None, ""]  # the result, the error
     if rank() == 0:
         try:
             with _heartbeat():
-                answer[0] = work()
+                outcome[0] = work()
         except BaseException as error:
-            answer[1] = f"{type(error).__name__}: {error}"
+            outcome[1] = f"{type(error).__name__}: {error}"
             raise
         finally:
-            dist.broadcast_object_list(answer, 0, group=_host_group)
-        return answer[0]
+            dist.broadcast_object_list(outcome, 0, group=_host_group)
+        return outcome[0]
     while not _broadcast_number(0):
         pass
-    dist.broadcast_object_list(answer, 0, group=_host_group)
-    if answer[1]:
-        raise FailedElsewhere(f"rank 0 failed: {answer[1]}")
-    return answer[0]
+    dist.broadcast_object_list(outcome, 0, group=_host_group)
+    if outcome[1]:
+        raise FailedElsewhere(f"rank 0 failed: {outcome[1]}")
+    return outcome[0]
 
 
 @contextmanager
@@ -290,9 +290,9 @@ def data_parallel(module: nn.Module, device: torch.device) -> nn.Module:
     if world_size() == 1:
         return module
     ids = [device.index] if device.type == "cuda" else None
-    known = inspect.signature(DistributedDataParallel).parameters
+    supported = inspect.signature(DistributedDataParallel).parameters
     newer = "forward_sync_buffers"  # its name in later releases of torch
-    option = newer if newer in known else "broadcast_buffers"
+    option = newer if newer in supported else "broadcast_buffers"
     # Gradients are views of the buckets that are all-reduced: one copy less in memory.
     options: dict[str, Any] = {option: False, "gradient_as_bucket_view": True}
     return DistributedDataParallel(module, device_ids=ids, **options)

@@ -155,7 +155,7 @@ class Run:
         self._lr, self._steps, self._loader = lr, len(sampler), loader
         # This rank's sums since the last checkpoint. Totals over ranks are added up at
         # checkpoints alone, so that a resumed run adds the same numbers in this order.
-        self._own: Tensor | None = None
+        self._local: Tensor | None = None
         self._since, self._waited, self._counted = time.perf_counter(), loader.waited, 0
         self._bar = progress(
             total=self._steps,
@@ -186,11 +186,11 @@ class Run:
             Interrupted: if a signal has arrived.
         """
         state, args = self.state, self.args
-        every = (*means.values(), *epoch_means)
-        values = torch.stack([x.detach().double() for x in every])
+        all_means = (*means.values(), *epoch_means)
+        values = torch.stack([x.detach().double() for x in all_means])
         values /= self.process.world_size
         numbers = values if sums is None else torch.cat([values, sums.double()])
-        self._own = numbers if self._own is None else self._own + numbers
+        self._local = numbers if self._local is None else self._local + numbers
         self._counted += 1
         if state.step % args.print_freq == 0:
             self._record(dict(zip(means, values, strict=False)))
@@ -209,9 +209,9 @@ class Run:
             raise signals.Interrupted(signal, f"after step {state.step - 1}")
 
     def _record(self, values: dict[str, Tensor]) -> None:
-        assert self._own is not None
-        both = torch.stack([*values.values(), self._own[0]])
-        *means, loss_since = distributed.all_reduce_sum(both).tolist()
+        assert self._local is not None
+        stacked = torch.stack([*values.values(), self._local[0]])
+        *means, loss_since = distributed.all_reduce_sum(stacked).tolist()
         if not math.isfinite(means[0] + loss_since):
             raise DivergenceError(self.state.step, "the loss", self.args)
         now = time.perf_counter()
@@ -239,9 +239,9 @@ class Run:
 
     def _add_up(self) -> None:
         """Add all ranks' sums since the last checkpoint to those of the epoch."""
-        assert self._own is not None
-        new = distributed.all_reduce_sum(self._own).tolist()
-        self._own = None
+        assert self._local is not None
+        new = distributed.all_reduce_sum(self._local).tolist()
+        self._local = None
         before = self.state.sums or (0.0,) * len(new)
         self.state.sums = tuple(a + b for a, b in zip(before, new, strict=True))
         if not math.isfinite(self.state.sums[0]):
@@ -291,8 +291,8 @@ class Run:
             for name, module in written.items():
                 checkpoint.save_weights(module, models / name)
             if done % self.args.save_freq == 0:
-                kept = models / f"ckpt_epoch_{done}.pth"
-                checkpoint.save_weights(self.weights[BEST.name], kept)
+                path = models / f"ckpt_epoch_{done}.pth"
+                checkpoint.save_weights(self.weights[BEST.name], path)
         self.state.next_epoch()
         self.save()
 

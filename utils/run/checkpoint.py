@@ -110,22 +110,22 @@ def placeholders(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     BatchNorms have their initial values and linear layers zeros, so no random numbers
     are drawn. :func:`load_pretrained` ignores all of them.
     """
-    found, norms = {}, {}
+    entries, norms = {}, {}
     # A trained head, the encoder's last layer, how many of its widths the feature has.
     for head, last, pooled in (("linear3", "conv5", 2), ("conv11", "conv6", 1)):
         # Without bn1 it is a PointNet, which the paper's code does not have.
         if {f"{head}.weight", f"{last}.0.weight", "bn1.weight"} <= state.keys():
             width = len(state[f"{last}.0.weight"])
             for layer, shape in (("0", (width, pooled * width)), ("3", (256, width))):
-                found[f"inv_head.{layer}.weight"] = torch.zeros(shape)
-                found[f"inv_head.{layer}.bias"] = torch.zeros(shape[0])
+                entries[f"inv_head.{layer}.weight"] = torch.zeros(shape)
+                entries[f"inv_head.{layer}.bias"] = torch.zeros(shape[0])
             norms = {"inv_head.1": width}
-    if "transform_net.transform.weight" in state and not found:
+    if "transform_net.transform.weight" in state and not entries:
         norms = {"bn7": 64, "bn8": 256, "bn9": 256, "bn10": 128}
     for name, width in norms.items():
         initial = nn.BatchNorm1d(width).state_dict()
-        found |= {f"{name}.{key}": value for key, value in initial.items()}
-    return found
+        entries |= {f"{name}.{key}": value for key, value in initial.items()}
+    return entries
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
@@ -186,27 +186,27 @@ def load_pretrained(model: nn.Module, path: str | Path) -> LoadReport:
     """
     state = read_weights(path)
     inner = unwrap(model)
-    wanted = inner.state_dict()
+    target = inner.state_dict()
     untrained = placeholders(state)
-    common = [name for name in wanted if name in state and name not in untrained]
+    common = [name for name in target if name in state and name not in untrained]
     if not common:
         raise CheckpointError(
             f"{path}: none of its {len(state)} entries is one of the model's "
-            f"{len(wanted)}; it has {', '.join(list(state)[:3])}, ... and the model "
-            f"{', '.join(list(wanted)[:3])}, ..."
+            f"{len(target)}; it has {', '.join(list(state)[:3])}, ... and the model "
+            f"{', '.join(list(target)[:3])}, ..."
         )
     for name in common:
-        if state[name].shape != wanted[name].shape:
+        if state[name].shape != target[name].shape:
             raise CheckpointError(
                 f"{path}: {name} has shape {tuple(state[name].shape)}, the model's is "
-                f"{tuple(wanted[name].shape)} (--model, --emb_dims, number of classes)"
+                f"{tuple(target[name].shape)} (--model, --emb_dims, number of classes)"
             )
     inner.load_state_dict({name: state[name] for name in common}, strict=False)
     return LoadReport(
         str(path),
         tuple(common),
         tuple(name for name in state if name not in common),
-        tuple(name for name in wanted if name not in common),
+        tuple(name for name in target if name not in common),
     )
 
 
@@ -276,8 +276,8 @@ def save_training_state(
 def _read_training_state(path: str | Path) -> dict[str, Any]:
     state = _read(path)
     needed = {"arguments", "progress", "random"}
-    whole = isinstance(state, dict) and needed <= set(state)
-    if not whole or state.get("format") != FORMAT:
+    complete = isinstance(state, dict) and needed <= set(state)
+    if not complete or state.get("format") != FORMAT:
         raise CheckpointError(
             f"{path}: not a training checkpoint of format {FORMAT}; "
             "start over with --overwrite instead of --resume"

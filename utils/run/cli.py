@@ -163,8 +163,8 @@ def _call(main: Callable[[], None], debug: bool) -> int:
     except UsageError as error:
         if debug:
             traceback.print_exc()
-        place = f" (rank {rank})" if rank != "0" else ""
-        _say(f"error{place}: {message(error)}")
+        suffix = f" (rank {rank})" if rank != "0" else ""
+        _say(f"error{suffix}: {message(error)}")
         return 2
     except OSError as error:
         if error.errno not in _NO_ROOM:
@@ -191,10 +191,10 @@ def is_loss_of_a_rank(text: str) -> bool:
 
     torch.distributed raises RuntimeErrors of many kinds.
     """
-    of_gloo = ("closed by peer", "reset by peer", "imed out", "Broken pipe")
-    of_nccl = ("closed by remote peer", "remote process exited", "before timing out")
-    words = (*of_gloo, *of_nccl, "communicator was aborted")
-    return any(word in text for word in words)
+    gloo = ("closed by peer", "reset by peer", "imed out", "Broken pipe")
+    nccl = ("closed by remote peer", "remote process exited", "before timing out")
+    phrases = (*gloo, *nccl, "communicator was aborted")
+    return any(word in text for word in phrases)
 
 
 def _say(text: str) -> None:

@@ -33,9 +33,9 @@ def check_cuda_graph(
         "--precision fp32, bf16 or fp16: float64 kNN synchronises": precision != "fp64",
         "--edgeconv fused: the plain form's kNN synchronises": form == "fused",
     }
-    for what, there in needs.items():
-        if not there:
-            raise ValueError(f"--cuda_graph needs {what}; leave --cuda_graph out")
+    for need, met in needs.items():
+        if not met:
+            raise ValueError(f"--cuda_graph needs {need}; leave --cuda_graph out")
 
 
 class GraphedStep:
@@ -78,8 +78,8 @@ class GraphedStep:
         if shapes != self._captured:
             self._seen[shapes] += 1
             return self._run_eagerly(batch)
-        for kept, new in zip(_tensors(self._batch), tensors, strict=True):
-            kept.copy_(new, non_blocking=True)
+        for static, new in zip(_tensors(self._batch), tensors, strict=True):
+            static.copy_(new, non_blocking=True)
         self._replay()
         for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
             parameter.grad = gradient
@@ -119,6 +119,6 @@ class GraphedStep:
 
 
 def _tensors(batch: Any) -> list[Tensor]:
-    found: list[Tensor] = []
-    map_tensors(found.append, batch)
-    return found
+    tensors: list[Tensor] = []
+    map_tensors(tensors.append, batch)
+    return tensors

@@ -41,13 +41,13 @@ def describe_environment() -> dict[str, str]:
 
 
 def _commit() -> str:
-    describe = "git describe --always --exclude=* --abbrev=12 --dirty".split()
-    here = Path(__file__).resolve().parent
+    command = "git describe --always --exclude=* --abbrev=12 --dirty".split()
+    folder = Path(__file__).resolve().parent
     try:
-        done = subprocess.run(describe, cwd=here, capture_output=True, text=True)
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     except OSError:  # no git on this machine
         return "unknown"
-    return done.stdout.strip().replace("-dirty", " (modified)") or "unknown"
+    return result.stdout.strip().replace("-dirty", " (modified)") or "unknown"
 
 
 class RunLogger:
@@ -118,14 +118,14 @@ class RunLogger:
     def introduce(self, rows: dict[str, str]) -> None:
         """Log what is about to run, and on what, one labelled row each."""
         if self.main:
-            found = self.environment
+            environment = self.environment
             names = ("torch", "torchvision", "numpy", "python")
-            versions = ", ".join(f"{name} {found[name]}" for name in names)
+            versions = ", ".join(f"{name} {environment[name]}" for name in names)
             rows = {
                 **rows,
-                "machine": found["machine"],
+                "machine": environment["machine"],
                 "versions": versions,
-                "commit": found["commit"],
+                "commit": environment["commit"],
                 "results": str(self.folder),
             }
             self.info("\n".join(f"{name:<10}{text}" for name, text in rows.items()))
@@ -171,9 +171,9 @@ def _changed_flags(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def _keep_records_before(folder: Path, epoch: int, step: int) -> None:
-    kept = [
+    lines = [
         json.dumps(record) + "\n"
         for record in read_metrics(folder)
         if (record["epoch"] < epoch if "epoch_end" in record else record["step"] < step)
     ]
-    replace_file(folder / "metrics.jsonl", "".join(kept).encode())
+    replace_file(folder / "metrics.jsonl", "".join(lines).encode())

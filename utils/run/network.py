@@ -92,41 +92,41 @@ def read_network(
         CheckpointError: if the file cannot be read or is of an unknown network, or if
             ``model``, ``emb_dims`` or ``network.json`` are of another one.
     """
-    given = {"model": model, "emb_dims": emb_dims, "k": k, "num_points": num_points}
-    found, evidence = _from_entries(read_weights(path))
+    overrides = {"model": model, "emb_dims": emb_dims, "k": k, "num_points": num_points}
+    detected, evidence = _from_entries(read_weights(path))
     recorded = _read_json(Path(path).with_name(FILE))
     called = recorded["model"] if recorded else model
     if called and called not in KNOWN:
-        found = {}  # a network of the user's own, though its layers be named as here
-    for name, value in found.items() if recorded else ():
+        detected = {}  # a network of the user's own, though its layers be named as here
+    for name, value in detected.items() if recorded else ():
         if recorded[name] != value:
             raise CheckpointError(
                 f"{path}: {FILE} beside it is of another network ({name} "
                 f"{recorded[name]}, not {value}): move one of them to another folder"
             )
-    for name in ("model", "emb_dims") if found else ():
-        if given[name] not in (None, found[name]):
+    for name in ("model", "emb_dims") if detected else ():
+        if overrides[name] not in (None, detected[name]):
             raise CheckpointError(
-                f"{path}: {evidence}, so its --{name} is {found[name]}, not "
-                f"{given[name]}: pass another file, or --{name} {found[name]}"
+                f"{path}: {evidence}, so its --{name} is {detected[name]}, not "
+                f"{overrides[name]}: pass another file, or --{name} {detected[name]}"
             )
-    if not found and (not called or (recorded and called in KNOWN)):
+    if not detected and (not called or (recorded and called in KNOWN)):
         raise CheckpointError(
             f"{path}: not the weights of {', '.join(KNOWN)}; those of another network "
             "need --model"
         )
-    head = (found or recorded or {"head": "projection"})["head"]
+    head = (detected or recorded or {"head": "projection"})["head"]
     usual = TRAINED[head]
     layers: Layers = [
         ("published", {"head": head, "emb_dims": 1024, **usual}),
         (FILE, recorded),
-        ("the file's entries", found),
+        ("the file's entries", detected),
     ]
     for name in usual if head == "projection" else ():
         if recorded.get(name, usual[name]) == usual[name] != published[name]:
             text = f"published, after pre-training with {usual[name]}"
             layers.append((text, {name: published[name]}))
-    return _network(layers, given)
+    return _network(layers, overrides)
 
 
 def settle(
@@ -146,16 +146,16 @@ def settle(
         CheckpointError: see :func:`read_network`.
         ValueError: for more neighbours than points.
     """
-    given = {name: getattr(args, name) for name in FLAGS}
+    overrides = {name: getattr(args, name) for name in FLAGS}
     if resumed or args.model_path in ("", UNTRAINED):
         start = {"head": "projection", "model": args.model or "dgcnn", "emb_dims": 1024}
         layers: Layers = [("published", {**start, **published})]
         if resumed:
             path = run_folder(args.exp_name) / "models" / FILE
             layers.append((FILE, _read_json(path)))
-        network = _network(layers, given)
+        network = _network(layers, overrides)
     else:
-        network = read_network(args.model_path, published, **given)
+        network = read_network(args.model_path, published, **overrides)
     for name in FLAGS:
         setattr(args, name, getattr(network, name))
     if args.k > args.num_points:
@@ -191,19 +191,19 @@ def write_network(
 def _from_entries(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], str]:
     """Model, width and head by names and shapes, and the entry that shows the width;
     nothing if they are of an unknown network."""
-    found: dict[str, Any] = {}
+    detected: dict[str, Any] = {}
     for model, (last, channels) in KNOWN.items():
         if last in state and state[last].shape[1:] == (channels, 1):
-            found = {"model": model, "emb_dims": len(state[last])}
+            detected = {"model": model, "emb_dims": len(state[last])}
             evidence = f"{last} has shape {tuple(state[last].shape)}"
-    if not found:
+    if not detected:
         return {}, ""
-    found |= {"head": "projection", "outputs": None}
+    detected |= {"head": "projection", "outputs": None}
     heads = {"linear3": "classifier", "linear": "linear", "conv11": "parts"}
     for name, head in heads.items():
         if f"{name}.weight" in state:
-            found |= {"head": head, "outputs": len(state[f"{name}.weight"])}
-    return found, evidence
+            detected |= {"head": head, "outputs": len(state[f"{name}.weight"])}
+    return detected, evidence
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -229,7 +229,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _network(layers: Layers, given: Mapping[str, Any]) -> Network:
+def _network(layers: Layers, overrides: Mapping[str, Any]) -> Network:
     """The values of all layers, of which later ones win, and of the flags given; with
     the line that says which is from where."""
     used: dict[str, Any] = {}
@@ -239,8 +239,8 @@ def _network(layers: Layers, given: Mapping[str, Any]) -> Network:
         source |= dict.fromkeys(layer, text)
     if used.get("model") == "pointnet":
         used["k"], source["k"] = 1, "pointnet has no graph"
-        given = {**given, "k": None}
-    for name, value in given.items():
+        overrides = {**overrides, "k": None}
+    for name, value in overrides.items():
         if value is not None and value != used.get(name):
             source[name] = f"set by this command (instead of {used.get(name)})"
             used[name] = value

@@ -168,14 +168,14 @@ def _check_room(folder: Path, sizes: Mapping[Path, int], resumed: bool) -> None:
     A resumed run replaces or keeps those of its files that are there; any other run
     deletes whatever is there.
     """
-    found = [folder / path for path in sizes] if resumed else folder.rglob("*")
-    there = sum(path.stat().st_size for path in found if path.is_file())
+    paths = [folder / path for path in sizes] if resumed else folder.rglob("*")
+    existing = sum(path.stat().st_size for path in paths if path.is_file())
     needed = sum(sizes.values())
     free = shutil.disk_usage(CHECKPOINTS).free
-    if free + there < needed:
+    if free + existing < needed:
         raise UsageError(
             f"{folder}: {free / 2**20:.0f} MiB are free and checkpoints need about "
-            f"{(needed - there) / 2**20:.0f}: make room, or start on another disk"
+            f"{(needed - existing) / 2**20:.0f}: make room, or start on another disk"
         )
 
 
@@ -274,9 +274,9 @@ def replace_file(
         with contextlib.suppress(OSError):  # where folders cannot be flushed
             _sync_folder(path.parent)
     except OSError as error:
-        kept = "the previous one is intact" if path.is_file() else "there is none yet"
+        status = "the previous one is intact" if path.is_file() else "there is none yet"
         raise UsageError(
-            f"{path} cannot be written: {error.strerror}; {kept}. Check the disk's "
+            f"{path} cannot be written: {error.strerror}; {status}. Check the disk's "
             "free space and the folder's permissions"
         ) from error
     finally:

@@ -22,12 +22,12 @@ class Interrupted(Exception):
 
     Args:
         number: of the signal.
-        place: where the run stopped, for the message.
+        location: where the run stopped, for the message.
     """
 
-    def __init__(self, number: int, place: str) -> None:
+    def __init__(self, number: int, location: str) -> None:
         self.number = number
-        super().__init__(f"{signal.Signals(number).name}: stopped {place}")
+        super().__init__(f"{signal.Signals(number).name}: stopped {location}")
 
 
 def _on_signal(number: int, _: FrameType | None) -> None:
@@ -62,13 +62,13 @@ def received() -> int:
     return _received
 
 
-def check(place: str) -> None:
+def check(location: str) -> None:
     """Raise :class:`Interrupted` if a signal has arrived; for long work of one rank.
 
     What all ranks do together ends together: see ``evaluation_batches`` and ``Run``.
     """
     if _received:
-        raise Interrupted(_received, place)
+        raise Interrupted(_received, location)
 
 
 def ignore_signals(_: int = 0) -> None:

@@ -162,15 +162,15 @@ def evaluation_batches(
     Raises:
         Interrupted: on all ranks, before the next batch, if one received a signal.
     """
-    own = max(1, batch_size // distributed.world_size())
+    local_size = max(1, batch_size // distributed.world_size())
     with progress(total=count, desc=name, unit=unit) as bar:
         # Every rank takes part as often as the one with the most batches.
-        batches = distributed.all_reduce_max(math.ceil(count / own))
-        for first in range(0, own * batches, own):
+        batches = distributed.all_reduce_max(math.ceil(count / local_size))
+        for first in range(0, local_size * batches, local_size):
             signal = distributed.all_reduce_max(signals.received())
             if signal:
                 raise signals.Interrupted(signal, "in an evaluation")
-            batch = slice(first, min(first + own, count))
+            batch = slice(first, min(first + local_size, count))
             if first < count:
                 yield batch
                 bar.update(batch.stop - first)

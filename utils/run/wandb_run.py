@@ -136,10 +136,10 @@ class WandbRun:
         wandb.setup(wandb.Settings(silent=True))
         self._run: Any = wandb.init(mode=mode, **options)
         self._say, self._step = say, None
-        url, place = options["settings"].base_url, Path(self._run.dir).parent
+        url, folder = options["settings"].base_url, Path(self._run.dir).parent
         self._remedy = (
             "to upload what is on disk: "
-            f"WANDB_BASE_URL={url} wandb sync --include-online {place}"
+            f"WANDB_BASE_URL={url} wandb sync --include-online {folder}"
         )
 
     def log(self, values: dict[str, Any]) -> None:
@@ -159,11 +159,11 @@ class WandbRun:
         """End the record; an upload is waited for, but at most ``FINISH`` seconds."""
         self._call(lambda code: self._run.finish(exit_code=code), exit_code)
 
-    def _call(self, do: Callable[[Any], None], value: Any) -> None:
+    def _call(self, action: Callable[[Any], None], value: Any) -> None:
         if self._run is None:
             return
         try:
-            do(value)
+            action(value)
         except Exception as error:
             self._run = None
             self._say(f"W&B: {first_line(error)}; {self._remedy}")
