@@ -34,8 +34,8 @@ def turned(points: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarr
 def one_sided(points: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarray:
     """Occlude the 10, 20, 30, 40, 50 % of the points farthest in a random direction."""
     depth = (points * _direction(rng)).sum(axis=1)
-    kept = len(points) - round(len(points) * level / 10)
-    rows = np.sort(np.argsort(depth, kind="stable")[:kept])
+    remaining = len(points) - round(len(points) * level / 10)
+    rows = np.sort(np.argsort(depth, kind="stable")[:remaining])
     return _repeated(points[rows], len(points))
 
 
@@ -53,8 +53,8 @@ def noisy(points: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarra
 def sparser(points: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarray:
     """Keep a random 80, 60, 40, 20, 10 % of the points, at least one."""
     share = (0.8, 0.6, 0.4, 0.2, 0.1)[level - 1]
-    kept = max(1, round(share * len(points)))
-    rows = np.sort(rng.permutation(len(points))[:kept])
+    remaining = max(1, round(share * len(points)))
+    rows = np.sort(rng.permutation(len(points))[:remaining])
     return _repeated(points[rows], len(points))
 
 

@@ -53,10 +53,10 @@ def download(archive: str = "") -> str:
     return "bash data/download_data.sh" + (f" --only {archive}" if archive else "")
 
 
-def refuse(path: str | os.PathLike, problem: str, cure: str = "") -> NoReturn:
+def refuse(path: str | os.PathLike, problem: str, remedy: str = "") -> NoReturn:
     """Raise the `DataError` that names `path`, the problem, and what to do."""
     name = os.fspath(path)
-    raise DataError(f"{name}: {problem}{cure}", name, problem) from None
+    raise DataError(f"{name}: {problem}{remedy}", name, problem) from None
 
 
 def fail(path: str | os.PathLike, problem: str) -> NoReturn:

@@ -40,8 +40,8 @@ def _source(path: str | os.PathLike, file: h5py.File, key: str) -> h5py.Dataset:
     }[key]
     if not fits or source.dtype.kind not in "fiu":
         holds = f"holds {source.dtype} of shape {shape}"
-        wanted = f"expected numbers of shape {SHAPES[key]}"
-        fail(path, f"key `{key}` {holds}, {wanted}")
+        expected = f"expected numbers of shape {SHAPES[key]}"
+        fail(path, f"key `{key}` {holds}, {expected}")
     if 0 in shape:
         fail(path, f"key `{key}` has shape {shape}, which holds nothing")
     return source
@@ -119,7 +119,7 @@ def read_hdf5(
     """
     if num_points is not None and num_points < 1:
         raise ValueError(f"num_points {num_points} is below 1 (--num_points)")
-    pieces: dict[str, list[np.ndarray]] = {key: [] for key in fields}
+    chunks: dict[str, list[np.ndarray]] = {key: [] for key in fields}
     first = 0  # the file's first row in the concatenation
     for path in paths:
         with open_file(path):  # reports a missing or empty file
@@ -128,13 +128,13 @@ def read_hdf5(
             with h5py.File(path, "r") as file:
                 sources = {key: _source(path, file, key) for key in fields}
                 count, take = _agreed_shape(path, sources, num_points)
-                wanted = range(count)
+                selected = range(count)
                 if rows is not None:
-                    wanted = wanted[
+                    selected = selected[
                         max(rows.start - first, 0) : max(rows.stop - first, 0)
                     ]
                 arrays = {
-                    key: _read_rows(path, key, source, fields[key], wanted, take)
+                    key: _read_rows(path, key, source, fields[key], selected, take)
                     for key, source in sources.items()
                 }
         except DataError:
@@ -144,20 +144,20 @@ def read_hdf5(
         if check is not None:
             bad, problem = check(arrays)
             if bad.any():
-                row = wanted.start + int(bad.argmax())
+                row = selected.start + int(bad.argmax())
                 fail(path, f"row {row} has {problem}")
         for key, array in arrays.items():
-            pieces[key].append(array)
+            chunks[key].append(array)
         first += count
-    for parts in pieces.values():
-        if len({piece.shape[1:] for piece in parts}) > 1:
+    for parts in chunks.values():
+        if len({chunk.shape[1:] for chunk in parts}) > 1:
             sizes = ", ".join(
                 f"{Path(p).name} {a.shape[1]}"
                 for p, a in zip(paths, parts, strict=True)
             )
             folder = Path(paths[0]).parent
             fail(folder, f"files store clouds of different sizes: {sizes}")
-    return {key: np.concatenate(parts) for key, parts in pieces.items()}
+    return {key: np.concatenate(parts) for key, parts in chunks.items()}
 
 
 def read_shard(
@@ -186,12 +186,12 @@ def read_shard(
     """
     labels = read_hdf5(paths, {"label": fields["label"]})["label"]
     counted = np.arange(len(labels)) if keep is None else np.flatnonzero(labels == keep)
-    mine = shard_range(len(counted), *shard)
-    own = counted[mine.start : mine.stop]
-    span = range(own[0], own[-1] + 1) if len(own) else range(0)
+    shard_rows = shard_range(len(counted), *shard)
+    local = counted[shard_rows.start : shard_rows.stop]
+    span = range(local[0], local[-1] + 1) if len(local) else range(0)
     arrays = read_hdf5(paths, fields, span, num_points, check)
-    arrays = {key: array[own - span.start] for key, array in arrays.items()}
-    return arrays, mine.start, len(counted)
+    arrays = {key: array[local - span.start] for key, array in arrays.items()}
+    return arrays, shard_rows.start, len(counted)
 
 
 def find_files(folder: Path, split: str, file_list: str) -> list[Path]:

@@ -90,12 +90,12 @@ class OwnFiles:
                 self.failed[str(path)] = error.problem
                 continue
             self.total += len(arrays) - 1
-            for row, given in enumerate(arrays):
+            for row, raw in enumerate(arrays):
                 name = str(path) if len(arrays) == 1 else f"{path}#{row}"
-                if problem := problem_of(given):
+                if problem := problem_of(raw):
                     self.failed[name] = problem
                 else:
-                    yield self._prepare(name, given)
+                    yield self._prepare(name, raw)
 
     def batches(self, size: int) -> Iterator[list[Cloud]]:
         """Up to `size` clouds at a time."""
@@ -109,24 +109,24 @@ class OwnFiles:
         Raises:
             DataError: if it no longer exists, or can no longer be read.
         """
-        whole = Path(folder, name)
-        path = whole if whole.exists() else Path(folder, re.sub(r"#\d+$", "", name))
+        full = Path(folder, name)
+        path = full if full.exists() else Path(folder, re.sub(r"#\d+$", "", name))
         for cloud in replace(self, paths=[path]):
-            if cloud.name == str(whole):
+            if cloud.name == str(full):
                 return cloud
         refuse(path, "no longer holds this cloud, or it is damaged")
 
-    def _prepare(self, name: str, given: np.ndarray) -> Cloud:
-        if len(given) < self.num_points:
-            self.repeated[name] = len(given)
+    def _prepare(self, name: str, raw: np.ndarray) -> Cloud:
+        if len(raw) < self.num_points:
+            self.repeated[name] = len(raw)
         rng = np.random.default_rng(self.seed)
-        rows = sample_rows(given, self.num_points, self.sampling, rng)
-        points = given[rows]
+        rows = sample_rows(raw, self.num_points, self.sampling, rng)
+        points = raw[rows]
         if self.up == "z":
             points = points[:, [0, 2, 1]] * [1, 1, -1]
         if not self.as_is:
             points = center_and_scale(points)
-        return Cloud(name, given, rows, points.astype(np.float32))
+        return Cloud(name, raw, rows, points.astype(np.float32))
 
 
 def find_files(paths: Iterable[str | Path]) -> list[Path]:
@@ -135,18 +135,18 @@ def find_files(paths: Iterable[str | Path]) -> list[Path]:
     Raises:
         DataError: if a path does not exist, or is a folder without such files.
     """
-    found = []
+    files = []
     for path in map(Path, paths):
         if path.is_dir():
             inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in FORMATS]
             if not inside:
                 refuse(path, f"has no file of a known format: {', '.join(FORMATS)}")
-            found += inside
+            files += inside
         elif path.exists():
-            found.append(path)
+            files.append(path)
         else:
             refuse(path, "no such file or folder")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(files))
 
 
 def read_file(path: Path, num_points: int, seed: int) -> list[np.ndarray]:
@@ -217,8 +217,8 @@ def sample_rows(
         return rng.choice(len(points), count, replace=False)
     if len(points) <= MAX_FARTHEST:
         return farthest_rows(points, count, rng)
-    some = rng.choice(len(points), max(MAX_FARTHEST, count), replace=False)
-    return some[farthest_rows(points[some], count, rng)]
+    candidates = rng.choice(len(points), max(MAX_FARTHEST, count), replace=False)
+    return candidates[farthest_rows(points[candidates], count, rng)]
 
 
 def farthest_rows(

@@ -41,8 +41,8 @@ KINDS = ("files", "decoded")
 def refuse(path: Path, problem: str) -> NoReturn:
     """Raise the `DataError` that names a packed folder or file, and the cure."""
     root = path.parent if path.name == PACKED else path.parent.parent
-    again = f"python -m datasets.packed --data_root {root} --overwrite"
-    files.refuse(path, problem, f". Pack it again: {again}")
+    command = f"python -m datasets.packed --data_root {root} --overwrite"
+    files.refuse(path, problem, f". Pack it again: {command}")
 
 
 class PackedShapes:
@@ -64,11 +64,11 @@ class PackedShapes:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder)
         for name in (POINTS, IMAGES, INDEX):
-            path, wanted = self.folder / name, self.manifest["files"][name]["bytes"]
+            path, expected = self.folder / name, self.manifest["files"][name]["bytes"]
             if not path.is_file():
                 refuse(path, "file not found")
-            if path.stat().st_size != wanted:
-                refuse(path, f"has {path.stat().st_size} bytes instead of {wanted}")
+            if path.stat().st_size != expected:
+                refuse(path, f"has {path.stat().st_size} bytes instead of {expected}")
         path = self.folder / INDEX
         # It points into the other two, which are too large for a checksum here.
         if checksum(path) != self.manifest["files"][INDEX]["sha256"]:
@@ -96,19 +96,19 @@ class PackedShapes:
         if not now:
             return
         packed = dict(zip(self.shapes, self.image_counts.tolist(), strict=True))
-        found = {
+        differences = {
             "added": sorted(set(now) - packed.keys()),
             "removed": sorted(packed.keys() - set(now)),
         }
         if (root / RENDERINGS).is_dir():
-            found["with another number of images"] = [
+            differences["with another number of images"] = [
                 shape
                 for shape in now
                 if shape in packed and len(list_images(root, shape)) != packed[shape]
             ]
         changes = ", ".join(
             f"{len(shapes)} {change} ({shapes[0]}{', ...' if len(shapes) > 1 else ''})"
-            for change, shapes in found.items()
+            for change, shapes in differences.items()
             if shapes
         )
         if changes:
@@ -159,8 +159,8 @@ class PackedShapes:
         if self.manifest["pictures"] == "decoded":
             width, height = self._size[row]
             return Image.fromarray(content.reshape(height, width, 3))
-        where = f"{self.folder}/{IMAGES}, image {number} of {self.shapes[index]}"
-        return decode_image(content.tobytes(), where)
+        location = f"{self.folder}/{IMAGES}, image {number} of {self.shapes[index]}"
+        return decode_image(content.tobytes(), location)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -17,10 +17,10 @@ def _scan(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
     """The entries of a folder by name, hidden ones left out; none if it is missing."""
     try:
         with os.scandir(folder) as entries:
-            found = [entry for entry in entries if not entry.name.startswith(".")]
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(found, key=lambda entry: entry.name)
+    return sorted(visible, key=lambda entry: entry.name)
 
 
 def _named(folder: str | os.PathLike[str], ending: str) -> tuple[str, ...]:

@@ -101,13 +101,13 @@ class ShapeNetRender(Dataset):
 
     def _check_image_counts(self, data_root: str | os.PathLike) -> None:
         """Raise a `DataError` that names the folder of a shape with too few images."""
-        wanted, counts = len(self.image_transforms), self.source.image_counts
-        few = np.flatnonzero(counts < wanted)
-        if len(few):
+        needed, counts = len(self.image_transforms), self.source.image_counts
+        bad = np.flatnonzero(counts < needed)
+        if len(bad):
             refuse(
-                rendering(data_root, self.shapes[few[0]]),
-                f"{counts[few[0]]} images, fewer than --num_images {wanted}, like "
-                f"{len(few)} of {len(counts)} shapes; use --num_images {counts.min()} "
+                rendering(data_root, self.shapes[bad[0]]),
+                f"{counts[bad[0]]} images, fewer than --num_images {needed}, like "
+                f"{len(bad)} of {len(counts)} shapes; use --num_images {counts.min()} "
                 "or add images",
             )
 
@@ -125,8 +125,8 @@ class ShapeNetRender(Dataset):
         """
         epoch, index = split_key(key)
         points = self.source.cloud(index)
-        where = self.source.where(index)
-        points = points[: check_num_points(where, len(points), self.num_points)]
+        location = self.source.where(index)
+        points = points[: check_num_points(location, len(points), self.num_points)]
         view1, view2 = (
             as_channels(
                 self.point_transform(
@@ -135,13 +135,13 @@ class ShapeNetRender(Dataset):
             )
             for view in (0, 1)
         )
-        left = list(range(self.source.image_counts[index]))
+        remaining = list(range(self.source.image_counts[index]))
         images = []
         for number, transform in enumerate(self.image_transforms):
             # Each image has its own stream: asking for more leaves the first unchanged.
-            further = (number,) if number else ()
-            rng = generator(IMAGE, self.seed, epoch, index, *further)
-            chosen = left.pop(int(rng.integers(len(left))))
+            extra_key = (number,) if number else ()
+            rng = generator(IMAGE, self.seed, epoch, index, *extra_key)
+            chosen = remaining.pop(int(rng.integers(len(remaining))))
             image = self.source.image(index, chosen)
             images.append(transform(image, rng, self.image_size))
         return view1, view2, images[0] if len(images) == 1 else stacked(images)

@@ -240,8 +240,8 @@ def _normalized_bytes(device: torch.device) -> torch.Tensor:
 
     Computed on the CPU: other devices have its numbers, not their own rounding.
     """
-    every = torch.arange(256, dtype=torch.float32).div(255).expand(3, 1, 256)
-    return F.normalize(every, IMAGENET_MEAN, IMAGENET_STD).flatten().to(device)
+    values = torch.arange(256, dtype=torch.float32).div(255).expand(3, 1, 256)
+    return F.normalize(values, IMAGENET_MEAN, IMAGENET_STD).flatten().to(device)
 
 
 def image_bytes(images: torch.Tensor) -> torch.Tensor:

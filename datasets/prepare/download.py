@@ -120,8 +120,8 @@ def unpack(path: Path, folder: Path, sha256: str | None = None) -> None:
         # Google Drive sends a page where it refuses a file: its title says why.
         text = " ".join(start.decode("utf-8", "replace").split())
         raise Failed(f"not a tar.gz or zip; starts with {text!r}")
-    if sha256 is not None and (found := checksum(path)) != sha256:
-        raise Failed(f"SHA-256 mismatch: {found}, expected {sha256}")
+    if sha256 is not None and (actual := checksum(path)) != sha256:
+        raise Failed(f"SHA-256 mismatch: {actual}, expected {sha256}")
     folder.mkdir(parents=True)
     try:
         if zipfile.is_zipfile(path):
@@ -180,23 +180,23 @@ def get(item: Item, root: Path, dry_run: bool) -> None:
     Raises:
         Failed: if every source failed; the message says what to do.
     """
-    downloads, place = root / "downloads", root / item.folder
-    by_hand = item.by_hand.format(root=root)
+    downloads, target = root / "downloads", root / item.folder
+    instructions = item.by_hand.format(root=root)
     if dry_run:
-        print(f"{place}: from the first of these that works")
+        print(f"{target}: from the first of these that works")
         for source in item.sources:
             size = f"{source.size:,} bytes" if source.size else "size not published"
             sums = ", SHA-256 compared" if source.sha256 else ""
             print(f"  {source.url} ({source.archive}, {size}{sums})")
-        if by_hand:
-            print(by_hand)
+        if instructions:
+            print(instructions)
         return
     staging = downloads / f"{item.folder}.unpacked"
     for source in item.sources:
-        print(f"{place}: from {source.url}", flush=True)
+        print(f"{target}: from {source.url}", flush=True)
         try:
             obtain(source, downloads, staging)
-            (staging / source.inside).rename(place)
+            (staging / source.inside).rename(target)
         except (Failed, OSError) as error:
             print(f"  {error}", flush=True)
             for file in sorted(downloads.glob(f"{source.archive}?*")):
@@ -204,33 +204,33 @@ def get(item: Item, root: Path, dry_run: bool) -> None:
             continue
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        for tried in item.sources:
-            for left in downloads.glob(f"{tried.archive}*"):
-                left.unlink()
-        if by_hand:
-            print(by_hand, flush=True)
+        for other in item.sources:
+            for leftover in downloads.glob(f"{other.archive}*"):
+                leftover.unlink()
+        if instructions:
+            print(instructions, flush=True)
         return
     advice = [
         DRIVE_ADVICE.format(url=source.url, path=downloads / source.archive)
         for source in item.sources
         if source.url.startswith(DRIVE)
     ]
-    lines = [f"{place}: every source failed", *advice, by_hand]
+    lines = [f"{target}: every source failed", *advice, instructions]
     raise Failed("\n".join(filter(None, lines)))
 
 
-def get_weights(place: Path, dry_run: bool) -> None:
-    """Fetch the published weights into `place`, each read once as evaluation reads it.
+def get_weights(target: Path, dry_run: bool) -> None:
+    """Fetch the published weights into `target`, each read once as evaluation reads it.
 
     Raises:
         Failed: if that did not succeed.
     """
-    print(f"{place}: from {WEIGHTS_URL}", flush=True)
+    print(f"{target}: from {WEIGHTS_URL}", flush=True)
     if dry_run:
         return
     import torch
 
-    staging = place.with_name(f".{place.name}.partial")
+    staging = target.with_name(f".{target.name}.partial")
     staging.mkdir(parents=True, exist_ok=True)
     try:
         run_gdown("download_folder", id=WEIGHTS_ID, output=f"{staging}{os.sep}")
@@ -247,9 +247,9 @@ def get_weights(place: Path, dry_run: bool) -> None:
                     f"{path}: not a weight file ({reason}); removed"
                 ) from error
     except Failed as error:
-        advice = WEIGHTS_ADVICE.format(url=WEIGHTS_URL, folder=place)
-        raise Failed(f"{place}: {error}\n{advice}") from error
-    staging.rename(place)
+        advice = WEIGHTS_ADVICE.format(url=WEIGHTS_URL, folder=target)
+        raise Failed(f"{target}: {error}\n{advice}") from error
+    staging.rename(target)
     names = ", ".join(str(path.relative_to(staging)) for path in files)
     print(f"  {names}: data/README.md says what they are for", flush=True)
 
@@ -257,14 +257,14 @@ def get_weights(place: Path, dry_run: bool) -> None:
 def check(names: Sequence[str], root: Path) -> int:
     """Verify the data sets that are complete; return the exit status."""
     absent = {item.name for item in ITEMS if not os.path.lexists(root / item.folder)}
-    whole = [name for name in NAMES if name in names and name not in {*absent, WEIGHTS}]
-    if not whole:
+    ready = [name for name in NAMES if name in names and name not in {*absent, WEIGHTS}]
+    if not ready:
         return 0
     from datasets.prepare import verify  # loads PyTorch
 
     print("\nchecking what is there", flush=True)
     try:
-        verify.main(["--data_root", str(root), "--dataset", *whole])
+        verify.main(["--data_root", str(root), "--dataset", *ready])
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     return 0
@@ -277,8 +277,8 @@ def get_args_parser() -> argparse.ArgumentParser:
         "download_data.sh", description=__doc__, formatter_class=formatter
     )
     add = parser.add_argument
-    text, every = f"some of {', '.join(NAMES)} (default: all)", list(NAMES)
-    add("--only", nargs="+", choices=NAMES, default=every, metavar="NAME", help=text)
+    text, names = f"some of {', '.join(NAMES)} (default: all)", list(NAMES)
+    add("--only", nargs="+", choices=NAMES, default=names, metavar="NAME", help=text)
     text = "only print what would be done"
     add("--dry_run", action="store_true", help=text)
     text = "where the data sets go (default: data)"
@@ -300,9 +300,9 @@ def main(argv: list[str] | None = None) -> None:
         jobs[weights] = partial(get_weights, weights, args.dry_run)
     failures = []
     try:
-        for place, job in jobs.items():
-            if os.path.lexists(place):
-                print(f"{place}: already exists, skipped")
+        for target, job in jobs.items():
+            if os.path.lexists(target):
+                print(f"{target}: already exists, skipped")
                 continue
             if args.dry_run:
                 job()

@@ -61,7 +61,7 @@ def find_meshes(folder: Path) -> dict[str, Path]:
     Raises:
         DataError: if there are none, or two still have the same name.
     """
-    found: dict[str, list[Path]] = {}
+    candidates: dict[str, list[Path]] = {}
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for file in files:
@@ -70,11 +70,11 @@ def find_meshes(folder: Path) -> dict[str, Path]:
                 *levels, stem = path.relative_to(folder).with_suffix("").parts
                 kind = levels[0] if levels else folder.resolve().name
                 name = f"{_plain(kind)}/{_plain('__'.join([*levels[1:], stem]))}"
-                found.setdefault(name, []).append(path)
-    if not found:
+                candidates.setdefault(name, []).append(path)
+    if not candidates:
         raise DataError(f"{folder}: holds no mesh ({', '.join(SUFFIXES)})")
     meshes: dict[str, Path] = {}
-    for name, paths in found.items():
+    for name, paths in candidates.items():
         for path in paths:
             full = f"{name}_{path.suffix[1:].lower()}" if len(paths) > 1 else name
             if full in meshes:
@@ -108,15 +108,15 @@ def prepare_folder(
     if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
         try:
             old = json.loads((out / STATE).read_text(encoding="utf-8"))
-            same = {key: old[key] == state[key] for key in state if key != "meshes"}
+            equal = {key: old[key] == state[key] for key in state if key != "meshes"}
             removed = dict(old["meshes"].items() - sizes.items())
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             raise DataError(
                 f"{out}: holds something that this command did not write, which it "
                 "never replaces; choose another --out"
             ) from None
-        if not all(same.values()) and not overwrite:
-            name = next(key for key in same if not same[key])
+        if not all(equal.values()) and not overwrite:
+            name = next(key for key in equal if not equal[key])
             raise DataError(
                 f"{out}: was written with {name} {old[name]}, not {state[name]}; "
                 "choose another --out, or replace it with --overwrite"
@@ -157,9 +157,9 @@ def make_shapes(
         partial(make_shape, meshes[shape], shape, out, settings) for shape in missing
     ]
     skipped = {}
-    with contextlib.closing(results(jobs, workers)) as found:
+    with contextlib.closing(results(jobs, workers)) as clouds:
         bar = tqdm(
-            found,
+            clouds,
             total=len(meshes),
             initial=len(meshes) - len(jobs),
             desc="rendering",
@@ -203,8 +203,8 @@ def from_meshes(args: argparse.Namespace) -> None:
     if args.labels:
         check_classes(list(meshes))
     names = ("seed", "image_size", "num_points", "camera", "up")
-    given = {name: getattr(args, name) for name in names}
-    settings = Settings(views=args.views or CAMERAS[args.camera], **given)
+    options = {name: getattr(args, name) for name in names}
+    settings = Settings(views=args.views or CAMERAS[args.camera], **options)
     prepare_folder(args.out, meshes, settings, args.overwrite)
     skipped = make_shapes(meshes, args.out, settings, args.workers)
     below = {str(meshes[s].relative_to(args.meshes)): skipped[s] for s in skipped}

@@ -127,8 +127,8 @@ def read_images(shapes: ShapeFiles, index: int, quick: bool) -> Result:
     """Read every image of a shape; with `quick` only one, not always the first."""
     count = int(shapes.image_counts[index])
     if count == 0:
-        place = rendering(shapes.root, shapes.shapes[index])
-        return 0, [(place, "no image (*.png) of a shape that has a cloud")]
+        folder = rendering(shapes.root, shapes.shapes[index])
+        return 0, [(folder, "no image (*.png) of a shape that has a cloud")]
     problems: list[Problem] = []
     for view in [index % count] if quick else range(count):
         with noting(problems):
@@ -143,8 +143,8 @@ def rows_of(read: Callable[[], LabelledClouds | ShapeNetPart]) -> int:
 
 def cloud_jobs(shapes: ShapeFiles | PackedShapes, num_points: int | None) -> list[Job]:
     """A read of every cloud."""
-    every = range(len(shapes.shapes))
-    return [partial(reading, check_cloud, shapes, i, num_points) for i in every]
+    indices = range(len(shapes.shapes))
+    return [partial(reading, check_cloud, shapes, i, num_points) for i in indices]
 
 
 def shapenet_parts(args: argparse.Namespace) -> Iterator[Part]:
@@ -171,8 +171,8 @@ def shapenet_parts(args: argparse.Namespace) -> Iterator[Part]:
             clouds.found = len(files.shapes)
             clouds.jobs = cloud_jobs(files, args.num_points)
             images.found, images.aside = 0, len(list((root / ASIDE).rglob("*.png")))
-            every = range(clouds.found)
-            images.jobs = [partial(read_images, files, i, args.quick) for i in every]
+            indices = range(clouds.found)
+            images.jobs = [partial(read_images, files, i, args.quick) for i in indices]
         yield from (categories, clouds, images)
 
 
@@ -238,12 +238,12 @@ def inventory(args: argparse.Namespace) -> list[Part]:
         generated = read_manifest(args.data_root / MANIFEST)
     parts = [manifest] if manifest.problems else []
     for dataset in args.dataset or TITLES:
-        some = list(list_parts(args, dataset)) or [Part(dataset, "", None)]
-        for part in some:
-            published, own = PUBLISHED.get(part.key, {}), generated.get(part.key)
-            if own is not None and part.name in own:
-                part.expected["generated"] = own[part.name]
-            if part.name in published and (own is None or part.name in own):
+        found = list(list_parts(args, dataset)) or [Part(dataset, "", None)]
+        for part in found:
+            published, counts = PUBLISHED.get(part.key, {}), generated.get(part.key)
+            if counts is not None and part.name in counts:
+                part.expected["generated"] = counts[part.name]
+            if part.name in published and (counts is None or part.name in counts):
                 part.expected["published"] = published[part.name]
-        parts += some
+        parts += found
     return parts

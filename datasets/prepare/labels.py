@@ -19,11 +19,11 @@ LEAST = 2  # shapes of a class on each side of the split
 def check_classes(shapes: Sequence[str]) -> None:
     """Raise a `DataError` that names classes with too few "<class>/<name>" to split."""
     counts = Counter(shape.split("/")[0] for shape in shapes)
-    few = [f"{name} has {n}" for name, n in counts.items() if n < 2 * LEAST]
-    if few:
+    too_few = [f"{name} has {n}" for name, n in counts.items() if n < 2 * LEAST]
+    if too_few:
         raise DataError(
             f"--labels needs at least {2 * LEAST} shapes a class, {LEAST} to train on "
-            f"and {LEAST} to test on: {', '.join(few)}; add some, or run without it"
+            f"and {LEAST} to test on: {', '.join(too_few)}; add some, or run without it"
         )
     if len(counts) < 2:
         raise DataError(

@@ -42,10 +42,10 @@ def _simplify_material(visual: trimesh.visual.TextureVisuals) -> None:
     textured meshes have black or any colour there.
     """
     material = visual.material
-    found = getattr(material, "baseColorTexture", None)
-    found = found or getattr(material, "image", None)
-    image, colour = _texture(found), material.main_color
-    if found == color_image():  # trimesh has it where the material is missing
+    texture = getattr(material, "baseColorTexture", None)
+    texture = texture or getattr(material, "image", None)
+    image, colour = _texture(texture), material.main_color
+    if texture == color_image():  # trimesh has it where the material is missing
         image, colour = None, GREY
     elif image is not None and visual.uv is not None:
         factor = getattr(material, "baseColorFactor", None)

@@ -148,8 +148,8 @@ def check(folder: Path) -> None:
     Raises:
         DataError: naming the first file that differs.
     """
-    for name, wanted in PackedShapes(folder).manifest["files"].items():
-        if checksum(folder / name) != wanted["sha256"]:
+    for name, entry in PackedShapes(folder).manifest["files"].items():
+        if checksum(folder / name) != entry["sha256"]:
             refuse(folder / name, "is damaged: SHA-256 mismatch")
 
 
@@ -183,10 +183,10 @@ def main(argv: list[str] | None = None) -> None:
     except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    found = read_manifest(folder)
-    size = sum(file["bytes"] for file in found["files"].values()) / 2**20
+    manifest = read_manifest(folder)
+    size = sum(file["bytes"] for file in manifest["files"].values()) / 2**20
     print(
-        f"{folder}: {found['shapes']} shapes, {found['views']} pictures "
-        f"({found['pictures']}), {size:.0f} MiB"
+        f"{folder}: {manifest['shapes']} shapes, {manifest['views']} pictures "
+        f"({manifest['pictures']}), {size:.0f} MiB"
         + (", all checksums match" if args.check else "")
     )

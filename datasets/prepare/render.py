@@ -108,11 +108,11 @@ def rasterise(corners, size):
 
 @njit(cache=True)
 def _shade(
-    corners, face, nearest, light, colours, uv, texture, texels, where, size, fine
+    corners, face, nearest, light, colours, uv, texture, texels, layout, size, fine
 ):
     """Per block of pixels, (size,size,4): sum of the colours, and covered pixels.
 
-    ``texels`` (T,3) are all textures, one after the other; ``where`` has a row (first
+    ``texels`` (T,3) are all textures, one after the other; ``layout`` has a row (first
     texel, height, width) of each.
     """
     total = np.zeros((size, size, 4))
@@ -135,7 +135,7 @@ def _shade(
                 rgb[c] = first + p1 * (colours[f, 1, c] - first)
                 rgb[c] += p2 * (colours[f, 2, c] - first)
             if texture[f] >= 0:
-                start, height, width = where[texture[f]]
+                start, height, width = layout[texture[f]]
                 u0, v0 = uv[f, 0]
                 u = u0 + p1 * (uv[f, 1, 0] - u0) + p2 * (uv[f, 2, 0] - u0)
                 v = v0 + p1 * (uv[f, 1, 1] - v0) + p2 * (uv[f, 2, 1] - v0)
@@ -197,12 +197,12 @@ def render(
     face, nearest = rasterise(corners, fine)
     sizes = [texture.shape[:2] for texture in surface.textures]
     first = np.cumsum([0, *(height * width for height, width in sizes)])
-    where = np.array([(f, *s) for f, s in zip(first, sizes, strict=False)], np.int64)
+    layout = np.array([(f, *s) for f, s in zip(first, sizes, strict=False)], np.int64)
     texels = [texture.reshape(-1, 3) for texture in surface.textures]
     image = _shade(
         *(corners, face, nearest, light, surface.colours, surface.uv, surface.texture),
         np.concatenate([np.zeros((0, 3), np.uint8), *texels]),
-        where.reshape(-1, 3),
+        layout.reshape(-1, 3),
         *(size, SUPERSAMPLE),
     )
     image[..., :3] /= np.maximum(image[..., 3:], 1)

@@ -48,8 +48,8 @@ def run_jobs(parts: Sequence[Part], workers: int) -> None:
     with contextlib.closing(results(jobs, workers)) as read:
         # disable=None: no bar without a terminal
         bar = tqdm(read, total=len(jobs), unit="job", disable=None, dynamic_ncols=True)
-        for part, (found, problems) in zip(owners, bar, strict=True):
-            part.found = (part.found or 0) + found
+        for part, (count, problems) in zip(owners, bar, strict=True):
+            part.found = (part.found or 0) + count
             part.problems += problems
 
 
@@ -61,8 +61,8 @@ def table(parts: Sequence[Part]) -> str:
             rows.append((part.title, "absent", "", "", ""))
             continue
         sizes = [f"{size:,} {origin}" for origin, size in part.expected.items()]
-        whole = f"{part.found + part.aside:,} "
-        fits = [text for text in sizes if text.startswith(whole)][:1]
+        prefix = f"{part.found + part.aside:,} "
+        fits = [text for text in sizes if text.startswith(prefix)][:1]
         states = ["damaged"] * bool(part.problems) + ["size differs"] * part.differs
         states += [f"{part.aside:,} set aside"] * bool(part.aside)
         counts = f"{part.found:,}", " or ".join(fits or sizes) or "-"
@@ -106,8 +106,8 @@ def set_aside(parts: Sequence[Part], root: Path) -> None:
                 folders.setdefault(Path(path).parent, []).append((path, problem))
         for folder, damaged in folders.items():
             shape = "/".join(folder.parts[-3:-1])
-            left = len(list_images(root, shape)) - len(damaged)
-            if not left:
+            remaining = len(list_images(root, shape)) - len(damaged)
+            if not remaining:
                 print(f"  {folder}: kept, since none of its images is intact: replace")
                 print(f"    some, or delete it and {root / SHAPENET / shape}.ply")
                 continue
@@ -116,7 +116,7 @@ def set_aside(parts: Sequence[Part], root: Path) -> None:
             for path, problem in damaged:
                 shutil.move(path, aside / Path(path).name)
                 part.problems.remove((path, problem))
-                print(f"  {path}: {problem}; moved to {aside}, {left} others stay")
+                print(f"  {path}: {problem}; moved to {aside}, {remaining} others stay")
             part.found = (part.found or 0) - len(damaged)
             part.aside += len(damaged)
             moved += len(damaged)
@@ -140,14 +140,14 @@ def verify(args: argparse.Namespace) -> bool:
     present = {part.dataset for part in parts if part.found is not None}
     absent = [name for name in args.dataset or TITLES if name not in present]
     wrong = [x for x in parts if x.problems or (x.differs and not args.any_size)]
-    to_get = {*absent, *(part.dataset for part in wrong)}
-    if to_get - {""}:
+    needed = {*absent, *(part.dataset for part in wrong)}
+    if needed - {""}:
         print("\nhow to get what is absent, damaged or missing:")
         for name in TITLES:
-            if name in to_get:
+            if name in needed:
                 print(f"  {TITLES[name]}: {download(name)}")
-        again = " --overwrite" if (args.data_root / MANIFEST).is_file() else ""
-        print(f"  synthetic data: {GENERATE}{again}")
+        flag = " --overwrite" if (args.data_root / MANIFEST).is_file() else ""
+        print(f"  synthetic data: {GENERATE}{flag}")
     missing = absent and (args.dataset or len(absent) == len(TITLES))
     good = not wrong and not missing
     print("\nall checks passed" if good else "\nproblems found")

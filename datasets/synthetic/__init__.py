@@ -129,16 +129,16 @@ def _is_written(out: Path, header: dict[str, Any], overwrite: bool) -> bool:
         return False
     try:
         manifest = json.loads((out / "manifest.json").read_text())
-        found = {key: manifest[key] for key in header}
+        existing = {key: manifest[key] for key in header}
     except (OSError, ValueError, KeyError, TypeError):
-        found = {"generator": None}
-    if found["generator"] != header["generator"]:
+        existing = {"generator": None}
+    if existing["generator"] != header["generator"]:
         raise FileExistsError(
             f"{out} holds something that this generator did not write; it is never "
             "overwritten (not by --overwrite either): choose another --out"
         )
-    if found != header and not overwrite:
-        have, want = (tuple(of.values())[1:] for of in (found, header))
+    if existing != header and not overwrite:
+        have, want = (tuple(of.values())[1:] for of in (existing, header))
         raise FileExistsError(
             f"{out} holds synthetic data of (version, shapes, seed) {have}, not "
             f"{want}: choose another --out, or replace it with --overwrite"
@@ -147,18 +147,18 @@ def _is_written(out: Path, header: dict[str, Any], overwrite: bool) -> bool:
 
 
 def _write_all(root: Path, shapes: int, seed: int, workers: int) -> None:
-    every = splits(shapes)
+    all_splits = splits(shapes)
     jobs = [
         partial(write.make_row, name, root, seed, stream, index)
-        for stream, (name, _, count) in enumerate(every)
+        for stream, (name, _, count) in enumerate(all_splits)
         for index in range(count)
     ]
     sizes: dict[str, dict[str, dict[str, int]]] = {}
-    with contextlib.closing(results(jobs, workers)) as found:
+    with contextlib.closing(results(jobs, workers)) as items:
         # disable=None: no bar without a terminal
-        bar = tqdm(found, total=len(jobs), unit="shape", disable=None)
+        bar = tqdm(items, total=len(jobs), unit="shape", disable=None)
         rows = iter(bar)
-        for name, split, count in every:
+        for name, split, count in all_splits:
             bar.set_description(f"{name} {split}", refresh=False)
             write.write_split(root, name, split, list(islice(rows, count)))
             sizes.setdefault(name, {"counts": {}})["counts"][split] = count

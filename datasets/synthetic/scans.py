@@ -36,13 +36,13 @@ def scan(
     seen, face = _visible(scene, faces, view)
     # Floors and walls are axis-aligned: rotated, they do not reveal the sensor's side.
     seen = rotate(seen, rotation("y", rng.uniform(0, 360)))
-    own, behind = seen[face < len(shape.faces)], seen[face >= len(shape.faces)]
+    obj, behind = seen[face < len(shape.faces)], seen[face >= len(shape.faces)]
 
     noise = rng.uniform(0.004, 0.015)
     share = rng.uniform(0.1, 0.4) if len(behind) else 0.0
-    alone = _draw(own, count, noise, rng)
+    alone = _draw(obj, count, noise, rng)
     strays = round(share * count)
-    mixed = [_draw(own, count - strays, noise, rng), _draw(behind, strays, noise, rng)]
+    mixed = [_draw(obj, count - strays, noise, rng), _draw(behind, strays, noise, rng)]
     mask = np.repeat(np.array([0, _BACKGROUND], np.int32), [count - strays, strays])
     order = rng.permutation(count)
     points, mask = np.concatenate(mixed)[order], mask[order]
@@ -105,19 +105,19 @@ def _perturb(
 
     Points outside the shifted box are lost; others are duplicated to keep the count.
     """
-    own = points[mask != _BACKGROUND]
-    low, high = own.min(axis=0), own.max(axis=0)
+    obj = points[mask != _BACKGROUND]
+    low, high = obj.min(axis=0), obj.max(axis=0)
     extent = high - low
     shift = rng.uniform(-0.5, 0.5, 3) * extent * (1, 0.3, 1)
     # Halve the shift until at least 30 % of the object is inside.
     while True:
         lower, upper = low + shift - 0.1 * extent, high + shift + 0.1 * extent
         inside = ((points >= lower) & (points <= upper)).all(axis=1)
-        if (inside & (mask != _BACKGROUND)).sum() >= 0.3 * len(own):
+        if (inside & (mask != _BACKGROUND)).sum() >= 0.3 * len(obj):
             break
         shift = shift / 2
-    kept = np.nonzero(inside)[0]
-    chosen = np.concatenate([kept, rng.choice(kept, len(points) - len(kept))])
+    rows = np.nonzero(inside)[0]
+    chosen = np.concatenate([rows, rng.choice(rows, len(points) - len(rows))])
     chosen = chosen[rng.permutation(len(chosen))]
     turned = rotate(points[chosen], rotation("y", rng.uniform(0, 360)))
     turned = rotate(turned, rotation("x", rng.uniform(-8, 8)))
