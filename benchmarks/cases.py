@@ -33,21 +33,21 @@ STEPS = (
 
 def cases(device: str) -> list[Case]:
     """All rows for a kind of device, in the order of the table."""
-    every = (*pretraining_cases(device), *encoder_cases(), *cpu_cases())
-    return [case for case in every if device in case.devices]
+    all_cases = (*pretraining_cases(device), *encoder_cases(), *cpu_cases())
+    return [case for case in all_cases if device in case.devices]
 
 
 def pretraining_cases(device: str) -> Iterator[Case]:
     """The whole step, and the same on one process and on two."""
     sizes = [(4, False), (4, True)] if device == "cpu" else [(20, False), (128, False)]
-    for pairs, both_keep in sizes:
+    for pairs, reference_keeps in sizes:
         yield Case(
             f"pre-training step, {pairs} pairs of 2048, ResNet-50 at 224"
-            + KEEPS * both_keep,
+            + KEEPS * reference_keeps,
             partial(forms.pretraining, step=forms.Step(pairs)),
             partial(roofline.pretraining_work, pairs),
             pairs,
-            reference_keeps=both_keep,
+            reference_keeps=reference_keeps,
         )
     pairs = sizes[0][0]
     for views in (2, 4):
@@ -72,18 +72,18 @@ def pretraining_cases(device: str) -> Iterator[Case]:
 
 def encoder_cases() -> Iterator[Case]:
     """Steps and features of the point encoders, and two of their operations."""
-    for sizes, both_keep in STEPS:
+    for sizes, reference_keeps in STEPS:
         network, batch, points, k, augmented = sizes
         large = batch * points > 2**15  # may be killed for memory: its own process
         yield Case(
             f"{network} step, {batch} x {points}{f', K={k}' * (k > 0)}, "
-            f"{'augmented' if augmented else 'random'}{KEEPS * both_keep}",
+            f"{'augmented' if augmented else 'random'}{KEEPS * reference_keeps}",
             partial(forms.encoder, sizes=sizes),
             partial(roofline.cloud_work, sizes),
             batch,
             processes=int(large),
             gib=batch * points * k / 1e5 if large else 0,  # about 10 kB an edge
-            reference_keeps=both_keep,
+            reference_keeps=reference_keeps,
         )
     for network in ("dgcnn", "dgcnn_seg"):
         sizes = Sizes(network, 16, 1024, 15)

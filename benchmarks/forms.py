@@ -121,16 +121,16 @@ def features_of_classes(samples: int, classes: int) -> tuple[np.ndarray, np.ndar
 def linear_svm(_: Setting, train: int, test: int, classes: int) -> Forms:
     """Fit and score, against scikit-learn's own linear kernel."""
     features, labels = features_of_classes(train + test, classes)
-    seen, known = features[:train], labels[:train]
-    unseen, wanted = features[train:], labels[train:]
-    exact = seen.astype(np.float64)
+    train_x, train_y = features[:train], labels[:train]
+    test_x, test_y = features[train:], labels[train:]
+    exact = train_x.astype(np.float64)
 
     def reference() -> float:
-        svm = SVC(kernel="linear", C=0.1, cache_size=1000).fit(exact, known)
-        return svm.score(unseen, wanted)
+        svm = SVC(kernel="linear", C=0.1, cache_size=1000).fit(exact, train_y)
+        return svm.score(test_x, test_y)
 
     def ours() -> float:
-        return fit_linear_svm(seen, known, 0.1).score(unseen, wanted)
+        return fit_linear_svm(train_x, train_y, 0.1).score(test_x, test_y)
 
     return {"reference": reference, "ours": ours}
 
@@ -147,8 +147,8 @@ def few_shot(_: Setting, samples: int, classes: int, episodes: int = 50) -> Form
                 support, query = draw_episode(labels, ways, shots, 20, 1, run)
                 svm = make_pipeline(StandardScaler(), SVC(kernel="linear", C=1.0))
                 svm.fit(features[support].astype(np.float64), labels[support])
-                unseen = features[query].astype(np.float64)
-                accuracies.append(svm.score(unseen, labels[query]))
+                queries = features[query].astype(np.float64)
+                accuracies.append(svm.score(queries, labels[query]))
         return accuracies
 
     def ours() -> list[float]:
@@ -156,7 +156,7 @@ def few_shot(_: Setting, samples: int, classes: int, episodes: int = 50) -> Form
             evaluate_episodes(features, labels, ways, shots, n_runs=episodes, seed=1)
             for ways, shots in PUBLISHED_SETTINGS
         ]
-        return [accuracy for found in settings for accuracy in found.accuracies]
+        return [accuracy for result in settings for accuracy in result.accuracies]
 
     return {"reference": reference, "ours": ours}
 
@@ -266,9 +266,9 @@ def crosspoint_step(
 
     def forward_backward(*batch: Any) -> tuple[Tensor, ...]:
         with precision.autocast():
-            z1, z2, others = model(*batch)
-            objective = multiview_loss if isinstance(others, list) else crosspoint_loss
-            loss, _, _ = objective(z1, z2, others, criterion)
+            z1, z2, z_image = model(*batch)
+            objective = multiview_loss if isinstance(z_image, list) else crosspoint_loss
+            loss, _, _ = objective(z1, z2, z_image, criterion)
         update.zero_grad(set_to_none=True)
         precision.scaler.scale(loss).backward()
         return (loss,)
@@ -295,7 +295,7 @@ def with_layout(inputs: Sequence[Tensor], capacity: int = 0) -> tuple[Any, ...]:
 def pretraining(setting: Setting, step: Step) -> Forms:
     """The whole step of pre-training."""
     inputs = step.inputs()
-    plain, ours = (step.model(kept).to(setting.device) for kept in (False, True))
+    plain, ours = (step.model(ours).to(setting.device) for ours in (False, True))
     return {
         "reference": crosspoint_step(plain, [inputs], setting, ours=False),
         "ours": crosspoint_step(ours, [with_layout(inputs)], setting),
@@ -309,13 +309,13 @@ def multiview(setting: Setting, step: Step) -> Forms:
     single = one.model(ours=True).to(setting.device)
     step_of_one = crosspoint_step(single, [with_layout(one.inputs())], setting)
     images = one.model(ours=True).image_encoder.to(setting.device)
-    others = inputs[2][:, 1:].flatten(0, 1).to(setting.device)
+    extra_images = inputs[2][:, 1:].flatten(0, 1).to(setting.device)
     precision = Precision(setting.precision, setting.device)
 
     def reference() -> None:
         step_of_one()
         with precision.autocast():
-            value = images(others).sum()
+            value = images(extra_images).sum()
         value.backward()
         images.zero_grad(set_to_none=True)
 
@@ -328,12 +328,12 @@ def scaling(setting: Setting, step: Step) -> Forms:
     """The global batch on one process, while the others wait, and on all of them."""
     inputs, rank = step.inputs(), distributed.rank()
     share = step.pairs // distributed.world_size()
-    own = [x[rank * share :][:share] for x in inputs]
-    alone = step.model(ours=True).to(setting.device)
-    one = crosspoint_step(alone, [with_layout(inputs)], setting, gather=False)
+    local = [x[rank * share :][:share] for x in inputs]
+    single = step.model(ours=True).to(setting.device)
+    single_step = crosspoint_step(single, [with_layout(inputs)], setting, gather=False)
     together = synchronise_batchnorm(step.model(ours=True))
     parallel = distributed.data_parallel(together, setting.device)
     return {
-        "reference": one if rank == 0 else lambda: None,
-        "ours": crosspoint_step(parallel, [with_layout(own)], setting),
+        "reference": single_step if rank == 0 else lambda: None,
+        "ours": crosspoint_step(parallel, [with_layout(local)], setting),
     }

@@ -46,7 +46,7 @@ def kernel_arguments(
     norm = nn.BatchNorm1d(wide, momentum=0.3).to(dtype)
     nn.init.normal_(norm.weight, generator=generator)
     nn.init.normal_(norm.bias, generator=generator)
-    two = (a, b, graph, affine, 0.2, matrix)
+    two_layer = (a, b, graph, affine, 0.2, matrix)
     return {
         "knn": (normal(rows, 64), batch, 4),
         "product": (a, normal(wide, 9)),
@@ -59,15 +59,15 @@ def kernel_arguments(
         "batch_affine": (norm, sums, shift, 12, False),
         "activation_gradient": (a, y, affine, 0.2),
         "statistics_gradient": (sums, 2 * sums, affine, count),
-        "two_layer_extremes": (*two, normal(64).sign(), normal(64), True),
-        "two_layer_gradients": (grad, integers(k, rows, 64).int(), *two, *terms),
+        "two_layer_extremes": (*two_layer, normal(64).sign(), normal(64), True),
+        "two_layer_gradients": (grad, integers(k, rows, 64).int(), *two_layer, *terms),
     }
 
 
 def moved(x: Any, device: torch.device) -> Any:
     """A copy of arguments or results on a device."""
     if isinstance(x, tuple):
-        return tuple(moved(one, device) for one in x)
+        return tuple(moved(item, device) for item in x)
     if isinstance(x, Graph | RaggedBatch):
         return type(x)(*moved(tuple(vars(x).values()), device))
     if isinstance(x, Tensor):

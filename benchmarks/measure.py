@@ -274,12 +274,12 @@ def result(case: Case, measured: Measured, rates: Rates, devices: int) -> dict:
     """
     medians = {form: statistics.median(s) for form, s in measured.seconds.items()}
     reference, ours = (medians.get(form) for form in FORMS)
-    own = measured.seconds["reference" if ours is None else "ours"]
-    median = statistics.median(own)
-    found = unmeasured(case, "") | {
+    times = measured.seconds["reference" if ours is None else "ours"]
+    median = statistics.median(times)
+    values = unmeasured(case, "") | {
         "reference": reference,
         "ours": ours,
-        "spread": (max(own) - min(own)) / median,
+        "spread": (max(times) - min(times)) / median,
         "reference_extra": measured.extra.get("reference"),
         "ours_extra": measured.extra.get("ours"),
         "roofline": roofline(case.work(), rates) / devices / median,
@@ -287,11 +287,11 @@ def result(case: Case, measured: Measured, rates: Rates, devices: int) -> dict:
         "seconds": measured.seconds,
     }
     if reference is not None and ours is not None:
-        theirs = measured.seconds["reference"]
-        theirs = theirs * (len(own) // len(theirs))  # one slow call, against each
-        ratios = [a / b for a, b in zip(theirs, own, strict=True)]
-        found |= {"ratio": reference / ours, "ratios": (min(ratios), max(ratios))}
-    return found
+        base = measured.seconds["reference"]
+        base = base * (len(times) // len(base))  # one slow call, against each
+        ratios = [a / b for a, b in zip(base, times, strict=True)]
+        values |= {"ratio": reference / ours, "ratios": (min(ratios), max(ratios))}
+    return values
 
 
 def unmeasured(case: Case, note: str) -> dict[str, Any]:

@@ -34,13 +34,13 @@ class Sizes(NamedTuple):
 def clouds(batch: int, points: int, augmented: bool = False) -> Tensor:
     """(B, 3, N): standard normal, or such clouds augmented as in pre-training."""
     random = np.random.default_rng(0)
-    found = []
+    tensors = []
     for index in range(batch):
         cloud = random.normal(size=(points, 3)).astype(np.float32)
         if augmented:
             cloud = augment_points(cloud, generator(POINTS, 0, 0, index))
-        found.append(torch.as_tensor(np.ascontiguousarray(cloud.T)))
-    return torch.stack(found)
+        tensors.append(torch.as_tensor(np.ascontiguousarray(cloud.T)))
+    return torch.stack(tensors)
 
 
 def encoder_work(network: str, rows: list[int], k: int, passes: int) -> Work:
@@ -62,21 +62,21 @@ def encoder_work(network: str, rows: list[int], k: int, passes: int) -> Work:
     if network == "dgcnn":
         first = [(3, 64), (64, 64), (64, 128), (128, 256)]
         points, second = [(512, 1024)], list[tuple[int, int]]()
-        compared: tuple[int, ...] = (3, 64, 64, 128)
+        graphs: tuple[int, ...] = (3, 64, 64, 128)
     elif network == "pointnet":
-        first, second, compared = [], [], ()
+        first, second, graphs = [], [], ()
         points = [(3, 64), (64, 64), (64, 64), (64, 128), (128, 1024)]
     else:
         first = [(3, 64), (3, 64), (64, 64), (64, 64)]
         points, second = [(128, 1024), (192, 1024)], [(64, 128), (64, 64), (64, 64)]
-        compared = (3, 3, 64, 64)
+        graphs = (3, 3, 64, 64)
     # Multiplications and outputs of one point; with its addition each counts twice.
-    each = sum(2 * a * b for a, b in first) + sum(a * b for a, b in points)
-    each += k * sum(a * b for a, b in second)
+    per_point = sum(2 * a * b for a, b in first) + sum(a * b for a, b in points)
+    per_point += k * sum(a * b for a, b in second)
     outputs = sum(b for _, b in (*first, *points, *second))
-    distances = sum(compared) * sum(n * n for n in rows)
+    distances = sum(graphs) * sum(n * n for n in rows)
     traffic = 2 * (2 if passes > 1 else 1) * 4 * outputs
-    return Work(2.0 * (passes * sum(rows) * each + distances), sum(rows) * traffic)
+    return Work(2.0 * (passes * sum(rows) * per_point + distances), sum(rows) * traffic)
 
 
 def cloud_work(sizes: Sizes, passes: int = 3) -> Work:

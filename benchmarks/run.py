@@ -114,10 +114,10 @@ def main() -> None:
         step = Step(pairs=20 if args.device == "cuda" else 4)
         write_profile(args.profile, pretraining(setting, step)["ours"], setting.device)
         return
-    every = cases(args.device)
-    chosen = [case for case in every if args.only in case.name]
+    all_cases = cases(args.device)
+    chosen = [case for case in all_cases if args.only in case.name]
     if not chosen:
-        names = "; ".join(case.name for case in every)
+        names = "; ".join(case.name for case in all_cases)
         parser.error(f"--only {args.only}: the cases are {names}")
     environment = describe_environment()
     rates = measure_rates(setting)

@@ -195,8 +195,8 @@ class Study:
         """Print the table of what is complete; write ``table.md``, ``study.json``."""
         values: Values = {}
         commits = set()
-        every = [(*key, run) for key, runs in work.items() for run in runs]
-        done = [(arm, seed, run) for arm, seed, run in every if self.complete(run)]
+        jobs = [(*key, run) for key, runs in work.items() for run in runs]
+        done = [(arm, seed, run) for arm, seed, run in jobs if self.complete(run)]
         for arm, seed, run in done:
             config = json.loads((self._folder(run) / "config.json").read_text())
             commits.add(config["environment"]["commit"])
@@ -204,7 +204,7 @@ class Study:
                 values.setdefault(row, {}).setdefault(arm, {})[seed] = value
         command = f"python -m benchmarks.study {command}"
         head = (
-            f"Commit {', '.join(sorted(commits)) or '-'}; {len(done)} of {len(every)} "
+            f"Commit {', '.join(sorted(commits)) or '-'}; {len(done)} of {len(jobs)} "
             f"runs complete; pre-training of {args.epochs} epochs, batches of "
             f"{args.batch_size}.\n\n    {command}\n"
         )

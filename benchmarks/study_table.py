@@ -23,8 +23,8 @@ def interval(differences: Sequence[float]) -> float | None:
 
 def paired(row: dict[str, dict[int, float]], arm: str, reference: str) -> list[float]:
     """arm - reference, of the seeds that both have."""
-    own, other = row.get(arm, {}), row.get(reference, {})
-    return [own[seed] - other[seed] for seed in own if seed in other]
+    values, other = row.get(arm, {}), row.get(reference, {})
+    return [values[seed] - other[seed] for seed in values if seed in other]
 
 
 def differences(
@@ -58,11 +58,11 @@ def table(
         return lines
 
     def accuracy(name: str, arm: str) -> str:
-        found = [*values[name].get(arm, {}).values()]
-        if not found:
+        scores = [*values[name].get(arm, {}).values()]
+        if not scores:
             return NOT_RUN
-        spread = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""
-        return f"{statistics.fmean(found):.2f}{spread}{_few(len(found), len(seeds))}"
+        spread = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
+        return f"{statistics.fmean(scores):.2f}{spread}{_few(len(scores), len(seeds))}"
 
     def difference(name: str, arm: str) -> str:
         pairs = paired(values[name], arm, reference)

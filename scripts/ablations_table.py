@@ -30,12 +30,12 @@ def table(name: str) -> str:
     for title in SETS.values():
         lines[0] += [title, "", ""]
         lines[1] += ["published", "ours", "C"]
-    for run, (what, *published) in ROWS.items():
+    for run, (label, *published) in ROWS.items():
         records = read_metrics(CHECKPOINTS / f"{name}_{run}_svm")
-        found = {r["dataset"]: r for r in records}
-        cells = [what]
+        by_dataset = {r["dataset"]: r for r in records}
+        cells = [label]
         for dataset, number in zip(SETS, published, strict=True):
-            r = found.get(dataset)
+            r = by_dataset.get(dataset)
             ours = ("not run", "")
             if r is not None:
                 ours = (f"{100 * r['accuracy']:.1f}", f"{r['C']:g}")

@@ -52,16 +52,16 @@ def results(name: str) -> dict[str, tuple[str, str, str]]:
     The first is of the last epoch, or of a C chosen on held-out training data; the
     second of the best epoch or C, "" without a choice.
     """
-    found = {}
+    rows = {}
     for r in read_metrics(CHECKPOINTS / f"{name}_svm"):
         best = max(r["table"], key=lambda row: row["test"])
         note = f"C = {r['C']:g}; {best['C']:g} by test data"
         task = f"linear SVM, {SETS[r['dataset']]}"
-        found[task] = (percent(r["accuracy"]), percent(best["test"]), note)
+        rows[task] = (percent(r["accuracy"]), percent(best["test"]), note)
     for r in read_metrics(CHECKPOINTS / f"{name}_fewshot"):
         task = f"few-shot, {SETS[r['dataset']]}, {r['k_way']} ways {r['m_shot']} shots"
         ours = f"{percent(r['mean'])} ± {percent(r['deviation'])}"
-        found[task] = (ours, "", f"{len(r['accuracies'])} episodes, C = 1")
+        rows[task] = (ours, "", f"{len(r['accuracies'])} episodes, C = 1")
     for task, (run, metric) in TUNED.items():
         folder = CHECKPOINTS / f"{name}_{run}"
         epochs = [r for r in read_metrics(folder) if "epoch_end" in r]
@@ -74,20 +74,20 @@ def results(name: str) -> dict[str, tuple[str, str, str]]:
         if len(epochs) < arguments["epochs"]:
             note += f"; after {len(epochs)} of {arguments['epochs']} epochs"
         last, best = (epochs[-1][f"{of}test_{metric}"] for of in ("", "best_"))
-        found[task] = (percent(last), percent(best), note)
-    return found
+        rows[task] = (percent(last), percent(best), note)
+    return rows
 
 
 def table(name: str) -> str:
     """The complete text."""
-    found = results(name)
+    measured = results(name)
     lines = [
         ("in %", "published", "ours", "ours,", "difference", ""),
         ("", "", "", "by test", "to published", ""),
     ]
     for task, published in PUBLISHED.items():
-        if task in found:
-            ours, chosen, note = found[task]
+        if task in measured:
+            ours, chosen, note = measured[task]
             gap = ""
             if published != "-":
                 gap = f"{float((chosen or ours)[:4]) - float(published[:4]):+.1f}"

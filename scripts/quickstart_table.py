@@ -24,11 +24,11 @@ def spread(values: list[float]) -> str:
 
 def accuracies(folders: Iterable[Path]) -> dict[str, list[dict]]:
     """Results of runs of eval_svm.py, a list for each data set."""
-    found: dict[str, list[dict]] = {}
+    by_dataset: dict[str, list[dict]] = {}
     for folder in folders:
         for result in read_metrics(folder):
-            found.setdefault(result["dataset"], []).append(result)
-    return found
+            by_dataset.setdefault(result["dataset"], []).append(result)
+    return by_dataset
 
 
 def table(seeds: range) -> str:

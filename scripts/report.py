@@ -77,11 +77,11 @@ def what_was_run(
 def results(untrained: Sequence[Run], trained: Sequence[Run], root: str) -> str:
     """Accuracies of the linear SVM, a row for each data set and encoder."""
     runs = {UNTRAINED: untrained, TRAINED: trained}
-    found = {who: accuracies(run.folder for run in own) for who, own in runs.items()}
+    scores = {who: accuracies(run.folder for run in own) for who, own in runs.items()}
     rows = []
-    for name in found[TRAINED]:
-        for who in found:
-            own = found[who].get(name, [])
+    for name in scores[TRAINED]:
+        for who in scores:
+            own = scores[who].get(name, [])
             cells = [
                 spread([r[key] for r in own]) if own else "not run"
                 for key in ("accuracy", "class_accuracy")
@@ -114,7 +114,7 @@ def maps_and_neighbours(
     splits = train, test = read_splits(dataset, root, judged[TRAINED])
     features = {who: features_of(splits, run) for who, run in judged.items()}
     seed, name = judged[TRAINED].args.seed, set_name(dataset, root)
-    tested = {who: own[1] for who, own in features.items()}
+    tested = {who: pair[1] for who, pair in features.items()}
     figure = map_figure(
         tested,
         test.labels,

@@ -75,15 +75,15 @@ def read_judged(folder: str | Path, trained: Run | None) -> Run:
         UsageError: if it evaluated other weights.
     """
     run = read_run(folder, JUDGEMENT)
-    found = run.args.model_path
-    wanted, fits = cli.UNTRAINED, found == cli.UNTRAINED
+    actual = run.args.model_path
+    expected, fits = cli.UNTRAINED, actual == cli.UNTRAINED
     if trained is not None:
-        wanted = str(trained.folder / "models" / "best_model.pth")
-        fits = trained.folder.resolve() in Path(found).resolve().parents
+        expected = str(trained.folder / "models" / "best_model.pth")
+        fits = trained.folder.resolve() in Path(actual).resolve().parents
     if not fits:
         raise UsageError(
-            f"{folder} evaluated {found}; expected a run of "
-            f"eval_svm.py --dataset modelnet40 scanobjectnn --model_path {wanted}"
+            f"{folder} evaluated {actual}; expected a run of "
+            f"eval_svm.py --dataset modelnet40 scanobjectnn --model_path {expected}"
         )
     return run
 
@@ -118,8 +118,8 @@ def command(run: Run) -> str:
     one node, however many there were.
     """
     processes = run.config["world_size"]
-    many = f"torchrun --nproc_per_node={processes}"
-    words = [many if processes > 1 else "python", "train_crosspoint.py"]
+    torchrun = f"torchrun --nproc_per_node={processes}"
+    words = [torchrun if processes > 1 else "python", "train_crosspoint.py"]
     defaults = vars(train_crosspoint.get_args_parser().parse_args([]))
     for name, value in vars(run.args).items():
         if name in ("overwrite", "resume") or value == defaults.get(name):

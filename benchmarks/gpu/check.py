@@ -86,19 +86,19 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def result(row: Row, state: str, text: str, seconds: float = 0.0) -> dict[str, Any]:
-    found = {"section": row.section, "name": row.name, "state": state}
-    return {**found, "text": text, "seconds": seconds}
+    fields = {"section": row.section, "name": row.name, "state": state}
+    return {**fields, "text": text, "seconds": seconds}
 
 
 def run_row(row: Row, place: Place) -> dict[str, Any]:
     """Its state, a text, seconds, and the numbers or the traceback."""
-    start, more = time.perf_counter(), dict[str, Any]()
+    start, extra = time.perf_counter(), dict[str, Any]()
     try:
         with time_limit(place.seconds):
-            found = row.run(place)
-        state, text = "PASS", found
-        if isinstance(found, dict):
-            state, text, more = "MEASURED", found.pop("text"), {"values": found}
+            outcome = row.run(place)
+        state, text = "PASS", outcome
+        if isinstance(outcome, dict):
+            state, text, extra = "MEASURED", outcome.pop("text"), {"values": outcome}
     except NotRun as reason:
         state, text = "NOT RUN", str(reason)
     except OutOfTime:
@@ -108,10 +108,10 @@ def run_row(row: Row, place: Place) -> dict[str, Any]:
     except Exception as error:  # whatever is wrong in a row is its result
         kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
         state, text = "FAIL", (kind + " ".join(str(error).split()))[:500]
-        more = {"traceback": traceback.format_exc()}
+        extra = {"traceback": traceback.format_exc()}
     if place.gpu and "CUDA error" not in text:
         torch.cuda.empty_cache()
-    return result(row, state, text, time.perf_counter() - start) | more
+    return result(row, state, text, time.perf_counter() - start) | extra
 
 
 def serve(pipe: Any) -> None:
@@ -137,10 +137,10 @@ class Worker:
         self.pipe.send((row, place))
         try:
             if self.pipe.poll(place.seconds + GRACE):
-                found = self.pipe.recv()
-                if "CUDA error" in found["text"]:  # every later row would fail too
+                outcome = self.pipe.recv()
+                if "CUDA error" in outcome["text"]:  # every later row would fail too
                     self.close()
-                return found
+                return outcome
         except EOFError:
             self.process.join()
             text = f"its process ended with exit code {self.process.exitcode}"
@@ -156,29 +156,29 @@ class Worker:
 
 def describe(device: torch.device) -> dict[str, str]:
     """What is there; results of an earlier call hold only where all of it is equal."""
-    found = describe_environment() | {"device": device.type}
-    found["cuda"] = str(torch.version.cuda)
+    environment = describe_environment() | {"device": device.type}
+    environment["cuda"] = str(torch.version.cuda)
     for name in ("triton", "numba"):
         try:
-            found[name] = importlib.metadata.version(name)
+            environment[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "none"
+            environment[name] = "none"
     if device.type == "cuda":
-        found["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
-        asked = "--query-gpu=name,driver_version,memory.total"
-        command = ["nvidia-smi", asked, "--format=csv,noheader"]
+        environment["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
+        query = "--query-gpu=name,driver_version,memory.total"
+        command = ["nvidia-smi", query, "--format=csv,noheader"]
         try:
-            done = subprocess.run(command, capture_output=True, text=True)
-            found["gpus"] = "; ".join(done.stdout.strip().splitlines())
+            output = subprocess.run(command, capture_output=True, text=True)
+            environment["gpus"] = "; ".join(output.stdout.strip().splitlines())
         except OSError:
-            found["gpus"] = "nvidia-smi is not there"
+            environment["gpus"] = "nvidia-smi is not there"
     # The commit does not tell everything: there may be changes, or no git.
     patterns = ("*.py", "models/**/*.py", "datasets/**/*.py", "utils/**/*.py")
     digest = hashlib.sha256()
     for pattern in (*patterns, "benchmarks/**/*.py"):
         for path in sorted(ROOT.glob(pattern)):
             digest.update(path.read_bytes())
-    return found | {"source": digest.hexdigest()[:12]}
+    return environment | {"source": digest.hexdigest()[:12]}
 
 
 def write(out: Path, environment: dict[str, str], results: list[dict]) -> str:
@@ -223,16 +223,16 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    start, there = time.monotonic(), torch.cuda.is_available()
+    start, has_gpu = time.monotonic(), torch.cuda.is_available()
     parser = get_args_parser()
     args = parser.parse_args(argv)
-    if args.device == "cuda" and not there:
+    if args.device == "cuda" and not has_gpu:
         parser.error("--device cuda: PyTorch sees no GPU here; use --device cpu")
-    device = torch.device(args.device or ("cuda" if there else "cpu"))
-    every = all_rows(device.type == "cuda")
-    chosen = [row for row in every if args.only in f"{row.section}: {row.name}"]
+    device = torch.device(args.device or ("cuda" if has_gpu else "cpu"))
+    rows = all_rows(device.type == "cuda")
+    chosen = [row for row in rows if args.only in f"{row.section}: {row.name}"]
     if not chosen:
-        names = "; ".join(f"{row.section}: {row.name}" for row in every)
+        names = "; ".join(f"{row.section}: {row.name}" for row in rows)
         parser.error(f"--only {args.only}: the rows are {names}")
     out, environment = args.out.resolve(), describe(device)
     out.mkdir(parents=True, exist_ok=True)
@@ -243,12 +243,12 @@ def main(argv: list[str] | None = None) -> int:
         before = json.loads((out / "gpu.json").read_text())
         if before["environment"] == environment:
             results = {(r["section"], r["name"]): r for r in before["rows"]}
-    left = [row for row in chosen if results.get(row[:2], {}).get("state") not in DONE]
-    for row in left:
+    due = [row for row in chosen if results.get(row[:2], {}).get("state") not in DONE]
+    for row in due:
         results.pop(row[:2], None)
     # By sections, and in the time that is left those that had not enough.
-    queue = [(row, SECTIONS[row.section][1]) for row in left]
-    queue += [(row, 1.0) for row in left]
+    queue = [(row, SECTIONS[row.section][1]) for row in due]
+    queue += [(row, 1.0) for row in due]
     with closing(Worker()) as worker:
         run = worker if device.type == "cuda" else run_row
         for row, part in queue:
@@ -258,14 +258,14 @@ def main(argv: list[str] | None = None) -> int:
             before = results.get(row[:2])
             if before and (OUT_OF_TIME not in before["text"] or seconds < 1):
                 continue
-            found = result(row, "NOT RUN", OUT_OF_TIME)
+            outcome = result(row, "NOT RUN", OUT_OF_TIME)
             if seconds >= 1:
-                found = run(row, Place(device, out, seconds))
-            results[row[:2]] = found
-            write(out, environment, [results[r[:2]] for r in every if r[:2] in results])
-            said = f"{found['state']:<8} {row.section}: {row.name}: {found['text']}"
-            print(f"{said} ({found['seconds']:.1f} s)", flush=True)
-    ordered = [results[r[:2]] for r in every if r[:2] in results]
+                outcome = run(row, Place(device, out, seconds))
+            results[row[:2]] = outcome
+            write(out, environment, [results[r[:2]] for r in rows if r[:2] in results])
+            line = f"{outcome['state']:<8} {row.section}: {row.name}: {outcome['text']}"
+            print(f"{line} ({outcome['seconds']:.1f} s)", flush=True)
+    ordered = [results[r[:2]] for r in rows if r[:2] in results]
     print(f"\n{write(out, environment, ordered)}")
     states = Counter(r["state"] for r in ordered)
     counts = ", ".join(f"{n} {state}" for state, n in states.items())

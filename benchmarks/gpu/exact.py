@@ -82,11 +82,11 @@ def randomised(module: nn.Module) -> nn.Module:
 def values_of(module: nn.Module, *outputs: Tensor) -> Values:
     """Outputs, gradients and running statistics after a backward pass."""
     torch.stack([x.double().sin().sum() for x in outputs]).sum().backward()
-    found: dict[str, Any] = {f"outputs {i}": x for i, x in enumerate(outputs)}
-    found |= {f"gradients {n}": p.grad for n, p in module.named_parameters()}
-    kept = dict(module.named_buffers())
-    found |= {f"statistics {n}": x for n, x in kept.items() if "running" in n}
-    return {name: x.detach() for name, x in found.items()}
+    values: dict[str, Any] = {f"outputs {i}": x for i, x in enumerate(outputs)}
+    values |= {f"gradients {n}": p.grad for n, p in module.named_parameters()}
+    buffers = dict(module.named_buffers())
+    values |= {f"statistics {n}": x for n, x in buffers.items() if "running" in n}
+    return {name: x.detach() for name, x in values.items()}
 
 
 def network(
@@ -111,9 +111,9 @@ def whole_points(batch: int, points: int) -> Tensor:
     """(B, 3, N) distinct points of an integer grid: distances are exact, and tie."""
     generator = torch.Generator().manual_seed(0)
     side = 2 + int((2 * points) ** (1 / 3))
-    every = torch.cartesian_prod(*[torch.arange(side)] * 3).T.double()
+    grid = torch.cartesian_prod(*[torch.arange(side)] * 3).T.double()
     chosen = (torch.randperm(side**3, generator=generator) for _ in range(batch))
-    return torch.stack([every[:, order[:points]] for order in chosen])
+    return torch.stack([grid[:, order[:points]] for order in chosen])
 
 
 def on_grid(
@@ -128,29 +128,29 @@ def on_grid(
     return values_of(module, batch.per_point(batch.edge_conv(batch.points, *module)))
 
 
-def error(found: Tensor, wanted: Tensor, least: float = 1e-300) -> float:
-    """Norm of the difference over that of ``wanted``."""
-    difference = (found.double() - wanted.double()).norm()
-    return (difference / wanted.double().norm().clamp(min=least)).item()
+def error(actual: Tensor, expected: Tensor, least: float = 1e-300) -> float:
+    """Norm of the difference over that of ``expected``."""
+    difference = (actual.double() - expected.double()).norm()
+    return (difference / expected.double().norm().clamp(min=least)).item()
 
 
 def in_float64(place: Place, passed: Callable[..., Values], sizes: Sizes) -> str:
     """Every tensor of the fused form is the plain one's to 1e-8."""
     need_kernels(place)
-    found, wanted = (
+    fused, plain = (
         passed(place, sizes, form, torch.float64) for form in ("fused", "plain")
     )
     # A bias before BatchNorm has no gradient but rounding.
-    gradients = [n for n in wanted if n.startswith("gradients")]
-    least = 1e-6 * max(wanted[n].norm().item() for n in gradients)
+    gradients = [n for n in plain if n.startswith("gradients")]
+    least = 1e-6 * max(plain[n].norm().item() for n in gradients)
     errors = {
-        n: error(found[n], x, least if n in gradients else 1e-300)
-        for n, x in wanted.items()
+        n: error(fused[n], x, least if n in gradients else 1e-300)
+        for n, x in plain.items()
     }
     worst = max(errors, key=lambda n: (errors[n] != errors[n], errors[n]))  # NaN first
-    said = f"{len(errors)} tensors, largest difference {errors[worst]:.1e}: {worst}"
-    assert errors[worst] < 1e-8, f"{said}; allowed 1e-8"
-    return said
+    message = f"{len(errors)} tensors, largest difference {errors[worst]:.1e}: {worst}"
+    assert errors[worst] < 1e-8, f"{message}; allowed 1e-8"
+    return message
 
 
 @contextmanager
@@ -178,37 +178,37 @@ def in_float32(
     need_kernels(place)
     exact = passed(place, sizes, "plain", torch.float64)
     with tf32(fast):
-        found, plain = (
+        fused, plain = (
             passed(place, sizes, form, torch.float32, **half)
             for form in ("fused", "plain")
         )
-    said, bad = [], []
+    parts, bad = [], []
     for group, least in allowed.items():
         names = [n for n in exact if n.startswith(group)]
-        ours, theirs, wanted = (
+        ours, theirs, expected = (
             torch.cat([values[n].double().flatten() for n in names])
-            for values in (found, plain, exact)
+            for values in (fused, plain, exact)
         )
-        own, other = error(ours, wanted), error(theirs, wanted)
-        said.append(f"{group} {own:.1e}, plain {other:.1e}")
-        if not own <= 4 * other + least:  # nor where it is NaN
+        fused_error, plain_error = error(ours, expected), error(theirs, expected)
+        parts.append(f"{group} {fused_error:.1e}, plain {plain_error:.1e}")
+        if not fused_error <= 4 * plain_error + least:  # nor where it is NaN
             bad.append(f"{group} {least:g}")
-    text = f"error against float64: {'; '.join(said)}"
+    text = f"error against float64: {'; '.join(parts)}"
     assert not bad, f"{text}; allowed 4 times the plain form's and {', '.join(bad)}"
     return text
 
 
-def different(found: Values, again: Values) -> list[str]:
-    return [n for n, x in found.items() if not torch.equal(x, again[n])]
+def different(first: Values, second: Values) -> list[str]:
+    return [n for n, x in first.items() if not torch.equal(x, second[n])]
 
 
-def equal_bits(found: Values, again: Values) -> str:
-    names = different(found, again)
+def equal_bits(first: Values, second: Values) -> str:
+    names = different(first, second)
     parts = dict(Counter(n.split(".")[0] for n in names))
-    apart = max((error(again[n], found[n]) for n in names), default=0.0)
-    said = f"of {len(found)} tensors differ, by up to {apart:.1e}: {parts}"
-    assert not names, f"{len(names)} {said}"
-    return f"{len(found)} tensors equal bit for bit"
+    largest = max((error(second[n], first[n]) for n in names), default=0.0)
+    message = f"of {len(first)} tensors differ, by up to {largest:.1e}: {parts}"
+    assert not names, f"{len(names)} {message}"
+    return f"{len(first)} tensors equal bit for bit"
 
 
 def twice(place: Place, sizes: Sizes, **changed: Any) -> str:
@@ -240,9 +240,9 @@ def step_twice(place: Place, step: forms.Step) -> str:
         results.append(values_of(model, loss))
     first, second = results
     images = {n: first.pop(n) for n in [*first] if n.startswith("gradients image_")}
-    said = equal_bits(first, second)
-    apart = max(error(second[n], x) for n, x in images.items())
-    return f"{said}; the image encoder's {len(images)} gradients to {apart:.1e}"
+    message = equal_bits(first, second)
+    largest = max(error(second[n], x) for n, x in images.items())
+    return f"{message}; the image encoder's {len(images)} gradients to {largest:.1e}"
 
 
 def graphs(place: Place, points: int, channels: int, k: int) -> str:
@@ -255,26 +255,26 @@ def graphs(place: Place, points: int, channels: int, k: int) -> str:
     batch = RaggedBatch(offsets.to(device), counts, points, merged=False)
     generator = torch.Generator().manual_seed(0)
     normal = torch.randn(rows, channels, generator=generator)
-    whole = whole_points(1, rows)[0].T.float()
-    for x, ties in ((normal.to(device), False), (whole.to(device), True)):
+    grid = whole_points(1, rows)[0].T.float()
+    for x, ties in ((normal.to(device), False), (grid.to(device), True)):
         idx = kernels.knn(x, batch, k).long()
         for start, end in itertools.pairwise(offsets.tolist()):
-            cloud, own = x[start:end], idx[start:end] - start
+            cloud, ids = x[start:end], idx[start:end] - start
             exact = cloud.double()
             square = exact.square().sum(1)
             d = square[:, None] + square - 2 * exact @ exact.T
             if ties:
                 order = d.round().long() * len(d) + torch.arange(len(d), device=device)
-                wanted = order.topk(k, largest=False).indices
-                for by, found in (("kernel", own), ("plain", knn(cloud.T[None], k)[0])):
-                    assert torch.equal(found, wanted), f"{by}: ties not by index"
+                expected = order.topk(k, largest=False).indices
+                for by, found in (("kernel", ids), ("plain", knn(cloud.T[None], k)[0])):
+                    assert torch.equal(found, expected), f"{by}: ties not by index"
                 continue
-            names = own.sort(dim=1).values
+            names = ids.sort(dim=1).values
             assert (names.diff(dim=1) > 0).all(), "a neighbour stands twice"
             least = d.topk(k, largest=False).values
-            far = ((d.gather(1, own) - least).abs().max() / square.max()).item()
-            assert far < 1e-5, f"distances differ by {far:.1e} of the largest |x|²"
-            worst = max(worst, far)
+            gap = ((d.gather(1, ids) - least).abs().max() / square.max()).item()
+            assert gap < 1e-5, f"distances differ by {gap:.1e} of the largest |x|²"
+            worst = max(worst, gap)
     return f"distances to {worst:.1e} of the largest |x|²; indices equal on a grid"
 
 
@@ -285,21 +285,21 @@ def kernel(place: Place, name: str) -> str:
     elif os.environ.get("TRITON_INTERPRET") != "1":
         raise NotRun("no GPU")
     devices = {"numba": torch.device("cpu"), "triton": place.device}
-    said = []
+    parts = []
     for dtype, allowed in ((torch.float64, 1e-11), (torch.float32, 1e-5)):
         results = []
         for package, device in devices.items():
-            given = moved(kernel_arguments(dtype)[name], device)
+            arguments = moved(kernel_arguments(dtype)[name], device)
             run = getattr(importlib.import_module(f"models.fused.{package}"), name)
-            found = run(*given)
-            found = found if isinstance(found, tuple) else (found,)
+            outputs = run(*arguments)
+            outputs = outputs if isinstance(outputs, tuple) else (outputs,)
             if name == "batch_affine":  # it updates the running statistics
-                found += tuple(given[0].buffers())
-            results.append(moved(found, devices["numba"]))
+                outputs += tuple(arguments[0].buffers())
+            results.append(moved(outputs, devices["numba"]))
         worst = max(error(b, a) for a, b in zip(*results, strict=True))
-        said.append(f"{str(dtype)[6:]} {worst:.1e} (allowed {allowed:g})")
-        assert worst < allowed, f"Triton's differs from Numba's: {said[-1]}"
-    return f"Triton's is Numba's: {', '.join(said)}"
+        parts.append(f"{str(dtype)[6:]} {worst:.1e} (allowed {allowed:g})")
+        assert worst < allowed, f"Triton's differs from Numba's: {parts[-1]}"
+    return f"Triton's is Numba's: {', '.join(parts)}"
 
 
 def rows(gpu: bool) -> Rows:
@@ -308,11 +308,11 @@ def rows(gpu: bool) -> Rows:
         usual = [Sizes("dgcnn", 4, 2048, 15), Sizes("dgcnn_seg", 8, 2048, 40)]
         other = [Sizes("dgcnn_seg", 3, 33, 20), Sizes("dgcnn", 4, 1024, 40)]
         other += [Sizes("dgcnn", 2, 8192, 20), Sizes("dgcnn_seg", 2, 8192, 15)]
-        found = [(2048, 64, 15), (8192, 3, 20), (2048, 128, 40), (1024, 64, 130)]
+        shapes = [(2048, 64, 15), (8192, 3, 20), (2048, 128, 40), (1024, 64, 130)]
         step = forms.Step(20)
     else:
         usual = [Sizes("dgcnn", 3, 257, 15), Sizes("dgcnn_seg", 8, 64, 40)]
-        other, found, step = [], [(300, 64, 40)], forms.Step(2, 64, 5, "resnet18", 32)
+        other, shapes, step = [], [(300, 64, 40)], forms.Step(2, 64, 5, "resnet18", 32)
     grids, usual = usual, [s._replace(augmented=True) for s in usual]
 
     def label(s: Sizes) -> str:
@@ -332,7 +332,7 @@ def rows(gpu: bool) -> Rows:
         for half in (torch.bfloat16, torch.float16):
             name = f"autocast {str(half).removeprefix('torch.')}, {label(s)}"
             yield name, partial(run, allowed=HALF, half=half)
-    for points, channels, k in (*found, (33, 3, 5)):
+    for points, channels, k in (*shapes, (33, 3, 5)):
         name = f"kNN, {points} points, {channels} channels, K={k}"
         yield name, partial(graphs, points=points, channels=channels, k=k)
     for name in kernel_arguments(torch.float32):

@@ -98,15 +98,15 @@ def train(
             while process.poll() is None and not until():
                 time.sleep(0.01)
         finally:  # also where the row is out of time
-            ended = process.poll()
-            if ended is None and processes:
+            status = process.poll()
+            if status is None and processes:
                 process.terminate()  # by which torchrun ends its ranks
                 time.sleep(3)
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     last = " / ".join(output.read_text().strip().splitlines()[-3:])
-    assert not ended, f"exit status {ended}: {last}; see {output}"
+    assert not status, f"exit status {status}: {last}; see {output}"
     return out / CHECKPOINTS / name
 
 
@@ -124,46 +124,46 @@ def undisturbed(out: Path) -> Path:
 
 
 def losses(run: Path) -> Tensor:
-    found = [record["loss"] for record in read_metrics(run) if "step" in record]
-    return torch.tensor(found, dtype=torch.float64)
+    values = [record["loss"] for record in read_metrics(run) if "step" in record]
+    return torch.tensor(values, dtype=torch.float64)
 
 
-def same_losses(found: Tensor, wanted: Tensor, allowed: float) -> str:
+def same_losses(actual: Tensor, expected: Tensor, allowed: float) -> str:
     """Losses of two runs, step by step, are equal but for rounding."""
-    worst = (found / wanted - 1).abs().max().item()  # NaN if any is
-    said = f"{len(wanted)} losses, {wanted[0]:.4f} to {wanted[-1]:.4f}, "
-    said += f"differ by {worst:.1e}"
-    assert worst < allowed, f"{said}; allowed {allowed:g}"
-    return said
+    worst = (actual / expected - 1).abs().max().item()  # NaN if any is
+    message = f"{len(expected)} losses, {expected[0]:.4f} to {expected[-1]:.4f}, "
+    message += f"differ by {worst:.1e}"
+    assert worst < allowed, f"{message}; allowed {allowed:g}"
+    return message
 
 
 def agreement(one: Path, other: Path) -> str:
     """20 steps in float64 have the same losses to 1e-7."""
-    found, wanted = losses(one), losses(other)
-    assert len(found) == len(wanted) == STEPS, f"{len(found)} and {len(wanted)} steps"
-    return same_losses(found, wanted, 1e-7)
+    first, second = losses(one), losses(other)
+    assert len(first) == len(second) == STEPS, f"{len(first)} and {len(second)} steps"
+    return same_losses(first, second, 1e-7)
 
 
 def elsewhere(place: Place, name: str, gpus: int = 0, **options: Any) -> str:
     """A run on another device, or on more processes, is the undisturbed one."""
     if torch.cuda.device_count() < gpus:
         raise NotRun(f"{gpus} GPUs needed, {torch.cuda.device_count()} here")
-    wanted = undisturbed(place.out)
-    return agreement(twenty_steps(place.out, name, **options), wanted)
+    expected = undisturbed(place.out)
+    return agreement(twenty_steps(place.out, name, **options), expected)
 
 
 def state(run: Path) -> Values:
     """The tensors of a run's last checkpoint: weights and optimiser."""
     parts = torch.load(run / LAST, map_location="cpu", weights_only=True)
-    of_optimizer = parts["optimizer"]["state"].items()
-    found = {f"optimizer {i} {n}": x for i, s in of_optimizer for n, x in s.items()}
-    return {**parts["model"], **found}
+    states = parts["optimizer"]["state"].items()
+    optimizer = {f"optimizer {i} {n}": x for i, s in states for n, x in s.items()}
+    return {**parts["model"], **optimizer}
 
 
 def killed_and_resumed(place: Place) -> str:
     """SIGKILL inside an epoch, then --resume: the undisturbed run's bits."""
     out = place.out
-    wanted, run = undisturbed(out), out / CHECKPOINTS / "killed"
+    expected, run = undisturbed(out), out / CHECKPOINTS / "killed"
     shutil.rmtree(run, ignore_errors=True)
     # A checkpoint is written after every third step, and an epoch has five.
     twenty_steps(out, "killed", until=lambda: len(losses(run)) >= 8)
@@ -172,13 +172,13 @@ def killed_and_resumed(place: Place) -> str:
         raise NotRun("the run had ended before it was killed")
     twenty_steps(out, "killed", "--resume")
     assert "resuming from its checkpoint" in (run / "run.log").read_text()
-    said = f"killed after step {done} of {STEPS}; "
-    bits = state(wanted)
+    prefix = f"killed after step {done} of {STEPS}; "
+    bits = state(expected)
     if different(bits, state(run)):
-        again = twenty_steps(out, "again")
-        if different(bits, state(again)):  # then rounding is all that can be asked
-            return f"{said}no run repeats its bits here; {agreement(run, wanted)}"
-    return said + equal_bits(bits, state(run))
+        repeated = twenty_steps(out, "again")
+        if different(bits, state(repeated)):  # then rounding is all that can be asked
+            return f"{prefix}no run repeats its bits here; {agreement(run, expected)}"
+    return prefix + equal_bits(bits, state(run))
 
 
 def runs(gpu: bool) -> Rows:

@@ -75,53 +75,53 @@ def speed(
 
     with tf32(True) if precision == "tf32" else nullcontext():
         made = make(Setting(place.device, "bf16" if precision == "bf16" else "fp32"))
-        both = {name: partial(several, run) for name, run in made.items()}
-        if not plain and "ours" in both:
-            del both["reference"]
+        repeated = {name: partial(several, run) for name, run in made.items()}
+        if not plain and "ours" in repeated:
+            del repeated["reference"]
         case, note = Case("", make, Work), ""
         try:
-            measured = take_turns(both, 3, place.device, case)
+            measured = take_turns(repeated, 3, place.device, case)
         except torch.OutOfMemoryError:
-            if len(both) == 1:
+            if len(repeated) == 1:
                 raise
             note = ", plain out of memory"
         if note:
             torch.cuda.empty_cache()
-            measured = take_turns({"ours": both["ours"]}, 3, place.device, case)
-        own = [*measured.seconds][-1]  # the plain form where it is the only one
-        launches, busy, longest = profile(made[own], place)
+            measured = take_turns({"ours": repeated["ours"]}, 3, place.device, case)
+        form = [*measured.seconds][-1]  # the plain form where it is the only one
+        launches, busy, longest = profile(made[form], place)
     seconds = {name: sorted(s)[1] / calls for name, s in measured.seconds.items()}
     rates = {name: samples / s for name, s in seconds.items()}
-    extra = measured.extra[own]
-    text = f"{rates[own]:.1f} {unit}/s" + note
+    extra = measured.extra[form]
+    text = f"{rates[form]:.1f} {unit}/s" + note
     if len(rates) == 2:
         text += f", {other} {rates['reference']:.1f}"
         text += f", ratio {rates['ours'] / rates['reference']:.2f}"
     text += "" if extra is None else f"; {extra:.0f} MiB more"
-    found = {"per_second": rates, "extra_mib": measured.extra, "longest": longest}
+    values = {"per_second": rates, "extra_mib": measured.extra, "longest": longest}
     if place.gpu:
-        idle = max(0.0, 1 - busy / seconds[own])
-        found |= {"launches": launches, "idle": idle}
+        idle = max(0.0, 1 - busy / seconds[form])
+        values |= {"launches": launches, "idle": idle}
         text += f"; {launches} launches, GPU idle {idle:.0%}"
-    return found | {"text": text}
+    return values | {"text": text}
 
 
 def step_speed(place: Place, step: forms.Step, precision: str, **of: Any) -> dict:
     """A pre-training step, beside what was predicted and what is aimed at."""
     make = partial(forms.pretraining, step=step)
-    found = speed(place, make, step.pairs, precision=precision, unit="pairs", **of)
+    row = speed(place, make, step.pairs, precision=precision, unit="pairs", **of)
     if precision == "bf16" and step.pairs in PREDICTED:
-        found["predicted"], found["aim"] = PREDICTED[step.pairs], AIM[step.pairs]
-        found["text"] += "; on an H200 predicted {predicted}, aim {aim}".format(**found)
-    return found
+        row["predicted"], row["aim"] = PREDICTED[step.pairs], AIM[step.pairs]
+        row["text"] += "; on an H200 predicted {predicted}, aim {aim}".format(**row)
+    return row
 
 
 def svm_speed(place: Place, train: int, plain: bool) -> dict[str, Any]:
     """Fit and test; scikit-learn takes minutes, so each once."""
-    both, seconds = forms.linear_svm(Setting(place.device), train, train // 4, 40), {}
+    made, seconds = forms.linear_svm(Setting(place.device), train, train // 4, 40), {}
     for name in ("ours", "reference")[: 1 + plain]:
         start = time.perf_counter()
-        both[name]()
+        made[name]()
         seconds[name] = time.perf_counter() - start
     text = ", plain ".join(f"{s:.2f} s" for s in seconds.values())
     return {"seconds": seconds, "text": text}
@@ -147,10 +147,10 @@ def rows(gpu: bool) -> Rows:
     clouds, points = (40, 2048) if gpu else (2, 256)
     run = partial(speed, samples=clouds, calls=5)
     for network in ENCODERS:
-        for training, what in ((True, "step"), (False, "features")):
+        for training, task in ((True, "step"), (False, "features")):
             sizes = Sizes(network, clouds, points, 15, augmented=training)
             make = partial(forms.encoder, sizes=sizes, training=training)
-            yield f"{network} {what}, {clouds} x {points}", partial(run, make=make)
+            yield f"{network} {task}, {clouds} x {points}", partial(run, make=make)
     for channels in (3, 64):
         make = partial(
             forms.graphs, channels=channels, k=15, batch=clouds, points=points

@@ -36,8 +36,8 @@ def training(setting: Setting, step: forms.Step, way: str) -> Callable[[], Tenso
     device = setting.device
     if device.type != "cuda" and way in ON_GPU:
         raise NotRun("no GPU")
-    every = step._replace(pairs=BATCHES * step.pairs).inputs()
-    batches: list[Any] = [*zip(*(x.chunk(BATCHES) for x in every), strict=True)]
+    inputs = step._replace(pairs=BATCHES * step.pairs).inputs()
+    batches: list[Any] = [*zip(*(x.chunk(BATCHES) for x in inputs), strict=True)]
     if way != "counted":
         capacity = distinct_after_dropout(2 * step.pairs, step.points)
         rows = 0 if way == "layout" else capacity
@@ -57,13 +57,13 @@ def exact(place: Place, step: forms.Step, way: str, steps: int) -> str:
     precision, allowed = ("fp32", ROUNDED) if way == "graph" else ("fp64", EXACT)
     runs = []
     for name in (way, way, "counted"):
-        take = training(Setting(place.device, precision), step, name)
-        losses = [take().detach().double().clone() for _ in range(steps)]
+        take_step = training(Setting(place.device, precision), step, name)
+        losses = [take_step().detach().double().clone() for _ in range(steps)]
         runs.append(torch.stack(losses).cpu())
-    found, again, wanted = runs
-    said = same_losses(found, wanted, allowed)
-    repeats = "equal bits" if torch.equal(found, again) else "other bits"
-    return f"{said}; {repeats} when repeated"
+    first, second, expected = runs
+    message = same_losses(first, expected, allowed)
+    repeats = "equal bits" if torch.equal(first, second) else "other bits"
+    return f"{message}; {repeats} when repeated"
 
 
 def against_counted(setting: Setting, step: forms.Step, way: str) -> Forms:
@@ -90,5 +90,5 @@ def speeds(gpu: bool) -> Rows:
             make = partial(against_counted, step=step, way=way)
             run = partial(speed, make=make, samples=step.pairs, unit="pairs")
             kind = "bf16" if gpu else "fp32"
-            more = partial(run, calls=2 * BATCHES if gpu else 1, precision=kind)
-            yield name, partial(more, other="counted")
+            timed = partial(run, calls=2 * BATCHES if gpu else 1, precision=kind)
+            yield name, partial(timed, other="counted")
