@@ -61,24 +61,24 @@ def words_of(line: str) -> list[str]:
 def commands(document: str) -> tuple[list[list[str]], list[list[str]]]:
     """Those of blocks, and those in the middle of a line."""
     text = read(document)
-    found = []
+    result = []
     for block in blocks(text):
         for line in block.replace("\\\n", " ").splitlines():
             if is_command(line):
-                found.append(words_of(line))
+                result.append(words_of(line))
             else:  # a tree of files
                 assert " --" not in line, f"{document}: not understood: {line}"
     spans = re.findall(r"`([^`\n]+)`", text)
     inline = [words_of(span) for span in spans if is_command(span) and " " in span]
-    return found, [words for words in inline if not {"...", "NAME"} & {*words}]
+    return result, [words for words in inline if not {"...", "NAME"} & {*words}]
 
 
 def in_docstring(script: str) -> list[list[str]]:
     """The commands that a script's ``--help`` shows."""
     text = importlib.import_module(SCRIPTS[script]).__doc__ or ""
     lines = text.replace("\\\n", " ").splitlines()
-    found = [re.search(r"\b(python|torchrun) .*\.py.*", line) for line in lines]
-    return [shlex.split(match[0].replace("=N ", "=2 ")) for match in found if match]
+    result = [re.search(r"\b(python|torchrun) .*\.py.*", line) for line in lines]
+    return [shlex.split(match[0].replace("=N ", "=2 ")) for match in result if match]
 
 
 def understand(words: list[str]) -> None:
@@ -125,9 +125,9 @@ def understand(words: list[str]) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_command_is_understood(document: str) -> None:
-    found, inline = commands(document)
-    assert len(found) > 15 or document != "README.md"
-    for words in (*found, *inline):
+    actual, inline = commands(document)
+    assert len(actual) > 15 or document != "README.md"
+    for words in (*actual, *inline):
         try:
             understand(words)
         except SystemExit:
@@ -136,9 +136,9 @@ def test_every_command_is_understood(document: str) -> None:
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS))
 def test_every_command_of_a_script_s_help_is_understood(script: str) -> None:
-    found = in_docstring(script)
-    assert len(found) >= 2
-    for words in found:
+    actual = in_docstring(script)
+    assert len(actual) >= 2
+    for words in actual:
         understand(words)
 
 
@@ -187,12 +187,12 @@ def flags_of_the_code() -> set[str]:
     """Those that a parser is given, and any that a shell script has."""
     folders = ("models", "utils", "datasets", "scripts", "benchmarks")
     paths = [p for folder in folders for p in (ROOT / folder).rglob("*")]
-    found = {*OTHERS}
+    result = {*OTHERS}
     for path in (*paths, *ROOT.glob("*.py")):
         if path.suffix in (".py", ".sh"):
             name = r"--(\w[\w-]*)" if path.suffix == ".sh" else r'"--(\w[\w-]*)"'
-            found |= {*re.findall(name, path.read_text(encoding="utf-8"))}
-    return found
+            result |= {*re.findall(name, path.read_text(encoding="utf-8"))}
+    return result
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -206,15 +206,15 @@ def test_flags_in_the_text_exist(document: str) -> None:
 
 def messages() -> list[str]:
     """The texts in the code, with a space for each value."""
-    found = []
+    result = []
     for folder in (".", "models", "datasets", "utils"):
         pattern = "*.py" if folder == "." else "**/*.py"
         for path in (ROOT / folder).glob(pattern):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 parts = node.values if isinstance(node, ast.JoinedStr) else [node]
                 texts = [p.value if isinstance(p, ast.Constant) else " " for p in parts]
-                found.append("".join(t for t in texts if isinstance(t, str)))
-    return found
+                result.append("".join(t for t in texts if isinstance(t, str)))
+    return result
 
 
 def test_the_messages_of_the_troubleshooting_page_are_those_of_the_code() -> None:
@@ -309,7 +309,7 @@ def test_the_readme_s_commands_run_one_after_the_other(
 def test_the_commands_on_data_run(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = [words for name in DOCUMENTS for words in commands(name)[0]]
+    actual = [words for name in DOCUMENTS for words in commands(name)[0]]
     meshes = tmp_path / "meshes"
     for number in range(8):
         path = meshes / f"class{number % 2}/{number}.ply"
@@ -327,7 +327,7 @@ def test_the_commands_on_data_run(
     }
     for name, smaller in modules.items():
         lines = {
-            tuple(words[3:]) for words in found if words[:3] == ["python", "-m", name]
+            tuple(words[3:]) for words in actual if words[:3] == ["python", "-m", name]
         }
         assert lines, name
         for words in sorted(lines):

@@ -23,19 +23,19 @@ def test_split_and_seed_choose_the_episodes(tmp_path: Path, even_root: Path) -> 
     torch.manual_seed(0)
     encoder = DGCNN(k=5, emb_dims=16)
     save_weights(encoder, tmp_path / "w.pth")
-    found = []
+    actual = []
     for split, seed in (("train", 1), ("test", 1), ("train", 2)):
         words = ("--model_path", str(tmp_path / "w.pth"), "--split", split)
         run = judge_fewshot(tmp_path, even_root, *words, "--seed", str(seed))
         (line,) = read_metrics(run)
         clouds = labelled_clouds("modelnet40", even_root, split, 64)
         features = extract_features(encoder, clouds.points, 32, torch.device("cpu"))
-        wanted = evaluate_episodes(features, clouds.labels, 3, 2, 2, 8, seed)
-        assert line["accuracies"] == list(wanted.accuracies)
+        expected = evaluate_episodes(features, clouds.labels, 3, 2, 2, 8, seed)
+        assert line["accuracies"] == list(expected.accuracies)
         assert (line["k_way"], line["m_shot"]) == (3, 2)
         assert "3 ways  2 shots" in (run / "run.log").read_text()
-        found.append(line["accuracies"])
-    assert found[0] not in (found[1], found[2])
+        actual.append(line["accuracies"])
+    assert actual[0] not in (actual[1], actual[2])
 
 
 def test_corrupted_queries_of_the_same_episodes(
@@ -57,8 +57,8 @@ def test_corrupted_queries_of_the_same_episodes(
     clean = features.pop("clean")
     assert line["mean"] == evaluate_episodes(clean, *setting).mean
     for kind, own in features.items():
-        wanted = evaluate_episodes(clean, *setting, {kind: own}).copies
-        assert line["corrupted"][kind] == wanted[kind]
+        expected = evaluate_episodes(clean, *setting, {kind: own}).copies
+        assert line["corrupted"][kind] == expected[kind]
     means = [line["corrupted"][kind] for kind in KINDS]
     assert line["corrupted"]["mean"] == pytest.approx(sum(means) / 4)
     assert "corrupted: turned " in (run / "run.log").read_text()

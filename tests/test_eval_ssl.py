@@ -142,8 +142,8 @@ def test_the_notebook_gives_the_numbers_of_the_functions(
             judged.append(f"{name} {called} {rates} {len(train)} + {len(test)}")
             matrices.append(result.matrix)
         assert (matrices[0] != matrices[1]).any()  # the encoders can be told apart
-        _, found = neighbour_figure(train, test, features, 1, 5, seed=0)
-        for called, share in found.items():
+        _, actual = neighbour_figure(train, test, features, 1, 5, seed=0)
+        for called, share in actual.items():
             shares.append(f"{name}, {called}: {share:.2%} of 5 neighbours")
     _, *lines = printed(cells["svm"]).splitlines()
     assert [" ".join(line.split()) for line in lines] == judged

@@ -88,10 +88,10 @@ def test_all_judges_classify_clean_and_corrupted_clouds(
         points = corrupted(clouds.points, kind, 2, 5, 0)
         tests[kind] = extract_features(encoder, points, 32, torch.device("cpu"))
     svm = fit_linear_svm(*train, 10.0)
-    wanted = judge_clouds(svm, train, tests, clouds.labels, 3, (1, 4), 3, 5)
-    clean = wanted.pop("clean")
+    expected = judge_clouds(svm, train, tests, clouds.labels, 3, (1, 4), 3, 5)
+    clean = expected.pop("clean")
     assert {name: line[name] for name in clean} == clean
-    assert line["corrupted"] == wanted
+    assert line["corrupted"] == expected
     assert "one-sided" in (run / "run.log").read_text()
 
 

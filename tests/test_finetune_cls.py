@@ -49,9 +49,9 @@ def test_two_processes_train_a_linear_probe_as_one_does(
     initial = DGCNN(5, 16, NUM_CLASSES, linear_head=True).state_dict()
     given = encoder.state_dict()
     for run in (one, two):
-        found = weights(run)
-        assert set(found) == set(initial)
-        for name, value in found.items():
+        actual = weights(run)
+        assert set(actual) == set(initial)
+        for name, value in actual.items():
             if name.split(".")[0] == "linear":
                 assert not torch.equal(value, initial[name].to(value.dtype)), name
             else:
@@ -189,8 +189,8 @@ def test_the_variants_of_scanobjectnn(tmp_path: Path, synthetic_root: Path) -> N
     assert losses[0] != losses[1]
     words = ("--dataset", "scanobjectnn", "--eval", "--overwrite")
     words += ("--model_path", str(run / "models" / "best_model.pth"))
-    found = []
+    actual = []
     for variant in ("obj_only", "pb_t50_rs"):
         again = finetune(tmp_path, synthetic_root, *words, "--variant", variant)
-        found.append(evaluated(again)["test_loss"])
-    assert found[0] != found[1] == metrics(run)[1][0]["test_loss"]
+        actual.append(evaluated(again)["test_loss"])
+    assert actual[0] != actual[1] == metrics(run)[1][0]["test_loss"]

@@ -45,23 +45,23 @@ def test_encoders_are_those_of_the_file(name: str, tmp_path: Path) -> None:
     encoder = point_encoder(name, 7, 16).eval()
     path = saved(tmp_path, encoder, name, "projection")
     entry = "dgcnn_cls" if name == "dgcnn" else "dgcnn_partseg"
-    found = torch.hub.load(str(ROOT), entry, source="local", weights=path)
-    assert not found.training and found.k == found.network.k == 7
+    loaded = torch.hub.load(str(ROOT), entry, source="local", weights=path)
+    assert not loaded.training and loaded.k == loaded.network.k == 7
     with torch.no_grad():
-        assert torch.equal(found.features(POINTS), encoder.features(POINTS))
-        assert found(POINTS)[0].shape == (2, 256)
+        assert torch.equal(loaded.features(POINTS), encoder.features(POINTS))
+        assert loaded(POINTS)[0].shape == (2, 256)
     assert getattr(hubconf, entry)(path, k=3).k == 3
 
 
 def test_pointnet_is_that_of_the_file_and_has_no_graph(tmp_path: Path) -> None:
     for classes, head in ((None, "projection"), (3, "classifier")):
         network = PointNet(16, classes).eval()
-        found = hubconf.pointnet_cls(
+        loaded = hubconf.pointnet_cls(
             saved(tmp_path / head, network, "pointnet", head, classes)
         )
-        assert found.network.k == 1
+        assert loaded.network.k == 1
         with torch.no_grad():
-            assert torch.equal(found.features(POINTS), network.features(POINTS))
+            assert torch.equal(loaded.features(POINTS), network.features(POINTS))
     assert hubconf.pointnet_cls(emb_dims=24).feature_dim == 24
 
 
@@ -69,16 +69,16 @@ def test_fine_tuned_networks_have_their_heads(tmp_path: Path) -> None:
     classifier, probe = DGCNN(7, 16, 2), DGCNN(7, 16, 2, linear_head=True)
     for network, head in ((classifier, "classifier"), (probe, "linear")):
         path = saved(tmp_path / head, network, "dgcnn", head, 2, ["chair", "table"])
-        found = hubconf.dgcnn_cls(path)
+        loaded = hubconf.dgcnn_cls(path)
         with torch.no_grad():
-            assert torch.equal(found(POINTS), network.eval()(POINTS))
-        assert found.network.class_names == ("chair", "table")
+            assert torch.equal(loaded(POINTS), network.eval()(POINTS))
+        assert loaded.network.class_names == ("chair", "table")
     segmenter = DGCNNPartSeg(7, 16, 9).eval()
     path = saved(tmp_path / "parts", segmenter, "dgcnn_seg", "parts", 9)
     category = torch.eye(16)[[4, 0]]
     with torch.no_grad():
-        found = hubconf.dgcnn_partseg(path)(POINTS, category)
-        assert torch.equal(found, segmenter(POINTS, category))
+        loaded = hubconf.dgcnn_partseg(path)(POINTS, category)
+        assert torch.equal(loaded, segmenter(POINTS, category))
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

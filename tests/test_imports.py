@@ -38,13 +38,13 @@ def modules_in(source: str) -> set[str]:
     ``from a import b`` counts as ``a.b``, since b may be a module. Ruff refuses
     relative imports.
     """
-    found = set()
+    result = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            result |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in found if name.split(".")[0] in PROJECT}
+            result |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in result if name.split(".")[0] in PROJECT}
 
 
 def modules_of(path: Path) -> set[str]:
@@ -58,11 +58,11 @@ def within(name: str, allowed: tuple[str, ...]) -> bool:
 def files_in(*folders: str) -> list[Path]:
     """Modules of the project's folders, or a file itself."""
     places = [ROOT / folder for folder in folders]
-    found = [
+    result = [
         p for place in places for p in (place, *place.rglob("*.py")) if p.is_file()
     ]
-    assert found
-    return sorted(found)
+    assert result
+    return sorted(result)
 
 
 @pytest.mark.parametrize("place", ALLOWED)

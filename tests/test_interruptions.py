@@ -119,11 +119,11 @@ def test_ctrl_c_ends_the_step_and_resuming_gives_the_undisturbed_run(
     os.killpg(process.pid, signal.SIGINT)  # the loader's workers get it too
     code, text = finish(process)
     assert code == 128 + signal.SIGINT, text
-    said = re.search(r"SIGINT: stopped after step (\d+); .*--resume", text)
-    assert said and "Traceback" not in text, text
+    match = re.search(r"SIGINT: stopped after step (\d+); .*--resume", text)
+    assert match and "Traceback" not in text, text
     run = run_in(tmp_path)
     assert "ended by Interrupted: SIGINT" in (run / "run.log").read_text()
-    assert progress_in(run)["step"] == int(said[1]) + 1 == steps_done(tmp_path)
+    assert progress_in(run)["step"] == int(match[1]) + 1 == steps_done(tmp_path)
     pretrain(tmp_path, synthetic_root, *LONG, "--resume")
     same_records(whole, run)
     same_weights(whole, run)
@@ -322,10 +322,10 @@ def largest_file(size: int) -> Iterator[None]:
 def test_a_disk_that_is_full_leaves_the_checkpoint_before(
     whole: Path, tmp_path: Path, synthetic_root: Path
 ) -> None:
-    said = r"\.pth cannot be written"
+    message = r"\.pth cannot be written"
     with (
         largest_file(2**16),
-        pytest.raises(UsageError, match=f"(?s){said}.*there is none yet"),
+        pytest.raises(UsageError, match=f"(?s){message}.*there is none yet"),
     ):
         pretrain(tmp_path, synthetic_root, *LONG)
     run = run_in(tmp_path)
@@ -335,7 +335,7 @@ def test_a_disk_that_is_full_leaves_the_checkpoint_before(
     # Enough for the log and the weights, not for another checkpoint.
     with (
         largest_file(len(before) - 10_000),
-        pytest.raises(UsageError, match=f"(?s){said}.*the previous one is intact"),
+        pytest.raises(UsageError, match=f"(?s){message}.*the previous one is intact"),
     ):
         pretrain(tmp_path, synthetic_root, *LONG, "--resume")
     assert (run / "models" / "checkpoint_last.pth").read_bytes() == before

@@ -64,11 +64,11 @@ def test_few_shot_episodes_keep_their_own_k(
 def test_another_network_by_flag_is_refused(
     script, pretrained: Path, even_root: Path, tmp_path: Path
 ) -> None:
-    for flags, said in (
+    for flags, message in (
         (("--model", "dgcnn"), "its --model is dgcnn_seg, not dgcnn"),
         (("--emb_dims", "32"), "its --emb_dims is 16, not 32|its --model is"),
     ):
-        with pytest.raises(cli.UsageError, match=rf"best_model\.pth: .*{said}"):
+        with pytest.raises(cli.UsageError, match=rf"best_model\.pth: .*{message}"):
             run_main(script, tmp_path, even_root, *ALONE, str(pretrained), *flags)
     assert not (tmp_path / "checkpoints").exists()
 
@@ -78,8 +78,8 @@ def test_a_classifier_is_evaluated_with_its_own_network(
 ) -> None:
     words = (*ALONE, str(tuned / "models" / "best_model.pth"), "--eval")
     run = run_main(finetune_cls, tmp_path, uneven_root, *words)
-    found = evaluated(run)["test_accuracy"]
-    assert found == metrics(tuned)[1][-1]["best_test_accuracy"]
+    actual = evaluated(run)["test_accuracy"]
+    assert actual == metrics(tuned)[1][-1]["best_test_accuracy"]
     assert "--k 5 --num_points 64: network.json" in (run / "run.log").read_text()
 
 
@@ -112,8 +112,8 @@ def test_fine_tuning_carries_on_with_the_network_and_so_does_its_evaluation(
     }
     best = run / "models" / "best_model.pth"
     words = [*ALONE, str(best), "--eval", "--exp_name", "eval"]
-    told = run_main(train_partseg, tmp_path, part_root, *words)
-    assert read_metrics(told)[0]["test_miou"] == metrics(run)[1][0]["test_miou"]
+    result = run_main(train_partseg, tmp_path, part_root, *words)
+    assert read_metrics(result)[0]["test_miou"] == metrics(run)[1][0]["test_miou"]
 
 
 def test_a_resumed_run_has_the_network_that_it_started_with(
@@ -149,11 +149,11 @@ def test_pointnet_is_judged_and_fine_tuned_from_its_file_alone(
         assert (network["model"], network["head"]) == ("pointnet", head)
         assert (network["k"], network["num_points"]) == (1, 64)
         words = [*ALONE, str(tuned / "models" / "best_model.pth"), "--eval", *more]
-        told = run_main(*call, *words, "--exp_name", "eval")
+        result = run_main(*call, *words, "--exp_name", "eval")
         state = weights(tuned)
         assert not any(name.startswith("inv_head") for name in state)
         best_accuracy = metrics(tuned)[1][0]["best_test_accuracy"]
-        assert evaluated(told)["test_accuracy"] == best_accuracy
+        assert evaluated(result)["test_accuracy"] == best_accuracy
 
 
 def test_a_network_without_a_classification_head_is_not_fine_tuned(

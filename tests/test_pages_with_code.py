@@ -73,10 +73,10 @@ def test_the_python_of_the_page_on_own_shapes_runs(
     path.parent.mkdir(parents=True)
     encoder = point_encoder("dgcnn", 15, 16)
     torch.save(encoder.state_dict(), path)
-    found: dict = {}
-    exec(code, found)
+    namespace: dict = {}
+    exec(code, namespace)
     clouds = np.stack([center_and_scale(cloud) for cloud in clouds])
     with torch.no_grad():
         expected = encoder.eval().features(torch.from_numpy(clouds).transpose(1, 2))
-    np.testing.assert_allclose(found["features"], expected, rtol=1e-4, atol=1e-5)
-    assert found["rows"][0, 0] == 0
+    np.testing.assert_allclose(namespace["features"], expected, rtol=1e-4, atol=1e-5)
+    assert namespace["rows"][0, 0] == 0

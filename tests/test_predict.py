@@ -158,11 +158,11 @@ def test_nearest_are_those_of_the_largest_cosine(
         norms = np.linalg.norm(others, axis=1) * np.linalg.norm(query)
         cosine = others @ query / norms
         for row in np.argsort(-cosine, kind="stable")[:4]:
-            value, found = next(lines).split()
+            value, actual = next(lines).split()
             assert abs(float(value) - cosine[row]) < 1e-4
             assert (
-                found == among["names"][row]
-                or abs(cosine[list(among["names"]).index(found)] - cosine[row]) < 1e-6
+                actual == among["names"][row]
+                or abs(cosine[list(among["names"]).index(actual)] - cosine[row]) < 1e-6
             )
     assert next(lines) == "near.png: 3 clouds and their neighbours"
     assert Image.open("near.png").width > 600
@@ -271,8 +271,8 @@ def test_files_that_differ_in_their_ending_keep_apart(
     np.savetxt(tmp_path / "a.xyz", cloud)
     words = ("--category", "mug", "--out", "parts", "--model_path", segmenter)
     run("segment", "a.npy", "a.xyz", *words)
-    found = sorted(path.name for path in (tmp_path / "parts").iterdir())
-    assert found == ["a.npz", "a.ply", "a_xyz.npz", "a_xyz.ply"]
+    actual = sorted(path.name for path in (tmp_path / "parts").iterdir())
+    assert actual == ["a.npz", "a.ply", "a_xyz.npz", "a_xyz.ply"]
 
 
 def test_damaged_files_are_listed_at_the_end(

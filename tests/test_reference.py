@@ -79,9 +79,9 @@ def same(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", RUNS)
 def test_twenty_steps(case: str, tmp_path: Path, data: Path) -> None:
-    wanted = json.loads((REFERENCE / "curves.json").read_text())[case]
-    assert sum("step" in line for line in wanted) == 20
-    same(curve(case, tmp_path, data), wanted)
+    expected = json.loads((REFERENCE / "curves.json").read_text())[case]
+    assert sum("step" in line for line in expected) == 20
+    same(curve(case, tmp_path, data), expected)
 
 
 @pytest.mark.slow
@@ -91,15 +91,15 @@ def test_an_old_checkpoint_resumes(case: str, tmp_path: Path, data: Path) -> Non
     models.mkdir(parents=True)
     shutil.copy(REFERENCE / case / "checkpoint_last.pth", models)
     words = "--epochs 6 --checkpoint_steps 1 --resume"
-    wanted = json.loads((REFERENCE / case / "following.json").read_text())
-    assert [line["step"] for line in wanted if "step" in line] == [7, 8, 9, 10, 11]
-    found = records(case, tmp_path, data, words)
+    expected = json.loads((REFERENCE / case / "following.json").read_text())
+    assert [line["step"] for line in expected if "step" in line] == [7, 8, 9, 10, 11]
+    actual = records(case, tmp_path, data, words)
     # Later versions record more, such as knn_accuracy.
     known = [
         {name: line[name] for name in old if name in line}
-        for line, old in zip(found, wanted, strict=True)
+        for line, old in zip(actual, expected, strict=True)
     ]
-    same(known, wanted)
+    same(known, expected)
 
 
 @pytest.mark.parametrize(
@@ -129,10 +129,10 @@ def main() -> None:
     parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data = write_small_data(Path(folder, "data"))
-        found = {case: curve(case, Path(folder, case), data) for case in RUNS}
+        result = {case: curve(case, Path(folder, case), data) for case in RUNS}
     cases = (
         f'"{case}": [\n' + ",\n".join(map(json.dumps, lines)) + "\n]"
-        for case, lines in found.items()
+        for case, lines in result.items()
     )
     (REFERENCE / "curves.json").write_text("{\n" + ",\n".join(cases) + "\n}\n")
 

@@ -51,15 +51,15 @@ def test_training_starts_from_the_file(
             value.uniform_(0.5, 1.5)
     path = tmp_path / "w.pth"
     torch.save({f"module.{name}": value for name, value in state.items()}, path)
-    wanted = {n: v for n, v in state.items() if n.split(".")[0] not in case.unused}
+    expected = {n: v for n, v in state.items() if n.split(".")[0] not in case.unused}
     words = (request.getfixturevalue(case.data), "--model_path", str(path))
     starts = two_ranks.run(starting_state, case.run, tmp_path / "two", *words)
     starts.append(starting_state(case.run, tmp_path, *words))
     for start in starts:
-        assert all(torch.equal(start[name], value) for name, value in wanted.items())
+        assert all(torch.equal(start[name], value) for name, value in expected.items())
         assert all(torch.equal(start[n], value) for n, value in starts[0].items())
     log = (tmp_path / "checkpoints" / "run" / "run.log").read_text()
-    used = f"{len(wanted)} entries loaded; not used from the file: inv_head.0, "
+    used = f"{len(expected)} entries loaded; not used from the file: inv_head.0, "
     assert used in log and all(name in log for name in case.unused)
     assert f"; randomly initialised: {case.initialised}" in log
 

@@ -128,7 +128,7 @@ def test_every_form_of_the_point_operations_gives_the_same_run(
         given.append(args[-1] is not None)
 
     monkeypatch.setattr(FusedClouds, "__init__", counted)
-    found = []
+    actual = []
     forms = (["plain"], ["fused", "--no-distinct_points"], ["fused"])
     for number, form in enumerate(forms):
         rows.clear()
@@ -136,8 +136,8 @@ def test_every_form_of_the_point_operations_gives_the_same_run(
             *(tmp_path / str(number), synthetic_root, "--epochs", "1"),
             *("--precision", "fp64", "--edgeconv", *form),
         )
-        found.append(([record["loss"] for record in metrics(run)[0]], sum(rows)))
-    (plain, none), (fused, every), (distinct, few) = found
+        actual.append(([record["loss"] for record in metrics(run)[0]], sum(rows)))
+    (plain, none), (fused, every), (distinct, few) = actual
     assert none == 0 < few < every
     steps = len(given) // 2  # a layout comes with the batch where points are merged
     assert given == [False] * steps + [True] * steps and steps > 0
@@ -167,8 +167,8 @@ def test_multi_view_writes_its_heads_apart(
     whole.heads = heads
     last = weights(run, "checkpoint_last.pth")["model"]
     assert all(torch.equal(v, last[n]) for n, v in whole.state_dict().items())
-    said = "multi-view, after MM-Point, 2 images a shape, weights 0.5 (IMID) and 2"
-    assert said in (run / "run.log").read_text()
+    message = "multi-view, after MM-Point, 2 images a shape, weights 0.5 (IMID) and 2"
+    assert message in (run / "run.log").read_text()
 
 
 def test_two_images_change_the_run_and_one_is_the_default(

@@ -90,8 +90,8 @@ def test_the_first_step_is_that_of_the_definition(
     ((points, category, target),) = batches
     model = models[0].train()
     logits = model(points.double(), torch.eye(16)[category]).detach()
-    wanted = torch.full_like(logits, 0.2 / 49).scatter_(1, target[:, None], 0.8)
-    loss = -(wanted * logits.log_softmax(dim=1)).sum(dim=1).mean().item()
+    expected = torch.full_like(logits, 0.2 / 49).scatter_(1, target[:, None], 0.8)
+    loss = -(expected * logits.log_softmax(dim=1)).sum(dim=1).mean().item()
     assert math.isclose(steps[0]["loss"], loss, rel_tol=1e-9)
     predicted = logits.argmax(dim=1).numpy()
     iou = shape_iou(predicted, target, category)
@@ -154,8 +154,8 @@ def test_predictions_are_written_as_they_were_made(
     torch.manual_seed(4)
     model = DGCNNPartSeg(k=4, emb_dims=16, num_parts=NUM_PARTS)
     save_weights(model, path)
-    found = tmp_path / "two" / "new" / "found"
-    words = ("--eval", "--model_path", str(path), "--save_predictions", str(found))
+    folder = tmp_path / "two" / "new" / "found"
+    words = ("--eval", "--model_path", str(path), "--save_predictions", str(folder))
     two_ranks.run(segment, tmp_path / "two", part_root, *words)
     test = ShapeNetPart(part_root, "test", num_points=32)
     kept = [
@@ -168,7 +168,7 @@ def test_predictions_are_written_as_they_were_made(
         for row in kept
         for kind in ("truth", "predicted")
     }
-    assert {p.name for p in found.iterdir()} == {*names, "contact_sheet.png"}
+    assert {p.name for p in folder.iterdir()} == {*names, "contact_sheet.png"}
     assert kept == [0, 1, 2, 4, 5, 6]  # row 3, the fourth chair, is rank 1's first
     model.eval()
     for row in kept:
@@ -178,7 +178,7 @@ def test_predictions_are_written_as_they_were_made(
             predicted = model(points[None], one_hot)[0].argmax(dim=0)
         for kind, labels in (("truth", parts), ("predicted", predicted)):
             name = f"{CATEGORIES[category]}_{row:04d}_{kind}.ply"
-            vertices = PlyData.read(str(found / name))["vertex"]
+            vertices = PlyData.read(str(folder / name))["vertex"]
             for axis, values in zip("xyz", points.numpy(), strict=True):
                 assert np.array_equal(vertices[axis], values)
             assert np.array_equal(vertices["part"], labels.numpy())
@@ -205,16 +205,16 @@ def test_training_writes_the_predictions_of_the_best_weights(
 
     monkeypatch.setattr(train_partseg, "evaluate", scored)
     words = ("--from_scratch", "--epochs", "3", "--save_freq", "1")
-    written, wanted = tmp_path / "written", tmp_path / "wanted"
+    written, expected = tmp_path / "written", tmp_path / "wanted"
     run = segment(tmp_path, part_root, *words, "--save_predictions", str(written))
     log = (run / "run.log").read_text()
     assert "best epoch: test_miou 0.9000" in log
     assert "last epoch: test_miou 0.1000" in log
     second = str(run / "models" / "ckpt_epoch_2.pth")
-    words = ("--eval", "--model_path", second, "--save_predictions", str(wanted))
+    words = ("--eval", "--model_path", second, "--save_predictions", str(expected))
     segment(tmp_path / "eval", part_root, *words)
-    found = {path.name: path.read_bytes() for path in written.glob("*.ply")}
-    assert found == {path.name: path.read_bytes() for path in wanted.glob("*.ply")}
+    actual = {path.name: path.read_bytes() for path in written.glob("*.ply")}
+    assert actual == {path.name: path.read_bytes() for path in expected.glob("*.ply")}
 
 
 def test_names_of_earlier_code_are_taken() -> None:

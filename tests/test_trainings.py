@@ -172,8 +172,8 @@ def test_files_and_records(case: Case, finished: Path) -> None:
             for entry, value in weights(finished, f"{name}.pth").items():
                 assert torch.equal(value, state[f"{part}.{entry}"])
     log = (finished / "run.log").read_text()
-    for said in case.said:
-        assert said.format(last=epochs[-1][case.merit], best=best) in log, said
+    for message in case.said:
+        assert message.format(last=epochs[-1][case.merit], best=best) in log, message
     group = weights(finished, "checkpoint_last.pth")["optimizer"]["param_groups"][0]
     assert group["lr"] == case.rates[-1]
     assert group.get("momentum") == (0.9 if case.run is segment else None)

@@ -38,7 +38,7 @@ def test_files_are_read_without_their_code() -> None:
     for folder in ("models", "datasets", "utils", "scripts", "benchmarks"):
         paths += (ROOT / folder).rglob("*.py")
     assert len(paths) > 40
-    wrong = {str(p): found for p in paths if (found := unsafe(p.read_text("utf-8")))}
+    wrong = {str(p): calls for p in paths if (calls := unsafe(p.read_text("utf-8")))}
     assert not wrong
 
 

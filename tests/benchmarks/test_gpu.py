@@ -125,8 +125,8 @@ def test_a_check_sees_a_wrong_kernel(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def changed(*args: Any) -> Any:
-        found = right(*args)
-        return wrong(*found) if isinstance(found, tuple) else wrong(found)
+        result = right(*args)
+        return wrong(*result) if isinstance(result, tuple) else wrong(result)
 
     right = getattr(kernels, kernel)
     monkeypatch.setattr(kernels, kernel, changed)
@@ -178,10 +178,10 @@ def test_states_and_a_second_call(
     code, rows = call(tmp_path)
     assert code == 0 and calls == [CPU]
     assert rows["counted"]["values"] == {"per_second": 3.0}
-    found = {name: (row["state"], row["text"]) for name, row in rows.items()}
-    assert found["passed"] == ("PASS", "all equal")
-    assert found["missing"] == ("NOT RUN", "no GPU")
-    assert found["large"] == ("NOT RUN", "out of memory")
+    actual = {name: (row["state"], row["text"]) for name, row in rows.items()}
+    assert actual["passed"] == ("PASS", "all equal")
+    assert actual["missing"] == ("NOT RUN", "no GPU")
+    assert actual["large"] == ("NOT RUN", "out of memory")
 
     use_rows(counted=count, passed=raises(ValueError("run again")), missing=count)
     code, rows = call(tmp_path)
@@ -244,16 +244,16 @@ def test_a_crash_or_a_hang_costs_one_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(check, "GRACE", 1.0)
-    found = []
+    actual = []
     with contextlib.closing(Worker()) as worker:
         for run in (fine, fine, killed, fine, hung, fine):
             place = Place(CPU, tmp_path, 1 if run is hung else 60)
-            found.append(worker(Row("exactness", run.__name__, run), place))
-    texts = [row["text"] for row in found]
+            actual.append(worker(Row("exactness", run.__name__, run), place))
+    texts = [row["text"] for row in actual]
     assert texts[0] == texts[1] and len({texts[1], texts[3], texts[5]}) == 3
     assert texts[2] == "its process ended with exit code -9"
     assert texts[4] == "its process hung and was killed"
-    assert [row["state"] for row in found] == [*("PASS",) * 2, *("FAIL", "PASS") * 2]
+    assert [row["state"] for row in actual] == [*("PASS",) * 2, *("FAIL", "PASS") * 2]
 
 
 @pytest.mark.slow
@@ -290,8 +290,8 @@ def test_losses_and_bits_of_runs(tmp_path: Path) -> None:
     two = write_run(tmp_path / "two", [*losses[:19], losses[19] * (1 + 2e-7)], 1.5)
     short = write_run(tmp_path / "short", losses[:19])
     assert "differ by 0.0e+00" in runs.agreement(one, one)
-    for other, said in ((two, "allowed 1e-07"), (short, "19 and 20 steps")):
-        with pytest.raises(AssertionError, match=said):
+    for other, message in ((two, "allowed 1e-07"), (short, "19 and 20 steps")):
+        with pytest.raises(AssertionError, match=message):
             runs.agreement(other, one)
     states = [runs.state(run) for run in (one, two)]
     with pytest.raises(AssertionError, match="1 of 2 tensors differ"):
@@ -328,10 +328,10 @@ def test_wrong_flags_are_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for words, said in (
+    for words, message in (
         (["--only", "nothing like it"], "the rows are exactness: the fused form runs;"),
         (["--device", "cuda"], "--device cuda: PyTorch sees no GPU here"),
     ):
         with pytest.raises(SystemExit):
             call(tmp_path, *words)
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err

@@ -51,11 +51,11 @@ def test_values_of_a_row() -> None:
     seconds = {"reference": [8.0, 6.0, 9.0], "ours": [2.0, 3.0, 1.0]}
     measured = Measured(seconds, {"reference": 300.0, "ours": None})
     case = Case("a name", constant_forms, lambda: Work(100.0), samples=4)
-    found = measure.result(case, measured, RATES, 1)
+    actual = measure.result(case, measured, RATES, 1)
     cells = "a name | 8.000 | 2.000 | 4.00 | 2.00 - 9.00 | 100% | 300 | - | 50% | 2.0"
-    assert measure.row(found) == f"| {cells} |"
+    assert measure.row(actual) == f"| {cells} |"
     first, second = measure.heading().splitlines()
-    assert first.count("|") == second.count("|") == measure.row(found).count("|")
+    assert first.count("|") == second.count("|") == measure.row(actual).count("|")
 
 
 def test_a_row_of_the_reference_alone() -> None:
@@ -76,16 +76,16 @@ def test_forms_take_turns_and_a_slow_one_is_called_once() -> None:
     calls.clear()
     measured = measure.take_turns(both, 3, CPU.device, slow)
     assert calls == ["reference"] + ["ours"] * 6
-    found = measure.result(slow, measured, RATES, 2)
+    actual = measure.result(slow, measured, RATES, 2)
     assert len(measured.seconds["reference"]) == 1
-    assert found["ratios"][0] <= found["ratio"] <= found["ratios"][1]
+    assert actual["ratios"][0] <= actual["ratio"] <= actual["ratios"][1]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
 def test_memory_above_that_before() -> None:
     kept = []
-    found = measure.extra_memory(CPU.device, lambda: kept.append(torch.ones(2**24)))
-    assert 60 <= found < 160  # 64 MiB
+    actual = measure.extra_memory(CPU.device, lambda: kept.append(torch.ones(2**24)))
+    assert 60 <= actual < 160  # 64 MiB
     assert measure.free_memory(CPU.device) > 0
 
 
@@ -121,11 +121,11 @@ def test_the_rows_of_each_device() -> None:
         ("cpu", ()),
         ("cuda", ("svm", "few-shot", "loader", "rendering")),
     ):
-        found = cases.cases(device)
-        names = [case.name for case in found]
+        actual = cases.cases(device)
+        names = [case.name for case in actual]
         assert len(set(names)) == len(names) > 20
         assert not [name for name in names if name.startswith(missing or "-")]
-        steps = [case for case in found if "seg step" in case.name]
+        steps = [case for case in actual if "seg step" in case.name]
         assert len(steps) >= 9
         assert all(case.samples >= 2 for case in steps)  # enough for BatchNorm
     assert any("128 pairs" in name for name in names)
@@ -135,11 +135,11 @@ def test_the_table_and_its_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     graph = partial(forms.graphs, channels=3, k=4, batch=2, points=50)
-    found = [
+    actual = [
         Case("graph", graph, lambda: Work(1.0), samples=2),
         Case("too large", constant_forms, Work, gib=1e9),
     ]
-    monkeypatch.setattr(run, "cases", lambda device: found)
+    monkeypatch.setattr(run, "cases", lambda device: actual)
     monkeypatch.setattr(run, "measure_rates", lambda setting: RATES)
     file = tmp_path / "out.json"
     words = ["run", "--repeats", "2", "--json", str(file)]
@@ -158,8 +158,8 @@ def test_the_table_and_its_json(
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_rates_are_measured(precision: str) -> None:
-    found = measure.measure_rates(Setting(CPU.device, precision), 32, 2**10)
-    assert min(found.product, found.double, found.copied) > 0
+    actual = measure.measure_rates(Setting(CPU.device, precision), 32, 2**10)
+    assert min(actual.product, actual.double, actual.copied) > 0
 
 
 def test_the_usual_graph_is_the_graph() -> None:
@@ -215,8 +215,8 @@ def measured_apart(make: object, processes: int) -> dict:
 @pytest.mark.slow
 def test_processes_of_their_own() -> None:
     scaling = partial(forms.scaling, step=TINY_STEP)
-    found = measured_apart(scaling, 2)
-    assert found["ours"] > 0 and found["reference"] > 0 and not found["note"]
+    actual = measured_apart(scaling, 2)
+    assert actual["ours"] > 0 and actual["reference"] > 0 and not actual["note"]
 
 
 @pytest.mark.slow

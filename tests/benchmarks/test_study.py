@@ -75,8 +75,8 @@ def test_every_command_is_understood_by_its_script() -> None:
         runs = study.runs_of(arm, seed, args)
         for one in runs:
             script = importlib.import_module(one.script.removesuffix(".py"))
-            found = script.get_args_parser().parse_args(one.flags)
-            assert (found.seed, found.num_points) == (seed, 512)
+            actual = script.get_args_parser().parse_args(one.flags)
+            assert (actual.seed, actual.num_points) == (seed, 512)
             names.add(one.name)
         best = f"checkpoints/{runs[0].name}/models/best_model.pth"
         paths = {f for one in runs for f in one.flags if f.endswith(".pth")}
@@ -146,8 +146,8 @@ def test_a_failed_run_is_named_and_the_others_go_on(
     assert code == 1
     assert len(done) == 10
     assert "few-shot, 5 ways 10 shots" not in content["values"]
-    said = capfd.readouterr().out
-    assert "untrained_2_fewshot failed: see" in said
+    output = capfd.readouterr().out
+    assert "untrained_2_fewshot failed: see" in output
     assert "out of luck" in (scripts / "runs" / "untrained_2_fewshot.log").read_text()
 
 
@@ -158,11 +158,11 @@ def test_intervals_are_those_of_paired_differences() -> None:
     mean = sum(pairs) / 3
     variance = sum((x - mean) ** 2 for x in pairs) / 2
     half = 4.302652729911275 * math.sqrt(variance / 3)  # of tables: t, 2 degrees
-    found = study_table.differences(values, "base")["k-NN"]
-    assert found["a"]["mean"] == pytest.approx(mean)
-    assert found["a"]["interval"] == pytest.approx(half)
-    assert found["a"]["seeds"] == 3
-    assert found["b"] == {"mean": -1.0, "interval": None, "seeds": 1}
+    actual = study_table.differences(values, "base")["k-NN"]
+    assert actual["a"]["mean"] == pytest.approx(mean)
+    assert actual["a"]["interval"] == pytest.approx(half)
+    assert actual["a"]["seeds"] == 3
+    assert actual["b"] == {"mean": -1.0, "interval": None, "seeds": 1}
     text = study_table.table(values, ["base", "a", "b", "c"], [1, 2, 3], "base")
     spread = np.std([70, 70.5, 70], ddof=1)
     assert f"| k-NN | 70.17 ± {spread:.2f} | " in text

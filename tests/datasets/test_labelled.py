@@ -182,9 +182,9 @@ def test_variants_are_not_mixed_up_and_the_first_layout_is_read(tmp_path, layout
         write_layout(tmp_path, layout, seed)
     variants = [variant for variant, _ in layouts]
     for variant in set(variants):
-        found = ScanObjectNN(tmp_path, "test", variant).points[0, 0]
+        actual = ScanObjectNN(tmp_path, "test", variant).points[0, 0]
         random = np.random.default_rng(variants.index(variant))
-        np.testing.assert_array_equal(found, random.normal(size=3).astype("f4"))
+        np.testing.assert_array_equal(actual, random.normal(size=3).astype("f4"))
 
 
 def test_more_scans_than_the_published_classes(tmp_path):

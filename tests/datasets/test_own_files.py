@@ -75,16 +75,16 @@ WRITERS = {
 def test_every_format_gives_the_points_in_order(name: str, tmp_path: Path) -> None:
     WRITERS[name](tmp_path / name)
     files = OwnFiles([tmp_path], num_points=40, as_is=True)
-    found = list(files)
+    actual = list(files)
     assert not files.failed
     assert not files.repeated
     path = str(tmp_path / name)
     several = "two" in name
-    assert [x.name for x in found] == (
+    assert [x.name for x in actual] == (
         [f"{path}#0", f"{path}#1"] if several else [path]
     )
-    assert files.total == len(found)
-    for cloud, expected in zip(found, BOTH, strict=False):
+    assert files.total == len(actual)
+    for cloud, expected in zip(actual, BOTH, strict=False):
         assert cloud.points.dtype == np.float32
         assert np.allclose(cloud.given, expected, rtol=1e-6)
         assert np.array_equal(cloud.points, cloud.given.astype(np.float32))

@@ -109,12 +109,12 @@ def test_damage_is_found(root: Path) -> None:
         refused(packed.MANIFEST, text, "not a readable manifest")
     refused(packed.MANIFEST, b'{"version": 9}', "is of version 9")
     ShapeNetRender(root)
-    for bad, said in (
+    for bad, message in (
         (np.full(3, np.nan, "f4").tobytes() + points[12:], "a non-finite"),
         (bytes(len(points)), "equal points only"),
     ):
         (folder / packed.POINTS).write_bytes(bad)
-        with pytest.raises(DataError, match=rf"points\.f4: .* has {said}"):
+        with pytest.raises(DataError, match=rf"points\.f4: .* has {message}"):
             ShapeNetRender(root)[0]
     (folder / packed.POINTS).unlink()
     with pytest.raises(DataError, match=r"points\.f4: file not found"):
@@ -174,12 +174,12 @@ def test_the_command(
             status = int(end.code or 0)
         return status, "".join(capsys.readouterr())
 
-    for words, status, said in (
+    for words, status, message in (
         (["--check"], 2, "packing did not finish"),
         ([], 0, "24 shapes, 576 pictures (files)"),
         (["--check"], 0, "all checksums match"),
         ([], 2, "is complete"),
         (["--overwrite", "--pictures", "decoded"], 0, "576 pictures (decoded)"),
     ):
-        found, text = run(*words)
-        assert found == status and said in text, text
+        actual, text = run(*words)
+        assert actual == status and message in text, text

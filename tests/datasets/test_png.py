@@ -50,5 +50,5 @@ def test_what_is_no_png_is_refused(tmp_path):
         (whole[:-50], "truncated"),
     ):
         path.write_bytes(content)
-        said = f"{path}: not a readable image"
-        refused(lambda: read_image(path), said, problem)
+        message = f"{path}: not a readable image"
+        refused(lambda: read_image(path), message, problem)

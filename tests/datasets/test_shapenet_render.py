@@ -139,11 +139,11 @@ def batches(data, workers, epochs=(0, 1)):
     sampler = GlobalBatchSampler(len(data), 2, seed=1)
     flags = {"num_workers": workers, "persistent_workers": workers > 0}
     loader = DataLoader(data, batch_sampler=sampler, **flags)
-    found = []
+    result = []
     for epoch in epochs:
         sampler.set_epoch(epoch)
-        found += list(loader)
-    return found
+        result += list(loader)
+    return result
 
 
 def test_batches_do_not_depend_on_the_number_of_workers(root):
@@ -190,11 +190,11 @@ def test_v_images_are_different_ones_each_with_a_jitter_of_its_own(several, pack
             F.pil_to_tensor(F.resize(Image.open(path).convert("RGB"), [16, 16]))
             for path in paths
         ]
-        found = [
+        actual = [
             [i for i, r in enumerate(resized) if torch.equal(r, pixels)]
             for pixels in images.pixels
         ]
-        assert all(len(f) == 1 for f in found) and len({f[0] for f in found}) == 3
+        assert all(len(f) == 1 for f in actual) and len({f[0] for f in actual}) == 3
         assert torch.equal(images.jitter[1, 3:6], torch.ones(3))
         # The first images are those of a smaller V, and for V = 1 the item as ever.
         assert all(equal((*views, RawImage(*(x[0] for x in images))), one[key]))

@@ -191,8 +191,8 @@ def test_same_data_is_kept_and_other_data_needs_overwrite(tmp_path, quick, capsy
     (out / "old").touch()
     capsys.readouterr()
     run("--out", out, "--shapes", 16)
-    said = capsys.readouterr().out
-    assert said.count("\n") == 1 and "--overwrite writes them again" in said
+    output = capsys.readouterr().out
+    assert output.count("\n") == 1 and "--overwrite writes them again" in output
     run("--out", out, "--shapes", 17, status=2)
     message = capsys.readouterr().err
     assert str(out) in message and "--overwrite" in message

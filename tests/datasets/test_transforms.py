@@ -177,12 +177,12 @@ def some_images(count, size):
     ramp = np.broadcast_to(np.linspace(0, 255, size)[:, None], (size, size, 3))
     halves = np.where(np.arange(size)[:, None, None] < size // 2, 0, 255) + 0 * ramp
     kinds = (ramp, halves, np.full((size, size, 3), (200, 30, 90)))
-    found = []
+    result = []
     for number in range(count):
         noise = rng(number).integers(0, 256, (size, size, 3))
         pixels = (noise, *kinds)[number // 2 % 4]
-        found.append(Image.fromarray(pixels.astype(np.uint8)))
-    return found
+        result.append(Image.fromarray(pixels.astype(np.uint8)))
+    return result
 
 
 @pytest.mark.parametrize("size", [1, 7, 224])

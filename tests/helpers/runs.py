@@ -114,8 +114,8 @@ def agree(one: Path, two: Path) -> None:
             for name in set(line) & EXACT:
                 assert line[name] == other[name], name
             for name in set(line) - SPEED:
-                wanted = pytest.approx(line[name], rel=1e-8, abs=1e-12)
-                assert other[name] == wanted, (name, line)
+                expected = pytest.approx(line[name], rel=1e-8, abs=1e-12)
+                assert other[name] == expected, (name, line)
 
 
 def same_weights(one: Path, two: Path) -> None:
@@ -133,19 +133,19 @@ class _Interrupted(Exception):
 def starting_state(run: Callable, *args: Any) -> dict[str, torch.Tensor]:
     """The weights before the first step of ``run(*args)``, which ends there."""
     script = {finetune: finetune_cls, segment: train_partseg}[run]
-    found = {}
+    result = {}
 
     def capture(model: torch.nn.Module, *_: Any) -> None:
         inner = distributed.unwrap(model)
         assert (inner is model) == (distributed.world_size() == 1)
-        found.update({name: v.clone() for name, v in inner.state_dict().items()})
+        result.update({name: v.clone() for name, v in inner.state_dict().items()})
         raise _Interrupted
 
     train, script.train_one_epoch = script.train_one_epoch, capture
     try:
         run(*args)
     except _Interrupted:
-        return found
+        return result
     finally:
         script.train_one_epoch = train
     raise AssertionError("the run ended before its first step")

@@ -39,9 +39,9 @@ def load_kernels(name: str) -> Kernels:
         return package
 
     def run(operation: str, *given: Any) -> Any:
-        found = getattr(package, operation)(*_moved(given, "cuda"))
+        result = getattr(package, operation)(*_moved(given, "cuda"))
         _moved([x for x in given if isinstance(x, nn.Module)], "cpu")
-        return _moved(found, "cpu")
+        return _moved(result, "cpu")
 
     operations = {name: functools.partial(run, name) for name in package.__all__}
     return SimpleNamespace(**operations)

@@ -56,15 +56,15 @@ def random_clouds(batch: int, points: int, seed: int = 0, channels: int = 3) -> 
 def neighbours(x: Tensor, k: int) -> Tensor:
     """(B, C, N) -> (B, N, k): all distances of a point, sorted."""
     clouds = x.detach().double().numpy()
-    found = np.empty((len(clouds), clouds.shape[2], k), dtype=np.int64)
+    result = np.empty((len(clouds), clouds.shape[2], k), dtype=np.int64)
     for b, cloud in enumerate(clouds):
         for i in range(cloud.shape[1]):
             distances = [
                 (float(np.square(cloud[:, j] - cloud[:, i]).sum()), j)
                 for j in range(cloud.shape[1])
             ]
-            found[b, i] = [j for _, j in sorted(distances)[:k]]
-    return torch.from_numpy(found)
+            result[b, i] = [j for _, j in sorted(distances)[:k]]
+    return torch.from_numpy(result)
 
 
 def edges(x: Tensor, idx: Tensor) -> Tensor:
@@ -258,15 +258,15 @@ def check_gradients(module: nn.Module, expected: Weights) -> None:
     Biases in front of a BatchNorm have no gradient but rounding: norms below 1e-6 of
     the largest one are compared with that instead of with themselves.
     """
-    found = {name: p.grad for name, p in module.named_parameters()}
-    missing = [name for name, grad in found.items() if grad is None]
+    actual = {name: p.grad for name, p in module.named_parameters()}
+    missing = [name for name, grad in actual.items() if grad is None]
     assert not missing, f"no gradient: {missing}"
-    floor = 1e-6 * max(expected[name].norm().item() for name in found)
-    check_close(found, expected, 1e-8, floor)
+    floor = 1e-6 * max(expected[name].norm().item() for name in actual)
+    check_close(actual, expected, 1e-8, floor)
 
 
 def check_running_statistics(module: nn.Module, expected: Weights) -> None:
     """Every running mean and variance of the module, by name."""
-    found = {n: x for n, x in module.named_buffers() if "running_" in n}
-    assert found
-    check_close(found, expected, 1e-9)
+    actual = {n: x for n, x in module.named_buffers() if "running_" in n}
+    assert actual
+    check_close(actual, expected, 1e-9)

@@ -129,14 +129,14 @@ def test_a_step_on_two_ranks_is_that_of_one_process(two_ranks, name):
     assert not torch.equal(first[0], second[0])
     torch.testing.assert_close((first[0] + second[0]) / 2, loss)
     assert len(first[1]) > 30 and first[1] == second[1]  # bits on both ranks
-    _, found, of_rank = first[2]
+    _, actual, of_rank = first[2]
     # A bias in front of a BatchNorm has no gradient but rounding.
     floor = 1e-6 * max(grad.norm().item() for grad in gradients.values())
     flat = {n for n, grad in gradients.items() if grad.norm().item() < floor}
     heads = ("point_encoder.inv_head", *(f"heads.point.{v}" for v in range(3)))
     assert flat == {f"{head}.0.bias" for head in heads} & gradients.keys()
-    assert (found.keys(), of_rank.keys()) == (gradients.keys(), buffers.keys())
-    reference.check_close(found, gradients, 1e-8, floor)
+    assert (actual.keys(), of_rank.keys()) == (gradients.keys(), buffers.keys())
+    reference.check_close(actual, gradients, 1e-8, floor)
     reference.check_close(of_rank, buffers, 1e-10)
 
 
@@ -178,10 +178,10 @@ def test_the_heads_of_each_image_are_the_loop(images, training):
         g = reference.projection_head(f, weights, training, f"point.{v}")
         h = reference.projection_head(r[:, v], weights, training, f"image.{v}")
         expected.append((g, h))
-    found = heads(f1, f2, r)
-    assert [g.shape for g, _ in found] == [(B, 4 + v) for v in range(images)]
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
-    for pairs in (found, expected):
+    actual = heads(f1, f2, r)
+    assert [g.shape for g, _ in actual] == [(B, 4 + v) for v in range(images)]
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-11)
+    for pairs in (actual, expected):
         sum((g.sin() * h.cos()).sum() for g, h in pairs).backward()
     reference.check_gradients(heads, reference.gradients(weights))
     reference.check_running_statistics(heads, weights)

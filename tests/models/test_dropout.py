@@ -32,12 +32,12 @@ def test_share_and_scale() -> None:
 
 def test_masks_are_functions_of_seed_step_and_layer() -> None:
     model = build()
-    found = []
+    actual = []
     for seed, step in ((1, 0), (1, 1), (2, 0), (1, 0)):
         set_dropout_step(model, seed, step)
-        found.append(masks(model, 6))
-    assert torch.equal(found[0], found[3])
-    different = [*found[0], *found[1], *found[2]]  # three layers of three keys
+        actual.append(masks(model, 6))
+    assert torch.equal(actual[0], actual[3])
+    different = [*actual[0], *actual[1], *actual[2]]  # three layers of three keys
     for one in range(9):
         for other in range(one):
             assert not torch.equal(different[one], different[other])
@@ -57,6 +57,6 @@ def test_two_ranks_drop_what_one_process_drops(two_ranks) -> None:
 def test_without_a_step_it_is_torch_s_own() -> None:
     x = torch.ones(50, 40)
     torch.manual_seed(0)
-    found = GlobalBatchDropout(0.3)(x)
+    actual = GlobalBatchDropout(0.3)(x)
     torch.manual_seed(0)
-    assert torch.equal(found, nn.Dropout(0.3)(x))
+    assert torch.equal(actual, nn.Dropout(0.3)(x))

@@ -88,9 +88,9 @@ class Rows:
 def test_edge_features_are_the_difference_then_the_centre():
     x = random_clouds(2, 9, channels=4)
     idx = torch.randint(0, 9, (2, 9, 3), generator=torch.Generator().manual_seed(0))
-    found = edge_features(x, idx)
-    assert found.shape == (2, 8, 9, 3)
-    torch.testing.assert_close(found, reference.edges(x, idx).permute(0, 3, 1, 2))
+    actual = edge_features(x, idx)
+    assert actual.shape == (2, 8, 9, 3)
+    torch.testing.assert_close(actual, reference.edges(x, idx).permute(0, 3, 1, 2))
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -135,9 +135,9 @@ def test_edge_conv_without_gradients_with_any_number_of_neighbours(k):
     module, x = layers(3, 8).eval(), random_clouds(2, 20, seed=3)
     clouds = FusedClouds(x, k)
     with torch.no_grad():
-        found = clouds.per_point(clouds.edge_conv(clouds.points, *module))
+        actual = clouds.per_point(clouds.edge_conv(clouds.points, *module))
         expected = PlainClouds(x, k).edge_conv(x, *module)
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-11)
 
 
 def twins(layer: nn.Sequential, training: bool) -> tuple[nn.Module, nn.Module]:
@@ -175,11 +175,11 @@ def test_a_layer_on_points_is_the_plain_one(make, training, kernels):
     x = with_duplicates(random_clouds(3, 45, seed=5, channels=6))
     clouds = FusedClouds(x[:, :3], 4)
     rows, y = Rows(clouds, x), x.clone().requires_grad_()
-    found = rows.of_points(clouds.point_layer(rows.x, layer))
+    actual = rows.of_points(clouds.point_layer(rows.x, layer))
     expected = twin(y).transpose(1, 2).flatten(0, 1)  # (B N, C)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
-    weight = random_clouds(1, len(found), seed=7, channels=70)[0].T
-    for one in (found, expected):
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
+    weight = random_clouds(1, len(actual), seed=7, channels=70)[0].T
+    for one in (actual, expected):
         (one * weight).sum().backward()
     torch.testing.assert_close(rows.gradient(), rows.add_duplicates(y.grad))
     assert_equal_gradients_and_buffers(layer, twin)
@@ -196,10 +196,10 @@ def test_pooling_of_what_autocast_leaves_in_half_precision(dtype):
     maximum, mean = Pool.apply(rows.x, *norm.parameters, norm, clouds.batch)
     exact = y.float().requires_grad_()
     z = twin[2](twin[1](exact))  # (B, 70, N), in float32 from the same numbers
-    wanted = (z.max(dim=2).values, z.mean(dim=2))
+    expected = (z.max(dim=2).values, z.mean(dim=2))
     assert maximum.dtype == mean.dtype == torch.float32
-    torch.testing.assert_close((maximum, mean), wanted, rtol=1e-5, atol=1e-5)
-    for one, two in ((maximum, mean), wanted):
+    torch.testing.assert_close((maximum, mean), expected, rtol=1e-5, atol=1e-5)
+    for one, two in ((maximum, mean), expected):
         (one.square().sum() + (two * 30).square().sum()).backward()
     assert rows.x.grad.dtype == dtype
     error = (clouds.per_point(rows.x.grad).float() - exact.grad).abs()
@@ -214,9 +214,9 @@ def test_pooling_of_what_autocast_leaves_in_half_precision(dtype):
 def test_segmentation_keeps_every_point_of_a_cloud_with_duplicates():
     model = randomise(DGCNNPartSeg(k=6, emb_dims=24, num_parts=5)).eval()
     points, category = with_duplicates(random_clouds(3, 40)), torch.eye(16)[[0, 3, 5]]
-    found = model(points, category.double())
+    actual = model(points, category.double())
     model.edgeconv = "plain"
-    torch.testing.assert_close(found, model(points, category.double()))
+    torch.testing.assert_close(actual, model(points, category.double()))
 
 
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
@@ -235,14 +235,14 @@ def test_in_float32_no_worse_than_the_plain_form(widths, autocast, kernels):
         clouds = form(given[:, :3], 6)
         rows, half = Rows(clouds, given), dtype == torch.float32 and autocast
         with torch.autocast("cpu", dtype=half or None, enabled=bool(half)):
-            found = rows.of_points(clouds.edge_conv(rows.x, *module))
-        found.double().square().sum().backward()
-        values = (found, rows.gradient(), module[0][0].weight.grad)
+            actual = rows.of_points(clouds.edge_conv(rows.x, *module))
+        actual.double().square().sum().backward()
+        values = (actual, rows.gradient(), module[0][0].weight.grad)
         results.append([t.detach().double() for t in values])
-    for wanted, fused, plain in zip(*results, strict=True):
-        error = reference.relative_error(fused, wanted)
+    for expected, fused, plain in zip(*results, strict=True):
+        error = reference.relative_error(fused, expected)
         assert error < 1e-3
-        assert error < 2 * reference.relative_error(plain, wanted) + 1e-6
+        assert error < 2 * reference.relative_error(plain, expected) + 1e-6
 
 
 class Products(TorchDispatchMode):
@@ -307,8 +307,8 @@ def test_autocast_leaves_the_point_operations_in_float32():
 def test_a_cloud_with_nan_leaves_the_others_alone():
     model, points = DGCNN(k=6, emb_dims=24).eval(), random_clouds(2, 50).float()
     points[0, 1, 3] = float("nan")
-    found = model.features(points)
-    assert found[1].isfinite().all() and not found[0].isfinite().all()
+    actual = model.features(points)
+    assert actual[1].isfinite().all() and not actual[0].isfinite().all()
 
 
 def test_which_form_runs(monkeypatch: pytest.MonkeyPatch):

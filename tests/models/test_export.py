@@ -63,24 +63,24 @@ def test_any_number_of_clouds_and_points(
     out = tmp_path / ("f.pt2" if form == "torch" else "f.onnx")
     words = ("--format", form, "--k", K)
     run("--model_path", tmp_path / "w.pth", "--out", out, *words)
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     graph = "pointnet has no graph" if name == "pointnet" else "set by this command"
-    assert graph in said
-    assert said.count("largest difference from PyTorch") == 3
+    assert graph in output
+    assert output.count("largest difference from PyTorch") == 3
     assert sorted(tmp_path.iterdir()) == [out, tmp_path / "w.pth"]  # nothing beside it
     for batch, points in SIZES:
         clouds = torch.randn(batch, 3, points)
         with torch.no_grad():
             expected = network.features(clouds).numpy()
         if form == "torch":
-            found = torch.export.load(out).module()(clouds).detach().numpy()
+            actual = torch.export.load(out).module()(clouds).detach().numpy()
         else:
             import onnxruntime
 
             session = onnxruntime.InferenceSession(str(out))
-            (found,) = session.run(["features"], {"points": clouds.numpy()})
-        assert found.shape == (batch, network.feature_dim)
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+            (actual,) = session.run(["features"], {"points": clouds.numpy()})
+        assert actual.shape == (batch, network.feature_dim)
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -94,9 +94,9 @@ def test_equal_distances_are_settled_in_onnx_as_here(tmp_path: Path) -> None:
     grid = torch.stack(torch.meshgrid(*[torch.arange(4.0)] * 3, indexing="ij"))
     grid = grid.reshape(1, 3, 64)[:, :, torch.randperm(64)]
     session = onnxruntime.InferenceSession(str(tmp_path / "f.onnx"))
-    (found,) = session.run(None, {"points": grid.numpy()})
+    (actual,) = session.run(None, {"points": grid.numpy()})
     with torch.no_grad():
-        np.testing.assert_allclose(found, network.features(grid), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(actual, network.features(grid), rtol=1e-4, atol=1e-5)
 
 
 def test_without_onnxruntime_the_command_says_what_was_not_checked(

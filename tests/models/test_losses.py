@@ -30,14 +30,14 @@ def leaves(*tensors: torch.Tensor) -> list[torch.Tensor]:
 @pytest.mark.parametrize("temperature", [0.1, 0.7])
 @pytest.mark.parametrize("gather", [True, False])
 def test_nt_xent_is_the_double_loop_with_gradients(batch, temperature, gather):
-    found, wanted = (leaves(rows(0, batch), rows(1, batch)) for _ in range(2))
-    loss = NTXentLoss(temperature, gather=gather)(*found)
+    actual, wanted = (leaves(rows(0, batch), rows(1, batch)) for _ in range(2))
+    loss = NTXentLoss(temperature, gather=gather)(*actual)
     expected = reference.nt_xent(*wanted, temperature)
     assert loss.shape == ()
     torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-12)
     loss.backward()
     expected.backward()
-    for a, b in zip(found, wanted, strict=True):
+    for a, b in zip(actual, wanted, strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-12)
 
 
@@ -96,32 +96,32 @@ WEIGHTS = [(1.0, 1.0), (0.3, 2.0), (0.0, 1.0), (1.0, 0.0)]
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("images", [1, 3])
 def test_crosspoint_loss_is_the_loop_with_means_before_normalisation(images, weights):
-    found, wanted = (
+    actual, expected = (
         leaves(5 * rows(0), rows(1), *(v * rows(2 + v) for v in range(1, images + 1)))
         for _ in range(2)
     )
-    z1, z2, *z_images = found
+    z1, z2, *z_images = actual
     z_image = torch.stack(z_images, dim=1) if images > 1 else z_images[0]
     losses = crosspoint_loss(z1, z2, z_image, NTXentLoss(), *weights)
 
     def cross_modal():
-        z1, z2, *z_images = wanted
+        z1, z2, *z_images = expected
         return reference.nt_xent((z1 + z2) / 2, sum(z_images) / images, 0.1)
 
-    check(found, wanted, losses, cross_modal, weights)
+    check(actual, expected, losses, cross_modal, weights)
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_multiview_loss_is_the_sum_over_the_pairs(weights):
-    found, wanted = (leaves(*(rows(seed) for seed in range(8))) for _ in range(2))
-    z1, z2, *others = found
+    actual, expected = (leaves(*(rows(seed) for seed in range(8))) for _ in range(2))
+    z1, z2, *others = actual
     pairs = list(zip(others[::2], others[1::2], strict=True))
     losses = multiview_loss(z1, z2, pairs, NTXentLoss(), *weights)
 
     def cross_modal():
-        return sum(reference.nt_xent(*wanted[n : n + 2], 0.1) for n in (2, 4, 6))
+        return sum(reference.nt_xent(*expected[n : n + 2], 0.1) for n in (2, 4, 6))
 
-    check(found, wanted, losses, cross_modal, weights)
+    check(actual, expected, losses, cross_modal, weights)
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -131,18 +131,18 @@ def test_smoothed_cross_entropy_is_the_loop(classes, given):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(4, classes, generator=generator, dtype=torch.float64)
     target = torch.tensor([0, classes - 1, 1, 1])
-    found, wanted = leaves(logits, logits)
+    actual, wanted = leaves(logits, logits)
     expected = 0.0
     for row, label in zip(wanted, target.tolist(), strict=True):
         normaliser = torch.log(sum(torch.exp(value) for value in row))
         for c in range(classes):
             share = 1 - smoothing if c == label else smoothing / (classes - 1)
             expected = expected - share * (row[c] - normaliser) / len(logits)
-    loss = smoothed_cross_entropy(found, target, *given)
+    loss = smoothed_cross_entropy(actual, target, *given)
     torch.testing.assert_close(loss, expected)
     loss.backward()
     expected.backward()
-    torch.testing.assert_close(found.grad, wanted.grad)
+    torch.testing.assert_close(actual.grad, wanted.grad)
 
 
 def nt_xent_on_rank(z0, z1, gather):
@@ -161,9 +161,9 @@ def test_two_ranks_see_the_global_batch(two_ranks):
     expected.backward()
     losses, *grads = zip(*two_ranks.run(nt_xent_on_rank, *wanted, True), strict=True)
     torch.testing.assert_close(sum(losses) / 2, expected.detach())
-    for found, leaf in zip(grads, wanted, strict=True):
+    for actual, leaf in zip(grads, wanted, strict=True):
         # Averaging over ranks, as data-parallel training does, halves the sum.
-        torch.testing.assert_close(torch.cat(found) / 2, leaf.grad)
+        torch.testing.assert_close(torch.cat(actual) / 2, leaf.grad)
 
 
 def test_without_gathering_each_rank_has_its_own_batch(two_ranks):

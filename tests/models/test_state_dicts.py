@@ -181,12 +181,12 @@ def test_a_file_written_here_has_exactly_the_published_entries(name, tmp_path):
     model, random = kind(**options), torch.get_rng_state()
     save_weights(model, tmp_path / "w")
     assert torch.equal(torch.get_rng_state(), random)  # only rank 0 writes
-    found = torch.load(tmp_path / "w", weights_only=True)
+    actual = torch.load(tmp_path / "w", weights_only=True)
     # What load_state_dict(strict=True) of a network with these names asks for.
     expected = shapes | UNUSED[name]
-    assert {key: tuple(value.shape) for key, value in found.items()} == expected
+    assert {key: tuple(value.shape) for key, value in actual.items()} == expected
     for key, value in model.state_dict().items():
-        assert torch.equal(value, found[key]), key
+        assert torch.equal(value, actual[key]), key
 
 
 @pytest.mark.parametrize("kind", [DGCNN, DGCNNPartSeg])

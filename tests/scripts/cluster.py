@@ -122,9 +122,9 @@ class Cluster:
         ends = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
 
         def reached() -> bool:
-            found = self.job(number)["JobState"]
-            assert found == state or found not in ends, found
-            return found == state
+            result = self.job(number)["JobState"]
+            assert result == state or result not in ends, result
+            return result == state
 
         wait_for(reached, seconds)
 

@@ -67,7 +67,7 @@ class Pueue:
 
     def tasks(self) -> dict[str, Task]:
         """All tasks by their numbers, in this order."""
-        found = json.loads(self("status", "--json"))["tasks"]
+        result = json.loads(self("status", "--json"))["tasks"]
         return {
             number: Task(
                 task["label"],
@@ -77,7 +77,7 @@ class Pueue:
                 shlex.split(task["command"]),
                 state(task["status"]),
             )
-            for number, task in sorted(found.items(), key=lambda item: int(item[0]))
+            for number, task in sorted(result.items(), key=lambda item: int(item[0]))
         }
 
     def states(self) -> dict[str, str]:
@@ -121,7 +121,7 @@ class StandIn:
         shell.program("pueue", f"grep -c ^END {shell.folder}/pueue.calls")  # 1, 2, ...
 
     def tasks(self) -> dict[str, Task]:
-        found = {}
+        result = {}
         for number, words in enumerate(self.shell.calls("pueue"), 1):
             *options, mark, line = words
             assert (options[:2], mark) == (["add", "--print-task-id"], "--")
@@ -129,8 +129,8 @@ class StandIn:
             names = ("--label", "--group", "--working-directory")
             values = [dict(flags)[name] for name in names]
             after = {value for flag, value in flags if flag == "--after"}
-            found[str(number)] = Task(*values, after, shlex.split(line))
-        return found
+            result[str(number)] = Task(*values, after, shlex.split(line))
+        return result
 
     def wait(self) -> None:
         for words in self.shell.calls("pueue"):

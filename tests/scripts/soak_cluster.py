@@ -110,8 +110,8 @@ def test_a_failing_script_is_not_requeued(cluster: Cluster) -> None:
     cluster.wait(number, "FAILED", LONG)
     last = last_words(cluster, "failing")
     assert last.startswith(f"{number}: failed with exit status 1, not requeued.\n")
-    found = cluster.job(number)
-    assert (found["ExitCode"], found["Restarts"]) == ("1:0", "0")
+    job = cluster.job(number)
+    assert (job["ExitCode"], job["Restarts"]) == ("1:0", "0")
 
 
 def test_two_jobs_share_a_node(cluster: Cluster) -> None:

@@ -50,8 +50,8 @@ class Checkout:
             text=True,
             timeout=1200,
         )
-        said = done.stdout + done.stderr
-        assert done.returncode == 0, f"{command}: {done.returncode} {said}"
+        output = done.stdout + done.stderr
+        assert done.returncode == 0, f"{command}: {done.returncode} {output}"
         return done.stdout
 
     def run(self, name: str) -> Path:

@@ -31,15 +31,15 @@ def test_every_run_is_what_its_name_says_and_is_judged_after_it(
 ) -> None:
     name = "ablation_smoke" if smoke else "ablation_study"
     words = ["--smoke"] * smoke + ["--seed", "4", "--", "--epochs", "9"]
-    found = enqueued(shell, queue, "ablations.sh", name, *words)
-    assert found.keys() == {*RUNS, *(f"{run}_svm" for run in RUNS)}
+    actual = enqueued(shell, queue, "ablations.sh", name, *words)
+    assert actual.keys() == {*RUNS, *(f"{run}_svm" for run in RUNS)}
     for run, expected in RUNS.items():
-        number, task, args = found[run]
+        number, task, args = actual[run]
         assert (args.imid_weight, args.cmid_weight) == expected[1:3]
         assert (args.model, args.num_images) == expected[::3]
         assert args.epochs == 9 and task.after == set()
         assert args.data_root == (SMOKE_DATA if smoke else "data")
-        _, task, args = found[f"{run}_svm"]
+        _, task, args = actual[f"{run}_svm"]
         assert args.model_path == f"checkpoints/{name}_{run}/models/best_model.pth"
         assert args.seed == 4 and task.after == {number}
 
@@ -57,8 +57,8 @@ def test_the_table_shows_what_was_run(
     text = ablations_table.table("a")
     assert "data data, seed 4; commit abc123; a machine" in text
     rows = {line[:32].strip(): line[32:].split() for line in text.splitlines()}
-    said = "91.2 90.0 0.1 81.7 80.2 10"
-    assert " ".join(rows["DGCNN, both losses, 1 image"]) == said
+    cells = "91.2 90.0 0.1 81.7 80.2 10"
+    assert " ".join(rows["DGCNN, both losses, 1 image"]) == cells
     assert " ".join(rows["PointNet, both losses, 1 image"]) == (
         "89.1 not run 75.6 not run"
     )

@@ -28,8 +28,8 @@ def shell(shell: Shell) -> Shell:
 
 def test_these_are_all_launchers() -> None:
     paths = SCRIPTS.glob("*.sh")
-    found = {p.name for p in paths if "\n. scripts/launch.sh\n" in p.read_text()}
-    assert found == {*LAUNCHERS, *OTHERS}
+    actual = {p.name for p in paths if "\n. scripts/launch.sh\n" in p.read_text()}
+    assert actual == {*LAUNCHERS, *OTHERS}
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)
@@ -40,10 +40,10 @@ def test_flags_are_passed_on_last_and_help_is_given(name: str, shell: Shell) -> 
     assert words[:2] == ["--standalone", "--nproc_per_node=1"]
     assert (ROOT / words[2]).is_file()
     assert words[-4:] == ["--seed", "7", "--exp_name", "a b"]
-    told = shell.run(name, "--help").stdout
-    for said in ("NGPU=n ", "QUEUE=pueue ", "PUEUE_AFTER", "Defaults here: --"):
-        assert told.count(said) == 1, said
-    assert told.count("usage: ") == 1  # the script's own help
+    output = shell.run(name, "--help").stdout
+    for text in ("NGPU=n ", "QUEUE=pueue ", "PUEUE_AFTER", "Defaults here: --"):
+        assert output.count(text) == 1, text
+    assert output.count("usage: ") == 1  # the script's own help
     assert len(shell.calls("torchrun")) == 1
 
 
@@ -67,8 +67,8 @@ def test_the_most_gpus_that_divide_the_batch(name, gpus, words, processes, shell
     assert shell.calls("torchrun")[0][1] == f"--nproc_per_node={processes}"
     hidden = "env CUDA_VISIBLE_DEVICES= torchrun --standalone" in done.stderr
     assert hidden == (gpus == "0")
-    told = f"{processes} of {gpus} GPUs" in done.stderr
-    assert told == (gpus not in ("", "0", str(processes)))
+    reported = f"{processes} of {gpus} GPUs" in done.stderr
+    assert reported == (gpus not in ("", "0", str(processes)))
 
 
 def test_every_launcher_enqueues_one_task(shell: Shell, queue: Pueue | StandIn) -> None:
@@ -143,9 +143,9 @@ def test_few_shot_has_the_published_settings_unless_others_are_given(shell) -> N
         *((["--k_way", "5"], False), (["--m_shot=3"], False)),
     ):
         shell.run("fsl_script.sh", *words)
-        found = shell.calls("torchrun")[-1]
-        assert ("--table" in found) == table
-        args = eval_fewshot.get_args_parser().parse_args(found[3:])
+        actual = shell.calls("torchrun")[-1]
+        assert ("--table" in actual) == table
+        args = eval_fewshot.get_args_parser().parse_args(actual[3:])
         assert args.dataset == ["modelnet40", "scanobjectnn"]
 
 

@@ -105,13 +105,13 @@ def test_a_failed_run_stops_only_those_that_need_it(shell: Shell) -> None:
 
 def test_the_published_numbers_of_the_readme() -> None:
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    found = re.search(
+    actual = re.search(
         r"(\S+) \(linear SVM, ModelNet40\), (\S+) \(ScanObjectNN\) and (\S+) instance "
         r"mIoU \(part segmentation\)",
         text,
     )
     published = pipeline_table.PUBLISHED
-    assert found is not None and found.groups() == (
+    assert actual is not None and actual.groups() == (
         published["linear SVM, ModelNet40"],
         published["linear SVM, ScanObjectNN"],
         published["part segmentation, instance mIoU"],

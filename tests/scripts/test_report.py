@@ -117,19 +117,19 @@ def test_numbers_and_origin_are_those_of_the_files(
     path = copied.trained / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps(config | {"world_size": 3}))
-    found = copied.write(tmp_path / "report.html", None)
-    assert any("docs/model_card.md" in text for text in texts(found, "p"))
-    cells = texts(found, "td")
+    tree = copied.write(tmp_path / "report.html", None)
+    assert any("docs/model_card.md" in text for text in texts(tree, "p"))
+    cells = texts(tree, "td")
     for who, (accuracy, class_accuracy, C) in rows.items():
         row = [f"{100 * accuracy:.1f}", f"{100 * class_accuracy:.1f}", f"{C:g}"]
         places = [i for i, cell in enumerate(cells) if cell == who]
         assert [cells[i + 1 : i + 4] for i in places] == [row] * len(SETS)
-    heads = texts(found, "th")
+    heads = texts(tree, "th")
     assert heads.count("ModelNet40-like") == heads.count("ScanObjectNN-like") == 2
     said = (f"{elsewhere}, evaluated on {copied.data}", "nothing about the real data")
     for part in (*said, machine, "c0ffee", "2 of 2"):
         assert any(part in cell for cell in cells), part
-    (text,) = texts(found, "pre")
+    (text,) = texts(tree, "pre")
     program, flags = text.split("train_crosspoint.py ")
     assert program == "torchrun --nproc_per_node=3 "
     parsed = vars(train_crosspoint.get_args_parser().parse_args(flags.split()))
@@ -144,11 +144,11 @@ def test_features_are_those_that_were_judged(runs: Runs) -> None:
         for folder in (runs.untrained, runs.pretrained)
     )
     splits = report_data.read_splits("modelnet40", str(runs.data), after)
-    found = report_data.features_of(splits, before)
+    actual = report_data.features_of(splits, before)
     trained = report_data.features_of(splits, after)
     with np.load(runs.features) as saved:
         for features, others, split in zip(
-            found, trained, ("train", "test"), strict=True
+            actual, trained, ("train", "test"), strict=True
         ):
             assert np.array_equal(features, saved[split])
             assert not np.allclose(others, features)
@@ -181,8 +181,8 @@ def test_training_shapes_are_those_of_the_first_epoch(runs: Runs, monkeypatch) -
     for stored, *views, augmented, rendered in drawn:
         first = views[0].shown
         (index,) = (i for i, x in enumerate(items) if np.array_equal(x[0], first))
-        for cell, wanted in zip((*views, augmented), items[index], strict=True):
-            assert np.array_equal(cell.shown, wanted)
+        for cell, expected in zip((*views, augmented), items[index], strict=True):
+            assert np.array_equal(cell.shown, expected)
         for cell in views:
             distinct = len(np.unique(cell.shown, axis=0))
             assert cell.text.endswith(f"\n{distinct} of 64 points")

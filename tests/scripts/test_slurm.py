@@ -93,9 +93,9 @@ def test_one_torchrun_a_node_meets_on_the_first(slurm: Slurm) -> None:
         ]
     assert slurm.calls("srun")[0][0] == "--kill-on-bad-exit=0"
     assert slurm.calls("scontrol") == [["show", "hostnames", "node-[a-b]"]]
-    found = (slurm.folder / "environment").read_text().splitlines()
-    assert "SRUN_CPUS_PER_TASK=12" in found  # srun does not take it from the job
-    assert "TORCH_ELASTIC_SHUTDOWN_TIMEOUT=120" in found
+    actual = (slurm.folder / "environment").read_text().splitlines()
+    assert "SRUN_CPUS_PER_TASK=12" in actual  # srun does not take it from the job
+    assert "TORCH_ELASTIC_SHUTDOWN_TIMEOUT=120" in actual
 
     args = torchrun_parser().parse_args(calls[1])
     train_crosspoint.get_args_parser().parse_args(args.training_script_args)
@@ -114,8 +114,8 @@ def test_processes_of_a_node(variables, processes, slurm: Slurm) -> None:
     slurm.submit("train_partseg.py", CUDA_VISIBLE_DEVICES="0,1", **variables)
     assert f"--nproc_per_node={processes}" in slurm.calls("torchrun")[0]
     visible = "" if variables.get("NGPU") == "0" else "0,1"
-    found = (slurm.folder / "environment").read_text().splitlines()
-    assert f"CUDA_VISIBLE_DEVICES={visible}" in found
+    actual = (slurm.folder / "environment").read_text().splitlines()
+    assert f"CUDA_VISIBLE_DEVICES={visible}" in actual
 
 
 @pytest.mark.parametrize(
@@ -178,9 +178,9 @@ def test_a_wrong_job_is_refused(words, variables, message, slurm: Slurm) -> None
 
 def test_the_signal_goes_to_the_steps_and_leaves_time_for_a_checkpoint() -> None:
     options = re.findall(r"^#SBATCH (--\S+)$", JOB.read_text(), re.M)
-    found = dict(word.lstrip("-").partition("=")[::2] for word in options)
-    name, seconds = found["signal"].split("@")
+    actual = dict(word.lstrip("-").partition("=")[::2] for word in options)
+    name, seconds = actual["signal"].split("@")
     assert name == "TERM"  # not B:TERM, which the batch shell alone would get
     (wait,) = re.findall(r"SHUTDOWN_TIMEOUT:-(\d+)", JOB.read_text())
     assert int(seconds) > int(wait)
-    assert "requeue" in found and found["ntasks-per-node"] == "1"
+    assert "requeue" in actual and actual["ntasks-per-node"] == "1"

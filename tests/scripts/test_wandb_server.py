@@ -26,9 +26,9 @@ class Server(Shell):
 
     def said_to_docker(self) -> list[list[str]]:
         """Docker's calls since the last time, without the question if it works."""
-        found = [call for call in self.calls("docker") if call != ["info"]]
+        result = [call for call in self.calls("docker") if call != ["info"]]
         (self.folder / "docker.calls").unlink(missing_ok=True)
-        return found
+        return result
 
 
 @pytest.fixture

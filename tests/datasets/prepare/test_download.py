@@ -324,9 +324,9 @@ def test_sourced_it_leaves_the_shell_as_it_was(shell: str) -> None:
         capture_output=True,
         text=True,
     )
-    said = done.stdout.splitlines()
-    assert said[0].startswith("data/shapenet_part_seg_hdf5_data: "), done.stderr
-    assert said[-3:] == ["status 0", "status 2", "the same shell"], done.stderr
+    output = done.stdout.splitlines()
+    assert output[0].startswith("data/shapenet_part_seg_hdf5_data: "), done.stderr
+    assert output[-3:] == ["status 0", "status 2", "the same shell"], done.stderr
 
 
 def test_every_source_is_https_and_the_documents_name_every_name() -> None:

@@ -135,12 +135,12 @@ def test_the_contact_sheet_shows_every_class(made):
 def test_the_last_line_is_the_next_command(meshes, made, tmp_path, capsys):
     shutil.copytree(made, tmp_path / "my data")
     run(meshes, tmp_path / "my data")
-    said = capsys.readouterr().out.splitlines()
-    assert "10 shapes in 2 classes, 30 images" in said[0]
-    assert "left out: 2 meshes" in said[1] and "skipped.tsv" in said[1]
+    output = capsys.readouterr().out.splitlines()
+    assert "10 shapes in 2 classes, 30 images" in output[0]
+    assert "left out: 2 meshes" in output[1] and "skipped.tsv" in output[1]
     root = f"'{tmp_path / 'my data'}'"
     words = f"--data_root {root} --num_points 100 --batch_size 10"
-    assert said[-1] == f"next: python train_crosspoint.py {words}"
+    assert output[-1] == f"next: python train_crosspoint.py {words}"
 
 
 def test_labels_are_read_as_modelnet40(made):
@@ -267,12 +267,12 @@ def test_class_and_name_are_the_path(tmp_path):
     ):
         (tmp_path / "some" / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "some" / path).touch()
-    found = find_meshes(tmp_path / "some")
-    assert list(found) == [
+    actual = find_meshes(tmp_path / "some")
+    assert list(actual) == [
         *("a b/line_break", "chair/a", "chair/c_obj", "chair/c_ply"),
         *("chair/old__b", "some/top"),
     ]
-    assert found["chair/old__b"] == tmp_path / "some/chair/old/b.STL"
+    assert actual["chair/old__b"] == tmp_path / "some/chair/old/b.STL"
 
 
 def test_two_files_of_one_name_are_refused(tmp_path):

@@ -43,8 +43,8 @@ def run(capsys: pytest.CaptureFixture):
 
 def line(text: str, title: str) -> list[str]:
     """The columns of a line of the table."""
-    (found,) = re.findall(rf"^{title}  +(.*)$", text, re.MULTILINE)
-    return re.split(r"  +", found)
+    (result,) = re.findall(rf"^{title}  +(.*)$", text, re.MULTILINE)
+    return re.split(r"  +", result)
 
 
 def flip(path: Path, at: int) -> None:

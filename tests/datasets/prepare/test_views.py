@@ -78,8 +78,8 @@ def test_a_known_point_is_where_the_named_camera_sees_it(tmp_path, camera):
     for view, (azimuth, elevation, _, distance, field) in enumerate(rows):
         image = np.array(Image.open(folder / f"{view:02}.png")).astype(int)
         y, x = np.nonzero(image[..., 0] > image[..., 1] + 60)
-        wanted = r2n2_pixel(spots[2] / diagonal, azimuth, elevation, distance, field)
-        assert np.allclose((x.mean() + 0.5, y.mean() + 0.5), wanted, atol=0.5)
+        expected = r2n2_pixel(spots[2] / diagonal, azimuth, elevation, distance, field)
+        assert np.allclose((x.mean() + 0.5, y.mean() + 0.5), expected, atol=0.5)
 
 
 def test_cameras_are_drawn_from_the_published_ranges():

@@ -32,8 +32,8 @@ def test_kernels_compile_without_spilling_and_stay_in_float64(capability, tmp_pa
     }
     assert sum(" float64:" in line for line in lines) > 5
     for line in lines:
-        found = re.findall(r"(\d+) [a-z]", line.split(": ")[1])
-        registers, spilled, single = map(int, found)
+        actual = re.findall(r"(\d+) [a-z]", line.split(": ")[1])
+        registers, spilled, single = map(int, actual)
         assert registers <= 255
         assert spilled <= 64, line
         if "float32" not in line:  # a slope as an argument would be float32

@@ -52,9 +52,9 @@ def by_sorting(x: np.ndarray, k: int) -> np.ndarray:
 def test_the_nearest_in_order(points, k, channels, dtype, knn):
     clouds = random_clouds(2, points, channels=channels).to(dtype)
     rows = clouds.transpose(1, 2).reshape(-1, channels).contiguous()
-    found = knn(rows, [points, points], k).reshape(2, points, k)
-    found -= np.array([0, points])[:, None, None]
-    assert np.array_equal(found, neighbours(clouds, k).numpy())
+    actual = knn(rows, [points, points], k).reshape(2, points, k)
+    actual -= np.array([0, points])[:, None, None]
+    assert np.array_equal(actual, neighbours(clouds, k).numpy())
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_many_points_or_neighbours(points, k, name):
 def test_many_equal_points(places):
     x = np.random.default_rng(3).integers(0, places, 600)
     x = np.stack([x, x % 7, -x, x, x], axis=1).astype(np.float32)
-    found = knn_by("numba", torch.from_numpy(x), 20)
-    assert np.array_equal(found, by_sorting(x, 20))
+    actual = knn_by("numba", torch.from_numpy(x), 20)
+    assert np.array_equal(actual, by_sorting(x, 20))
 
 
 @pytest.mark.slow
@@ -100,10 +100,10 @@ def test_of_equally_far_points_the_smaller_index_comes_first(dtype, knn):
 def test_clouds_of_different_sizes(dtype, knn):
     sizes, k = [30, 7, 70], 6
     x = np.random.default_rng(0).normal(size=(sum(sizes), 4)).astype(dtype)
-    found, start = knn(torch.from_numpy(x), sizes, k), 0
+    actual, start = knn(torch.from_numpy(x), sizes, k), 0
     for size in sizes:
         own = slice(start, start + size)
-        assert np.array_equal(found[own] - start, by_sorting(x[own], k))
+        assert np.array_equal(actual[own] - start, by_sorting(x[own], k))
         start += size
 
 
@@ -117,9 +117,9 @@ def test_merged_points_take_as_many_places(sizes, counts, k, knn):
     weight = np.ones(len(x), np.float32)
     weight[list(counts)] = list(counts.values())
     start = sum(sizes[:-1])
-    found = knn(torch.from_numpy(x), sizes, k, weight)[start:]
+    actual = knn(torch.from_numpy(x), sizes, k, weight)[start:]
     order = by_sorting(x[start:], sizes[-1]) + start
-    for row, names in zip(found, order, strict=True):
+    for row, names in zip(actual, order, strict=True):
         every = [name for name in names for _ in range(int(weight[name]))]
         assert row.tolist() == every[:k]
 
@@ -127,9 +127,9 @@ def test_merged_points_take_as_many_places(sizes, counts, k, knn):
 def test_distances_that_are_not_finite_give_rows_of_the_cloud(knn):
     x = random_clouds(1, 40)[0].T.float().contiguous()
     x[25] = float("nan")
-    found = knn(x, [20, 20], 5)
-    assert np.array_equal(found[:20], by_sorting(x[:20].numpy(), 5))
-    assert ((found[20:] >= 20) & (found[20:] < 40)).all()
+    actual = knn(x, [20, 20], 5)
+    assert np.array_equal(actual[:20], by_sorting(x[:20].numpy(), 5))
+    assert ((actual[20:] >= 20) & (actual[20:] < 40)).all()
 
 
 @pytest.mark.parametrize("name", ["numba", "triton"])

@@ -27,15 +27,15 @@ def every_operation(kernels: Kernels, strided: bool = False) -> dict[str, Any]:
         matrix = isinstance(x, Tensor) and x.dim() == 2
         return x.T.contiguous().T if strided and matrix else x
 
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     arguments = kernel_arguments(torch.float64, rows=30, wide=7)
     for name, given in arguments.items():
         own = [laid_out(moved(x, CPU)) for x in given]
         norms = [x for x in own if isinstance(x, nn.Module)]  # updated as well
-        found[name] = getattr(kernels, name)(*own), [[*x.buffers()] for x in norms]
+        result[name] = getattr(kernels, name)(*own), [[*x.buffers()] for x in norms]
     given = moved(arguments["edge_gradients"], CPU)
-    found["in grad_a"] = kernels.edge_gradients(*given[:2], None, *given[3:])
-    return found
+    result["in grad_a"] = kernels.edge_gradients(*given[:2], None, *given[3:])
+    return result
 
 
 def test_both_packages_agree_in_any_memory_layout():
@@ -45,8 +45,8 @@ def test_both_packages_agree_in_any_memory_layout():
         for name in ("numba", "triton")
         for strided in (False, True)
     ]
-    for found in others:
-        torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+    for actual in others:
+        torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="counts the interpreter's runs")

@@ -58,8 +58,8 @@ def test_distinct_points_are_those_of_a_loop():
     assert len(rows) < 4 * POINTS and offsets[2] - offsets[1] == 1
     for capacity in (0, len(rows) - 1, len(rows) + 3):
         more = [0] * max(0, capacity - len(rows))
-        found = distinct_points(points, capacity)
-        assert [x.tolist() for x in found] == [rows + more, offsets, counts + more]
+        actual = distinct_points(points, capacity)
+        assert [x.tolist() for x in actual] == [rows + more, offsets, counts + more]
     assert len(FusedClouds(points, 6).points) == len(rows)
     assert len(FusedClouds(points, 6, distinct=False).points) == 4 * POINTS
 
@@ -68,8 +68,8 @@ def test_distinct_points_are_those_of_a_loop():
 @pytest.mark.parametrize("name", ENCODERS)
 def test_a_given_layout_changes_no_bit(name, training):
     model = randomise(point_encoder(name, 6, 24)).train(training)
-    found = values(model, clouds(), distinct_points(clouds()))
-    assert all(map(torch.equal, found, values(model, clouds(), None)))
+    actual = values(model, clouds(), distinct_points(clouds()))
+    assert all(map(torch.equal, actual, values(model, clouds(), None)))
 
 
 @pytest.fixture
@@ -97,14 +97,14 @@ def test_padding_changes_no_number(
     use_kernels(package, monkeypatch)
     model = randomise(point_encoder(name, 6, 24)).train(training)
     layout = padded(clouds())
-    found = values(model, clouds(), layout)
+    actual = values(model, clouds(), layout)
     if not training:  # eval mode without gradients has a kernel of its own
         with torch.no_grad():
             outputs = model(clouds(), layout=layout)
-        torch.testing.assert_close(list(outputs), found[:2], rtol=1e-9, atol=1e-10)
+        torch.testing.assert_close(list(outputs), actual[:2], rtol=1e-9, atol=1e-10)
     model.edgeconv = "plain"
     expected = values(model, clouds(), None)
-    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(actual, expected, rtol=1e-8, atol=1e-9)
 
 
 def test_padding_as_large_as_the_batch_still_counts_duplicates():

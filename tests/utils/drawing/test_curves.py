@@ -101,8 +101,8 @@ def test_many_steps_have_a_running_mean() -> None:
     assert pale.get_ydata().tolist() == values
     assert pale.get_alpha() < 0.5
     assert "running mean" in loss.get_xlabel()
-    wanted = [np.mean(values[max(0, i - 2) : i + 3]) for i in range(200)]
-    assert np.allclose(dark.get_ydata(), wanted)
+    expected = [np.mean(values[max(0, i - 2) : i + 3]) for i in range(200)]
+    assert np.allclose(dark.get_ydata(), expected)
     assert dark.get_xdata().tolist() == [10 * i for i in range(200)]
 
 
@@ -123,12 +123,12 @@ def test_runs_are_named_and_what_is_none_is_refused(tmp_path: Path) -> None:
     good, same, other = (tmp_path / x for x in ("a", "b/a", "other"))
     for folder in (good, same, other):
         write(folder, step(0, 1.0), tail='{"step": 1')  # a line that is being written
-    for folder, said in (
+    for folder, message in (
         (tmp_path / "absent", "absent/metrics.jsonl is missing or has no records"),
         (write(tmp_path / "d", {"dataset": "x"}), "d/.* has no records of training"),
         (write(tmp_path / "e", tail="{]\n{}\n"), "e/metrics.jsonl is damaged"),
     ):
-        with pytest.raises(UsageError, match=said):
+        with pytest.raises(UsageError, match=message):
             read_runs([good, folder])
     # Folders of one name are called by their paths.
     runs = read_runs([good, same, other])

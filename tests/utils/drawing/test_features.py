@@ -107,8 +107,8 @@ def test_counts_names_accuracies_and_shares_are_in_their_places() -> None:
     assert ticks == [["ant", "75%"], ["bee", "–"], ["cat", "75%"]]
     counts = {t.get_position(): t.get_text() for t in axes.texts}
     # (column, row): predicted and true class
-    wanted = {(0, 0): "3", (1, 0): "1", (0, 2): "2", (2, 2): "6"}
-    assert counts == {(x + 0.5, y + 0.5): n for (x, y), n in wanted.items()}
+    expected = {(0, 0): "3", (1, 0): "1", (0, 2): "2", (2, 2): "6"}
+    assert counts == {(x + 0.5, y + 0.5): n for (x, y), n in expected.items()}
     assert axes.yaxis.get_inverted()
     shares = np.array([[0.75, 0.25, 0], [0, 0, 0], [0.25, 0, 0.75]])
     assert np.allclose(axes.collections[0].get_array(), shares)
@@ -149,11 +149,11 @@ def test_neighbours_are_those_of_a_naive_loop_and_framed_by_their_class() -> Non
     for name, (vectors, queries) in encoders.items():
         near, right = [], 0
         for query, label in zip(queries, test.labels, strict=True):
-            found = []
+            actual = []
             for i, vector in enumerate(vectors):
                 dot = sum(a * b for a, b in zip(query, vector, strict=True))
-                found.append((dot / math.hypot(*query) / math.hypot(*vector), i))
-            near.append(sorted(found, reverse=True)[:5])
+                actual.append((dot / math.hypot(*query) / math.hypot(*vector), i))
+            near.append(sorted(actual, reverse=True)[:5])
             right += sum(train.labels[i] == label for _, i in near[-1])
         assert shares[name] == pytest.approx(right / 45)
     assert list(shares) == list(encoders)
@@ -164,8 +164,8 @@ def test_neighbours_are_those_of_a_naive_loop_and_framed_by_their_class() -> Non
     ):
         assert first.get_title() == f"{names[test.labels[q]]}\nquery"
         drawn = [np.transpose(a.collections[0]._offsets3d) for a in (first, *others)]
-        wanted = [test.points[q], *(train.points[i] for _, i in near[q])]
-        assert np.allclose(drawn, wanted)
+        expected = [test.points[q], *(train.points[i] for _, i in near[q])]
+        assert np.allclose(drawn, expected)
         for axes, (cosine, i) in zip(others, near[q], strict=True):
             label = train.labels[i]
             assert axes.get_title() == f"{names[label]}\ncosine {cosine:.3f}"

@@ -14,16 +14,16 @@ from utils.drawing.page import image, page, table
 
 def read(whole: bytes) -> ElementTree.Element:
     """The page, of which nothing is fetched, linked or run."""
-    found = ElementTree.fromstring(whole)
-    for element in found.iter():
+    result = ElementTree.fromstring(whole)
+    for element in result.iter():
         assert element.tag not in {"script", "link", "iframe", "object", "embed", "a"}
         for name, value in element.attrib.items():
             assert not name.startswith("on")
             assert name not in {"href", "srcset", "action", "style"}
             assert name != "src" or value.startswith("data:")
-    for style in texts(found, "style"):
+    for style in texts(result, "style"):
         assert "url(" not in style and "@import" not in style
-    return found
+    return result
 
 
 def texts(found: ElementTree.Element, tag: str) -> list[str]:
@@ -45,22 +45,22 @@ def test_texts_stay_texts() -> None:
     parts = image(figure, nasty), table([(nasty, nasty)], (nasty,))
     whole = page(nasty, nasty, {nasty: (nasty, *parts)})
     assert whole.startswith(b"<!DOCTYPE html>\n<html")
-    found = read(whole)
+    tree = read(whole)
     for tag in ("title", "h1", "h2", "td"):
-        assert texts(found, tag) == [nasty]
-    assert texts(found, "p") == texts(found, "th") == [nasty, nasty]
-    (shown,) = found.iter("img")
+        assert texts(tree, tag) == [nasty]
+    assert texts(tree, "p") == texts(tree, "th") == [nasty, nasty]
+    (shown,) = tree.iter("img")
     assert (shown.attrib["alt"], shown.attrib["width"]) == (nasty, "288")
-    (png,) = images(found)
+    (png,) = images(tree)
     assert png.size == (360, 240) and png.getpixel((0, 0)) == (1, 2, 3)
-    assert {"charset": "utf-8"} in [meta.attrib for meta in found.iter("meta")]
+    assert {"charset": "utf-8"} in [meta.attrib for meta in tree.iter("meta")]
 
 
 def test_tables_have_their_parts_in_order() -> None:
     whole = table([("r", "1", "2"), ("q", "3", "4")], ("a", "b", "c"))
-    found = read(page("t", "l", {"s": ("words", whole)}))
-    scopes = [head.get("scope") for head in found.iter("th")]
+    tree = read(page("t", "l", {"s": ("words", whole)}))
+    scopes = [head.get("scope") for head in tree.iter("th")]
     assert scopes == ["col"] * 3 + ["row"] * 2
-    assert texts(found, "th") == ["a", "b", "c", "r", "q"]
-    assert texts(found, "td") == ["1", "2", "3", "4"]
+    assert texts(tree, "th") == ["a", "b", "c", "r", "q"]
+    assert texts(tree, "td") == ["1", "2", "3", "4"]
     assert "thead" not in table([("r", "1")])

@@ -73,8 +73,8 @@ def test_shapes_map_and_confusion_are_recorded(probed, synthetic_root) -> None:
         for name, cloud in zip(VIEWS, clouds, strict=True):
             view = shown[name]["objects"][place]
             assert view["caption"] == data.shapes[index]
-            found = json.loads((files / view["path"]).read_text())
-            np.testing.assert_array_equal(np.float32(found), cloud)
+            actual = json.loads((files / view["path"]).read_text())
+            np.testing.assert_array_equal(np.float32(actual), cloud)
         assert pictures["captions"][place] == data.shapes[index]
         image = Image.open(files / pictures["filenames"][place])
         np.testing.assert_array_equal(np.asarray(image), picture)

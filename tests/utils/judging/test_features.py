@@ -22,7 +22,7 @@ def test_features_are_those_of_the_encoder_in_eval_mode() -> None:
     model = encoder().train()
     with torch.no_grad():
         model(torch.from_numpy(CLOUDS).double().transpose(1, 2))  # running statistics
-    found = extract_features(model, CLOUDS, 3, CPU)
+    actual = extract_features(model, CLOUDS, 3, CPU)
     assert model.training
     model.eval()
     with torch.no_grad():
@@ -30,9 +30,9 @@ def test_features_are_those_of_the_encoder_in_eval_mode() -> None:
             model(torch.from_numpy(cloud.T.copy()).double()[None])[1][0].numpy()
             for cloud in CLOUDS
         ]
-    assert found.shape == (7, model.feature_dim)
-    assert found.dtype == np.float64
-    np.testing.assert_allclose(found, np.stack(expected), rtol=1e-12)
+    assert actual.shape == (7, model.feature_dim)
+    assert actual.dtype == np.float64
+    np.testing.assert_allclose(actual, np.stack(expected), rtol=1e-12)
 
 
 def shard_features(first: int) -> np.ndarray:
@@ -44,5 +44,5 @@ def shard_features(first: int) -> np.ndarray:
 def test_two_ranks_gather_the_features_of_one(two_ranks) -> None:
     expected = extract_features(encoder(), CLOUDS, 7, CPU)
     for first in (3, 0):  # uneven shares, and a rank without any cloud
-        for found in two_ranks.run(shard_features, first):
-            np.testing.assert_allclose(found, expected, rtol=1e-6)
+        for actual in two_ranks.run(shard_features, first):
+            np.testing.assert_allclose(actual, expected, rtol=1e-6)

@@ -47,8 +47,8 @@ def test_accuracy_is_that_of_an_svm_on_the_standardised_support() -> None:
     random = np.random.default_rng(0)
     features = random.normal(size=(len(LABELS), 8)) + LABELS[:, None] * 0.7
     features *= 10.0 ** np.arange(8)  # what standardising has to undo
-    found = evaluate_episodes(features, LABELS, 3, 4, 5, n_runs=6, seed=7)
-    for run, accuracy in enumerate(found.accuracies):
+    actual = evaluate_episodes(features, LABELS, 3, 4, 5, n_runs=6, seed=7)
+    for run, accuracy in enumerate(actual.accuracies):
         support, query = draw_episode(LABELS, 3, 4, 5, 7, run)
         mean = features[support].sum(axis=0) / len(support)
         variance = ((features[support] - mean) ** 2).sum(axis=0) / len(support)
@@ -56,7 +56,7 @@ def test_accuracy_is_that_of_an_svm_on_the_standardised_support() -> None:
         svm = SVC(kernel="linear", C=1.0).fit(scaled[support], LABELS[support])
         right = [svm.predict(scaled[row : row + 1])[0] == LABELS[row] for row in query]
         assert accuracy == sum(right) / len(right)
-    assert len(set(found.accuracies)) > 1
+    assert len(set(actual.accuracies)) > 1
 
 
 def test_the_queries_may_be_of_other_copies_of_the_clouds() -> None:
@@ -64,14 +64,14 @@ def test_the_queries_may_be_of_other_copies_of_the_clouds() -> None:
     setting = (3, 4, 5, 6, 7)
     clean = evaluate_episodes(features, LABELS, *setting)
     copies = {"same": features, "opposite": -features}
-    found = evaluate_episodes(features, LABELS, *setting, copies)
-    assert found.accuracies == clean.accuracies and list(found.copies) == list(copies)
+    actual = evaluate_episodes(features, LABELS, *setting, copies)
+    assert actual.accuracies == clean.accuracies and list(actual.copies) == list(copies)
     rates = []
     for run in range(6):
         support, query = draw_episode(LABELS, 3, 4, 5, 7, run)
         svm = SupportSVM(features[support], LABELS[support])
         rates.append(np.mean(svm.predict(-features[query]) == LABELS[query]))
-    assert found.copies == {"same": clean.mean, "opposite": np.mean(rates)}
+    assert actual.copies == {"same": clean.mean, "opposite": np.mean(rates)}
     assert clean.mean != np.mean(rates)
 
 

@@ -43,8 +43,8 @@ def test_every_figure_is_that_of_its_judge_and_clouds() -> None:
         for name, x in {"clean": 0, "noisy": 1, "turned": 3}.items()
     }
     svm = fit_linear_svm(*train)
-    found = judge_clouds(svm, train, tests, truth, 5, (1, 4), draws=6, seed=3)
-    assert list(found) == ["clean", "noisy", "turned", "mean"]
+    actual = judge_clouds(svm, train, tests, truth, 5, (1, 4), draws=6, seed=3)
+    assert list(actual) == ["clean", "noisy", "turned", "mean"]
     expected = {name: {} for name in tests}
     for name, own in tests.items():
         expected[name]["accuracy"] = [np.mean(svm.predict(own) == truth)]
@@ -60,20 +60,20 @@ def test_every_figure_is_that_of_its_judge_and_clouds() -> None:
     }
     for name, own in expected.items():
         for judge, values in own.items():
-            assert found[name].pop(judge) == pytest.approx(np.mean(values), abs=1e-15)
+            assert actual[name].pop(judge) == pytest.approx(np.mean(values), abs=1e-15)
             if judge.startswith("labels"):
-                deviation = found[name].pop(judge.replace("accuracy", "deviation"))
+                deviation = actual[name].pop(judge.replace("accuracy", "deviation"))
                 variance = np.mean((values - np.mean(values)) ** 2)
                 assert deviation == pytest.approx(variance**0.5)
-        assert found[name] == {}
+        assert actual[name] == {}
     for judge in expected["clean"]:
         assert len({tuple(expected[name][judge]) for name in tests}) == 3
 
 
 def test_judges_that_are_not_asked_for_are_left_out() -> None:
     train, (clean, truth) = features(45, 1), features(90, 2)
-    found = judge_clouds(fit_linear_svm(*train), train, {"clean": clean}, truth, knn=0)
-    assert {name: list(own) for name, own in found.items()} == {"clean": ["accuracy"]}
+    actual = judge_clouds(fit_linear_svm(*train), train, {"clean": clean}, truth, knn=0)
+    assert {name: list(own) for name, own in actual.items()} == {"clean": ["accuracy"]}
 
 
 def test_draws_are_stratified_nested_and_seeded() -> None:

@@ -14,13 +14,13 @@ def slow_predict(train, labels, test, k: int) -> list[int]:
     """The same by the equation, one test row after the other."""
     predicted = []
     for row in test:
-        found = []
+        result = []
         for other, label in zip(train, labels, strict=True):
             dot = sum(float(a) * float(b) for a, b in zip(row, other, strict=True))
             lengths = (sum(float(a) ** 2 for a in v) for v in (row, other))
-            found.append((dot / math.sqrt(math.prod(lengths)), int(label)))
+            result.append((dot / math.sqrt(math.prod(lengths)), int(label)))
         votes = dict.fromkeys(range(int(max(labels)) + 1), 0.0)
-        for cosine, label in sorted(found, reverse=True)[:k]:
+        for cosine, label in sorted(result, reverse=True)[:k]:
             votes[label] += math.exp(cosine / 0.07)
         predicted.append(max(votes, key=lambda c: (votes[c], -c)))
     return predicted
@@ -32,11 +32,11 @@ def test_predictions_are_those_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> N
     labels = random.choice([1, 2, 5], size=60, p=[0.6, 0.2, 0.2])  # 0, 3, 4 absent
     train = random.normal(size=(60, 4)).astype("f4") * random.uniform(1, 9, (60, 1))
     test = random.normal(size=(50, 4)).astype("f4")
-    found = {}
+    actual = {}
     for k in (1, 7, 99):  # the last is more than there are
-        found[k] = knn.knn_predict(train, labels, test, k).tolist()
-        assert found[k] == slow_predict(train, labels, test, k)
-    assert found[1] != found[7]
+        actual[k] = knn.knn_predict(train, labels, test, k).tolist()
+        assert actual[k] == slow_predict(train, labels, test, k)
+    assert actual[1] != actual[7]
 
 
 @pytest.mark.parametrize("place", [0, 2])

@@ -21,14 +21,14 @@ from utils.parallel import distributed
 def iou_of_one_shape(pred: np.ndarray, target: np.ndarray, category: int) -> float:
     """The definition: over the category's parts, 1 for those in neither."""
     first = sum(PARTS_PER_CATEGORY[:category])
-    found = []
+    result = []
     for part in range(first, first + PARTS_PER_CATEGORY[category]):
         both = either = 0
         for p, t in zip(pred, target, strict=True):
             both += p == part and t == part
             either += p == part or t == part
-        found.append(both / either if either else 1.0)
-    return sum(found) / len(found)
+        result.append(both / either if either else 1.0)
+    return sum(result) / len(result)
 
 
 def shapes(
@@ -52,16 +52,16 @@ def test_shape_iou_against_the_definition(categories: tuple[int, ...]) -> None:
     expected = [
         iou_of_one_shape(*shape) for shape in zip(pred, target, category, strict=True)
     ]
-    found = shape_iou(pred, target, category)
-    assert found.shape == (40,)
-    assert found.dtype == torch.float64
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
+    actual = shape_iou(pred, target, category)
+    assert actual.shape == (40,)
+    assert actual.dtype == torch.float64
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-12)
     tensors = shape_iou(*map(torch.from_numpy, (pred, target, category)))
-    assert torch.equal(found, tensors)
+    assert torch.equal(actual, tensors)
     alone = [
         shape_iou(*(x[i : i + 1] for x in (pred, target, category))) for i in (0, 7)
     ]
-    assert torch.equal(torch.cat(alone), found[[0, 7]])  # bit for bit
+    assert torch.equal(torch.cat(alone), actual[[0, 7]])  # bit for bit
 
 
 def test_absent_and_foreign_parts() -> None:
@@ -69,10 +69,10 @@ def test_absent_and_foreign_parts() -> None:
     category = np.array([11, 11, 11, 1])
     target = np.array([[36] * 4, [36] * 4, [36] * 4, [4, 4, 5, 5]])
     pred = np.array([[36] * 4, [36, 36, 36, 37], [4] * 4, [4, 36, 5, 5]])
-    found = shape_iou(pred, target, category).tolist()
+    actual = shape_iou(pred, target, category).tolist()
     # Right, with part 37 in neither: 1. One point of it predicted: its IoU is 0.
     # Nothing but foreign parts: part 36 is missed, part 37 in neither.
-    assert found == [1.0, 0.375, 0.5, 0.75]
+    assert actual == [1.0, 0.375, 0.5, 0.75]
     assert len(shape_iou(pred[:0], target[:0], category[:0])) == 0
 
 
@@ -105,8 +105,8 @@ def test_figures_are_exact_on_any_number_of_ranks(two_ranks) -> None:
     assert list(values) == list(expected)
     assert np.allclose(list(values.values()), list(expected.values()), rtol=1e-12)
     for end in (4, 9, 0):  # uneven shares, and a rank without any shape
-        for found in two_ranks.run(figures, 9, end):
-            assert found == (values, by_category)
+        for actual in two_ranks.run(figures, 9, end):
+            assert actual == (values, by_category)
 
 
 def test_confusion_and_class_accuracy_against_loops() -> None:

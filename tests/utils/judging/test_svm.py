@@ -37,10 +37,10 @@ def test_many_classes_of_any_size_with_ties_of_votes(C: float) -> None:
 
 def test_a_decision_of_zero_votes_for_the_second_class_as_in_libsvm() -> None:
     rows, sides, middle = np.array([[-1.0], [1.0]]), np.array([3, 7]), np.zeros((1, 1))
-    found = svm.fit_linear_svm(rows, sides, C=1.0)
-    assert (middle @ found.weights.T + found.intercepts).item() == 0
+    fitted = svm.fit_linear_svm(rows, sides, C=1.0)
+    assert (middle @ fitted.weights.T + fitted.intercepts).item() == 0
     reference = SVC(kernel="linear").fit(rows, sides)
-    assert found.predict(middle) == reference.predict(middle)
+    assert fitted.predict(middle) == reference.predict(middle)
 
 
 def test_the_gram_matrix_is_computed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

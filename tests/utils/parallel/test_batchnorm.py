@@ -68,8 +68,8 @@ def test_two_ranks_compute_batch_norm_of_all_rows(
 def equal_to_one_process(results: list[tuple], expected: tuple) -> None:
     ys, x_grads, weight_grads, bias_grads, buffers = zip(*results, strict=True)
     # Each rank has its own rows' share; data-parallel training adds them up.
-    found = (torch.cat(ys), torch.cat(x_grads), sum(weight_grads), sum(bias_grads))
-    torch.testing.assert_close(found, expected[:4], rtol=1e-9, atol=1e-10)
+    result = (torch.cat(ys), torch.cat(x_grads), sum(weight_grads), sum(bias_grads))
+    torch.testing.assert_close(result, expected[:4], rtol=1e-9, atol=1e-10)
     for of_rank in buffers:
         torch.testing.assert_close(of_rank, expected[4], rtol=1e-9, atol=1e-10)
 
@@ -180,9 +180,9 @@ def test_one_value_of_each_channel_in_the_global_batch_is_refused(two_ranks):
 
 def test_one_process_computes_batch_norm():
     x = normal(5, 6, 7)
-    found = two_steps(random_norm(GlobalBatchNorm, 6).train(), x, slice(None))
+    actual = two_steps(random_norm(GlobalBatchNorm, 6).train(), x, slice(None))
     expected = two_steps(random_norm(nn.BatchNorm1d, 6).train(), x, slice(None))
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
     with pytest.raises(ValueError, match="at least 2 dimensions"):
         GlobalBatchNorm(6)(torch.zeros(6))
 

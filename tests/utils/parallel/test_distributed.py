@@ -206,9 +206,9 @@ def slow_on_main() -> tuple[int, float]:
         time.sleep(4.0)
         return 7
 
-    found = distributed.run_on_main(work)
+    result = distributed.run_on_main(work)
     # The ranks are still in step: a collective under the short timeout works.
-    return found, distributed.all_reduce_sum(torch.ones(1)).item()
+    return result, distributed.all_reduce_sum(torch.ones(1)).item()
 
 
 def gather_late() -> str:
@@ -248,7 +248,7 @@ def test_a_lost_rank_is_noticed_and_a_busy_one_waited_for(
             pool.close()
             with pytest.raises(BrokenProcessPool):
                 pool.run(rank_0_gets, number, tmp_path / str(number))
-            said = (tmp_path / str(number)).read_text()
-            assert number == signal.SIGSTOP or cli.is_loss_of_a_rank(said)
+            output = (tmp_path / str(number)).read_text()
+            assert number == signal.SIGSTOP or cli.is_loss_of_a_rank(output)
     finally:
         pool.close()

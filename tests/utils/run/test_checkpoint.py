@@ -98,9 +98,9 @@ def test_a_file_cut_anywhere_is_refused_and_the_one_before_it_named(
             checkpoint.load_training_state(path, {}, {}, model=model)
         text = str(error.value)
         assert "\n" not in text and "\033" not in text
-        said = re.search(r"is intact, after 1 steps\. .*: mv (\S+) (\S+)$", text)
-        assert said, length
-    os.replace(said[1], said[2])  # the command that the message spells out
+        match = re.search(r"is intact, after 1 steps\. .*: mv (\S+) (\S+)$", text)
+        assert match, length
+    os.replace(match[1], match[2])  # the command that the message spells out
     assert checkpoint.load_training_state(path, {}, {}, model=model).step == 1
 
 
@@ -126,10 +126,10 @@ def test_training_state_restores_model_optimiser_and_place(tmp_path: Path) -> No
 
     again, its_optimizer = build()
     # How often a line is printed does not matter for the numbers.
-    found = checkpoint.load_training_state(
+    actual = checkpoint.load_training_state(
         path, {"lr": 0.1, "print_freq": 1}, {}, model=again, optimizer=its_optimizer
     )
-    assert found == place
+    assert actual == place
     step(again, its_optimizer)  # the same random numbers, moments and step count
     assert torch.equal(again.weight, model.weight)
 

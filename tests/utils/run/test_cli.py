@@ -26,11 +26,11 @@ ROOT = Path(__file__).parents[3]
 
 
 def parser() -> argparse.ArgumentParser:
-    found = cli.Parser("A script.")
-    flags.add_run_flags(found, "run", resumable=True)
-    flags.add_model_flags(found, ("dgcnn", "dgcnn_seg"), {"num_points": 2048, "k": 15})
-    flags.add_training_flags(found, batch_size=20, epochs=100, weight_decay=1e-6)
-    return found
+    result = cli.Parser("A script.")
+    flags.add_run_flags(result, "run", resumable=True)
+    flags.add_model_flags(result, ("dgcnn", "dgcnn_seg"), {"num_points": 2048, "k": 15})
+    flags.add_training_flags(result, batch_size=20, epochs=100, weight_decay=1e-6)
+    return result
 
 
 # Flags of both earlier codes that no script here has.
@@ -57,15 +57,15 @@ def test_retired_flags_name_what_to_use_now(
 def test_a_switch_with_a_value_says_how_it_is_given(
     words: str, capsys: pytest.CaptureFixture
 ) -> None:
-    for given, said in ((words, True), ("--no_such_flag x", False)):
+    for given, expected in ((words, True), ("--no_such_flag x", False)):
         with pytest.raises(SystemExit):
             parser().parse_args(given.split())
-        assert ("a switch takes no value" in capsys.readouterr().err) == said
+        assert ("a switch takes no value" in capsys.readouterr().err) == expected
 
 
 def test_the_help_has_the_defaults() -> None:
     text = " ".join(parser().format_help().split())
-    for said in (
+    for message in (
         *("whatever the number of processes (default: 20)", "(default: 1e-06)"),
         *("of all randomness (default: 1)", "SGD momentum (default: 0.9)"),
         *(
@@ -74,7 +74,7 @@ def test_the_help_has_the_defaults() -> None:
             "run folder --resume",
         ),
     ):
-        assert said in text, said
+        assert message in text, message
     assert "--help show this help message and exit run:" in text
 
 
@@ -113,9 +113,9 @@ def test_a_key_in_the_address_is_refused_and_not_repeated(
 ) -> None:
     with pytest.raises(SystemExit):
         parser().parse_args(["--wb_url", "https://user:5ecret@wandb.example"])
-    said = capsys.readouterr().err
-    assert "set WANDB_API_KEY" in said
-    assert "5ecret" not in said
+    output = capsys.readouterr().err
+    assert "set WANDB_API_KEY" in output
+    assert "5ecret" not in output
 
 
 def test_only_one_rank_a_node_prints_the_usage(
@@ -190,8 +190,8 @@ def test_debug_shows_the_traceback_of_the_cause(capsys: pytest.CaptureFixture) -
 
     with pytest.raises(SystemExit):
         cli.run(fails, debug=True)
-    said = capsys.readouterr().err
-    assert "in fails" in said and said.endswith("\nerror: ValueError\n")
+    output = capsys.readouterr().err
+    assert "in fails" in output and output.endswith("\nerror: ValueError\n")
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), RuntimeError("Timed out"), OSError()])
@@ -281,19 +281,19 @@ def test_ctrl_c_before_anything_has_begun_says_nothing() -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "reading\n"
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert (process.returncode, said) == (-signal.SIGINT, "")
+    _, output = process.communicate(timeout=30)
+    assert (process.returncode, output) == (-signal.SIGINT, "")
 
 
 def test_a_run_has_python_s_own_ctrl_c_again() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    found = []
+    actual = []
     try:
         with pytest.raises(SystemExit):
-            cli.run(lambda: found.append(signal.getsignal(signal.SIGINT)))
+            cli.run(lambda: actual.append(signal.getsignal(signal.SIGINT)))
     finally:
         signal.signal(signal.SIGINT, before)
-    assert found == [signal.default_int_handler]
+    assert actual == [signal.default_int_handler]
 
 
 @pytest.mark.parametrize(

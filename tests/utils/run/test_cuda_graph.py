@@ -54,8 +54,8 @@ class StandIn(GraphedStep):
         def replay() -> None:
             StandIn.replays += 1
             attributes = [p.grad for p in self._parameters]
-            found = self._run(self._batch)
-            for kept, new in zip(results, found, strict=True):
+            result = self._run(self._batch)
+            for kept, new in zip(results, result, strict=True):
                 kept.copy_(new)
             for p, kept, attribute in zip(
                 self._parameters, gradients, attributes, strict=True
@@ -90,10 +90,10 @@ def train(graphed: bool, rates: list[float]) -> list[Tensor]:
     criterion, losses = NTXentLoss(), []
 
     def forward_backward(*given: Tensor) -> tuple[Tensor, ...]:
-        found = crosspoint_loss(*model(*given), criterion)
+        result = crosspoint_loss(*model(*given), criterion)
         optimizer.zero_grad(set_to_none=True)
-        found[0].backward()
-        return found
+        result[0].backward()
+        return result
 
     step = forward_backward
     if graphed:
@@ -108,10 +108,10 @@ def train(graphed: bool, rates: list[float]) -> list[Tensor]:
 
 def test_graphed_steps_are_the_eager_ones_bit_for_bit(replays) -> None:
     rates = [1e-3] * 5 + [3e-4] * 4
-    found = train(True, rates)
+    actual = train(True, rates)
     # Two batches overflow, three warm up, the next is captured and replayed.
     assert replays() == 9 - len(OVERFLOWING) - 3
-    assert all(map(torch.equal, found, train(False, rates)))
+    assert all(map(torch.equal, actual, train(False, rates)))
 
 
 def test_pretraining_with_graphs_has_the_same_losses(
@@ -147,12 +147,12 @@ def test_pretraining_with_graphs_has_the_same_losses(
     monkeypatch.setattr(train_crosspoint, "GraphedStep", step)
     monkeypatch.setattr(train_crosspoint, "distinct_points", laid_out)
     run = pretrain(tmp_path / "graph", synthetic_root, *words, "--cuda_graph")
-    found = metrics(run)[0]
-    assert len(found) == 12 and replays() == 6  # each epoch warms up
+    actual = metrics(run)[0]
+    assert len(actual) == 12 and replays() == 6  # each epoch warms up
     assert set(sizes) == {distinct_after_dropout(8, 64)}
     for name in ("loss", "imid_loss", "cmid_loss", "lr"):
         expected = pytest.approx([line[name] for line in wanted], rel=1e-9)
-        assert [line[name] for line in found] == expected
+        assert [line[name] for line in actual] == expected
 
 
 def test_the_capacity_holds_for_almost_every_batch() -> None:
@@ -223,7 +223,7 @@ def test_images_are_encoded_on_a_second_stream(monkeypatch) -> None:
         part = getattr(model, name)
         part.register_forward_hook(lambda *_, name=name: streams.say(name))
     model.two_streams = True
-    found = model(*given)
+    actual = model(*given)
     assert streams.work == [
         "second waits for first",
         "second: image_encoder",
@@ -232,7 +232,7 @@ def test_images_are_encoded_on_a_second_stream(monkeypatch) -> None:
         "first waits for second",
         "first: kept for first",
     ]
-    assert all(map(torch.equal, found, twin(*given)))
+    assert all(map(torch.equal, actual, twin(*given)))
 
 
 def test_warm_up_and_capture_are_on_one_stream(monkeypatch) -> None:
@@ -259,8 +259,8 @@ def test_warm_up_and_capture_are_on_one_stream(monkeypatch) -> None:
 
     graphed, failing = GraphedStep(step, [weight]), False
     for number in range(5):
-        (found,) = graphed(torch.tensor(float(number)))
-        assert not found.requires_grad
+        (actual,) = graphed(torch.tensor(float(number)))
+        assert not actual.requires_grad
     warm_up = ["second waits for first", "second: step", "first waits for second"]
     assert streams.work == [*warm_up * 3, "second: step", *["first: replay"] * 2]
     ((_, *chosen),) = options

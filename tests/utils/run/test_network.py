@@ -43,25 +43,25 @@ def saved(folder: Path, network: nn.Module, prefix: str = "") -> Path:
 def test_a_file_alone_shows_its_network_and_the_rest_is_as_published(
     network: nn.Module, expected: tuple, prefix: str, tmp_path: Path
 ) -> None:
-    found = read_network(saved(tmp_path, network, prefix))
-    given = (found.model, found.emb_dims, found.k, found.num_points)
-    assert (*given, found.head, found.outputs) == expected
-    assert found.class_names is None
-    assert f"--model {found.model} --emb_dims {found.emb_dims}: the file's" in (
-        found.origin
+    actual = read_network(saved(tmp_path, network, prefix))
+    given = (actual.model, actual.emb_dims, actual.k, actual.num_points)
+    assert (*given, actual.head, actual.outputs) == expected
+    assert actual.class_names is None
+    assert f"--model {actual.model} --emb_dims {actual.emb_dims}: the file's" in (
+        actual.origin
     )
-    assert f"--k {found.k}" in found.origin and "published" in found.origin
-    assert ("--k 1: pointnet has no graph" in found.origin) == (found.k == 1)
-    assert "network.json" not in found.origin
+    assert f"--k {actual.k}" in actual.origin and "published" in actual.origin
+    assert ("--k 1: pointnet has no graph" in actual.origin) == (actual.k == 1)
+    assert "network.json" not in actual.origin
 
 
 def test_network_json_has_what_the_entries_do_not_show(tmp_path: Path) -> None:
     path = saved(tmp_path, DGCNN(7, 16, 2))
     write_network(tmp_path, ARGS, "classifier", 2, ["chair", "table"])
-    found = read_network(path)
-    assert (found.k, found.num_points) == (7, 99)
-    assert found.class_names == ("chair", "table")
-    assert found.origin == (
+    actual = read_network(path)
+    assert (actual.k, actual.num_points) == (7, 99)
+    assert actual.class_names == ("chair", "table")
+    assert actual.origin == (
         "--model dgcnn --emb_dims 16: the file's entries; "
         "--k 7 --num_points 99: network.json"
     )
@@ -70,9 +70,9 @@ def test_network_json_has_what_the_entries_do_not_show(tmp_path: Path) -> None:
 def test_flags_win_and_the_line_says_so(tmp_path: Path) -> None:
     path = saved(tmp_path, DGCNN(7, 16))
     write_network(tmp_path, ARGS, "projection")
-    found = read_network(path, k=3, emb_dims=16)
-    assert (found.k, found.num_points) == (3, 99)
-    assert found.origin == (
+    actual = read_network(path, k=3, emb_dims=16)
+    assert (actual.k, actual.num_points) == (3, 99)
+    assert actual.origin == (
         "--model dgcnn --emb_dims 16: the file's entries; "
         "--k 3: set by this command (instead of 7); --num_points 99: network.json"
     )
@@ -89,9 +89,9 @@ def test_published_values_give_way_to_those_of_the_next_step(
     args = argparse.Namespace(**{**vars(ARGS), "k": trained[0]})
     args.num_points = trained[1]
     write_network(tmp_path, args, "projection")
-    found = read_network(path, {"k": 20, "num_points": 512})
-    assert (found.k, found.num_points) == used
-    assert ("published, after pre-training with 15" in found.origin) == (used[0] == 20)
+    actual = read_network(path, {"k": 20, "num_points": 512})
+    assert (actual.k, actual.num_points) == used
+    assert ("published, after pre-training with 15" in actual.origin) == (used[0] == 20)
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,8 @@ def test_a_damaged_network_json_is_named(change: Any, tmp_path: Path) -> None:
 def test_a_network_json_of_other_weights_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path, DGCNN(5, 24))
     write_network(tmp_path, ARGS, "projection")
-    said = r"w\.pth: network\.json beside it .* \(emb_dims 16, not 24\)"
-    with pytest.raises(UsageError, match=said):
+    message = r"w\.pth: network\.json beside it .* \(emb_dims 16, not 24\)"
+    with pytest.raises(UsageError, match=message):
         read_network(path)
 
 
@@ -132,8 +132,8 @@ def test_an_unknown_network_needs_its_name_or_network_json(tmp_path: Path) -> No
         read_network(path)
     args = argparse.Namespace(**{**vars(ARGS), "model": "tiny"})
     write_network(tmp_path, args, "projection")
-    found = read_network(path)
-    assert (found.model, found.emb_dims, found.k) == ("tiny", 16, 7)
+    actual = read_network(path)
+    assert (actual.model, actual.emb_dims, actual.k) == ("tiny", 16, 7)
 
 
 def test_a_variant_with_layers_of_the_same_names_keeps_its_own_name(
@@ -157,11 +157,11 @@ def flags(**given: Any) -> argparse.Namespace:
 @pytest.mark.parametrize("path", ["", "none"])
 def test_without_weights_flags_not_given_are_as_published(path: str) -> None:
     args = flags(model_path=path, emb_dims=64)
-    found = settle(args, PUBLISHED)
+    actual = settle(args, PUBLISHED)
     assert (args.model, args.emb_dims, args.k, args.num_points) == (
         *("dgcnn", 64, 20, 1024),
     )
-    assert found.origin == (
+    assert actual.origin == (
         "--model dgcnn --k 20 --num_points 1024: published; "
         "--emb_dims 64: set by this command (instead of 1024)"
     )

@@ -133,9 +133,9 @@ def test_a_folder_is_one_run_s_until_that_ends() -> None:
     )
     assert first.stdout is not None
     assert first.stdout.readline() == "checkpoints/run\n"
-    said = f"checkpoints/run is in use by process {first.pid} on "
+    message = f"checkpoints/run is in use by process {first.pid} on "
     for overwrite in (True, False):
-        with pytest.raises(UsageError, match=said):
+        with pytest.raises(UsageError, match=message):
             open_run_folder("run", overwrite, resume=not overwrite)
     first.kill()  # whatever ends it, the name is free again
     first.communicate()

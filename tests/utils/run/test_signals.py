@@ -56,15 +56,15 @@ def test_one_rank_a_node_speaks(
 
 def test_a_run_in_another_thread_leaves_the_signals_alone() -> None:
     # A notebook's server may run its cells in one; only the main thread may listen.
-    found = []
+    actual = []
 
     def run() -> None:
         before = signal.getsignal(signal.SIGTERM)
         with signals.listening():
-            found.append(signal.getsignal(signal.SIGTERM) is before)
+            actual.append(signal.getsignal(signal.SIGTERM) is before)
             signals.check("nowhere")
 
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    assert found == [True]
+    assert actual == [True]

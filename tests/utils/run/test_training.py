@@ -88,17 +88,17 @@ def test_schedules() -> None:
 
 def batches_of(counts: tuple[int, ...], interrupt: int | None = None) -> list[slice]:
     """This rank's batches; the last rank gets a signal in its ``interrupt``-th."""
-    found = []
+    result = []
     rank, world = distributed.rank(), distributed.world_size()
     with signals.listening():
         try:
             for rows in evaluation_batches(counts[rank], 2 * world):
-                found.append(rows)
-                if rank == world - 1 and len(found) == interrupt:
+                result.append(rows)
+                if rank == world - 1 and len(result) == interrupt:
                     os.kill(os.getpid(), signal.SIGTERM)
         except signals.Interrupted as end:
-            found.append(str(end))
-    return found
+            result.append(str(end))
+    return result
 
 
 def test_an_evaluation_covers_every_sample_once(two_ranks) -> None:
