@@ -65,7 +65,7 @@ def test_corrupted_queries_of_the_same_episodes(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ("--split test --m_shot 3", r"class .* has 4 samples"),
         ("--k_way 6", "--k_way 6"),
@@ -74,8 +74,8 @@ def test_corrupted_queries_of_the_same_episodes(
     ],
 )
 def test_impossible_episodes_are_refused(
-    words: str, said: str, tmp_path: Path, even_root: Path
+    words: str, message: str, tmp_path: Path, even_root: Path
 ) -> None:
-    with pytest.raises(cli.UsageError, match=said):
+    with pytest.raises(cli.UsageError, match=message):
         judge_fewshot(tmp_path, even_root, "--model_path", "none", *words.split())
     assert not (tmp_path / "checkpoints").exists()

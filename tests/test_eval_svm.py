@@ -125,7 +125,7 @@ def test_the_segmentation_encoder_and_the_variants_of_scanobjectnn(
 
 
 @pytest.mark.parametrize(
-    ("name", "dataset", "said"),
+    ("name", "dataset", "message"),
     [
         ("f.npz", "modelnet40 scanobjectnn", "takes one --dataset at a time"),
         ("no/f.npz", "modelnet40", "not NAME.npz in a folder"),
@@ -133,10 +133,10 @@ def test_the_segmentation_encoder_and_the_variants_of_scanobjectnn(
     ],
 )
 def test_features_that_cannot_be_saved_are_refused_at_once(
-    name: str, dataset: str, said: str, tmp_path: Path, even_root: Path
+    name: str, dataset: str, message: str, tmp_path: Path, even_root: Path
 ) -> None:
     words = ("--save_features", str(tmp_path / name), "--dataset", *dataset.split())
-    with pytest.raises(cli.UsageError, match=rf"--save_features .*{said}"):
+    with pytest.raises(cli.UsageError, match=rf"--save_features .*{message}"):
         judge(tmp_path, even_root, *words)
     assert not (tmp_path / "checkpoints").exists()
 

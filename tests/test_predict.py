@@ -295,7 +295,7 @@ def test_damaged_files_are_listed_at_the_end(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ("features no_such --out f.npz", "no_such: no such file or folder"),
         ("features c.npy --out f.csv", "--out f.csv is not the name of a .npz file"),
@@ -319,7 +319,7 @@ def test_damaged_files_are_listed_at_the_end(
     ],
 )
 def test_mistakes_are_one_line(
-    words: str, said: str, run: Run, encoder: Path, segmenter: Path, tmp_path: Path
+    words: str, message: str, run: Run, encoder: Path, segmenter: Path, tmp_path: Path
 ) -> None:
     np.save(tmp_path / "c.npy", np.random.default_rng(0).normal(size=(80, 3)))
     (tmp_path / "old").mkdir()
@@ -330,7 +330,7 @@ def test_mistakes_are_one_line(
     np.savez(tmp_path / "old.npz", **old, **settings)
     weights = segmenter if words.startswith("segment") else encoder
     first, *rest = words.replace("WEIGHTS", str(encoder)).split()
-    with pytest.raises(UsageError, match=said) as error:
+    with pytest.raises(UsageError, match=message) as error:
         run(first, "--model_path", weights, *SMALL, *rest)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "f.npz").exists()

@@ -218,7 +218,7 @@ def test_a_weight_of_zero_leaves_out_what_it_switches_off(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ("--imid_weight 0 --cmid_weight 0", "leave no loss: give one"),
         ("--image_jitter 0.4 1.5 --num_images 2", "--image_jitter 1.5 is more than 1"),
@@ -229,9 +229,9 @@ def test_a_weight_of_zero_leaves_out_what_it_switches_off(
     ],
 )
 def test_flags_of_the_objective_that_do_not_fit_are_named(
-    words: str, said: str, tmp_path: Path, synthetic_root: Path
+    words: str, message: str, tmp_path: Path, synthetic_root: Path
 ) -> None:
-    with pytest.raises(cli.UsageError, match=said):
+    with pytest.raises(cli.UsageError, match=message):
         pretrain(tmp_path, synthetic_root, *words.split())
     assert not (tmp_path / "checkpoints").exists()
 

@@ -103,7 +103,7 @@ def row_named(start: str) -> Callable[[Place], Any]:
 
 
 @pytest.mark.parametrize(
-    ("row", "kernel", "wrong", "said"),
+    ("row", "kernel", "wrong", "message"),
     [
         ("float64, dgcnn, 3 x 33", "edge_extremes", slightly_wrong, "; allowed 1e-8"),
         ("same bits twice, dgcnn,", "edge_extremes", noise, "tensors differ"),
@@ -120,7 +120,7 @@ def test_a_check_sees_a_wrong_kernel(
     row: str,
     kernel: str,
     wrong: Callable,
-    said: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -130,7 +130,7 @@ def test_a_check_sees_a_wrong_kernel(
 
     right = getattr(kernels, kernel)
     monkeypatch.setattr(kernels, kernel, changed)
-    with pytest.raises(AssertionError, match=said):
+    with pytest.raises(AssertionError, match=message):
         row_named(row)(Place(CPU, tmp_path, 60))
 
 

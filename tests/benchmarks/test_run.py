@@ -90,7 +90,7 @@ def test_memory_above_that_before() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "texts"),
     [
         (["--device", "cuda"], ["--device cuda: PyTorch sees no GPU"]),
         (
@@ -99,13 +99,13 @@ def test_memory_above_that_before() -> None:
         ),
     ],
 )
-def test_wrong_flags_are_answered(flags, said, monkeypatch, capsys) -> None:
+def test_wrong_flags_are_answered(flags, texts, monkeypatch, capsys) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["run", *flags])
     with pytest.raises(SystemExit):
         run.main()
     error = capsys.readouterr().err
-    assert all(text in error for text in said)
+    assert all(text in error for text in texts)
 
 
 def test_the_rows_in_the_readme_are_measured() -> None:

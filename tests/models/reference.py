@@ -244,10 +244,10 @@ def gradients(weights: Weights) -> Weights:
 
 
 def check_close(
-    found: Weights, expected: Weights, tolerance: float, floor: float = 0.0
+    actual: Weights, expected: Weights, tolerance: float, floor: float = 0.0
 ) -> None:
     """The relative error of each tensor is below the tolerance."""
-    errors = {n: relative_error(x, expected[n], floor) for n, x in found.items()}
+    errors = {n: relative_error(x, expected[n], floor) for n, x in actual.items()}
     wrong = {name: error for name, error in errors.items() if not error < tolerance}
     assert not wrong, f"relative errors: {wrong}"
 

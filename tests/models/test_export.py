@@ -116,7 +116,7 @@ def test_an_exported_file_of_other_numbers_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ("--out w.pth", r"w\.pth exists: add --overwrite"),
         ("--out no/f.onnx", "its folder is missing"),
@@ -128,10 +128,10 @@ def test_an_exported_file_of_other_numbers_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_refusals_name_the_file_and_what_to_do(
-    words: str, said: str, weights: Path, monkeypatch: pytest.MonkeyPatch
+    words: str, message: str, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(weights.parent)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         run("--model_path", weights, *words.split())
     assert [path.name for path in weights.parent.iterdir()] == ["w.pth"]

@@ -77,7 +77,7 @@ def test_unequal_shapes_are_refused(shape):
             NTXentLoss()(torch.zeros(shape), torch.zeros(shape))
 
 
-def check(found, wanted, losses, cross_modal, weights):
+def check(actual, wanted, losses, cross_modal, weights):
     """Total, IMID, CMID, and the total's gradients, None for a weight of 0."""
     zero = torch.zeros((), dtype=torch.float64)
     imid = reference.nt_xent(*wanted[:2], 0.1) if weights[0] else zero
@@ -86,7 +86,7 @@ def check(found, wanted, losses, cross_modal, weights):
     torch.testing.assert_close(losses, expected)
     losses[0].backward()
     expected[0].backward()
-    for a, b in zip(found, wanted, strict=True):
+    for a, b in zip(actual, wanted, strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-12)
 
 

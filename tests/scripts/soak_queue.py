@@ -64,12 +64,12 @@ def test_the_study_to_its_table_although_a_run_fails_at_first(checkout, pueue) -
     assert "cannot be written: " in pueue("log", "--full", failed)
 
     obstacle.unlink()
-    told = checkout.start("scripts/pipeline.sh", *words)
+    output = checkout.start("scripts/pipeline.sh", *words)
     pueue.wait()
     assert pueue.states() == {**states, "queued_table": "Success"}
     steps = checkout.steps("queued_pt-cls")
     assert steps > 0 and "resuming from its checkpoint" in checkout.log("queued_pt-cls")
-    number = told.rstrip().split("pueue log --full ")[1].split()[0]
+    number = output.rstrip().split("pueue log --full ")[1].split()[0]
     table = pueue("log", "--full", number)
     assert table.count(" episodes") == 8 and "not run" not in table
     assert "the differences from published numbers mean nothing" in table

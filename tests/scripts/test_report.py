@@ -195,7 +195,7 @@ def test_training_shapes_are_those_of_the_first_epoch(runs: Runs, monkeypatch) -
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (lambda r: change(r.untrained, model_path="w"), "evaluated w; .*_path none"),
         (lambda r: change(r.pretrained, model_path="w"), "evaluated w; .*best_model"),
@@ -209,10 +209,10 @@ def test_training_shapes_are_those_of_the_first_epoch(runs: Runs, monkeypatch) -
         (lambda r: shutil.rmtree(r.trained), r"trained/metrics\.jsonl is miss"),
     ],
 )
-def test_runs_that_do_not_belong_together_are_refused(spoil, said, copied) -> None:
+def test_runs_that_do_not_belong_together_are_refused(spoil, message, copied) -> None:
     spoil(copied)
     out = copied.pretrained / "report.html"
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         copied.write(out, None)
     assert not out.exists()
 

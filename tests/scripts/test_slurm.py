@@ -119,7 +119,7 @@ def test_processes_of_a_node(variables, processes, slurm: Slurm) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "variables", "code", "told"),
+    ("script", "variables", "code", "message"),
     [
         ("train_crosspoint.py", {"CODE": "2"}, 2, "failed with exit status 2, not"),
         ("train_crosspoint.py", {"SIGNAL": "1"}, 0, ""),  # it had finished
@@ -131,17 +131,17 @@ def test_processes_of_a_node(variables, processes, slurm: Slurm) -> None:
     ],
 )
 def test_a_stopped_training_alone_is_requeued(
-    script, variables, code, told, slurm
+    script, variables, code, message, slurm
 ) -> None:
     done = slurm.submit(script, **variables)
     assert done.returncode == code, done.stderr
-    requeued = told == "back in the queue"
+    requeued = message == "back in the queue"
     calls = [call for call in slurm.calls("scontrol") if call[0] != "show"]
     assert calls == [["requeue", "4711"]] * requeued
     # The job has waited for the checkpoint.
     assert (slurm.folder / "checkpoint").is_file() == ("SIGNAL" in variables)
     last = done.stdout.rsplit("\n\n")[-1]
-    assert told in last and (code == 0 or "stopped after step 9" in last)
+    assert message in last and (code == 0 or "stopped after step 9" in last)
     if requeued:
         (hour,) = re.findall(r"starts again at (\S+) or later", last)
         now = datetime.now()

@@ -173,7 +173,7 @@ def test_an_archive_put_there_by_hand_is_used(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said", "kept"),
+    ("content", "message", "kept"),
     [
         (QUOTA, "Quota exceeded", False),
         (tar(HELD)[:5000], "incomplete", False),
@@ -183,11 +183,11 @@ def test_an_archive_put_there_by_hand_is_used(place: Place) -> None:
     ids=["a page", "incomplete", "unsafe", "another layout"],
 )
 def test_what_is_no_good_archive_is_named_and_removed(
-    place, content, said, kept
+    place, content, message, kept
 ) -> None:
     place.content[FIRST] = content
     status, output = place.run()
-    assert status == 1 and said in output and ("; removed" in output) != kept
+    assert status == 1 and message in output and ("; removed" in output) != kept
     assert "24 hours" not in output  # its first source is not on Google Drive here
     assert list(files(place.data)) == ["downloads/modelnet40.tar.gz"] * kept
     assert not (place.folder / "x").exists()

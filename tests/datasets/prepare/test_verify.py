@@ -105,11 +105,11 @@ def damage(root: Path) -> dict[Path, str]:
     """Damage many files, each in another way; what has to be said of each."""
     clouds = sorted(root.glob("ShapeNet/*/*.ply"))
     images = sorted(root.glob("ShapeNetRendering/*/*/rendering/*.png"))[::24]
-    said = {}
+    messages = {}
 
     def rewrite(path: Path, content: bytes, problem: str) -> None:
         path.write_bytes(content)
-        said[path] = problem
+        messages[path] = problem
 
     header = b"ply\nformat ascii 1.0\nelement vertex %d\nproperty float x\n"
     header += b"property float y\nproperty float z\nend_header\n"
@@ -118,27 +118,27 @@ def damage(root: Path) -> dict[Path, str]:
     rewrite(clouds[2], header % 2 + b"1 2 3\n1 2 4\n", "stores 2 points a shape, fewer")
     rewrite(images[0], images[0].read_bytes()[:-300], "not a readable image")
     flip(images[2], images[2].stat().st_size // 2)
-    said[images[2]] = "not a readable image"
+    messages[images[2]] = "not a readable image"
     bare = images[10].parent
     shutil.rmtree(bare)
-    said[bare] = "no image (*.png)"
+    messages[bare] = "no image (*.png)"
     path = root / MODELNET / "ply_data_train0.h5"
     change(path, "label", 7, 99)
-    said[path] = "key `label`, row 7 has a value that is not an integer in 0 .. 15"
+    messages[path] = "key `label`, row 7 has a value that is not an integer in 0 .. 15"
     path = root / MODELNET / "ply_data_test0.h5"
     rewrite(path, path.read_bytes()[:5000], "not a readable HDF5 file")
     path = root / PART / "ply_data_test0.h5"
     change(path, "pid", 2, 49)
-    said[path] = "row 2 has a part that does not belong to its category"
-    return said
+    messages[path] = "row 2 has a part that does not belong to its category"
+    return messages
 
 
 @pytest.mark.slow
 def test_every_damage_is_found_and_said(run, root):
-    said = damage(root)
+    messages = damage(root)
     status, text = run(root, "--num_points 2048")
     assert status == 1
-    for path, problem in said.items():
+    for path, problem in messages.items():
         assert f"  {path}: " in text and problem in text, (path, problem)
     assert line(text, "ShapeNetRender clouds")[2:] == ["3", "damaged"]
     # The folder without images is damage, and its 24 are missing.

@@ -80,9 +80,9 @@ def test_fine_tuning_has_both_splits(kind: str, title: str) -> None:
     assert points(shown[title]) == [[(1, 25)], [(1, 50)]]
     for axes in (shown["Loss of an epoch"], shown[title]):
         legend = axes.get_legend()
-        said = [text.get_text() for text in legend.get_texts()]
+        labels = [text.get_text() for text in legend.get_texts()]
         styles = [line.get_linestyle() for line in legend.get_lines()]
-        assert said == ["test", "training"] and styles[0] != styles[1]
+        assert labels == ["test", "training"] and styles[0] != styles[1]
         assert [line.get_linestyle() for line in axes.lines] == styles
 
 

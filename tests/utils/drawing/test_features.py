@@ -75,8 +75,8 @@ def test_a_class_has_one_colour_a_number_at_its_middle_and_a_name(monkeypatch) -
             assert number.get_text() == str(label)
             assert np.allclose(number.get_position(), np.median(own, axis=0))
     (legend,) = figure.legends
-    said = [text.get_text() for text in legend.get_texts()]
-    assert said == ["2  class 2", "4  class 4"]
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts == ["2  class 2", "4  class 4"]
     few = map_figure(both, labels, names, 10, seed=0, title="all")
     rows = [len(dots.get_offsets()) for dots in few.axes[0].collections]
     assert rows == [5, 5] and few.get_suptitle() == "all: 10 clouds"

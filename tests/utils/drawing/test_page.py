@@ -26,14 +26,14 @@ def read(whole: bytes) -> ElementTree.Element:
     return result
 
 
-def texts(found: ElementTree.Element, tag: str) -> list[str]:
+def texts(tree: ElementTree.Element, tag: str) -> list[str]:
     """What stands in every such element."""
-    return ["".join(element.itertext()) for element in found.iter(tag)]
+    return ["".join(element.itertext()) for element in tree.iter(tag)]
 
 
-def images(found: ElementTree.Element) -> list[Image.Image]:
+def images(tree: ElementTree.Element) -> list[Image.Image]:
     """All images, decoded."""
-    sources = [element.attrib["src"].split(",", 1) for element in found.iter("img")]
+    sources = [element.attrib["src"].split(",", 1) for element in tree.iter("img")]
     assert {head for head, _ in sources} == {"data:image/png;base64"}
     data = [base64.b64decode(code, validate=True) for _, code in sources]
     return [Image.open(io.BytesIO(png)).convert("RGB") for png in data]

@@ -221,7 +221,7 @@ def gather_late() -> str:
     return "no error"
 
 
-def rank_0_gets(number: int, told: Path) -> None:
+def rank_0_gets(number: int, file: Path) -> None:
     """Write how rank 1's waiting for rank 0 ends, when a signal stops or kills that."""
 
     def work() -> None:
@@ -231,7 +231,7 @@ def rank_0_gets(number: int, told: Path) -> None:
     try:
         distributed.run_on_main(work)
     except RuntimeError as error:
-        told.write_text(str(error))
+        file.write_text(str(error))
 
 
 @pytest.mark.slow  # it starts processes of its own

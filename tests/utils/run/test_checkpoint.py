@@ -155,8 +155,8 @@ def test_a_frozen_encoder_comes_whole_or_not_at_all(tmp_path: Path) -> None:
     assert "untrained DGCNN (seed 4)" in checkpoint.load_encoder(encoder, "none", 4)
     state = {n: v for n, v in encoder.state_dict().items() if "inv_head" not in n}
     torch.save(state, tmp_path / "headless.pth")
-    said = checkpoint.load_encoder(encoder, str(tmp_path / "headless.pth"), 4)
-    assert f"{len(state)} entries loaded" in said
+    text = checkpoint.load_encoder(encoder, str(tmp_path / "headless.pth"), 4)
+    assert f"{len(state)} entries loaded" in text
     del state["conv4.1.weight"]
     torch.save(state, tmp_path / "part.pth")
     with pytest.raises(CheckpointError, match=r"part\.pth does not .*conv4\.1 \(1"):

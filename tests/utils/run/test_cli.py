@@ -150,7 +150,7 @@ STOPPED = "SIGTERM: stopped after step 5; checkpoint written; rerun with --resum
 
 
 @pytest.mark.parametrize(
-    ("rank", "error", "code", "said"),
+    ("rank", "error", "code", "message"),
     [
         ("0", UsageError("x.ply: truncated"), 2, "error: x.ply: truncated"),
         ("3", UsageError("x.ply: truncated"), 2, "error (rank 3): x.ply: truncated"),
@@ -169,7 +169,7 @@ def test_errors_become_one_line_and_a_status(
     rank: str,
     error: BaseException,
     code: int,
-    said: str | None,
+    message: str | None,
     capsys: pytest.CaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -180,7 +180,7 @@ def test_errors_become_one_line_and_a_status(
         cli.run(raises(error))
     assert ended.value.code == code
     printed = capsys.readouterr().err
-    assert f"{said}\n" in printed if said else printed == ""
+    assert f"{message}\n" in printed if message else printed == ""
 
 
 def test_debug_shows_the_traceback_of_the_cause(capsys: pytest.CaptureFixture) -> None:

@@ -170,7 +170,7 @@ def test_the_capacity_holds_for_almost_every_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         (("cpu", 1, "fp32", "fused"), "a GPU, and this run is on cpu"),
         (("cuda", 2, "fp32", "fused"), "one process, and there are 2"),
@@ -178,9 +178,9 @@ def test_the_capacity_holds_for_almost_every_batch() -> None:
         (("cuda", 1, "bf16", "plain"), "--edgeconv fused"),
     ],
 )
-def test_what_a_graph_needs(given: tuple, said: str) -> None:
+def test_what_a_graph_needs(given: tuple, message: str) -> None:
     device, *others = given
-    with pytest.raises(ValueError, match=f"--cuda_graph needs {said}.*; leave"):
+    with pytest.raises(ValueError, match=f"--cuda_graph needs {message}.*; leave"):
         check_cuda_graph(torch.device(device), *others)
     check_cuda_graph(torch.device("cuda"), 1, "fp16", "fused")
 

@@ -41,12 +41,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
 
 
 def started(
-    mode: str, url: str, said: list[str], resumed: bool = False
+    mode: str, url: str, messages: list[str], resumed: bool = False
 ) -> wandb_run.WandbRun:
     Path("run").mkdir(exist_ok=True)
     arguments = {"wandb": mode, "wb_url": url, "exp_name": "run"}
-    run = wandb_run.start(Path("run"), arguments, CONFIG, resumed, said.append)
-    assert run is not None, said
+    run = wandb_run.start(Path("run"), arguments, CONFIG, resumed, messages.append)
+    assert run is not None, messages
     return run
 
 
@@ -54,12 +54,12 @@ def record(
     mode: str, url: str = "http://127.0.0.1:9", resumed: bool = False
 ) -> list[str]:
     """A short complete run in ``run/``; returns the lines it said."""
-    said: list[str] = []
-    run = started(mode, url, said, resumed)
+    messages: list[str] = []
+    run = started(mode, url, messages, resumed)
     run.log(STEP)
     run.log(EPOCH | {name: number / 8 for number, name in enumerate(wandb_run.NAMES)})
     run.finish(exit_code=0)
-    return said
+    return messages
 
 
 def files(pattern: str = "offline-run-*") -> list[Path]:
@@ -147,8 +147,8 @@ def test_an_online_run_is_resumed_as_the_same_run(server: WandbServer) -> None:
 def test_a_server_that_hangs_in_the_middle_does_not_block_the_run(
     server: WandbServer,
 ) -> None:
-    said: list[str] = []
-    run = started("online", server.url, said)
+    messages: list[str] = []
+    run = started("online", server.url, messages)
     run.log(STEP)
     server.mood = "hangs"
     recovery = threading.Timer(20, setattr, (server, "mood", "well"))
@@ -157,7 +157,7 @@ def test_a_server_that_hangs_in_the_middle_does_not_block_the_run(
     run.finish(exit_code=0)
     recovery.cancel()
     (place,) = Path("run/wandb").glob("run-*")
-    (line,) = said
+    (line,) = messages
     assert line.startswith("W&B: Timed out finishing run")
     assert line.endswith(f"wandb sync --include-online {place.resolve()}")
     (path,) = files("run-*")
@@ -165,13 +165,13 @@ def test_a_server_that_hangs_in_the_middle_does_not_block_the_run(
 
 
 def test_a_wandb_that_fails_in_the_middle_says_so_once() -> None:
-    said: list[str] = []
-    run = started("offline", "http://127.0.0.1:9", said)
+    messages: list[str] = []
+    run = started("offline", "http://127.0.0.1:9", messages)
     wandb.finish()  # from here on, logging to it raises
     run.log(STEP)
     run.log(STEP)
     run.finish(exit_code=0)
-    (line,) = said
+    (line,) = messages
     assert "is finished" in line and "wandb sync" in line
 
 
