@@ -27,7 +27,7 @@ from datasets.synthetic import generate
 from utils.run.bookkeeping import LAST
 from utils.run.run_folder import CHECKPOINTS, read_metrics
 
-SCRIPT = Path(__file__).resolve().parents[1] / "train_crosspoint.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "train_crosspoint.py"
 SHAPES = 43_783  # of ShapeNetRender
 STEPS = 20  # of a run: four epochs of 40 shapes
 RUN = (
