@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from utils.judging import svm
 from utils.judging.features import extract_features
 from utils.parallel.seed import seed_torch
 from utils.run.checkpoint import save_weights
+from utils.run.network import write_network
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {"num_points": 48, "k": 5, "emb_dims": 16, "seed": 3, "num_queries": 2}
@@ -102,20 +104,26 @@ def test_the_notebook_gives_the_numbers_of_the_functions(
     for name, seed in (("untrained", SMALL["seed"]), ("pre-trained", 9)):
         seed_torch(seed)
         encoders[name] = point_encoder("dgcnn", SMALL["k"], SMALL["emb_dims"])
-    save_weights(encoders["pre-trained"], tmp_path / "w.pth")
+    weights = tmp_path / "encoder/w.pth"
+    weights.parent.mkdir()
+    save_weights(encoders["pre-trained"], weights)
+    # The notebook takes k, the width and the number of points from network.json.
+    settings = argparse.Namespace(model="dgcnn", **SMALL)
+    write_network(tmp_path / "encoder", settings, "projection")
     cells = run(
         read(),
         tmp_path,
         monkeypatch,
         data_root=str(synthetic_root),
-        model_path=str(tmp_path / "w.pth"),
+        model_path=str(weights),
         candidates=CANDIDATES,
         tsne_clouds=12,
         batch_size=7,
         own_files=[str(tmp_path / "box.stl"), str(tmp_path / "damaged.xyz")],
         classifier_path=str(tmp_path / "classifier.pth"),
         segmenter_path=str(tmp_path / "segmenter.pth"),
-        **SMALL,
+        seed=SMALL["seed"],
+        num_queries=SMALL["num_queries"],
     )
     entries = len(encoders["pre-trained"].state_dict())
     loaded = f"w.pth: {entries} entries loaded\n"
