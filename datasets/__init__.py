@@ -67,4 +67,5 @@ def labelled_clouds(
         return ModelNet40(data_root, split, num_points, shard)
     if name == "scanobjectnn":
         return ScanObjectNN(data_root, split, variant, num_points, shard)
-    raise ValueError(f"data set {name!r} is not one of {CLASSIFICATION} (--dataset)")
+    names = ", ".join(CLASSIFICATION)
+    raise ValueError(f"data set {name!r} is not one of {names} (--dataset)")

@@ -46,7 +46,7 @@ def test_the_page_on_extending_can_be_followed(
     edit("models/__init__.py", old, encoders)
     before = "def scanobjectnn_candidates("
     edit("datasets/labelled.py", before, f"{shapes}\n\n{before}")
-    before = '    raise ValueError(f"data set'
+    before = '    names = ", ".join(CLASSIFICATION)'
     edit("datasets/__init__.py", before, choose + before)
     old = 'CLASSIFICATION = ("modelnet40", "scanobjectnn")\n'
     edit("datasets/__init__.py", old, names)
