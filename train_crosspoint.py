@@ -79,7 +79,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--svm_every",
         type=flags.natural_int,
         default=1,
-        help="run the probe every N epochs, e.g. 5 if they take seconds; 0 for never",
+        help="run the probe every N epochs, e.g. 5 where epochs are short; 0: never",
     )
     probe.add_argument(
         "--svm_C", type=flags.positive_float, default=0.1, help="the SVM's C"

@@ -1,6 +1,6 @@
 """Corrupted copies of test clouds, to measure robustness; severity (level) 1 to 5.
 
-turned: rotation; one-sided: occlusion; noisy: Gaussian noise; sparser: sparsity.
+turned: rotation; one-sided: occlusion; noisy: Gaussian noise; sparser: subsampling.
 Every corruption keeps the number of points, by repeating those that are left, and is a
 pure function of its random generator. All levels use the same random numbers.
 """

@@ -210,7 +210,8 @@ def sample_rows(
     `sampling` is one of `SAMPLINGS`.
     """
     if sampling not in SAMPLINGS:
-        raise ValueError(f"sampling {sampling!r} is not one of {SAMPLINGS}")
+        names = ", ".join(SAMPLINGS)
+        raise ValueError(f"sampling {sampling!r} is not one of {names} (--sampling)")
     if len(points) <= count or sampling == "first":
         return np.resize(np.arange(min(len(points), count)), count)
     if sampling == "random":

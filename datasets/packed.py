@@ -39,7 +39,7 @@ KINDS = ("files", "decoded")
 
 
 def refuse(path: Path, problem: str) -> NoReturn:
-    """Raise the `DataError` that names a packed folder or file, and the cure."""
+    """Raise the `DataError` that names a packed folder or file, and the remedy."""
     root = path.parent if path.name == PACKED else path.parent.parent
     command = f"python -m datasets.packed --data_root {root} --overwrite"
     files.refuse(path, problem, f". Pack it again: {command}")

@@ -106,7 +106,7 @@ class ShapeNetRender(Dataset):
         if len(bad):
             refuse(
                 rendering(data_root, self.shapes[bad[0]]),
-                f"{counts[bad[0]]} images, fewer than --num_images {needed}, like "
+                f"{counts[bad[0]]} images, fewer than --num_images {needed}, as for "
                 f"{len(bad)} of {len(counts)} shapes; use --num_images {counts.min()} "
                 "or add images",
             )

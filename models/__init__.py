@@ -5,7 +5,7 @@ Read ``crosspoint.py`` (both encoders as one module), ``dgcnn.py``, ``partseg.py
 ``knn.py`` define the layer of the point encoders; ``fused/`` computes the same faster.
 ``dropout.py`` has masks that do not depend on the number of processes. This package may
 import ``utils.parallel`` and nothing else of the project; ``export.py``, which is a
-command, also ``utils.run``.
+command, also ``utils.errors`` and ``utils.run``.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def trained_network(
             return PointNet(*size, linear_head=linear)
         if model == "dgcnn":
             return DGCNN(k, *size, linear_head=linear)
-        raise ValueError(f"--model {model}: trained_network builds no classifier of it")
+        raise ValueError(f"--model {model}: build its classifier in trained_network")
     if head == "parts":
         return DGCNNPartSeg(k, emb_dims, outputs, edgeconv=edgeconv)
     return point_encoder(model, k, emb_dims, edgeconv)

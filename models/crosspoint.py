@@ -94,7 +94,7 @@ def second_stream(device: torch.device) -> torch.cuda.Stream:
 def on_second_stream(
     function: Callable[[Tensor], Tensor], x: Tensor
 ) -> Callable[[], Tensor]:
-    """Start ``function(x)`` on a second stream; what is returned gives its result.
+    """Start ``function(x)`` on a second stream; call what it returns for the result.
 
     Autograd runs the backward pass of each operation on the stream of its forward pass.
     """
@@ -142,7 +142,7 @@ class ViewHeads(nn.Module):
 
 
 class MultiView(CrossPoint):
-    """Multi-view, after MM-Point (Yu and Song, AAAI 2024): a pair of heads an image.
+    """Multi-view, after MM-Point (Yu and Song, AAAI 2024): a pair of heads per image.
 
     One ResNet sees all images. g_0, which projects both clouds for the intra-modal
     loss, is the point encoder's own head. docs/objectives.md says what is known of
@@ -155,7 +155,7 @@ class MultiView(CrossPoint):
 
     Forward:
         As :class:`CrossPoint`, with the V pairs of projections of :class:`ViewHeads` in
-        the place of z_image.
+        place of z_image.
     """
 
     def __init__(

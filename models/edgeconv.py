@@ -108,7 +108,7 @@ def chosen_form(form: str, device: torch.device) -> tuple[str, str]:
         ValueError: if the fused form is asked for where it cannot run.
     """
     if form == "plain":
-        return "plain", "as asked for"
+        return "plain", "as --edgeconv says"
     problem = missing_kernels(device)
     if not problem:
         compiler = {"cpu": "Numba", "cuda": "Triton"}[device.type]

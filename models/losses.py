@@ -115,12 +115,12 @@ def multiview_loss(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Multi-view, after MM-Point (Yu and Song, AAAI 2024).
 
-    IMID = NTXent(z1, z2), CMID = the sum of NTXent(g_v, h_v) over the V images.
+    IMID = NTXent(z1, z2), CMID = the sum over v of NTXent(g_v(f), h_v(r_v)).
 
     Args:
         z1, z2: (B, D) projections of the two views by g_0.
-        pairs: of each image v a cloud's projection and the image's, (B, D_v) each, see
-            :class:`models.crosspoint.MultiView`; None if cmid_weight is 0.
+        pairs: for each image v the projections of a cloud and of the image, (B, D_v),
+            see :class:`models.crosspoint.MultiView`; None if cmid_weight is 0.
         criterion, imid_weight, cmid_weight: see :func:`crosspoint_loss`.
 
     Returns:

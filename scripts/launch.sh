@@ -22,7 +22,7 @@ given() { # given FLAG WORDS...: whether the flag is among the words
 
 tuning() { # tuning RUN PRETRAINED "$@": sets tuning, the defaults that the user's words leave
   tuning=()
-  # With --eval the script's own name says what was judged.
+  # With --eval the script's own name says what was evaluated.
   given --eval "${@:3}" || tuning+=(--exp_name "$1")
   given --from_scratch "${@:3}" ||
     tuning+=(--model_path "checkpoints/$2/models/best_model.pth")

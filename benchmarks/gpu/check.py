@@ -213,7 +213,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add(
         "--out", type=Path, default=default, metavar="DIR", help=f"(default: {default})"
     )
-    add("--minutes", type=positive_float, default=8.0, help="stop then (default: 8)")
+    add("--minutes", type=positive_float, default=8.0, help="time limit (default: 8)")
     only = "only rows whose section or name contains it"
     add("--only", default="", metavar="NAME", help=only)
     kinds = "(default: cuda if there is a GPU)"

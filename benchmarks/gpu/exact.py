@@ -266,11 +266,12 @@ def graphs(place: Place, points: int, channels: int, k: int) -> str:
             if ties:
                 order = d.round().long() * len(d) + torch.arange(len(d), device=device)
                 expected = order.topk(k, largest=False).indices
-                for by, found in (("kernel", ids), ("plain", knn(cloud.T[None], k)[0])):
-                    assert torch.equal(found, expected), f"{by}: ties not by index"
+                forms = (("kernel", ids), ("plain", knn(cloud.T[None], k)[0]))
+                for name, actual in forms:
+                    assert torch.equal(actual, expected), f"{name}: ties not by index"
                 continue
-            names = ids.sort(dim=1).values
-            assert (names.diff(dim=1) > 0).all(), "a neighbour stands twice"
+            ascending = ids.sort(dim=1).values
+            assert (ascending.diff(dim=1) > 0).all(), "a neighbour occurs twice"
             least = d.topk(k, largest=False).values
             gap = ((d.gather(1, ids) - least).abs().max() / square.max()).item()
             assert gap < 1e-5, f"distances differ by {gap:.1e} of the largest |x|²"

@@ -27,7 +27,7 @@ def check_classes(shapes: Sequence[str]) -> None:
         )
     if len(counts) < 2:
         raise DataError(
-            f"--labels needs at least two classes, found {', '.join(counts)} alone; "
+            f"--labels needs at least two classes, found only {', '.join(counts)}; "
             "sort the meshes into a folder for each class, or run without it"
         )
 
@@ -42,11 +42,14 @@ def split_by_name(
     """
     split: dict[str, list[str]] = {"train": [], "test": []}
     for name in sorted({shape.split("/")[0] for shape in shapes}):
-        own = [shape for shape in shapes if shape.split("/")[0] == name]
-        own.sort(key=lambda shape: hashlib.sha256(f"{seed} {shape}".encode()).digest())
-        tested = min(max(round(test_fraction * len(own)), LEAST), len(own) - LEAST)
-        split["test"] += sorted(own[:tested])
-        split["train"] += sorted(own[tested:])
+        members = [shape for shape in shapes if shape.split("/")[0] == name]
+        members.sort(
+            key=lambda shape: hashlib.sha256(f"{seed} {shape}".encode()).digest()
+        )
+        share = round(test_fraction * len(members))
+        tested = min(max(share, LEAST), len(members) - LEAST)
+        split["test"] += sorted(members[:tested])
+        split["train"] += sorted(members[tested:])
     return split
 
 

@@ -87,7 +87,7 @@ def details(parts: Sequence[Part], show: int, any_size: bool) -> Iterator[str]:
     differing = [part.title for part in parts if part.differs]
     if differing and not any_size:
         yield f"\nother sizes than expected: {', '.join(differing)}."
-        yield "  This is not necessarily damage: if it is a subset, or your own data, "
+        yield "  This is not necessarily damage: if it is a subset, or your own data,"
         yield "  use it as it is and add --any_size. Otherwise something is missing."
 
 
@@ -187,7 +187,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.workers < 1 or args.show < 0 or (args.num_points or 1) < 1:
         parser.error("--workers and --num_points are at least 1, --show at least 0")
     if args.set_aside and (args.quick or "shapenet" not in (args.dataset or TITLES)):
-        parser.error("--set_aside reads all images: drop --quick and other --dataset")
+        parser.error("--set_aside needs shapenet in --dataset, and no --quick")
     if not args.data_root.is_dir():
         print(f"--data_root {args.data_root}: no such folder", file=sys.stderr)
         sys.exit(1)

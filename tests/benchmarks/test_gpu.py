@@ -111,7 +111,7 @@ def row_named(start: str) -> Callable[[Place], Any]:
         ("strided", "edge_extremes", noise, "tensors differ"),
         ("float32, exact ties, dgcnn,", "edge_extremes", noise, "allowed .* outputs"),
         ("4 steps, layout", "edge_extremes", noise, "differ by .*; allowed 1e-08"),
-        ("kNN, 33", "knn", lambda idx: idx[:, :1].expand_as(idx), "stands twice"),
+        ("kNN, 33", "knn", lambda idx: idx[:, :1].expand_as(idx), "occurs twice"),
         ("kNN, 33", "knn", lambda idx: idx - idx % 33 + torch.arange(5), "differ by"),
         ("kNN, 33", "knn", lambda idx: idx.flip(1), "differ by"),
     ],

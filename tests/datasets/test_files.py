@@ -27,7 +27,7 @@ from tests.datasets.refusals import refused
         ("data/mine/x.ply", ""),
     ],
 )
-def test_an_error_names_the_file_the_problem_and_the_cure(path, only):
+def test_an_error_names_the_file_the_problem_and_the_remedy(path, only):
     problem = f"{path}: is bad. Real data: "
     generate = "`python -m datasets.synthetic --out data/synthetic --shapes 480`"
     refused(lambda: fail(path, "is bad"), problem, generate, only=only)

@@ -228,8 +228,8 @@ def test_a_folder_of_fewer_than_v_images_is_named_at_the_start(root, packed):
     if packed:
         pack(root)
     place = re.escape(str(root / "ShapeNetRendering/02/z/rendering"))
-    said = f"{place}: 2 images, fewer than --num_images 3, like 2 of 6 .*--num_images 1"
-    with pytest.raises(DataError, match=said):
+    problem = "2 images, fewer than --num_images 3, as for 2 of 6 .*--num_images 1"
+    with pytest.raises(DataError, match=f"{place}: {problem}"):
         make(root, image_transform=jitters(0.4, 0.4, 0.4))
 
 

@@ -317,7 +317,7 @@ def test_which_form_runs(monkeypatch: pytest.MonkeyPatch):
     assert chosen_form("auto", cpu)[0] == chosen_form("fused", cpu)[0] == "fused"
     assert isinstance(cloud_batch(points, 4), FusedClouds)
     assert isinstance(cloud_batch(points, 4, "plain"), PlainClouds)
-    assert chosen_form("plain", cpu) == ("plain", "as asked for")
+    assert chosen_form("plain", cpu) == ("plain", "as --edgeconv says")
     other = torch.device("mps")
     assert chosen_form("auto", other) == ("plain", "there are no fused kernels for mps")
     with pytest.raises(ValueError, match=r"--edgeconv fused: there are no .* for mps"):

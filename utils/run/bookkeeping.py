@@ -54,7 +54,7 @@ class Run:
         resumed: of :func:`utils.run.run_folder.is_resumed`: ``parts`` are restored.
         defaults: of all flags; a checkpoint from before a flag existed has its default.
         inputs: files that the run reads; empty names are ignored.
-        weights: file in ``models/`` -> whose weights it gets in the best epoch;
+        weights: file in ``models/`` -> module whose weights it gets in the best epoch;
             ``best_model.pth``'s are also kept every ``--save_freq`` epochs.
         last_weights: the same for the last epoch.
         parts: what a checkpoint holds: model, optimizer and whatever else has a
@@ -91,7 +91,7 @@ class Run:
 
     def _sizes(self) -> dict[Path, int]:
         """Approximate bytes of all files that the run writes to ``models/``."""
-        # Adam keeps two numbers per weight. While one is written, there are three.
+        # Adam: two numbers per weight. During a write there are three checkpoints.
         checkpoint_size = 3 * _bytes_of(self.parts["model"])
         names = (LAST.name, PREVIOUS, "a checkpoint being written")
         sizes = dict.fromkeys(names, checkpoint_size)
@@ -130,7 +130,7 @@ class Run:
         return better
 
     def introduce(self, rows: Mapping[str, str], steps: int) -> None:
-        """Log what is about to run; ``steps`` an epoch."""
+        """Log what is about to run; ``steps`` per epoch."""
         args, world = self.args, self.process.world_size
         self.logger.introduce(
             {
@@ -181,7 +181,7 @@ class Run:
                 is that of the global batch, and goes into the step's record.
 
         Raises:
-            DivergenceError: if a loss is not finite, looked at every ``--print_freq``
+            DivergenceError: if a loss is not finite, checked every ``--print_freq``
                 steps and before every checkpoint, or a weight, before every checkpoint.
             Interrupted: if a signal has arrived.
         """

@@ -194,7 +194,7 @@ def is_loss_of_a_rank(text: str) -> bool:
     gloo = ("closed by peer", "reset by peer", "imed out", "Broken pipe")
     nccl = ("closed by remote peer", "remote process exited", "before timing out")
     phrases = (*gloo, *nccl, "communicator was aborted")
-    return any(word in text for word in phrases)
+    return any(phrase in text for phrase in phrases)
 
 
 def _say(text: str) -> None:

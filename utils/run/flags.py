@@ -153,7 +153,7 @@ def add_model_flags(
         "--num_points",
         type=positive_int,
         default=published["num_points"],
-        help="points per cloud (the first N stored)",
+        help="points per cloud; from data sets the first N stored",
     )
     add(
         "--k",
@@ -320,8 +320,8 @@ def add_corrupt_flag(group: argparse._ArgumentGroup, clouds: str) -> None:
         choices=range(6),
         default=0,
         help=f"also classify corrupted copies of {clouds}: turned (rotation), "
-        "one-sided (occlusion), noisy (Gaussian noise), sparser (sparsity); severity "
-        "1 to 5 (default: 0, none)",
+        "one-sided (occlusion), noisy (Gaussian noise), sparser (subsampling); "
+        "severity 1 to 5 (default: 0, none)",
     )
 
 

@@ -79,9 +79,9 @@ def read_network(
     """The network of a weight file.
 
     ``model`` and ``emb_dims`` are those of the entries, ``k`` and ``num_points`` those
-    of ``network.json``, or without one as published. The published protocols use other
-    values after pre-training than in it: a network pre-trained as published is used
-    with ``published``, any other with its own values.
+    of ``network.json``, or without one as published. The published protocols
+    evaluate and fine-tune with other values than they pre-train with: a network
+    pre-trained as published is used with ``published``, any other with its own values.
 
     Args:
         path: of the weights.
@@ -97,7 +97,7 @@ def read_network(
     recorded = _read_json(Path(path).with_name(FILE))
     called = recorded["model"] if recorded else model
     if called and called not in KNOWN:
-        detected = {}  # a network of the user's own, though its layers be named as here
+        detected = {}  # the user's own network, though its layers have these names
     for name, value in detected.items() if recorded else ():
         if recorded[name] != value:
             raise CheckpointError(
@@ -230,8 +230,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _network(layers: Layers, overrides: Mapping[str, Any]) -> Network:
-    """The values of all layers, of which later ones win, and of the flags given; with
-    the line that says which is from where."""
+    """The values of all layers, where later ones win, overridden by ``overrides``; and
+    the line that says where each value is from."""
     used: dict[str, Any] = {}
     source: dict[str, str] = {}
     for text, layer in layers:

@@ -39,7 +39,7 @@ def add_objective_flags(parser: argparse.ArgumentParser) -> None:
         "--cmid_weight",
         type=natural_float,
         default=1.0,
-        help="of the cross-modal loss; 0 switches it and the image encoder off",
+        help="weight of the cross-modal loss; 0 switches it and the image encoder off",
     )
     add(
         "--num_images",

@@ -37,7 +37,7 @@ def _on_signal(number: int, _: FrameType | None) -> None:
     _received = number
     if os.environ.get("LOCAL_RANK", "0") == "0":
         # Not print: the signal may have interrupted one.
-        os.write(2, b"\nfinishing this step, then writing a checkpoint\n")
+        os.write(2, b"\nstopping after this step, or before the next test batch\n")
 
 
 @contextmanager

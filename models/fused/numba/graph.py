@@ -83,7 +83,7 @@ def _order(values, columns, origin, idx, ranks):
 
 @kernel
 def _sort(distance, columns, origin, idx):
-    """The nearest of many candidates, of equal ones the first."""
+    """The nearest of many candidates; ties go to the first."""
     within = np.sort(columns)
     order = np.argsort(distance[within], kind="mergesort")  # stable
     for c in range(min(len(idx), len(within))):
@@ -138,7 +138,7 @@ def _select(product, axes, square, origin, k, coarse, idx):
 
 
 def knn(x: torch.Tensor, batch: RaggedBatch, k: int) -> torch.Tensor:
-    """(R, C) -> (R, k) int32 rows of the k nearest, nearest first, of equal the first.
+    """(R, C) -> (R, k) int32 rows of the k nearest, in order; ties go to the first.
 
     A row that stands for several points takes as many of the k places.
     """
@@ -157,8 +157,8 @@ def knn(x: torch.Tensor, batch: RaggedBatch, k: int) -> torch.Tensor:
         # So many groups that few of the nearest share one.
         coarse = 32 * (1 + width // 24)
         square = squares[origin:stop]
-        candidates = (product.numpy(), axes.numpy(), square)
-        _select(*candidates, origin, width, coarse, result[start:end])
+        arrays = (product.numpy(), axes.numpy(), square)
+        _select(*arrays, origin, width, coarse, result[start:end])
 
     rows = min(max(ROWS, DISTANCES // batch.cloud_size), 4 * ROWS)
     run_tasks(task, row_tasks(offsets, rows))

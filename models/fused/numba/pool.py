@@ -87,7 +87,7 @@ def pool(
         batch: its counts weight the sums.
 
     Returns:
-        the row of the maximum (B, C) int64, of equal ones the first; the sums of the
+        the row of the maximum (B, C) int64, ties go to the first; the sums of the
         LeakyReLU's slope at each point, and of slope (y - mean), (2, B, C) float64.
     """
     channels, tasks = y.shape[1], row_tasks(batch.offsets, LONG)
@@ -108,7 +108,7 @@ def pool(
     task_clouds = np.array([cloud for cloud, _, _ in tasks])
     for cloud in range(clouds):
         rows = np.flatnonzero(task_clouds == cloud)
-        winner = rows[best[rows].argmax(axis=0)]  # of equal ones the first
+        winner = rows[best[rows].argmax(axis=0)]  # ties go to the first
         argmax[cloud] = arg[winner, np.arange(channels)]
         slopes[:, cloud] = part[rows].sum(axis=0)
     return argmax, slopes

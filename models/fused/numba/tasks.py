@@ -91,7 +91,7 @@ def _start_workers(threads: int) -> ThreadPoolExecutor:
 
 
 def run_tasks(task: Callable, arguments: Iterable[tuple]) -> None:
-    """Call ``task(*a)`` for every ``a``, on as many threads as PyTorch uses."""
+    """Call ``task(*args)`` for each of ``arguments`` on PyTorch's number of threads."""
     global _workers
     arguments = list(arguments)
     threads = torch.get_num_threads()

@@ -1,6 +1,6 @@
 """EdgeConv with two layers on the edges, a few thousand edges at a time.
 
-Numba, not blocks of PyTorch operations as on a GPU, which were slower on a CPU:
+Blocks of PyTorch operations, as on a GPU, were slower on a CPU than Numba:
 benchmarks/README.md.
 """
 

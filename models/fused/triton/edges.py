@@ -135,7 +135,7 @@ def _edge_gradients(
         edge_mask = more[:, None] & channel_mask[None, :]
         share += w * tl.load(b + at_i, edge_mask, 0.0)
         if ARGMAX:
-            # Edges from one i stand together; its maximum is counted once.
+            # Edges from one i are adjacent; its maximum is counted once.
             edge_mask = edge_mask & (i != previous)[:, None]
             chosen = edge_mask & (tl.load(argmax + at_i, edge_mask, -1) == j[:, None])
             grad_max += tl.load(grad_b + at_i, chosen, 0.0)

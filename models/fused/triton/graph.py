@@ -87,15 +87,15 @@ def _knn(
     if start + tl.program_id(0) * ROWS >= end:
         return
     inf = float("inf")
-    least = tl.full((ROWS, COLS), inf, tl.float32)
+    minima = tl.full((ROWS, COLS), inf, tl.float32)
     for origin in range(start, end, COLS):
         column = origin + tl.arange(0, COLS)
         d = _distances(x, square, row, column, end, channels, DEPTH, ROWS, COLS)
-        least = tl.where(d < least, d, least)  # a NaN is not
+        minima = tl.where(d < minima, d, minima)  # a NaN is not
     for _ in range(k - 1):
-        _, group = tl.min(least, axis=1, return_indices=True)
-        least = tl.where(tl.arange(0, COLS)[None, :] == group[:, None], inf, least)
-    bound = tl.min(least, axis=1)
+        _, group = tl.min(minima, axis=1, return_indices=True)
+        minima = tl.where(tl.arange(0, COLS)[None, :] == group[:, None], inf, minima)
+    bound = tl.min(minima, axis=1)
 
     number = tl.zeros((ROWS,), tl.int32)  # of columns within the bound
     for origin in range(start, end, COLS):

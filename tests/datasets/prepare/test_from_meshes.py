@@ -306,7 +306,7 @@ def test_two_files_of_one_name_are_refused(tmp_path):
         (("--out", "full", "--overwrite"), "which it never replaces; choose another"),
         (("--labels", "--meshes", "few"), "at least 4 shapes a class"),
         (("--labels", "--meshes", "few"), ": a has 3, b has 1; add some"),
-        (("--labels", "--meshes", "one"), "at least two classes, found one alone"),
+        (("--labels", "--meshes", "one"), "at least two classes, found only one"),
     ],
 )
 def test_refusals(tmp_path, monkeypatch, capsys, words, text):

@@ -202,8 +202,8 @@ def test_damaged_images_are_set_aside_and_training_goes_on(run, root):
     for path in lost:
         path.write_bytes(b"")
     data = ShapeNetRender(root, packed=False)
-    cure = f"`python -m datasets.verify --data_root {root} --set_aside`"
-    with pytest.raises(DataError, match=re.escape(cure)):
+    remedy = f"`python -m datasets.verify --data_root {root} --set_aside`"
+    with pytest.raises(DataError, match=re.escape(remedy)):
         data.source.image(0, 5)
 
     flags = "--dataset shapenet --any_size"

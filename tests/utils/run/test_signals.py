@@ -29,7 +29,7 @@ def test_a_signal_is_noted_and_raised_where_it_is_looked_for(
         assert ended.value.number == signal.SIGTERM
         assert str(ended.value) == "SIGTERM: stopped in the fit"
         send(signal.SIGTERM)  # queues send it again; the step is still finished
-    assert capfd.readouterr().err.count("finishing this step") == 2
+    assert capfd.readouterr().err.count("stopping after this step") == 2
     assert signals.received() == 0  # the next run of this process is not stopped
     assert [signal.getsignal(number) for number in signals.SIGNALS] == before
 
