@@ -171,7 +171,7 @@ def evaluate(
 
     def episodes() -> dict[str, object]:
         begin = time.perf_counter()
-        scores = evaluate_episodes(
+        few_shot = evaluate_episodes(
             features,
             labels,
             ways,
@@ -181,15 +181,15 @@ def evaluate(
             args.seed,
             copies,
         )
-        corrupted = dict(scores.copies)
+        corrupted = dict(few_shot.copies)
         if corrupted:
             corrupted["mean"] = float(np.mean([*corrupted.values()]))
         return {
-            "mean": scores.mean,
-            "deviation": scores.deviation,
-            "interval": scores.interval,
+            "mean": few_shot.mean,
+            "deviation": few_shot.deviation,
+            "interval": few_shot.interval,
             "seconds": round(time.perf_counter() - begin, 2),
-            "accuracies": scores.accuracies,
+            "accuracies": few_shot.accuracies,
             **({"corrupted": corrupted} if corrupted else {}),
         }
 

@@ -194,13 +194,14 @@ def evaluate(
     def judge() -> dict[str, object]:
         begin = time.perf_counter()
         train, test = zip(features, labels, strict=True)
-        fit = judge_features(
+        judgement = judge_features(
             train, test, len(classes), args.C, args.seed, test_every_C=True
         )
-        write_confusion(logger.folder / f"confusion_{name}.csv", fit.matrix, classes)
+        path = logger.folder / f"confusion_{name}.csv"
+        write_confusion(path, judgement.matrix, classes)
         seconds["svm_seconds"] = round(time.perf_counter() - begin, 2)
         by_clouds = judge_clouds(
-            fit.svm,
+            judgement.svm,
             train,
             {"clean": test[0], **copies},
             test[1],
@@ -210,13 +211,13 @@ def evaluate(
             seed=args.seed,
         )
         return {
-            "C": fit.C,
+            "C": judgement.C,
             **by_clouds.pop("clean"),
-            "class_accuracy": fit.class_accuracy,
-            "train_size": fit.train_size,
-            "test_size": fit.test_size,
+            "class_accuracy": judgement.class_accuracy,
+            "train_size": judgement.train_size,
+            "test_size": judgement.test_size,
             **seconds,
-            "table": fit.table,
+            "table": judgement.table,
             **({"corrupted": by_clouds} if args.corrupt else {}),
         }
 

@@ -122,8 +122,8 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
         test = labelled_clouds(*source_args, "test", shard=process.shard, **data)
         if not args.eval:
             train = labelled_clouds(*source_args, "train", **data)
-            subset = labelled_share(train.labels, args.label_fraction, args.seed)
-            train.points, train.labels = train.points[subset], train.labels[subset]
+            rows = labelled_share(train.labels, args.label_fraction, args.seed)
+            train.points, train.labels = train.points[rows], train.labels[rows]
             sampler = GlobalBatchSampler(
                 len(train), args.batch_size, *process.shard, args.seed, last="fill"
             )
@@ -290,12 +290,13 @@ def check_flags(args: argparse.Namespace, resumed: bool) -> None:
 def check_weights(
     args: argparse.Namespace,
     report: LoadReport,
-    trained: Sequence[str] | None,
+    trained_classes: Sequence[str] | None,
     names: Sequence[str],
 ) -> None:
     """Refuse weight files that leave required layers randomly initialised.
 
-    For --eval their classes, ``trained`` if known, must be the data set's, ``names``.
+    For --eval their classes, ``trained_classes`` if known, must be the data set's,
+    ``names``.
     """
     if args.eval and report.initialised:
         raise ValueError(
@@ -309,11 +310,11 @@ def check_weights(
             f"{args.model_path} has no such entry"
         )
 
-    if args.eval and trained is not None and trained != tuple(names):
+    if args.eval and trained_classes is not None and trained_classes != tuple(names):
         raise ValueError(
-            f"{args.model_path} was trained on classes {', '.join(trained)}; --dataset "
-            f"{args.dataset} in {args.data_root} has {', '.join(names)}: use the data "
-            "set it was trained on"
+            f"{args.model_path} was trained on classes {', '.join(trained_classes)}; "
+            f"--dataset {args.dataset} in {args.data_root} has {', '.join(names)}: use "
+            "the data set it was trained on"
         )
 
 

@@ -320,12 +320,13 @@ def segment(
     for clouds, points in read(files, args.batch_size):
         predictions = predict.segment(model, points, category, args.batch_size)
         for cloud, sampled in zip(clouds, predictions, strict=True):
-            dense = cloud.given
-            parts = predict.spread(sampled, dense[cloud.rows], dense).astype(np.uint8)
+            all_points = cloud.given
+            parts = predict.spread(sampled, all_points[cloud.rows], all_points)
+            parts = parts.astype(np.uint8)
             path = output_path(args.out, os.path.relpath(cloud.name, common), used)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_part_cloud(path.with_name(path.name + ".ply"), dense, parts, category)
-            np.savez(path.with_name(path.name + ".npz"), points=dense, parts=parts)
+            write_part_cloud(Path(f"{path}.ply"), all_points, parts, category)
+            np.savez(f"{path}.npz", points=all_points, parts=parts)
             numbers, counts = np.unique(parts, return_counts=True)
             shares = ", ".join(
                 f"part {number} {count / len(parts):.1%}"

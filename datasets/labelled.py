@@ -139,8 +139,8 @@ class ModelNet40(LabelledClouds):
         _check_split(split)
         folder = Path(data_root) / MODELNET40
         paths = find_files(folder, split, f"{split}_files.txt")
-        files = sorted(folder.glob("ply_data_t*.h5"))
-        names = find_class_names(folder, MODELNET40_CLASSES, files)
+        both_splits = sorted(folder.glob("ply_data_t*.h5"))
+        names = find_class_names(folder, MODELNET40_CLASSES, both_splits)
         super().__init__(paths, names, num_points, shard)
 
 
@@ -187,16 +187,17 @@ class ScanObjectNN(LabelledClouds):
             raise ValueError(
                 f"variant {variant!r} is not one of {', '.join(VARIANTS)} (--variant)"
             )
-        files = {}
+        by_split = {}
         for part in ("train", "test"):
             places = scanobjectnn_candidates(data_root, part, variant)
-            files[part] = [path for path in places if path.is_file()][:1]
-            if part == split and not files[part]:
+            by_split[part] = [path for path in places if path.is_file()][:1]
+            if part == split and not by_split[part]:
                 others = ", ".join(str(path) for path in places[1:])
                 fail(places[0], f"file not found ({variant}, {split}), nor {others}")
-        paths = files["train"] + files["test"]
-        names = find_class_names(paths[0].parent, SCANOBJECTNN_CLASSES, paths)
-        super().__init__(files[split], names, num_points, shard)
+        both_splits = by_split["train"] + by_split["test"]
+        folder = both_splits[0].parent
+        names = find_class_names(folder, SCANOBJECTNN_CLASSES, both_splits)
+        super().__init__(by_split[split], names, num_points, shard)
 
 
 def labelled_share(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -205,9 +206,9 @@ def labelled_share(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray
     The rows of each class are a function of (seed, class), their number is rounded, at
     least 1. A larger share of the same seed contains the smaller ones.
     """
-    subset = []
+    chosen = []
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
         count = max(1, round(fraction * len(rows)))
-        subset.append(generator(SPLIT, seed, int(label)).permutation(rows)[:count])
-    return np.sort(np.concatenate(subset)) if subset else np.empty(0, np.int64)
+        chosen.append(generator(SPLIT, seed, int(label)).permutation(rows)[:count])
+    return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)

@@ -44,7 +44,7 @@ MAP_CLOUDS, QUERIES, NEIGHBOURS = 1000, 4, 5
 
 
 def what_was_run(
-    runs: Sequence[Run], judged: Sequence[Run], root: str, judged_on: str
+    runs: Sequence[Run], judged: Sequence[Run], root: str, evaluated_on: str
 ) -> tuple[str, str]:
     """Commands, data, commit and machine, below an introduction."""
     first = runs[0]
@@ -54,7 +54,7 @@ def what_was_run(
         f"{sum('epoch_end' in record for record in run.records)} of {run.args.epochs}"
         for run in runs
     ]
-    data = root if root == judged_on else f"{root}, evaluated on {judged_on}"
+    data = root if root == evaluated_on else f"{root}, evaluated on {evaluated_on}"
     if is_synthetic(root):
         data += ", synthetic: these numbers say nothing about the real data sets"
     versions = ("python", "torch", "torchvision", "numpy")
@@ -77,17 +77,21 @@ def what_was_run(
 def results(untrained: Sequence[Run], trained: Sequence[Run], root: str) -> str:
     """Accuracies of the linear SVM, a row for each data set and encoder."""
     runs = {UNTRAINED: untrained, TRAINED: trained}
-    scores = {who: accuracies(run.folder for run in own) for who, own in runs.items()}
+    records = {
+        who: accuracies(run.folder for run in kind) for who, kind in runs.items()
+    }
     rows = []
-    for name in scores[TRAINED]:
-        for who in scores:
-            own = scores[who].get(name, [])
+    for name in records[TRAINED]:
+        for who in records:
+            chosen = records[who].get(name, [])
             cells = [
-                spread([r[key] for r in own]) if own else "not run"
+                spread([r[key] for r in chosen]) if chosen else "not run"
                 for key in ("accuracy", "class_accuracy")
             ]
-            C = " ".join(f"{r['C']:g}" for r in own)
-            sizes = " / ".join(f"{r['train_size']} + {r['test_size']}" for r in own[:1])
+            C = " ".join(f"{r['C']:g}" for r in chosen)
+            sizes = " / ".join(
+                f"{r['train_size']} + {r['test_size']}" for r in chosen[:1]
+            )
             rows.append((set_name(name, root), who, *cells, C, sizes))
     heads = ("data set", "encoder", "accuracy, %", "mean class accuracy, %", "C")
     return table(rows, (*heads, "training + test clouds"))

@@ -125,9 +125,9 @@ def understand(words: list[str]) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_command_is_understood(document: str) -> None:
-    actual, inline = commands(document)
-    assert len(actual) > 15 or document != "README.md"
-    for words in (*actual, *inline):
+    in_blocks, inline = commands(document)
+    assert len(in_blocks) > 15 or document != "README.md"
+    for words in (*in_blocks, *inline):
         try:
             understand(words)
         except SystemExit:
@@ -136,9 +136,9 @@ def test_every_command_is_understood(document: str) -> None:
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS))
 def test_every_command_of_a_script_s_help_is_understood(script: str) -> None:
-    actual = in_docstring(script)
-    assert len(actual) >= 2
-    for words in actual:
+    in_blocks = in_docstring(script)
+    assert len(in_blocks) >= 2
+    for words in in_blocks:
         understand(words)
 
 
@@ -309,7 +309,7 @@ def test_the_readme_s_commands_run_one_after_the_other(
 def test_the_commands_on_data_run(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    actual = [words for name in DOCUMENTS for words in commands(name)[0]]
+    in_blocks = [words for name in DOCUMENTS for words in commands(name)[0]]
     meshes = tmp_path / "meshes"
     for number in range(8):
         path = meshes / f"class{number % 2}/{number}.ply"
@@ -327,7 +327,9 @@ def test_the_commands_on_data_run(
     }
     for name, smaller in modules.items():
         lines = {
-            tuple(words[3:]) for words in actual if words[:3] == ["python", "-m", name]
+            tuple(words[3:])
+            for words in in_blocks
+            if words[:3] == ["python", "-m", name]
         }
         assert lines, name
         for words in sorted(lines):

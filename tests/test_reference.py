@@ -69,11 +69,11 @@ def curve(case: str, folder: Path, data: Path) -> list[dict[str, Any]]:
     return records(case, folder, data, "--epochs 10")
 
 
-def same(actual: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
+def same(actual: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
     """Equal to 1e-6, relative: rounding in float64 grows to about 1e-9 in 20 steps, and
     another processor or version may draw the initial float32 weights 1e-7 apart."""
-    for line, expected in zip(actual, wanted, strict=True):
-        assert line == pytest.approx(expected, rel=1e-6), expected
+    for line, other in zip(actual, expected, strict=True):
+        assert line == pytest.approx(other, rel=1e-6), other
 
 
 @pytest.mark.slow

@@ -204,8 +204,8 @@ def get(item: Item, root: Path, dry_run: bool) -> None:
             continue
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        for other in item.sources:
-            for leftover in downloads.glob(f"{other.archive}*"):
+        for archive in {source.archive for source in item.sources}:
+            for leftover in downloads.glob(f"{archive}*"):
                 leftover.unlink()
         if instructions:
             print(instructions, flush=True)

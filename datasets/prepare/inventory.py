@@ -238,12 +238,12 @@ def inventory(args: argparse.Namespace) -> list[Part]:
         generated = read_manifest(args.data_root / MANIFEST)
     parts = [manifest] if manifest.problems else []
     for dataset in args.dataset or TITLES:
-        found = list(list_parts(args, dataset)) or [Part(dataset, "", None)]
-        for part in found:
+        listed = list(list_parts(args, dataset)) or [Part(dataset, "", None)]
+        for part in listed:
             published, counts = PUBLISHED.get(part.key, {}), generated.get(part.key)
             if counts is not None and part.name in counts:
                 part.expected["generated"] = counts[part.name]
             if part.name in published and (counts is None or part.name in counts):
                 part.expected["published"] = published[part.name]
-        parts += found
+        parts += listed
     return parts

@@ -135,11 +135,11 @@ def test_the_table_and_its_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     graph = partial(forms.graphs, channels=3, k=4, batch=2, points=50)
-    actual = [
+    stub_cases = [
         Case("graph", graph, lambda: Work(1.0), samples=2),
         Case("too large", constant_forms, Work, gib=1e9),
     ]
-    monkeypatch.setattr(run, "cases", lambda device: actual)
+    monkeypatch.setattr(run, "cases", lambda device: stub_cases)
     monkeypatch.setattr(run, "measure_rates", lambda setting: RATES)
     file = tmp_path / "out.json"
     words = ["run", "--repeats", "2", "--json", str(file)]

@@ -30,14 +30,16 @@ def leaves(*tensors: torch.Tensor) -> list[torch.Tensor]:
 @pytest.mark.parametrize("temperature", [0.1, 0.7])
 @pytest.mark.parametrize("gather", [True, False])
 def test_nt_xent_is_the_double_loop_with_gradients(batch, temperature, gather):
-    actual, wanted = (leaves(rows(0, batch), rows(1, batch)) for _ in range(2))
-    loss = NTXentLoss(temperature, gather=gather)(*actual)
-    expected = reference.nt_xent(*wanted, temperature)
+    inputs, reference_inputs = (
+        leaves(rows(0, batch), rows(1, batch)) for _ in range(2)
+    )
+    loss = NTXentLoss(temperature, gather=gather)(*inputs)
+    expected = reference.nt_xent(*reference_inputs, temperature)
     assert loss.shape == ()
     torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-12)
     loss.backward()
     expected.backward()
-    for a, b in zip(actual, wanted, strict=True):
+    for a, b in zip(inputs, reference_inputs, strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-12)
 
 
@@ -77,16 +79,16 @@ def test_unequal_shapes_are_refused(shape):
             NTXentLoss()(torch.zeros(shape), torch.zeros(shape))
 
 
-def check(actual, wanted, losses, cross_modal, weights):
+def check(inputs, reference_inputs, losses, cross_modal, weights):
     """Total, IMID, CMID, and the total's gradients, None for a weight of 0."""
     zero = torch.zeros((), dtype=torch.float64)
-    imid = reference.nt_xent(*wanted[:2], 0.1) if weights[0] else zero
+    imid = reference.nt_xent(*reference_inputs[:2], 0.1) if weights[0] else zero
     cmid = cross_modal() if weights[1] else zero
     expected = (weights[0] * imid + weights[1] * cmid, imid, cmid)
     torch.testing.assert_close(losses, expected)
     losses[0].backward()
     expected[0].backward()
-    for a, b in zip(actual, wanted, strict=True):
+    for a, b in zip(inputs, reference_inputs, strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-12)
 
 
@@ -96,32 +98,35 @@ WEIGHTS = [(1.0, 1.0), (0.3, 2.0), (0.0, 1.0), (1.0, 0.0)]
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("images", [1, 3])
 def test_crosspoint_loss_is_the_loop_with_means_before_normalisation(images, weights):
-    actual, expected = (
+    inputs, reference_inputs = (
         leaves(5 * rows(0), rows(1), *(v * rows(2 + v) for v in range(1, images + 1)))
         for _ in range(2)
     )
-    z1, z2, *z_images = actual
+    z1, z2, *z_images = inputs
     z_image = torch.stack(z_images, dim=1) if images > 1 else z_images[0]
     losses = crosspoint_loss(z1, z2, z_image, NTXentLoss(), *weights)
 
     def cross_modal():
-        z1, z2, *z_images = expected
+        z1, z2, *z_images = reference_inputs
         return reference.nt_xent((z1 + z2) / 2, sum(z_images) / images, 0.1)
 
-    check(actual, expected, losses, cross_modal, weights)
+    check(inputs, reference_inputs, losses, cross_modal, weights)
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_multiview_loss_is_the_sum_over_the_pairs(weights):
-    actual, expected = (leaves(*(rows(seed) for seed in range(8))) for _ in range(2))
-    z1, z2, *others = actual
+    inputs, reference_inputs = (
+        leaves(*(rows(seed) for seed in range(8))) for _ in range(2)
+    )
+    z1, z2, *others = inputs
     pairs = list(zip(others[::2], others[1::2], strict=True))
     losses = multiview_loss(z1, z2, pairs, NTXentLoss(), *weights)
 
     def cross_modal():
-        return sum(reference.nt_xent(*expected[n : n + 2], 0.1) for n in (2, 4, 6))
+        pairs = (reference_inputs[n : n + 2] for n in (2, 4, 6))
+        return sum(reference.nt_xent(*pair, 0.1) for pair in pairs)
 
-    check(actual, expected, losses, cross_modal, weights)
+    check(inputs, reference_inputs, losses, cross_modal, weights)
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -131,18 +136,18 @@ def test_smoothed_cross_entropy_is_the_loop(classes, given):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(4, classes, generator=generator, dtype=torch.float64)
     target = torch.tensor([0, classes - 1, 1, 1])
-    actual, wanted = leaves(logits, logits)
+    inputs, reference_inputs = leaves(logits, logits)
     expected = 0.0
-    for row, label in zip(wanted, target.tolist(), strict=True):
+    for row, label in zip(reference_inputs, target.tolist(), strict=True):
         normaliser = torch.log(sum(torch.exp(value) for value in row))
         for c in range(classes):
             share = 1 - smoothing if c == label else smoothing / (classes - 1)
             expected = expected - share * (row[c] - normaliser) / len(logits)
-    loss = smoothed_cross_entropy(actual, target, *given)
+    loss = smoothed_cross_entropy(inputs, target, *given)
     torch.testing.assert_close(loss, expected)
     loss.backward()
     expected.backward()
-    torch.testing.assert_close(actual.grad, wanted.grad)
+    torch.testing.assert_close(inputs.grad, reference_inputs.grad)
 
 
 def nt_xent_on_rank(z0, z1, gather):
@@ -156,12 +161,12 @@ def nt_xent_on_rank(z0, z1, gather):
 
 
 def test_two_ranks_see_the_global_batch(two_ranks):
-    wanted = leaves(rows(0), rows(1))
-    expected = reference.nt_xent(*wanted, 0.3)
+    inputs = leaves(rows(0), rows(1))
+    expected = reference.nt_xent(*inputs, 0.3)
     expected.backward()
-    losses, *grads = zip(*two_ranks.run(nt_xent_on_rank, *wanted, True), strict=True)
+    losses, *grads = zip(*two_ranks.run(nt_xent_on_rank, *inputs, True), strict=True)
     torch.testing.assert_close(sum(losses) / 2, expected.detach())
-    for actual, leaf in zip(grads, wanted, strict=True):
+    for actual, leaf in zip(grads, inputs, strict=True):
         # Averaging over ranks, as data-parallel training does, halves the sum.
         torch.testing.assert_close(torch.cat(actual) / 2, leaf.grad)
 

@@ -90,11 +90,14 @@ def judge_clouds(
             for rows in drawn
         ]
     figures: dict[str, Figures] = {copy: {} for copy in copies}
-    for judge, fits in scores.items():
-        for figure, values in zip(figures.values(), np.transpose(fits), strict=True):
-            figure[judge] = float(np.mean(values))
+    for judge, rates in scores.items():
+        for copy_figures, values in zip(
+            figures.values(), np.transpose(rates), strict=True
+        ):
+            copy_figures[judge] = float(np.mean(values))
             if judge.startswith("labels_"):
-                figure[judge.replace("accuracy", "deviation")] = float(np.std(values))
+                deviation = judge.replace("accuracy", "deviation")
+                copy_figures[deviation] = float(np.std(values))
     return figures
 
 

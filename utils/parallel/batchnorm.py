@@ -195,14 +195,14 @@ class _OnCPU(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        full = x if x.dtype == torch.float64 else x.float()
-        var = mean = full.new_zeros(x.shape[1])  # without rows PyTorch returns NaN
-        if full.numel() > 0:
+        upcast = x if x.dtype == torch.float64 else x.float()
+        var = mean = upcast.new_zeros(x.shape[1])  # without rows PyTorch returns NaN
+        if upcast.numel() > 0:
             # Biased; four times as fast as torch.var_mean on the CPU.
-            mean, var = torch.batch_norm_update_stats(full, None, None, 0.0)
+            mean, var = torch.batch_norm_update_stats(upcast, None, None, 0.0)
         count, mean, var = combine_statistics(x.numel() // x.shape[1], mean, var)
-        mean_x, var_x = mean.to(full.dtype), var.to(full.dtype)
-        y = F.batch_norm(full, mean_x, var_x, weight, bias, eps=eps)
+        mean_x, var_x = mean.to(upcast.dtype), var.to(upcast.dtype)
+        y = F.batch_norm(upcast, mean_x, var_x, weight, bias, eps=eps)
         ctx.save_for_backward(x, weight, mean_x, var_x, count)
         ctx.eps = eps
         ctx.mark_non_differentiable(mean, var, count)
@@ -211,13 +211,13 @@ class _OnCPU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         x, weight, mean, var, count = ctx.saved_tensors
-        full, grad = x.to(mean.dtype), grad.to(mean.dtype)
+        upcast, grad = x.to(mean.dtype), grad.to(mean.dtype)
         # With the statistics held constant, in one pass over memory ...
         grad_x = grad
         grad_weight, grad_bias = torch.zeros_like(mean), torch.zeros_like(mean)
-        if full.numel() > 0:
+        if upcast.numel() > 0:
             grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
-                *(grad, full, weight, mean, var, None, None, False, ctx.eps),
+                *(grad, upcast, weight, mean, var, None, None, False, ctx.eps),
                 [True, True, True],
             )
         # ... then through the statistics, which depend on every rank's input:
@@ -229,5 +229,6 @@ class _OnCPU(torch.autograd.Function):
         slope = -weight * inv_std**2 * mean_grad_x
         offset = -weight * inv_std * mean_grad - slope * mean
         shape = [1, -1, *[1] * (x.dim() - 2)]
-        grad_x = torch.addcmul(grad_x, full, slope.view(shape)).add_(offset.view(shape))
+        slope, offset = slope.view(shape), offset.view(shape)
+        grad_x = torch.addcmul(grad_x, upcast, slope).add_(offset)
         return grad_x.to(x.dtype), grad_weight, grad_bias, None

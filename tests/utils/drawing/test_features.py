@@ -149,11 +149,11 @@ def test_neighbours_are_those_of_a_naive_loop_and_framed_by_their_class() -> Non
     for name, (vectors, queries) in encoders.items():
         near, right = [], 0
         for query, label in zip(queries, test.labels, strict=True):
-            actual = []
+            similarities = []
             for i, vector in enumerate(vectors):
                 dot = sum(a * b for a, b in zip(query, vector, strict=True))
-                actual.append((dot / math.hypot(*query) / math.hypot(*vector), i))
-            near.append(sorted(actual, reverse=True)[:5])
+                similarities.append((dot / math.hypot(*query) / math.hypot(*vector), i))
+            near.append(sorted(similarities, reverse=True)[:5])
             right += sum(train.labels[i] == label for _, i in near[-1])
         assert shares[name] == pytest.approx(right / 45)
     assert list(shares) == list(encoders)
