@@ -46,7 +46,8 @@ class ImageEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if backbone not in BACKBONES:
-            raise ValueError(f"backbone {backbone!r} is not one of {BACKBONES}")
+            names = ", ".join(BACKBONES)
+            raise ValueError(f"backbone {backbone!r} is not one of {names}")
         self.resnet = torchvision.models.get_model(backbone, weights=weights)
         self.feature_dim = self.resnet.fc.in_features
         self.resnet.fc = nn.Identity()
