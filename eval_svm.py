@@ -158,7 +158,8 @@ def check_flags(args: argparse.Namespace) -> None:
     path = Path(args.save_features)
     if len(args.dataset) > 1:
         raise ValueError("--save_features takes one --dataset at a time")
-    if path.suffix != ".npz" or not os.access(path.parent, os.W_OK):
+    writable = path.parent.is_dir() and os.access(path.parent, os.W_OK)
+    if path.suffix != ".npz" or not writable:
         raise ValueError(
             f"--save_features {path} is not NAME.npz in a folder that can be written"
         )

@@ -129,12 +129,14 @@ def test_the_segmentation_encoder_and_the_variants_of_scanobjectnn(
     [
         ("f.npz", "modelnet40 scanobjectnn", "takes one --dataset at a time"),
         ("no/f.npz", "modelnet40", "not NAME.npz in a folder"),
+        ("file/f.npz", "modelnet40", "not NAME.npz in a folder"),
         ("f", "modelnet40", "not NAME.npz in a folder"),
     ],
 )
 def test_features_that_cannot_be_saved_are_refused_at_once(
     name: str, dataset: str, message: str, tmp_path: Path, even_root: Path
 ) -> None:
+    (tmp_path / "file").touch()
     words = ("--save_features", str(tmp_path / name), "--dataset", *dataset.split())
     with pytest.raises(cli.UsageError, match=rf"--save_features .*{message}"):
         judge(tmp_path, even_root, *words)

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import ENCODERS, point_encoder
+import models
+from models import ENCODERS, point_encoder, trained_network
 from models.dgcnn import DGCNN
 from models.edgeconv import cloud_batch
 from models.partseg import DGCNNPartSeg, SpatialTransformer
@@ -75,6 +76,14 @@ def test_an_encoder_is_built_by_name(name):
     assert torch.equal(model.features(points), feature)
     with pytest.raises(ValueError, match=r"--model 'tiny' is not one of dgcnn"):
         point_encoder("tiny", K, E)
+
+
+def test_a_classifier_that_is_only_named_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr(models, "CLASSIFIERS", ("dgcnn", "pointnet", "tiny"))
+    with pytest.raises(ValueError, match="--model tiny: build its classifier in"):
+        trained_network("tiny", K, E, "classifier", 7)
+    with pytest.raises(ValueError, match="--model dgcnn_seg has no classification"):
+        trained_network("dgcnn_seg", K, E, "classifier", 7)
 
 
 @pytest.mark.parametrize("network", NETWORKS)

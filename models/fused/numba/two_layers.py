@@ -1,7 +1,8 @@
 """EdgeConv with two layers on the edges, a few thousand edges at a time.
 
-Blocks of PyTorch operations, as on a GPU, were slower on a CPU than Numba:
-benchmarks/README.md.
+Blocks of PyTorch operations, as on a GPU, were slower on a CPU than Numba: 1.5 times
+as fast as the plain form, these kernels 4.7 times, in
+``python -m benchmarks.run --only "dgcnn_seg step, 2 x 2048, K=40, random"``.
 """
 
 from __future__ import annotations
