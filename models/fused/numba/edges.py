@@ -10,9 +10,9 @@ from models.fused.batch import Graph
 from models.fused.numba.graph import reverse_adjacency
 from models.fused.numba.tasks import (
     CHANNELS,
-    FLUSH,
     LONG,
     ROWS,
+    flush,
     kernel,
     operation,
     row_tasks,
@@ -28,41 +28,45 @@ def _edge_extremes(
     neighbours, channels = idx.shape[1], a.shape[1]
     best, arg = np.empty((2, channels), a.dtype), np.empty((2, channels), np.int32)
     acc, square = np.empty(channels, a.dtype), np.empty(channels, a.dtype)
-    part, edges = np.zeros((2, channels), a.dtype), a.dtype.type(neighbours)
+    part, centre = np.zeros((2, channels), a.dtype), np.empty(channels, a.dtype)
+    edges, odd = a.dtype.type(neighbours), a.dtype.type(neighbours % 2)
     for i in range(start, end):
-        first = idx[i, 0]
+        first, old, new = idx[i, 0], 0, 1
         for c in range(channels):
             v = a[first, c]
-            t = v + (b[i, c] - shift[c])
-            best[0, c], arg[0, c], acc[c], square[c] = v * sign[c], first, v, t * t
-        for k in range(1, neighbours):
-            j, old, new = idx[i, k], (k - 1) % 2, k % 2
+            centre[c] = b[i, c] - shift[c]
+            t = v + centre[c]
+            best[0, c], arg[0, c] = v * sign[c], first
+            acc[c], square[c] = odd * v, odd * (t * t)
+        # Two at a time, to read and write a row's maximum and sums half as often; the
+        # first alone if their number is odd.
+        for k in range(neighbours % 2, neighbours, 2):
+            p, q = idx[i, k], idx[i, k + 1]
             for c in range(channels):
-                u, m, before = a[j, c] * sign[c], best[old, c], arg[old, c]
-                best[new, c] = u if u > m else m
-                arg[new, c] = j if u > m else before
+                u, m, before = a[p, c] * sign[c], best[old, c], arg[old, c]
+                arg_m = p if u > m else before
+                m = u if u > m else m
+                v = a[q, c] * sign[c]
+                best[new, c] = v if v > m else m
+                arg[new, c] = q if v > m else arg_m
             if stats:
                 for c in range(channels):
-                    v = a[j, c]
-                    t = v + (b[i, c] - shift[c])
-                    acc[c] += v
-                    square[c] += t * t
-        last = (neighbours - 1) % 2
+                    u, v = a[p, c], a[q, c]
+                    s, t = u + centre[c], v + centre[c]
+                    acc[c] = acc[c] + u + v
+                    square[c] = square[c] + s * s + t * t
+            old, new = new, old
         for c in range(channels):
             # Multiplying by the sign twice is exact. Where it is 0 all edges tie.
-            v = best[last, c] * sign[c] if sign[c] != 0 else a[first, c]
-            y[i, c], argmax[i, c] = v + b[i, c], arg[last, c]
+            v = best[old, c] * sign[c] if sign[c] != 0 else a[first, c]
+            y[i, c], argmax[i, c] = v + b[i, c], arg[old, c]
         if stats:
             w = counts[i]
             for c in range(channels):
                 total[i, c] = acc[c]
                 part[0, c] += w * (acc[c] + edges * (b[i, c] - shift[c]))
                 part[1, c] += w * square[c]
-            if (i - start) % FLUSH == FLUSH - 1 or i == end - 1:
-                for c in range(channels):
-                    sums[0, c] += part[0, c]
-                    sums[1, c] += part[1, c]
-                part[:] = 0
+            flush(part, sums, i, start, end)
 
 
 @operation
@@ -100,25 +104,21 @@ def _edge_maximum(a, b, idx, offset, slope, out, start, end):
     best = np.empty((2, channels), a.dtype)
     for i in range(start, end):
         best[0] = a[idx[i, 0]]
-        now, k = 0, 1
-        # Three at a time, to read and write the running maximum a third as often.
-        while k + 2 < neighbours:
-            p, q, r = idx[i, k], idx[i, k + 1], idx[i, k + 2]
+        old, new = 0, 1
+        # Three at a time, to read and write the running maximum a third as often; the
+        # last one again where fewer are left.
+        for k in range(1, neighbours, 3):
+            p, q = idx[i, k], idx[i, min(k + 1, neighbours - 1)]
+            r = idx[i, min(k + 2, neighbours - 1)]
             for c in range(channels):
                 u, v = a[p, c], a[q, c]
-                w, m = a[r, c], best[now, c]
+                w, m = a[r, c], best[old, c]
                 u = u if u > v else v
                 w = w if w > m else m
-                best[1 - now, c] = u if u > w else w
-            now, k = 1 - now, k + 3
-        while k < neighbours:
-            j = idx[i, k]
-            for c in range(channels):
-                u, m = a[j, c], best[now, c]
-                best[1 - now, c] = u if u > m else m
-            now, k = 1 - now, k + 1
+                best[new, c] = u if u > w else w
+            old, new = new, old
         for c in range(channels):
-            z = best[now, c] + (b[i, c] + offset[c])
+            z = best[old, c] + (b[i, c] + offset[c])
             out[i, c] = z if z > 0 else z * slope
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 
@@ -28,13 +30,6 @@ def _kth_smallest(values, k, counts):
 
 
 @kernel
-def _minimum(values, others, out):
-    # Without index arithmetic, which might be negative, LLVM vectorises this.
-    for i in range(len(out)):
-        out[i] = values[i] if values[i] < others[i] else others[i]
-
-
-@kernel
 def _measure(product, square, distance):
     two = product.dtype.type(2)
     for i in range(len(product)):
@@ -42,20 +37,16 @@ def _measure(product, square, distance):
 
 
 @kernel
-def _group_minima(distance, minima):
-    """The smallest distance of each of n groups; group g has every n-th from g.
-
-    ``minima`` (2, n) is a double buffer; returns the row with the result.
-    """
-    count, groups, now = len(distance), minima.shape[1], 0
-    minima[now] = np.inf
-    for start in range(0, count, groups):
-        size = min(groups, count - start)
-        part = distance[start : start + size]
-        _minimum(part, minima[now, :size], minima[1 - now, :size])
-        minima[1 - now, size:] = minima[now, size:]
-        now = 1 - now
-    return now
+def _column_minima(values, minima):
+    """The smallest of each column of values (m, n), in a row of the buffer (2, n)."""
+    old, new = 0, 1
+    minima[0] = np.inf
+    for row in range(len(values)):
+        for c in range(values.shape[1]):
+            u, m = values[row, c], minima[old, c]
+            minima[new, c] = u if u < m else m
+        old, new = new, old
+    return minima[old]
 
 
 @kernel
@@ -96,11 +87,13 @@ def _select(product, axes, square, origin, k, coarse, idx):
 
     With three channels ``product`` is the points (m, 3) instead, and ``axes`` (3, n)
     the candidates'. Distances are squared and lack |x_i|², which is the same for all
-    candidates of a row. Candidates are split into groups: the k-th smallest of the
-    groups' minima is an upper bound of the k-th distance that few candidates pass.
+    candidates of a row. Candidates are split into groups, the columns of a table: the
+    k-th smallest of their minima is an upper bound of the k-th distance that few
+    candidates pass.
     """
     count, fine = len(square), 8 * coarse
-    distance, values = np.empty(count, product.dtype), np.empty(count, product.dtype)
+    table = np.full((-(-count // fine), fine), np.inf, product.dtype)
+    distance, values = table.reshape(-1)[:count], np.empty(count, product.dtype)
     fine_minima = np.empty((2, fine), product.dtype)
     coarse_minima = np.empty((2, coarse), product.dtype)
     groups, columns = np.empty(fine + 1, np.int32), np.empty(count + 1, np.int32)
@@ -110,8 +103,8 @@ def _select(product, axes, square, origin, k, coarse, idx):
             _measure_point(product[i], axes, square, distance)
         else:
             _measure(product[i], square, distance)
-        fine_min = fine_minima[_group_minima(distance, fine_minima)]
-        coarse_min = coarse_minima[_group_minima(fine_min, coarse_minima)]
+        fine_min = _column_minima(table, fine_minima)
+        coarse_min = _column_minima(fine_min.reshape(8, coarse), coarse_minima)
         bound = _kth_smallest(coarse_min, k, counts[:coarse])
         # Without branches, which would be mispredicted: everything is written to the
         # end of a list, whose length grows by 0 or 1.
@@ -144,20 +137,21 @@ def knn(x: torch.Tensor, batch: RaggedBatch, k: int) -> torch.Tensor:
     """
     result = np.empty((len(x), k), np.int32)
     offsets, squares = batch.offsets.numpy(), (x * x).sum(1).numpy()
+    axes = [x.new_empty(3, 0)] * len(offsets)
+    if x.shape[1] == 3:  # too few for BLAS to be fast
+        axes = [x[start:end].T.contiguous() for start, end in pairwise(offsets)]
 
     def task(cloud: int, start: int, end: int) -> None:
         origin, stop = offsets[cloud], offsets[cloud + 1]
         width = min(k, stop - origin)  # duplicates fill the other places
-        axes, product = x.new_empty(3, 0), x[start:end]
-        if x.shape[1] == 3:  # too few for BLAS to be fast
-            axes = x[origin:stop].T.contiguous()
-        else:
+        product = x[start:end]
+        if x.shape[1] != 3:
             product = scratch(x.dtype, end - start, stop - origin)
             torch.mm(x[start:end], x[origin:stop].T, out=product)
         # So many groups that few of the nearest share one.
         coarse = 32 * (1 + width // 24)
         square = squares[origin:stop]
-        arrays = (product.numpy(), axes.numpy(), square)
+        arrays = (product.numpy(), axes[cloud].numpy(), square)
         _select(*arrays, origin, width, coarse, result[start:end])
 
     rows = min(max(ROWS, DISTANCES // batch.cloud_size), 4 * ROWS)

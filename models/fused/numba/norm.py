@@ -1,11 +1,13 @@
-"""BatchNorm's statistics and the gradient through them, in PyTorch's operations."""
+"""BatchNorm's statistics, and the gradients through them and the activation."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from models.fused.numba.tasks import LONG, flush, kernel, operation, sum_over_rows
 from utils.parallel.batchnorm import (
     combine_statistics,
     norm_affine,
@@ -37,9 +39,23 @@ def batch_affine(
     return norm_affine(norm, mean, var), total
 
 
+@kernel
+def _activation_gradient(grad, y, scale, offset, mean, slope, out, sums, start, end):
+    part = np.zeros((2, y.shape[1]), y.dtype)
+    for i in range(start, end):
+        for c in range(y.shape[1]):
+            v, dz = y[i, c], grad[i, c]
+            dz = dz if v * scale[c] + offset[c] > 0 else dz * slope
+            out[i, c] = dz * scale[c]
+            part[0, c] += dz
+            part[1, c] += dz * (v - mean[c])
+        flush(part, sums, i, start, end)
+
+
+@operation
 def activation_gradient(
-    grad: Tensor, y: Tensor, affine: Tensor, slope: float
-) -> tuple[Tensor, Tensor]:
+    grad: np.ndarray, y: np.ndarray, affine: np.ndarray, slope: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Back through LeakyReLU(z), z = scale y + offset, with constant statistics.
 
     Args:
@@ -51,11 +67,11 @@ def activation_gradient(
         the gradient of y (R, C); the sums over the rows of dz and dz (y - mean), (2, C)
         float64.
     """
-    scale, offset, mean, _ = affine
-    z = torch.addcmul(offset, y, scale)
-    dz = torch.ops.aten.leaky_relu_backward(grad.contiguous(), z, slope, False)
-    sums = torch.stack([dz.sum(dim=0), (y - mean).mul_(dz).sum(dim=0)])
-    return dz.mul_(scale), sums.double()
+    out = np.empty_like(y)
+    arrays = (grad, y, *affine[:3], y.dtype.type(slope), out)
+    return out, sum_over_rows(
+        _activation_gradient, arrays, [0, len(y)], LONG, y.shape[1]
+    )
 
 
 def statistics_gradient(

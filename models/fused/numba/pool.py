@@ -6,8 +6,8 @@ import numpy as np
 
 from models.fused.batch import RaggedBatch
 from models.fused.numba.tasks import (
-    FLUSH,
     LONG,
+    flush,
     kernel,
     operation,
     row_tasks,
@@ -26,11 +26,7 @@ def _column_sums(y, shift, counts, sums, start, end):
             d = y[i, c] - shift[c]
             part[0, c] += w * d
             part[1, c] += w * d * d
-        if (i - start) % FLUSH == FLUSH - 1 or i == end - 1:
-            for c in range(channels):
-                sums[0, c] += part[0, c]
-                sums[1, c] += part[1, c]
-            part[:] = 0
+        flush(part, sums, i, start, end)
 
 
 @operation
@@ -60,11 +56,7 @@ def _pool(
             u, m, before = y[i, c] * sign[c], top[old, c], arg[old, c]
             top[new, c] = u if u > m else m
             arg[new, c] = row if u > m else before
-        if (i - start) % FLUSH == FLUSH - 1 or i == end - 1:
-            for c in range(channels):
-                slopes[0, c] += part[0, c]
-                slopes[1, c] += part[1, c]
-            part[:] = 0
+        flush(part, slopes, i, start, end)
     best[:] = top[end % 2]
     argmax[:] = arg[end % 2]
 

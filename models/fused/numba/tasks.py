@@ -123,6 +123,16 @@ def row_tasks(
     ]
 
 
+@kernel
+def flush(part, sums, row, start, end):
+    """Add ``part`` (2, C) to the float64 sums every FLUSH rows and after the last."""
+    if (row - start) % FLUSH == FLUSH - 1 or row == end - 1:
+        for c in range(part.shape[1]):
+            sums[0, c] += part[0, c]
+            sums[1, c] += part[1, c]
+        part[:] = 0
+
+
 def sum_over_rows(
     kernel: Callable,
     arrays: tuple,
