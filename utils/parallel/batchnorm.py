@@ -40,15 +40,8 @@ def gather_statistics(packed: Tensor) -> Tensor:
 def combine_statistics(
     count: int, mean: Tensor, var: Tensor, over_ranks: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Count, mean and biased variance over all ranks from those of each rank.
-
-    Args:
-        count: values of each channel on this rank; may be 0.
-        mean, var: (C,) of this rank.
-        over_ranks: False to use this rank alone.
-
-    Returns:
-        float64 tensors, the count a scalar.
+    """Count, mean and biased variance (C,) over all ranks, in float64, from those of
+    each rank, or of this one alone. ``count`` is per channel, and may be 0.
 
     Raises:
         ValueError: if there is one value, which has no variance.
@@ -75,11 +68,8 @@ def running_statistics(batchnorm: _BatchNorm) -> tuple[Tensor, Tensor]:
 
 
 def norm_affine(batchnorm: _BatchNorm, mean: Tensor, var: Tensor) -> Tensor:
-    """BatchNorm by given statistics (C,), which maps y to scale y + offset.
-
-    Returns:
-        scale, offset, mean and inverse standard deviation, (4, C).
-    """
+    """BatchNorm by given statistics (C,) maps y to scale y + offset: scale, offset,
+    mean and inverse standard deviation, (4, C)."""
     inverse = (var.double() + batchnorm.eps).rsqrt()
     scale = batchnorm.weight.double() * inverse
     offset = batchnorm.bias.double() - mean.double() * scale
@@ -91,10 +81,7 @@ def norm_affine(batchnorm: _BatchNorm, mean: Tensor, var: Tensor) -> Tensor:
 def update_running_statistics(
     batchnorm: _BatchNorm, count: Tensor, mean: Tensor, var: Tensor
 ) -> None:
-    """Update the running mean and variance as BatchNorm does in training.
-
-    Arguments are the results of :func:`combine_statistics`.
-    """
+    """Update the running mean and variance by those of :func:`combine_statistics`."""
     batches, momentum = batchnorm.num_batches_tracked, batchnorm.momentum
     assert batches is not None and momentum is not None  # BatchNorm tracks them here
     batches.add_(1)
@@ -123,10 +110,9 @@ class GlobalBatchNorm(_BatchNorm):
             raise ValueError(f"expected at least 2 dimensions (b, C), got {x.dim()}")
 
     def forward(self, x: Tensor) -> Tensor:
-        self._check_input_dim(x)
         if not self.training or world_size() == 1:
-            # nn.BatchNorm itself, which is faster.
-            return super().forward(x)
+            return super().forward(x)  # nn.BatchNorm itself, which is faster
+        self._check_input_dim(x)
         if x.is_cuda:
             assert self.num_batches_tracked is not None  # BatchNorm tracks them here
             self.num_batches_tracked.add_(1)
@@ -169,10 +155,10 @@ class _OnGPU(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, inverse, counts = ctx.saved_tensors
         grad = _dense(grad)
-        first, second, grad_weight, grad_bias = torch.batch_norm_backward_reduce(
+        *sums, grad_weight, grad_bias = torch.batch_norm_backward_reduce(
             grad, x, mean, inverse, weight, True, True, True
         )
-        total = torch.cat([first, second])
+        total = torch.cat(sums)
         dist.all_reduce(total)
         first, second = total.chunk(2)
         weight = weight.to(mean.dtype)

@@ -51,12 +51,8 @@ def start(timeout_s: float = 600.0) -> Process:
 
     NCCL and ``cuda:<local rank>`` where GPUs are visible, gloo and the CPU elsewhere.
     Does nothing if this process has joined already. On the CPU, memory of freed tensors
-    is kept for reuse.
-
-    Args:
-        timeout_s: seconds after which a collective that some rank did not join fails;
-            twice as many for NCCL, whose own timeout ends the process before the error
-            of the ranks' exchange through host memory is shown.
+    is kept for reuse. A collective that some rank does not join fails after
+    ``timeout_s`` seconds.
 
     Raises:
         UsageError: if more processes were started on this node than it has GPUs, or by
@@ -71,7 +67,8 @@ def start(timeout_s: float = 600.0) -> Process:
             "the processes with torchrun"
         )
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    if torch.cuda.is_available():
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
         gpus = torch.cuda.device_count()
         if local_rank >= gpus:
             raise UsageError(
@@ -84,10 +81,10 @@ def start(timeout_s: float = 600.0) -> Process:
     else:
         device = torch.device("cpu")
         keep_freed_memory()
-    backend = "none"
-    if world_size > 1:
-        backend = "nccl" if device.type == "cuda" else "gloo"
-    if world_size > 1 and not dist.is_initialized():
+    if world_size == 1:
+        return Process(rank, world_size, device, "none")
+    backend = "nccl" if on_gpu else "gloo"
+    if not dist.is_initialized():
         timeout = timedelta(seconds=timeout_s)
         store, _, _ = next(dist.rendezvous("env://", timeout=timeout))
         # After a restart torchrun's store may still hold the addresses of the previous
@@ -95,11 +92,12 @@ def start(timeout_s: float = 600.0) -> Process:
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         dist.init_process_group(
             backend,
-            timeout=2 * timeout if backend == "nccl" else timeout,
+            # NCCL's ends the process before the error of the host group is shown.
+            timeout=2 * timeout if on_gpu else timeout,
             store=dist.PrefixStore(f"attempt {attempt}", store),
             rank=rank,
             world_size=world_size,
-            device_id=device if backend == "nccl" else None,
+            device_id=device if on_gpu else None,
         )
         group = dist.new_group(backend="gloo", timeout=timeout)
         _host_group = cast(dist.ProcessGroup, group)
@@ -171,24 +169,16 @@ class _GatherRows(torch.autograd.Function):
 
 
 def gather_rows(x: Tensor) -> Tensor:
-    """All ranks' rows, in order of rank, with gradient.
+    """All ranks' rows (b, ...), equally many, in order of rank: (b * world size, ...).
 
-    Args:
-        x: (b, ...), the same shape on every rank.
-
-    Returns:
-        (b * world size, ...). The gradient that comes back to ``x`` is that of the sum
-        of all ranks' losses, not of this rank's loss alone.
+    The gradient that comes back to ``x`` is that of the sum of all ranks' losses, not
+    of this rank's loss alone.
     """
     return _GatherRows.apply(x) if world_size() > 1 else x
 
 
 def gather_array(x: np.ndarray) -> np.ndarray:
-    """All ranks' rows on every rank, in order of rank; row counts may differ.
-
-    Args:
-        x: (m, ...), any m >= 0, the other dimensions the same on every rank.
-    """
+    """All ranks' rows (m, ...), any m >= 0 on each, on every rank, in order of rank."""
     if world_size() == 1:
         return x
     parts: list[Any] = [None] * world_size()
@@ -199,12 +189,9 @@ def gather_array(x: np.ndarray) -> np.ndarray:
 def run_on_main(work: Callable[[], Any]) -> Any:
     """Rank 0 calls ``work`` and every rank gets its result.
 
-    ``work`` may take any time (an SVM on 9,840 samples takes minutes). The other ranks
-    wait while rank 0 sends heartbeats; they fail when it has died, or is silent for
-    longer than the run's timeout.
-
-    Args:
-        work: no collectives inside; its result is pickled.
+    ``work`` may take any time (an SVM on 9,840 samples takes minutes), and must call no
+    collectives; its result is pickled. The other ranks wait while rank 0 sends
+    heartbeats; they fail when it has died, or is silent for longer than the timeout.
 
     Raises:
         FailedElsewhere: on the other ranks, if ``work`` raised on rank 0, where the
@@ -289,13 +276,15 @@ def data_parallel(module: nn.Module, device: torch.device) -> nn.Module:
     module = module.to(device)
     if world_size() == 1:
         return module
-    ids = [device.index] if device.type == "cuda" else None
     supported = inspect.signature(DistributedDataParallel).parameters
     newer = "forward_sync_buffers"  # its name in later releases of torch
-    option = newer if newer in supported else "broadcast_buffers"
-    # Gradients are views of the buckets that are all-reduced: one copy less in memory.
-    options: dict[str, Any] = {option: False, "gradient_as_bucket_view": True}
-    return DistributedDataParallel(module, device_ids=ids, **options)
+    options: dict[str, Any] = {
+        newer if newer in supported else "broadcast_buffers": False,
+        # Views of the buckets that are all-reduced: one copy less in memory.
+        "gradient_as_bucket_view": True,
+        "device_ids": [device.index] if device.type == "cuda" else None,
+    }
+    return DistributedDataParallel(module, **options)
 
 
 def unwrap(module: nn.Module) -> nn.Module:

@@ -29,14 +29,11 @@ def keep_freed_memory(keep: bool = True) -> None:
     """Let glibc reuse the memory of freed tensors.
 
     By default it maps every large tensor anew and returns it, so that the system clears
-    the same pages in every step. Does nothing with other C libraries.
-
-    Args:
-        keep: False to return large tensors again, but not memory already kept.
+    the same pages in every step. ``keep=False`` returns large tensors again, but not
+    memory already kept. Does nothing with other C libraries.
     """
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mallopt(_M_TRIM_THRESHOLD, -1)  # never return the end of the heap
-            for parameter, values in _VALUES.items():
-                mallopt(parameter, values[not keep])
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if mallopt := getattr(libc, "mallopt", None):
+        mallopt(_M_TRIM_THRESHOLD, -1)  # never return the end of the heap
+        for parameter, values in _VALUES.items():
+            mallopt(parameter, values[not keep])

@@ -17,9 +17,7 @@ ORDER, POINTS, IMAGE, SHAPE, SPLIT, EPISODE, SAMPLE, LABELS, CORRUPTION = range(
 def generator(purpose: int, *key: int) -> np.random.Generator:
     """A NumPy generator that is a function of ``(purpose, *key)`` alone.
 
-    Args:
-        purpose: one of this module's constants (``ORDER``, ``POINTS``, ...).
-        key: integers in [0, 2**64), e.g. ``seed, epoch, index``.
+    ``key`` are integers in [0, 2**64), e.g. ``seed, epoch, index``.
 
     Raises:
         ValueError: if a number is negative.
@@ -30,8 +28,7 @@ def generator(purpose: int, *key: int) -> np.random.Generator:
     # same stream for (1,) and (1, 0), or for 2**32 and (0, 1). As an array, which is
     # faster to convert.
     words = np.array((purpose | len(key) << 32, *key), "<u8").view("<u4")
-    sequence = np.random.SeedSequence(words)
-    return np.random.Generator(np.random.Philox(sequence))
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
 
 
 def seed_torch(seed: int) -> None:
