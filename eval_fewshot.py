@@ -26,36 +26,22 @@ PUBLISHED = {"num_points": 2048, "k": 5}
 def get_args_parser() -> argparse.ArgumentParser:
     """The command line of the few-shot evaluation."""
     parser = cli.Parser(__doc__)
-    flags.add_run_flags(
-        parser, exp_name="", naming="fewshot_<data sets>_<run and file of the weights>"
-    )
-    from_weights = ("model", "emb_dims", "num_points")
-    flags.add_frozen_encoder_flags(parser, ENCODERS, PUBLISHED, of_weights=from_weights)
+    flags.add_run_flags(parser, "fewshot_<data sets>_<run and file of the weights>")
+    own = ("model", "emb_dims", "num_points")  # K is 5 whatever the encoder's own
+    flags.add_frozen_encoder_flags(parser, ENCODERS, PUBLISHED, of_weights=own)
     group = parser.add_argument_group("episodes")
     flags.add_dataset_flags(group, CLASSIFICATION, SCANOBJECTNN_VARIANTS, several=True)
-    group.add_argument(
-        "--split",
-        choices=("train", "test"),
-        default="train",
-        help="split to draw support and query from (default: train, as published)",
-    )
-    text = "classes per episode (default: 5)"
-    group.add_argument("--k_way", type=flags.positive_int, help=text)
-    group.add_argument(
-        "--m_shot",
-        type=flags.positive_int,
-        help="support samples per class (default: 10)",
-    )
-    group.add_argument(
-        "--n_query",
-        type=flags.positive_int,
-        default=20,
-        help="query samples per class (default: 20)",
-    )
-    group.add_argument(
-        "--n_runs", type=flags.positive_int, default=50, help="episodes (default: 50)"
-    )
-    group.add_argument(
+    add = group.add_argument
+    text = "split to draw support and query from (default: train, as published)"
+    add("--split", choices=("train", "test"), default="train", help=text)
+    for name, default, text in (
+        ("--k_way", None, "classes per episode (default: 5)"),
+        ("--m_shot", None, "support samples per class (default: 10)"),
+        ("--n_query", 20, "query samples per class"),
+        ("--n_runs", 50, "episodes"),
+    ):
+        add(name, type=flags.positive_int, default=default, help=text)
+    add(
         "--table",
         action="store_true",
         help="run the four published settings, 5 and 10 ways with 10 and 20 shots, "
@@ -80,9 +66,8 @@ from utils.judging.fewshot import PUBLISHED_SETTINGS, check_classes, evaluate_ep
 from utils.parallel import distributed
 from utils.parallel.seed import seed_torch
 from utils.run.checkpoint import load_encoder, run_name
-from utils.run.logger import RunLogger
+from utils.run.logger import RunLogger, evaluation_logger
 from utils.run.network import settle
-from utils.run.run_folder import open_run_folder
 
 
 def main(args: argparse.Namespace, process: distributed.Process) -> None:
@@ -92,20 +77,13 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
     settings: Sequence[tuple[int, int]] = PUBLISHED_SETTINGS
     if not args.table:
         settings = ((args.k_way or 5, args.m_shot or 10),)
-    device = process.device
     with distributed.fail_together():
         check_flags(args)
         network = settle(args, PUBLISHED)
-        form, reason = chosen_form(args.edgeconv, device)
+        form, reason = chosen_form(args.edgeconv, process.device)
+        options = (args.num_points, process.shard, args.variant)
         sets = {
-            name: labelled_clouds(
-                name,
-                args.data_root,
-                args.split,
-                args.num_points,
-                process.shard,
-                args.variant,
-            )
+            name: labelled_clouds(name, args.data_root, args.split, *options)
             for name in args.dataset
         }
         seed_torch(args.seed)
@@ -117,22 +95,19 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
             for setting in settings:
                 check_classes(labels[name], clouds.class_names, *setting, args.n_query)
 
-    encoder.to(device)
-    folder = open_run_folder(args.exp_name, args.overwrite, None, [args.model_path])
-    with RunLogger(folder, vars(args)) as logger:
-        logger.introduce(
-            {
-                "encoder": weights,
-                "network": network.origin,
-                "edgeconv": f"{form}: {reason}",
-            }
-        )
+    encoder.to(process.device)
+    rows = {
+        "encoder": weights,
+        "network": network.origin,
+        "edgeconv": f"{form}: {reason}",
+    }
+    with evaluation_logger(args, rows) as logger:
         for name, clouds in sets.items():
             start = time.perf_counter()
             size = args.test_batch_size
-            features = extract_features(encoder, clouds.points, size, device, name)
+            features = extract_features(encoder, clouds.points, size, name)
             copies = {
-                kind: extract_features(encoder, points, size, device, kind)
+                kind: extract_features(encoder, points, size, kind)
                 for kind, points in corrupted_copies(clouds, args.corrupt, args.seed)
             }
             logger.info(
@@ -141,9 +116,8 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
             )
             for setting in settings:
                 result = evaluate(features, copies, labels[name], setting, args, logger)
-                logger.record(
-                    {"dataset": name, "model_path": args.model_path, **result}
-                )
+                source = {"dataset": name, "model_path": args.model_path}
+                logger.record({**source, **result})
 
 
 def check_flags(args: argparse.Namespace) -> None:
@@ -171,27 +145,19 @@ def evaluate(
 
     def episodes() -> dict[str, object]:
         begin = time.perf_counter()
-        few_shot = evaluate_episodes(
-            features,
-            labels,
-            ways,
-            shots,
-            args.n_query,
-            args.n_runs,
-            args.seed,
-            copies,
-        )
-        corrupted = dict(few_shot.copies)
-        if corrupted:
-            corrupted["mean"] = float(np.mean([*corrupted.values()]))
-        return {
+        chosen = (ways, shots, args.n_query, args.n_runs, args.seed)
+        few_shot = evaluate_episodes(features, labels, *chosen, copies)
+        record: dict[str, object] = {
             "mean": few_shot.mean,
             "deviation": few_shot.deviation,
             "interval": few_shot.interval,
             "seconds": round(time.perf_counter() - begin, 2),
             "accuracies": few_shot.accuracies,
-            **({"corrupted": corrupted} if corrupted else {}),
         }
+        if corrupted := few_shot.copies:
+            mean = float(np.mean([*corrupted.values()]))
+            record["corrupted"] = {**corrupted, "mean": mean}
+        return record
 
     result = distributed.run_on_main(episodes)
     text = (

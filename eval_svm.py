@@ -18,6 +18,7 @@ import argparse
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from datasets import CLASSIFICATION, SCANOBJECTNN_VARIANTS
 from models import ENCODERS
@@ -29,14 +30,12 @@ PUBLISHED = {"num_points": 1024, "k": 15}
 def get_args_parser() -> argparse.ArgumentParser:
     """The command line of the SVM evaluation."""
     parser = cli.Parser(__doc__)
-    flags.add_run_flags(
-        parser, exp_name="", naming="svm_<data sets>_<run and file of the weights>"
-    )
-    from_weights = ("model", "emb_dims", "k", "num_points")
-    flags.add_frozen_encoder_flags(parser, ENCODERS, PUBLISHED, of_weights=from_weights)
+    flags.add_run_flags(parser, "svm_<data sets>_<run and file of the weights>")
+    flags.add_frozen_encoder_flags(parser, ENCODERS, PUBLISHED)
     group = parser.add_argument_group("evaluation")
     flags.add_dataset_flags(group, CLASSIFICATION, SCANOBJECTNN_VARIANTS, several=True)
-    group.add_argument(
+    add = group.add_argument
+    add(
         "--C",
         type=flags.positive_float,
         nargs="+",
@@ -44,14 +43,9 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="the SVM's C; of several, the best on held-out training data is chosen "
         "(default: 0.1)",
     )
-    group.add_argument(
-        "--knn",
-        type=flags.natural_int,
-        default=20,
-        metavar="K",
-        help="k of the k-NN classifier; 0 for none",
-    )
-    group.add_argument(
+    text = "k of the k-NN classifier; 0 for none"
+    add("--knn", type=flags.natural_int, default=20, metavar="K", help=text)
+    add(
         "--labels_per_class",
         type=flags.positive_int,
         nargs="+",
@@ -59,19 +53,11 @@ def get_args_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="also fit an SVM to N labelled clouds per class, for each N",
     )
-    group.add_argument(
-        "--draws",
-        type=flags.positive_int,
-        default=10,
-        help="random draws for each N of --labels_per_class",
-    )
+    text = "random draws for each N of --labels_per_class"
+    add("--draws", type=flags.positive_int, default=10, help=text)
     flags.add_corrupt_flag(group, "the test clouds, with every classifier")
-    group.add_argument(
-        "--save_features",
-        default="",
-        metavar="FILE.npz",
-        help="write features and labels of both splits, for one --dataset",
-    )
+    text = "write features and labels of both splits, for one --dataset"
+    add("--save_features", default="", metavar="FILE.npz", help=text)
     return parser
 
 
@@ -80,7 +66,6 @@ if __name__ == "__main__":
     ARGS = cli.start(get_args_parser())
 
 import numpy as np
-import torch
 from torch import nn
 
 from datasets import labelled_clouds
@@ -95,32 +80,24 @@ from utils.judging.svm import judge_features
 from utils.parallel import distributed
 from utils.parallel.seed import seed_torch
 from utils.run.checkpoint import load_encoder, run_name
-from utils.run.logger import RunLogger
+from utils.run.logger import RunLogger, evaluation_logger
 from utils.run.network import settle
-from utils.run.run_folder import open_run_folder
 
 
 def main(args: argparse.Namespace, process: distributed.Process) -> None:
     """Features and SVM of every data set, and a run folder with the results."""
     name = "_".join(["svm", *args.dataset, run_name(args.model_path)])
     args.exp_name = args.exp_name or name
-    device = process.device
     with distributed.fail_together():
         check_flags(args)
         network = settle(args, PUBLISHED)
-        form, reason = chosen_form(args.edgeconv, device)
+        form, reason = chosen_form(args.edgeconv, process.device)
+        options = (args.num_points, process.shard, args.variant)
         sets = {
-            name: tuple(
-                labelled_clouds(
-                    name,
-                    args.data_root,
-                    split,
-                    args.num_points,
-                    process.shard,
-                    args.variant,
-                )
+            name: [
+                labelled_clouds(name, args.data_root, split, *options)
                 for split in ("train", "test")
-            )
+            ]
             for name in args.dataset
         }
         seed_torch(args.seed)
@@ -132,22 +109,18 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
     }
     with distributed.fail_together():
         for name, (train, _) in sets.items():
-            check_labels_per_class(
-                labels[name][0], train.class_names, args.labels_per_class
-            )
+            names, counts = train.class_names, args.labels_per_class
+            check_labels_per_class(labels[name][0], names, counts)
 
-    encoder.to(device)
-    folder = open_run_folder(args.exp_name, args.overwrite, None, [args.model_path])
-    with RunLogger(folder, vars(args)) as logger:
-        logger.introduce(
-            {
-                "encoder": weights,
-                "network": network.origin,
-                "edgeconv": f"{form}: {reason}",
-            }
-        )
+    encoder.to(process.device)
+    rows = {
+        "encoder": weights,
+        "network": network.origin,
+        "edgeconv": f"{form}: {reason}",
+    }
+    with evaluation_logger(args, rows) as logger:
         for name, splits in sets.items():
-            result = evaluate(name, splits, labels[name], encoder, device, args, logger)
+            result = evaluate(name, splits, labels[name], encoder, args, logger)
             logger.record({"dataset": name, "model_path": args.model_path, **result})
 
 
@@ -160,17 +133,15 @@ def check_flags(args: argparse.Namespace) -> None:
         raise ValueError("--save_features takes one --dataset at a time")
     writable = path.parent.is_dir() and os.access(path.parent, os.W_OK)
     if path.suffix != ".npz" or not writable:
-        raise ValueError(
-            f"--save_features {path} is not NAME.npz in a folder that can be written"
-        )
+        problem = "is not NAME.npz in a folder that can be written"
+        raise ValueError(f"--save_features {path} {problem}")
 
 
 def evaluate(
     name: str,
-    splits: tuple[LabelledClouds, ...],
+    splits: list[LabelledClouds],
     labels: list[np.ndarray],
     encoder: nn.Module,
-    device: torch.device,
     args: argparse.Namespace,
     logger: RunLogger,
 ) -> dict[str, object]:
@@ -181,15 +152,12 @@ def evaluate(
     predictions).
     """
     start = time.perf_counter()
-    features = [
-        extract_features(encoder, part.points, args.test_batch_size, device, name)
-        for part in splits
-    ]
+    size, classes = args.test_batch_size, splits[0].class_names
+    features = [extract_features(encoder, part.points, size, name) for part in splits]
     copies = {
-        kind: extract_features(encoder, points, args.test_batch_size, device, kind)
+        kind: extract_features(encoder, points, size, kind)
         for kind, points in corrupted_copies(splits[1], args.corrupt, args.seed)
     }
-    classes = splits[0].class_names
     seconds = {"features_seconds": round(time.perf_counter() - start, 2)}
 
     def judge() -> dict[str, object]:
@@ -225,13 +193,9 @@ def evaluate(
     result = distributed.run_on_main(judge)
     logger.info(render(name, result))
     if args.save_features and distributed.rank() == 0:
-        np.savez(
-            args.save_features,
-            train=features[0],
-            train_labels=labels[0],
-            test=features[1],
-            test_labels=labels[1],
-        )
+        names = ("train", "test", "train_labels", "test_labels")
+        arrays: dict[str, Any] = dict(zip(names, (*features, *labels), strict=True))
+        np.savez(args.save_features, **arrays)
     return result
 
 

@@ -30,15 +30,10 @@ PUBLISHED = {"num_points": 1024, "k": 20}
 def get_args_parser() -> argparse.ArgumentParser:
     """The command line of fine-tuning for classification."""
     parser = cli.Parser(__doc__)
-    flags.add_run_flags(
-        parser,
-        exp_name="",
-        resumable=True,
-        naming="finetune_<data set>; with --eval "
-        "eval_<data set>_<run and file of the weights>",
-    )
-    from_weights = ("model", "emb_dims", "k", "num_points")
-    flags.add_model_flags(parser, CLASSIFIERS, PUBLISHED, of_weights=from_weights)
+    name = "finetune_<data set>; with --eval eval_<data set>_<run and file of weights>"
+    flags.add_run_flags(parser, name, resumable=True)
+    own = flags.OF_WEIGHTS
+    flags.add_model_flags(parser, CLASSIFIERS, PUBLISHED, of_weights=own)
     flags.add_training_flags(parser, batch_size=600, epochs=300, weight_decay=1e-6)
     group = flags.add_downstream_flags(parser)
     flags.add_dataset_flags(group, CLASSIFICATION, SCANOBJECTNN_VARIANTS)
@@ -85,9 +80,9 @@ from utils.parallel.batchnorm import synchronise_batchnorm
 from utils.parallel.seed import seed_torch
 from utils.run.bookkeeping import Run, shown
 from utils.run.checkpoint import LoadReport, load_pretrained, run_name
-from utils.run.logger import RunLogger
+from utils.run.logger import evaluation_logger
 from utils.run.network import settle, write_network
-from utils.run.run_folder import BEST, is_resumed, open_run_folder
+from utils.run.run_folder import BEST, is_resumed
 from utils.run.training import (
     DEFAULT_LR,
     Precision,
@@ -129,15 +124,8 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
             )
         seed_torch(args.seed)
         head = "linear" if args.freeze_encoder else "classifier"
-        model = trained_network(
-            args.model,
-            args.k,
-            args.emb_dims,
-            head,
-            outputs=test.num_classes,
-            edgeconv=args.edgeconv,
-            dropout=args.dropout,
-        )
+        size = (args.model, args.k, args.emb_dims, head, test.num_classes)
+        model = trained_network(*size, args.edgeconv, args.dropout)
         model.to(precision.dtype)  # first: loading rounds float64 weights otherwise
         report, start = None, args.model_path or f"random weights (seed {args.seed})"
         if args.model_path and not resumed:
@@ -146,16 +134,13 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
 
     model.to(device)
     if args.eval:
-        folder = open_run_folder(args.exp_name, args.overwrite, None, [args.model_path])
-        with RunLogger(folder, vars(args)) as logger:
-            description = f"{args.dataset}, {test.total} test clouds"
-            logger.introduce(
-                {
-                    "data": f"{description}, {args.num_points} points",
-                    "weights": str(report),
-                    "network": network.origin,
-                }
-            )
+        clouds = f"{args.dataset}, {test.total} test clouds"
+        introduction = {
+            "data": f"{clouds}, {args.num_points} points",
+            "weights": str(report),
+            "network": network.origin,
+        }
+        with evaluation_logger(args, introduction) as logger:
             values, _ = evaluate(model, test, precision, args)
             source = {"dataset": args.dataset, "model_path": args.model_path}
             logger.record({**source, "test_size": test.total, **values})
@@ -181,7 +166,7 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
     with run:
         samples: tuple[Samples, Samples] = (train, test)
         if args.freeze_encoder:  # its features do not change: compute them once
-            samples = encode(model, train, test, args, process)
+            samples = encode(model, train, test, args.test_batch_size, process.shard)
         loader = data_loader(samples[0], sampler, args.num_workers, device)
         parameters, learned = (
             sum(p.numel() for p in part.parameters()) / 1e6 for part in (model, trained)
@@ -225,9 +210,7 @@ def train_one_epoch(
 ) -> dict[str, float]:
     """One pass over the training clouds, or over those left after a resume.
 
-    Returns:
-        The epoch's mean loss, and accuracies over the samples as they were predicted
-        while training.
+    Returns the epoch's mean loss, and accuracies as predicted while training.
     """
     args, device, dtype = run.args, run.process.device, precision.dtype
     model.train()
@@ -293,11 +276,8 @@ def check_weights(
     trained_classes: Sequence[str] | None,
     names: Sequence[str],
 ) -> None:
-    """Refuse weight files that leave required layers randomly initialised.
-
-    For --eval their classes, ``trained_classes`` if known, must be the data set's,
-    ``names``.
-    """
+    """Refuse weight files that leave required layers randomly initialised, or for
+    --eval were trained on other classes than the data set's, ``names``."""
     if args.eval and report.initialised:
         raise ValueError(
             "--eval needs the weights of a complete classifier; add --freeze_encoder "
@@ -322,16 +302,15 @@ def encode(
     model: nn.Module,
     train: LabelledClouds,
     test: LabelledClouds,
-    args: argparse.Namespace,
-    process: distributed.Process,
+    batch_size: int,
+    shard: tuple[int, int],
 ) -> tuple[FeatureSet, FeatureSet]:
     """Features of all training clouds and of this rank's test clouds."""
-    local = shard_range(len(train), *process.shard)
+    local = shard_range(len(train), *shard)
     points = train.points[local.start : local.stop]
-    options = (args.test_batch_size, process.device)
-    features = extract_features(model, points, *options, "training features")
+    features = extract_features(model, points, batch_size, "training features")
     # `test` is this rank's share already; each rank keeps the features of its own rows.
-    all_test = extract_features(model, test.points, *options, "test features")
+    all_test = extract_features(model, test.points, batch_size, "test features")
     local_test = all_test[test.start : test.start + len(test)]
     return (
         FeatureSet(features, train.labels, train.num_classes),

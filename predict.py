@@ -17,6 +17,7 @@ the exit status is then 1.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterator
 
 from datasets import CATEGORIES, SAMPLINGS
 from models import CLASSIFIERS, ENCODERS
@@ -31,40 +32,28 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, doc: str, weights: str) -> argparse._ArgumentGroup:
+    def command(name: str, doc: str, weights: str) -> Callable[..., argparse.Action]:
         added = commands.add_parser(name, help=doc, doc=doc)
         add_common_flags(added, weights)
-        return added.add_argument_group(name)
+        return added.add_argument_group(name).add_argument
 
     doc = "Compute features of clouds and meshes."
-    add = command("features", doc, "any weights").add_argument
-    add(
-        "--out",
-        required=True,
-        metavar="FILE.npz",
-        help="output: names (M,) and features (M, F) float32",
-    )
+    add = command("features", doc, "any weights")
+    text = "output: names (M,) and features (M, F) float32"
+    add("--out", required=True, metavar="FILE.npz", help=text)
     doc = "Find the shapes whose features are most similar."
-    add = command("nearest", doc, "the weights of the features").add_argument
-    add(
-        "--among",
-        required=True,
-        metavar="FILE.npz",
-        help="features written by predict.py features",
-    )
+    add = command("nearest", doc, "the weights of the features")
+    text = "features written by predict.py features"
+    add("--among", required=True, metavar="FILE.npz", help=text)
     add("--top", type=flags.positive_int, default=5, help="neighbours of each cloud")
-    add(
-        "--sheet",
-        default="",
-        metavar="FILE.png",
-        help=f"draw the first {SHOWN} clouds, each beside its neighbours",
-    )
+    text = f"draw the first {SHOWN} clouds, each beside its neighbours"
+    add("--sheet", default="", metavar="FILE.png", help=text)
     doc = "Name the most probable classes."
-    add = command("classify", doc, "weights of finetune_cls.py").add_argument
+    add = command("classify", doc, "weights of finetune_cls.py")
     add("--top", type=flags.positive_int, default=3, help="most probable classes shown")
     add("--out", default="", metavar="FILE.csv", help="also write the table")
     doc = "Label every point with its part."
-    add = command("segment", doc, "weights of train_partseg.py").add_argument
+    add = command("segment", doc, "weights of train_partseg.py")
     add("--category", required=True, choices=CATEGORIES, help="category of the shapes")
     add(
         "--out",
@@ -89,14 +78,10 @@ def add_common_flags(parser: argparse.ArgumentParser, weights: str) -> None:
     )
     add("--seed", type=flags.natural_int, default=0, help="seed of the sampling")
     add("--up", choices=("y", "z"), default="y", help="vertical axis of the files")
-    add(
-        "--as_is",
-        action="store_true",
-        help="neither centre the clouds nor scale them to the unit sphere",
-    )
-    from_weights = ("model", "emb_dims", "k", "num_points")
-    group = flags.add_model_flags(parser, ENCODERS, PUBLISHED, weights, from_weights)
-    add = group.add_argument
+    text = "neither centre the clouds nor scale them to the unit sphere"
+    add("--as_is", action="store_true", help=text)
+    own = flags.OF_WEIGHTS
+    add = flags.add_model_flags(parser, ENCODERS, PUBLISHED, weights, own).add_argument
     add("--batch_size", type=flags.positive_int, default=32, help="clouds per step")
     add = parser.add_argument_group("run").add_argument
     add("--overwrite", action="store_true", help="replace what an earlier run wrote")
@@ -111,7 +96,6 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +109,6 @@ from utils.drawing.clouds import Cell, cloud_grid
 from utils.drawing.parts import write_part_cloud
 from utils.errors import UsageError, usage_errors
 from utils.judging import predict
-from utils.judging.feature_file import read_features, write_features
 from utils.parallel import distributed
 from utils.run.checkpoint import load_encoder, load_pretrained
 from utils.run.logger import progress
@@ -171,8 +154,7 @@ def check(args: argparse.Namespace, network: Network) -> None:
         )
     endings = {"features": ".npz", "nearest": ".png", "classify": ".csv"}
     flag = "--sheet" if args.command == "nearest" else "--out"
-    name = args.sheet if args.command == "nearest" else args.out
-    if not name:
+    if not (name := getattr(args, flag[2:])):
         return
     path, ending = Path(name), endings.get(args.command)
     if ending and (path.suffix != ending or path.is_dir()):
@@ -220,11 +202,9 @@ def report(files: OwnFiles) -> None:
             f"of the clouds: {', '.join(repeats[:3] + ['...'] * (len(repeats) > 3))}"
         )
     if files.failed:
-        print(
-            f"could not be used, {len(files.failed)} of {files.total}:", file=sys.stderr
-        )
-        for name, reason in files.failed.items():
-            print(f"  {name}: {reason}", file=sys.stderr)
+        lines = [f"could not be used, {len(files.failed)} of {files.total}:"]
+        lines += [f"  {name}: {reason}" for name, reason in files.failed.items()]
+        print("\n".join(lines), file=sys.stderr)
         sys.exit(1)
 
 
@@ -238,7 +218,7 @@ def save_features(
         features.append(predict.features(model, points, args.batch_size))
     if not names:
         return
-    write_features(names, np.concatenate(features), args)
+    predict.write_features(names, np.concatenate(features), args)
     print(f"{args.out}: names and features {(len(names), features[0].shape[1])}")
 
 
@@ -246,7 +226,7 @@ def find_nearest(
     args: argparse.Namespace, network: Network, model: nn.Module, files: OwnFiles
 ) -> None:
     """``nearest``: names and cosines, and a contact sheet."""
-    gallery = read_features(args)
+    gallery = predict.read_features(args)
     lines: list[list[Cell]] = []
     for clouds, points in read(files, args.batch_size):
         features = predict.features(model, points, args.batch_size)
@@ -263,8 +243,7 @@ def find_nearest(
                     line.append(Cell(content, f"{label(name)}\ncosine {cosine:.4f}"))
                 lines.append(line)
     if lines:
-        title = f"nearest in {args.among}"
-        cloud_grid(lines, title).savefig(args.sheet)
+        cloud_grid(lines, f"nearest in {args.among}").savefig(args.sheet)
         print(f"{args.sheet}: {len(lines)} clouds and their neighbours")
 
 
@@ -292,17 +271,18 @@ def classify(
         classes = tuple(map(str, range(network.outputs or 0)))
         print("no network.json beside the weights: classes are numbered")
     top = min(args.top, len(classes))
-    numbers = range(1, top + 1)
-    columns = [text for n in numbers for text in (f"class_{n}", f"probability_{n}")]
-    lines = [["name", *columns]]
+    lines = [["name"]]
+    for number in range(1, top + 1):
+        lines[0] += [f"class_{number}", f"probability_{number}"]
     for clouds, points in read(files, args.batch_size):
         probabilities = predict.classify(model, points, args.batch_size)
         for cloud, row in zip(clouds, probabilities, strict=True):
-            best = np.argsort(-row, kind="stable")[:top]
-            summary = "  ".join(f"{classes[c]} {row[c]:.1%}" for c in best)
-            tqdm.write(f"{cloud.name}  {summary}")
-            values = [text for c in best for text in (classes[c], f"{row[c]:.6f}")]
-            lines.append([cloud.name, *values])
+            summary, line = cloud.name, [cloud.name]
+            for c in np.argsort(-row, kind="stable")[:top]:
+                summary += f"  {classes[c]} {row[c]:.1%}"
+                line += [classes[c], f"{row[c]:.6f}"]
+            tqdm.write(summary)
+            lines.append(line)
     if args.out and len(lines) > 1:
         table = io.StringIO()
         csv.writer(table, lineterminator="\n").writerows(lines)

@@ -29,16 +29,12 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(__doc__)
     flags.add_run_flags(parser, exp_name="crosspoint_cls", resumable=True)
     model = flags.add_model_flags(parser, ENCODERS, {"num_points": 2048, "k": 15})
-    model.add_argument(
-        "--image_encoder", choices=BACKBONES, default="resnet50", help="image encoder"
-    )
-    model.add_argument(
-        "--img_model_path",
-        default="",
-        metavar="FILE",
-        help="image encoder's weights to start from (default: random initialisation)",
-    )
-    model.add_argument(
+    add = model.add_argument
+    text = "image encoder"
+    add("--image_encoder", choices=BACKBONES, default="resnet50", help=text)
+    text = "image encoder's weights to start from (default: random initialisation)"
+    add("--img_model_path", default="", metavar="FILE", help=text)
+    add(
         "--distinct_points",
         action=argparse.BooleanOptionalAction,
         default=True,
@@ -49,25 +45,18 @@ def get_args_parser() -> argparse.ArgumentParser:
     training = flags.add_training_flags(
         parser, batch_size=20, epochs=100, weight_decay=1e-6
     )
-    training.add_argument(
-        "--image_size",
-        type=flags.positive_int,
-        default=224,
-        help="side of an image in pixels",
-    )
-    training.add_argument(
-        "--temperature",
-        type=flags.positive_float,
-        default=0.1,
-        help="NT-Xent temperature",
-    )
-    training.add_argument(
+    add = training.add_argument
+    text = "side of an image in pixels"
+    add("--image_size", type=flags.positive_int, default=224, help=text)
+    text = "NT-Xent temperature"
+    add("--temperature", type=flags.positive_float, default=0.1, help=text)
+    add(
         "--cuda_graph",
         action="store_true",
         help="launch forward and backward pass as one CUDA graph, for small batches "
         "on one GPU",
     )
-    training.add_argument(
+    add(
         "--packed",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -75,15 +64,10 @@ def get_args_parser() -> argparse.ArgumentParser:
         "single files; the samples are the same (default: if it exists)",
     )
     probe = parser.add_argument_group("linear SVM and k-NN probe on ModelNet40")
-    probe.add_argument(
-        "--svm_every",
-        type=flags.natural_int,
-        default=1,
-        help="run the probe every N epochs, e.g. 5 where epochs are short; 0: never",
-    )
-    probe.add_argument(
-        "--svm_C", type=flags.positive_float, default=0.1, help="the SVM's C"
-    )
+    add = probe.add_argument
+    text = "run the probe every N epochs, e.g. 5 where epochs are short; 0: never"
+    add("--svm_every", type=flags.natural_int, default=1, help=text)
+    add("--svm_C", type=flags.positive_float, default=0.1, help="the SVM's C")
     return parser
 
 
@@ -149,15 +133,11 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
         form, reason = chosen_form(args.edgeconv, device)
         if args.cuda_graph:
             check_cuda_graph(device, process.world_size, args.precision, form)
+        jitter = [partial(augment_image, strength=s) for s in args.image_jitter]
         dataset = ShapeNetRender(
-            args.data_root,
-            args.num_points,
-            args.image_size,
-            args.seed,
+            *(args.data_root, args.num_points, args.image_size, args.seed),
             point_transform=augment_points,
-            image_transform=[
-                partial(augment_image, strength=s) for s in args.image_jitter
-            ],
+            image_transform=jitter,
             packed=args.packed,
         )
         sampler = GlobalBatchSampler(
@@ -241,14 +221,8 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
             probed, is_best = None, not probe
             last = epoch + 1 == args.epochs
             if probe and ((epoch + 1) % args.svm_every == 0 or last):
-                probed = run_probe(
-                    model.point_encoder,
-                    probe[0],
-                    probe[1],
-                    C=args.svm_C,
-                    batch_size=args.test_batch_size,
-                    device=device,
-                )
+                options = (args.svm_C, args.test_batch_size)
+                probed = run_probe(model.point_encoder, probe[0], probe[1], *options)
                 values["svm_accuracy"] = probed.accuracy
                 values["knn_accuracy"] = probed.knn_accuracy
                 is_best = run.improves(probed.accuracy)
@@ -266,8 +240,7 @@ def train_one_epoch(
 ) -> dict[str, float]:
     """One pass over the shapes, or over those left after a resume.
 
-    Returns:
-        The epoch's mean losses over the global batches.
+    Returns the epoch's mean losses.
     """
     args, device, dtype = run.args, run.process.device, precision.dtype
     criterion = NTXentLoss(args.temperature)

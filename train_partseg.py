@@ -28,36 +28,22 @@ SHOWN = 3  # shapes of a category that --save_predictions writes
 def get_args_parser() -> argparse.ArgumentParser:
     """The command line of part segmentation."""
     parser = cli.Parser(__doc__)
-    flags.add_run_flags(
-        parser,
-        exp_name="",
-        resumable=True,
-        naming="partseg; with --eval eval_shapenetpart_<run and file of the weights>",
-    )
-    from_weights = ("emb_dims", "k", "num_points")
-    flags.add_model_flags(
-        parser,
-        ("dgcnn_seg",),
-        PUBLISHED,
-        of_weights=from_weights,
-        aliases={"dgcnn": "dgcnn_seg"},
-    )
+    name = "partseg; with --eval eval_shapenetpart_<run and file of the weights>"
+    flags.add_run_flags(parser, name, resumable=True)
+    own, aliases = ("emb_dims", "k", "num_points"), {"dgcnn": "dgcnn_seg"}
+    flags.add_model_flags(parser, ("dgcnn_seg",), PUBLISHED, "", own, aliases)
     training = flags.add_training_flags(
         parser, batch_size=32, epochs=300, weight_decay=1e-4, optimizer="sgd"
     )
-    training.add_argument(
-        "--scheduler",
-        choices=("cos", "step"),
-        default="cos",
-        help="cos: cosine to 1e-3; step: halved every 20 epochs, not below 1e-5",
-    )
+    text = "cos: cosine to 1e-3; step: halved every 20 epochs, not below 1e-5"
+    scheduler = training.add_argument
+    scheduler("--scheduler", choices=("cos", "step"), default="cos", help=text)
     group = flags.add_downstream_flags(parser)
     only, same = "shapenetpart", "the only data set; accepted for compatibility"
     group.add_argument("--dataset", choices=(only,), default=only, help=same)
     group.add_argument(
         "--class_choice",
         type=lambda name: "motorbike" if name == "motor" else name,  # earlier code
-        default=None,
         metavar="NAME",
         help="only shapes of this category, such as chair (default: all)",
     )
@@ -95,9 +81,9 @@ from utils.parallel.batchnorm import synchronise_batchnorm
 from utils.parallel.seed import seed_torch
 from utils.run.bookkeeping import Run, shown
 from utils.run.checkpoint import load_pretrained, run_name
-from utils.run.logger import RunLogger
+from utils.run.logger import evaluation_logger
 from utils.run.network import settle, write_network
-from utils.run.run_folder import BEST, is_resumed, open_run_folder
+from utils.run.run_folder import BEST, is_resumed
 from utils.run.training import (
     DEFAULT_LR,
     Precision,
@@ -130,24 +116,14 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
         data = {"num_points": args.num_points, "class_choice": args.class_choice}
         test = ShapeNetPart(args.data_root, "test", shard=process.shard, **data)
         if not args.eval:
-            train = ShapeNetPart(
-                args.data_root,
-                "trainval",
-                transform=shuffle_points,
-                seed=args.seed,
-                **data,
-            )
+            augmented = {"transform": shuffle_points, "seed": args.seed}
+            train = ShapeNetPart(args.data_root, "trainval", **augmented, **data)
             sampler = GlobalBatchSampler(
                 len(train), args.batch_size, *process.shard, args.seed, last="fill"
             )
         seed_torch(args.seed)
-        model = DGCNNPartSeg(
-            k=args.k,
-            emb_dims=args.emb_dims,
-            num_parts=NUM_PARTS,
-            dropout=args.dropout,
-            edgeconv=args.edgeconv,
-        )
+        size = (args.k, args.emb_dims, NUM_PARTS)
+        model = DGCNNPartSeg(*size, dropout=args.dropout, edgeconv=args.edgeconv)
         model.to(precision.dtype)  # first: loading rounds float64 weights otherwise
         report, start = None, args.model_path or f"random weights (seed {args.seed})"
         if args.model_path and not resumed:
@@ -157,16 +133,13 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
 
     model.to(device)
     if args.eval:
-        folder = open_run_folder(args.exp_name, args.overwrite, None, [args.model_path])
-        with RunLogger(folder, vars(args)) as logger:
-            description = f"{test.total} test shapes in {args.data_root}"
-            logger.introduce(
-                {
-                    "data": f"{description}, {args.num_points} points",
-                    "weights": str(report),
-                    "network": network.origin,
-                }
-            )
+        shapes = f"{test.total} test shapes in {args.data_root}"
+        introduction = {
+            "data": f"{shapes}, {args.num_points} points",
+            "weights": str(report),
+            "network": network.origin,
+        }
+        with evaluation_logger(args, introduction) as logger:
             values, predicted = evaluate(model, test, precision, args)
             source = {"model_path": args.model_path}
             logger.record({**source, "test_size": test.total, **values})
@@ -240,9 +213,7 @@ def train_one_epoch(
 ) -> dict[str, float]:
     """One pass over the shapes, or over those left after a resume.
 
-    Returns:
-        Loss, instance mIoU and accuracy: means over the global batches, as they were
-        predicted while training.
+    Returns the epoch's mean loss, and mIoU and accuracy as predicted while training.
     """
     args, device, dtype = run.args, run.process.device, precision.dtype
     model.train()

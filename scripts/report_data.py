@@ -166,7 +166,7 @@ def features_of(splits: list[LabelledClouds], judged: Run) -> list[np.ndarray]:
     encoder = point_encoder(args.model, args.k, args.emb_dims, args.edgeconv).to(device)
     checkpoint.load_encoder(encoder, args.model_path, args.seed)
     return [
-        extract_features(encoder, clouds.points, args.test_batch_size, device)
+        extract_features(encoder, clouds.points, args.test_batch_size)
         for clouds in splits
     ]
 

@@ -29,7 +29,7 @@ def test_split_and_seed_choose_the_episodes(tmp_path: Path, even_root: Path) -> 
         run = judge_fewshot(tmp_path, even_root, *words, "--seed", str(seed))
         (line,) = read_metrics(run)
         clouds = labelled_clouds("modelnet40", even_root, split, 64)
-        features = extract_features(encoder, clouds.points, 32, torch.device("cpu"))
+        features = extract_features(encoder, clouds.points, 32)
         expected = evaluate_episodes(features, clouds.labels, 3, 2, 2, 8, seed)
         assert line["accuracies"] == list(expected.accuracies)
         assert (line["k_way"], line["m_shot"]) == (3, 2)
@@ -47,7 +47,7 @@ def test_corrupted_queries_of_the_same_episodes(
     torch.manual_seed(4)
     encoder, clouds = DGCNN(k=5, emb_dims=16), ModelNet40(even_root, "train", 64)
     features = {
-        kind: extract_features(encoder, points, 32, torch.device("cpu"))
+        kind: extract_features(encoder, points, 32)
         for kind, points in (
             ("clean", clouds.points),
             *((kind, corrupted(clouds.points, kind, 3, 4, 0)) for kind in KINDS),

@@ -9,7 +9,6 @@ from typing import Any
 
 import nbformat
 import pytest
-import torch
 import trimesh
 from nbclient import NotebookClient
 
@@ -137,10 +136,7 @@ def test_the_notebook_gives_the_numbers_of_the_functions(
         )
         features, matrices = {}, []
         for called, encoder in encoders.items():
-            both = [
-                extract_features(encoder, part.points, 7, torch.device("cpu"))
-                for part in (train, test)
-            ]
+            both = [extract_features(encoder, part.points, 7) for part in (train, test)]
             features[called] = both
             result = svm.judge_features(
                 *((both[0], train.labels), (both[1], test.labels)),

@@ -86,7 +86,7 @@ def test_all_judges_classify_clean_and_corrupted_clouds(
     tests = {"clean": arrays["test"]}
     for kind in KINDS:
         points = corrupted(clouds.points, kind, 2, 5, 0)
-        tests[kind] = extract_features(encoder, points, 32, torch.device("cpu"))
+        tests[kind] = extract_features(encoder, points, 32)
     svm = fit_linear_svm(*train, 10.0)
     expected = judge_clouds(svm, train, tests, clouds.labels, 3, (1, 4), 3, 5)
     clean = expected.pop("clean")

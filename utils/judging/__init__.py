@@ -4,6 +4,5 @@
 on them; ``knn``: nearest neighbours; ``judges``: all of these, and few labels, on clean
 and corrupted clouds; ``metrics``: confusion matrices and IoU.
 ``probe``: the probe of pre-training. ``predict``: features, neighbours, classes and
-parts of any clouds; ``feature_file``: these features in a file. Imports
-``utils.parallel`` and ``utils.run``.
+parts of any clouds. Imports ``utils.parallel`` and ``utils.run``.
 """

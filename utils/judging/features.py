@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,39 +23,48 @@ class Clouds(Protocol):
 
 
 @torch.no_grad()
-def extract_features(
-    encoder: nn.Module,
+def in_batches(
+    network: nn.Module,
+    call: Callable[[Tensor], Tensor],
     points: np.ndarray,
-    batch_size: int,
-    device: torch.device,
-    name: str = "features",
+    batches: Iterable[slice],
+) -> list[Tensor]:
+    """``call`` of batches (B, 3, N) of clouds (M, N, 3), on the CPU.
+
+    The network is in eval mode meanwhile, so that no result depends on the samples
+    beside it; batches come to its device and dtype.
+    """
+    was_training, example = network.training, next(network.parameters())
+    network.eval()
+    results = []
+    for rows in batches:
+        batch = torch.from_numpy(points[rows]).transpose(1, 2)
+        results.append(call(batch.to(example.device, example.dtype)).cpu())
+    network.train(was_training)
+    return results
+
+
+def extract_features(
+    encoder: nn.Module, points: np.ndarray, batch_size: int, name: str = "features"
 ) -> np.ndarray:
     """Features of this rank's clouds, gathered from all ranks in order of rank.
-
-    The encoder is in eval mode during the call, so that a sample's feature does not
-    depend on the samples beside it.
 
     Args:
         encoder: a module with ``features(points (B, 3, N)) -> (B, F)``.
         points: (m, N, 3) float32, this rank's part of the data set; m may be 0.
         batch_size: clouds per step over all ranks.
-        device: of the encoder.
         name: label of the progress bar.
 
     Returns:
         (M, F) in the encoder's dtype, with M the sum of m over the ranks, the same on
         every rank.
     """
-    was_training = encoder.training
-    encoder.eval()
-    dtype = next(encoder.parameters()).dtype
     network: Any = encoder  # feature_dim and features are not nn.Module's
-    parts = [torch.empty(0, network.feature_dim, dtype=dtype)]
-    for rows in evaluation_batches(len(points), batch_size, name):
-        batch = torch.from_numpy(points[rows]).transpose(1, 2)
-        parts.append(network.features(batch.to(device, dtype)).to(dtype).cpu())
-    encoder.train(was_training)
-    return distributed.gather_array(torch.cat(parts).numpy())
+    dtype = next(encoder.parameters()).dtype
+    batches = evaluation_batches(len(points), batch_size, name)
+    parts = in_batches(encoder, network.features, points, batches)
+    features = torch.cat([torch.empty(0, network.feature_dim, dtype=dtype), *parts])
+    return distributed.gather_array(features.to(dtype).numpy())
 
 
 class FeatureSet(Dataset):

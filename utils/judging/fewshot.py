@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from utils.judging.metrics import smallest_class
 from utils.parallel.seed import EPISODE, generator
 from utils.run.logger import progress
 
@@ -43,39 +44,27 @@ class FewShotResult:
 
 
 def check_classes(
-    labels: np.ndarray,
-    class_names: Sequence[str],
-    k_way: int,
-    m_shot: int,
-    n_query: int,
+    labels: np.ndarray, names: Sequence[str], k_way: int, m_shot: int, n_query: int
 ) -> None:
-    """Refuse settings for which the data set is too small.
-
-    Raises:
-        ValueError: naming the class that has too few samples, or if there are fewer
-            classes than ways.
-    """
-    present, counts = np.unique(labels, return_counts=True)
-    if len(present) < k_way:
+    """Raise a ValueError for settings for which the data set is too small."""
+    ways, needed = len(np.unique(labels)), m_shot + n_query
+    if ways < k_way:
+        problem = f"the data set has {ways} classes with samples"
+        raise ValueError(f"--k_way {k_way}: {problem}")
+    name, count = smallest_class(labels, names)
+    if count < needed:
         raise ValueError(
-            f"--k_way {k_way}: the data set has {len(present)} classes with samples"
-        )
-    least = int(counts.argmin())
-    if counts[least] < m_shot + n_query:
-        raise ValueError(
-            f"class '{class_names[present[least]]}' has {counts[least]} samples, an "
-            f"episode needs --m_shot {m_shot} + --n_query {n_query} = "
-            f"{m_shot + n_query} of every class: lower one of them"
+            f"class '{name}' has {count} samples, an episode needs --m_shot {m_shot} + "
+            f"--n_query {n_query} = {needed} of every class: lower one of them"
         )
 
 
 def draw_episode(
     labels: np.ndarray, k_way: int, m_shot: int, n_query: int, seed: int, run: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of an episode: a function of labels, setting, seed and run alone.
+    """Rows of an episode: a function of labels (M,), setting, seed and run alone.
 
-    Args:
-        labels: (M,) classes, each with at least m_shot + n_query rows.
+    Every class must have m_shot + n_query rows.
 
     Returns:
         support (k_way * m_shot,) and query (k_way * n_query,), disjoint.
@@ -94,13 +83,9 @@ def draw_episode(
 class SupportSVM:
     """The published few-shot classifier: a linear SVM (C = 1) on standardised rows.
 
-    Features are standardised by the support's mean and deviation. The SVM gets a Gram
-    matrix in float64, which BLAS computes faster; its predictions are those of
-    ``SVC(kernel="linear")``.
-
-    Args:
-        features: (M, F), the support.
-        labels: (M,) of at least two classes.
+    Fitted to the support's features (M, F), whose mean and deviation standardise all
+    others. The SVM gets a Gram matrix in float64, which BLAS computes faster; its
+    predictions are those of ``SVC(kernel="linear")``.
     """
 
     def __init__(self, features: np.ndarray, labels: np.ndarray) -> None:
@@ -126,14 +111,10 @@ def evaluate_episodes(
     seed: int = 1,
     copies: Mapping[str, np.ndarray] | None = None,
 ) -> FewShotResult:
-    """Query accuracy of a :class:`SupportSVM`, per episode.
+    """Query accuracy of a :class:`SupportSVM` on features (M, F), per episode.
 
     Args:
-        features: (M, F).
-        labels: (M,).
         k_way, m_shot, n_query: classes, and samples per class to fit and to classify.
-        n_runs: episodes.
-        seed: of the episodes.
         copies: by kind, features (M, F) of corrupted copies of the same clouds: their
             queries are classified, too.
     """

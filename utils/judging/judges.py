@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from utils.judging.fewshot import SupportSVM
 from utils.judging.knn import knn_predict
+from utils.judging.metrics import smallest_class
 from utils.judging.svm import LinearSVM
 from utils.parallel.seed import LABELS, generator
 
@@ -17,17 +19,13 @@ Figures = dict[str, float]
 def check_labels_per_class(
     labels: np.ndarray, class_names: Sequence[str], counts: Sequence[int]
 ) -> None:
-    """Refuse to draw more labels per class than the smallest class has.
-
-    Raises:
-        ValueError: naming the class of ``labels`` (M,) with fewest clouds.
-    """
-    present, clouds = np.unique(labels, return_counts=True)
-    least = int(clouds.argmin())
-    if clouds[least] < max(counts, default=0):
+    """Raise a ValueError if there are fewer labels of a class than are to be drawn."""
+    name, clouds = smallest_class(labels, class_names)
+    most = max(counts, default=0)
+    if clouds < most:
         raise ValueError(
-            f"--labels_per_class {max(counts)}: class '{class_names[present[least]]}' "
-            f"has {clouds[least]} training clouds: use {clouds[least]} or less"
+            f"--labels_per_class {most}: class '{name}' has {clouds} training clouds: "
+            f"use {clouds} or less"
         )
 
 
@@ -62,9 +60,7 @@ def judge_clouds(
         tests: features (T, F) of each copy of the test clouds, "clean" first.
         labels: (T,) of the test clouds.
         knn: neighbours that vote; 0 for no k-NN.
-        labels_per_class: numbers of labelled clouds per class to fit an SVM to.
-        draws: draws for each of these numbers.
-        seed: for the draws.
+        labels_per_class: for each number, an SVM is fitted to so many, ``draws`` times.
 
     Returns:
         By copy: ``accuracy`` of the SVM, ``knn_accuracy``, ``labels_<n>_accuracy`` and
@@ -91,25 +87,24 @@ def judge_clouds(
         ]
     figures: dict[str, Figures] = {copy: {} for copy in copies}
     for judge, rates in scores.items():
-        for copy_figures, values in zip(
-            figures.values(), np.transpose(rates), strict=True
-        ):
-            copy_figures[judge] = float(np.mean(values))
+        for copy, values in zip(copies, np.transpose(rates), strict=True):
+            figures[copy][judge] = float(np.mean(values))
             if judge.startswith("labels_"):
                 deviation = judge.replace("accuracy", "deviation")
-                copy_figures[deviation] = float(np.std(values))
+                figures[copy][deviation] = float(np.std(values))
     return figures
 
 
 def judges_table(figures: Mapping[str, Mapping[str, float]]) -> str:
     """A line per classifier, a column per copy of the test clouds, in %.
 
-    Args:
-        figures: of :func:`judge_clouds`; other keys of a record are left out.
+    ``figures`` are those of :func:`judge_clouds`; other keys of a record are left out.
     """
     lines = [" " * 9 + "".join(f"{copy:>17}" for copy in figures)]
     for judge in figures["clean"]:
-        label = _label(judge)
+        label = {"accuracy": "SVM", "knn_accuracy": "k-NN"}.get(judge, "")
+        if few := re.fullmatch(r"labels_(\d+)_accuracy", judge):
+            label = f"{few[1]} label{'s' * (few[1] != '1')}"
         if not label:
             continue
         cells = []
@@ -119,11 +114,3 @@ def judges_table(figures: Mapping[str, Mapping[str, float]]) -> str:
             cells.append(f"{values[judge]:.2%}{spread}")
         lines.append(f"{label:<9}" + "".join(f"{cell:>17}" for cell in cells))
     return "\n".join(lines)
-
-
-def _label(judge: str) -> str:
-    """A classifier's name in the table; "" for other keys of a record."""
-    if judge.startswith("labels_") and judge.endswith("_accuracy"):
-        count = judge.split("_")[1]
-        return f"{count} label{'s' * (count != '1')}"
-    return {"accuracy": "SVM", "knn_accuracy": "k-NN"}.get(judge, "")

@@ -13,15 +13,11 @@ _BLOCK = 1024  # queries per matrix of cosines
 def nearest(
     queries: np.ndarray, candidates: np.ndarray, top: int = 5
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The most similar features, by cosine similarity, in float64.
-
-    Args:
-        queries: (Q, F).
-        candidates: (M, F).
-        top: neighbours of each query; M of them if that is fewer.
+    """The ``top`` most similar features, by cosine similarity, in float64.
 
     Returns:
-        Rows of ``candidates`` and their cosines, (Q, top) each, the nearest first.
+        Rows of ``candidates`` (M, F) and their cosines, the nearest first, for each of
+        ``queries`` (Q, F): (Q, top), or (Q, M) if that is fewer.
     """
     unit, others = (
         F.normalize(torch.from_numpy(x).double(), dim=1) for x in (queries, candidates)
@@ -38,12 +34,11 @@ def knn_predict(
     """Classify each test row by a weighted vote of its nearest training rows.
 
     A neighbour votes with ``exp(cosine / TEMPERATURE)`` for its own class (DINO, Caron
-    et al., ICCV 2021).
+    et al., ICCV 2021). All rows vote if there are fewer than ``k``.
 
     Args:
         train, test: features (M, F) and (T, F), finite.
         labels: (M,) of the training rows, integers >= 0.
-        k: neighbours that vote; all M if there are fewer.
 
     Returns:
         (T,) labels: the class with most votes; ties go to the first.

@@ -20,11 +20,8 @@ CATEGORY_OF_PART = np.repeat(np.arange(16), PARTS_PER_CATEGORY)  # (50,)
 def confusion_matrix(
     target: np.ndarray, predicted: np.ndarray, num_classes: int
 ) -> np.ndarray:
-    """Counts (num_classes, num_classes): rows true classes, columns predictions.
-
-    Args:
-        target, predicted: (M,) integers in [0, num_classes).
-    """
+    """Counts (num_classes, num_classes) of integers (M,) in [0, num_classes): rows true
+    classes, columns predictions."""
     flat = np.bincount(target * num_classes + predicted, minlength=num_classes**2)
     return flat.reshape(num_classes, num_classes)
 
@@ -32,12 +29,7 @@ def confusion_matrix(
 def confusion_counts(target: Tensor, logits: Tensor) -> Tensor:
     """:func:`confusion_matrix` of a training batch, without waiting for a GPU.
 
-    Args:
-        target: (b,) classes.
-        logits: (b, C).
-
-    Returns:
-        (C * C,) float64, on the inputs' device.
+    From classes (b,) and logits (b, C); (C * C,) float64, on their device.
     """
     classes = logits.shape[1]
     cells = target * classes + logits.argmax(dim=1)
@@ -51,6 +43,13 @@ def write_confusion(path: Path, matrix: np.ndarray, classes: Sequence[str]) -> N
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["true\\predicted", *classes])
         table.writerows([name, *row] for name, row in zip(classes, matrix, strict=True))
+
+
+def smallest_class(labels: np.ndarray, class_names: Sequence[str]) -> tuple[str, int]:
+    """The name and size of the smallest class that occurs in ``labels`` (M,)."""
+    present, counts = np.unique(labels, return_counts=True)
+    least = int(counts.argmin())
+    return class_names[present[least]], int(counts[least])
 
 
 def mean_class_accuracy(matrix: np.ndarray) -> float:
@@ -82,18 +81,13 @@ def shape_iou(
     parts = len(CATEGORY_OF_PART)
 
     def points_of_each_part(chosen: Tensor, counted: Tensor) -> Tensor:
-        counts = torch.zeros(
-            (len(chosen), parts), dtype=torch.float64, device=chosen.device
-        )
-        return counts.scatter_add_(1, chosen.long(), counted.double())  # (M, 50)
+        counts = counted.new_zeros((len(chosen), parts))
+        return counts.scatter_add_(1, chosen.long(), counted)  # (M, 50)
 
-    everywhere = torch.ones_like(target)
-    intersection = points_of_each_part(target, pred == target)
-    union = (
-        points_of_each_part(pred, everywhere)
-        + points_of_each_part(target, everywhere)
-        - intersection
-    )
+    everywhere = torch.ones_like(target, dtype=torch.float64)
+    intersection = points_of_each_part(target, (pred == target).double())
+    predicted, true = (points_of_each_part(x, everywhere) for x in (pred, target))
+    union = predicted + true - intersection
     iou = torch.where(union > 0, intersection / union.clamp(min=1), 1.0)
     owners = torch.from_numpy(CATEGORY_OF_PART).to(category.device, non_blocking=True)
     owned = owners == category[:, None]  # (M, 50)
@@ -109,11 +103,7 @@ def part_figures(
     """Figures of a test split of which each rank has a share.
 
     IoUs of shapes are gathered and counts of points added: the figures do not depend on
-    the number of ranks.
-
-    Args:
-        predicted, target, category: as of :func:`shape_iou`, this rank's; M may be 0.
-        class_names: names of the categories.
+    the number of ranks. Arrays are as of :func:`shape_iou`, this rank's; M may be 0.
 
     Returns:
         ``test_miou`` over the shapes, ``test_class_miou`` over the categories that

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import nn
 
 from utils.errors import usage_errors
@@ -17,18 +16,11 @@ from utils.parallel import distributed
 
 
 class Probed(NamedTuple):
-    """Features of a test split and what the probe found, equal on all ranks.
+    """Features of a test split and what the probe found, equal on all ranks."""
 
-    Attributes:
-        features: (M, F).
-        labels, predicted: (M,) indices into ``class_names``; the SVM's predictions.
-        class_names: the names of all classes.
-        knn_accuracy: of :func:`utils.judging.knn.knn_predict`.
-    """
-
-    features: np.ndarray
-    labels: np.ndarray
-    predicted: np.ndarray
+    features: np.ndarray  # (M, F)
+    labels: np.ndarray  # (M,) indices into class_names
+    predicted: np.ndarray  # (M,) by the SVM
     class_names: Sequence[str]
     knn_accuracy: float
 
@@ -39,26 +31,15 @@ class Probed(NamedTuple):
 
 
 def run_probe(
-    encoder: nn.Module,
-    train: Clouds,
-    test: Clouds,
-    C: float,
-    batch_size: int,
-    device: torch.device,
+    encoder: nn.Module, train: Clouds, test: Clouds, C: float, batch_size: int
 ) -> Probed:
     """Classify the test split by a linear SVM and by k-NN on the encoder's features.
 
-    All ranks compute features, rank 0 classifies.
-
-    Args:
-        encoder, batch_size, device: as of :func:`extract_features`.
-        train, test: this rank's shares.
-        C: of the SVM.
+    All ranks compute features of their shares, rank 0 classifies.
     """
     features, labels = [], []
     for split in (train, test):
-        array = extract_features(encoder, split.points, batch_size, device, "probe")
-        features.append(array)
+        features.append(extract_features(encoder, split.points, batch_size, "probe"))
         labels.append(distributed.gather_array(split.labels))
 
     def classify() -> tuple[np.ndarray, float]:

@@ -44,11 +44,8 @@ class LinearSVM:
 
 
 class SVMProblem:
-    """Training rows and their Gram matrix, to fit for several C and subsets of rows.
-
-    Args:
-        features: (M, F).
-        labels: (M,) integers.
+    """Features (M, F), integer labels (M,) and the Gram matrix, to fit for several C
+    and subsets of rows.
 
     Raises:
         ValueError: if the features are not finite.
@@ -122,12 +119,7 @@ def _gram(features: np.ndarray) -> np.ndarray:
 def fit_linear_svm(
     features: np.ndarray, labels: np.ndarray, C: float = 0.1
 ) -> LinearSVM:
-    """Fit ``SVC(kernel="linear", C=C)``, the published evaluation.
-
-    Args:
-        features: (M, F), finite.
-        labels: (M,) integers of at least two classes.
-        C: inverse strength of the regularisation.
+    """Fit ``SVC(kernel="linear", C=C)`` to features (M, F), the published evaluation.
 
     Raises:
         ValueError: if the features are not finite or there is a single class.
@@ -153,13 +145,8 @@ def held_out_split(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarra
 def choose_C(
     problem: SVMProblem, candidates: Sequence[float], seed: int = 0
 ) -> tuple[float, dict[float, float]]:
-    """The C with the best accuracy on a held-out fifth of the training set.
-
-    Does not use test data. Ties go to the smallest C.
-
-    Returns:
-        the chosen C, and the held-out accuracy of every candidate.
-    """
+    """The C with the best accuracy on a held-out fifth of the training set, ties going
+    to the smallest, and the held-out accuracy of every candidate."""
     if len(candidates) == 1:
         return float(candidates[0]), {}
     kept, held = held_out_split(problem.labels, seed)
@@ -207,12 +194,8 @@ def judge_features(
 ) -> Judgement:
     """Choose C on held-out training data, fit on all training data, test.
 
-    Args:
-        train, test: features (M, F) and labels (M,) in [0, num_classes).
-        num_classes: number of classes.
-        candidates: values of C to choose from, at least one.
-        seed: of the held-out rows.
-        test_every_C: compute the test accuracy of the other values too.
+    ``train`` and ``test`` are features (M, F) and labels (M,) in [0, num_classes);
+    ``test_every_C`` computes the test accuracy of the other candidates too.
 
     Raises:
         ValueError: if the features are not finite or there is a single class.

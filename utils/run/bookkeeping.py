@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -49,16 +49,13 @@ class Run:
     a run that ends during the evaluation loses no training.
 
     Args:
-        args: of the script.
-        process: this one.
-        resumed: of :func:`utils.run.run_folder.is_resumed`: ``parts`` are restored.
+        resumed: whether ``parts`` are restored from the checkpoint.
         defaults: of all flags; a checkpoint from before a flag existed has its default.
         inputs: files that the run reads; empty names are ignored.
         weights: file in ``models/`` -> module whose weights it gets in the best epoch;
             ``best_model.pth``'s are also kept every ``--save_freq`` epochs.
         last_weights: the same for the last epoch.
-        parts: what a checkpoint holds: model, optimizer and whatever else has a
-            ``state_dict``.
+        parts: what a checkpoint holds: model, optimizer, ..., all with a state dict.
 
     Raises:
         UsageError: if the folder holds another run, or a checkpoint that is damaged or
@@ -92,22 +89,21 @@ class Run:
     def _sizes(self) -> dict[Path, int]:
         """Approximate bytes of all files that the run writes to ``models/``."""
         # Adam: two numbers per weight. During a write there are three checkpoints.
-        checkpoint_size = 3 * _bytes_of(self.parts["model"])
         names = (LAST.name, PREVIOUS, "a checkpoint being written")
-        sizes = dict.fromkeys(names, checkpoint_size)
-        written = {**self.weights, **self.last_weights}
-        sizes |= {name: _bytes_of(module) for name, module in written.items()}
-        regular = range(self.args.save_freq, self.args.epochs + 1, self.args.save_freq)
-        best_size = sizes[BEST.name]
-        sizes |= {f"ckpt_epoch_{done}.pth": best_size for done in regular}
+        sizes = dict.fromkeys(names, 3 * _bytes_of(self.parts["model"]))
+        for name, module in {**self.weights, **self.last_weights}.items():
+            sizes[name] = _bytes_of(module)
+        every = self.args.save_freq
+        for done in range(every, self.args.epochs + 1, every):
+            sizes[f"ckpt_epoch_{done}.pth"] = sizes[BEST.name]
         return {Path("models", name): size for name, size in sizes.items()}
 
     def __enter__(self) -> Run:
-        before = (self.state.epoch, self.state.step) if self.resumed else None
+        start = (self.state.epoch, self.state.step) if self.resumed else None
         self._exits = ExitStack()
         self._exits.enter_context(signals.listening())
-        self.logger = RunLogger(self.folder, vars(self.args), before)
-        self._exits.enter_context(self.logger)
+        logger = RunLogger(self.folder, vars(self.args), start)
+        self.logger = self._exits.enter_context(logger)
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -131,16 +127,16 @@ class Run:
 
     def introduce(self, rows: Mapping[str, str], steps: int) -> None:
         """Log what is about to run; ``steps`` per epoch."""
-        args, world = self.args, self.process.world_size
+        args, process, world = self.args, self.process, self.process.world_size
+        many = args.epochs > 1
         self.logger.introduce(
             {
                 **rows,
                 "batch": f"{args.batch_size} global, {args.batch_size // world} a rank "
-                f"on {world} {'process' if world == 1 else 'processes'}",
-                "steps": f"{steps} an epoch, {args.epochs} "
-                f"epoch{'s' * (args.epochs > 1)}",
-                "device": f"{self.process.device.type}, backend "
-                f"{self.process.backend}, {args.precision}",
+                f"on {world} process{'es' * (world > 1)}",
+                "steps": f"{steps} an epoch, {args.epochs} epoch{'s' * many}",
+                "device": f"{process.device.type}, backend {process.backend}, "
+                f"{args.precision}",
             }
         )
         if self.resumed:
@@ -152,7 +148,7 @@ class Run:
         sampler.set_epoch(self.epoch, self.state.step_in_epoch)
         for group in self.parts["optimizer"].param_groups:
             group["lr"] = lr
-        self._lr, self._steps, self._loader = lr, len(sampler), loader
+        self._steps, self._loader = len(sampler), loader
         # This rank's sums since the last checkpoint. Totals over ranks are added up at
         # checkpoints alone, so that a resumed run adds the same numbers in this order.
         self._local: Tensor | None = None
@@ -177,8 +173,8 @@ class Run:
         Args:
             epoch_means: further means, which only the epoch's record has.
             sums: (n,) numbers of this rank that are added over the ranks and steps.
-            means: over this rank's samples, ``loss`` first: their mean over the ranks
-                is that of the global batch, and goes into the step's record.
+            means: over this rank's samples, ``loss`` first; recorded as means over the
+                global batch.
 
         Raises:
             DivergenceError: if a loss is not finite, checked every ``--print_freq``
@@ -193,7 +189,7 @@ class Run:
         self._local = numbers if self._local is None else self._local + numbers
         self._counted += 1
         if state.step % args.print_freq == 0:
-            self._record(dict(zip(means, values, strict=False)))
+            self._record(means, torch.cat([values[: len(means)], self._local[:1]]))
         state.step += 1
         state.step_in_epoch += 1
         self._bar.update()
@@ -201,30 +197,29 @@ class Run:
         regular = args.checkpoint_steps and state.step % args.checkpoint_steps == 0
         signal = distributed.all_reduce_max(signals.received())
         if at_end or regular or signal:
-            self._add_up()
+            self._add_up(self._local)
             self.save()
         if at_end:
             self._bar.close()
         if signal:
             raise signals.Interrupted(signal, f"after step {state.step - 1}")
 
-    def _record(self, values: dict[str, Tensor]) -> None:
-        assert self._local is not None
-        stacked = torch.stack([*values.values(), self._local[0]])
-        *means, loss_since = distributed.all_reduce_sum(stacked).tolist()
+    def _record(self, names: Iterable[str], local: Tensor) -> None:
+        """Record this rank's means of a step, then the loss since the last check."""
+        *means, loss_since = distributed.all_reduce_sum(local).tolist()
         if not math.isfinite(means[0] + loss_since):
             raise DivergenceError(self.state.step, "the loss", self.args)
-        now = time.perf_counter()
+        now, waited = time.perf_counter(), self._loader.waited
         seconds = max(now - self._since, 1e-9)
         speed = self._counted * self.args.batch_size / seconds
-        waited = (self._loader.waited - self._waited) / seconds
+        wait = (waited - self._waited) / seconds
         record: dict[str, Any] = {
             "step": self.state.step,
             "epoch": self.epoch,
-            **dict(zip(values, means, strict=True)),
-            "lr": self._lr,
+            **dict(zip(names, means, strict=True)),
+            "lr": self.parts["optimizer"].param_groups[0]["lr"],
             "samples_per_second": round(speed, 2),
-            "data_wait": round(waited, 3),
+            "data_wait": round(wait, 3),
         }
         device = self.process.device
         if device.type == "cuda":  # the allocator's own count: does not synchronise
@@ -233,14 +228,13 @@ class Run:
             torch.cuda.reset_peak_memory_stats(device)
         self.logger.record(record)
         self._bar.set_postfix_str(
-            f"loss {means[0]:.3f}, {speed:.1f}/s, wait {waited:.0%}"
+            f"loss {means[0]:.3f}, {speed:.1f}/s, wait {wait:.0%}"
         )
-        self._since, self._waited, self._counted = now, self._loader.waited, 0
+        self._since, self._waited, self._counted = now, waited, 0
 
-    def _add_up(self) -> None:
+    def _add_up(self, local: Tensor) -> None:
         """Add all ranks' sums since the last checkpoint to those of the epoch."""
-        assert self._local is not None
-        new = distributed.all_reduce_sum(self._local).tolist()
+        new = distributed.all_reduce_sum(local).tolist()
         self._local = None
         before = self.state.sums or (0.0,) * len(new)
         self.state.sums = tuple(a + b for a, b in zip(before, new, strict=True))
@@ -251,13 +245,10 @@ class Run:
             raise DivergenceError(self.state.step - 1, "a weight", self.args)
 
     def means_and_sums(self, *names: str) -> tuple[dict[str, float], list[float]]:
-        """The epoch's numbers after its last step, also when resumed there.
+        """The epoch's means over its global batches, and the sums of :meth:`step`.
 
-        Args:
-            names: of the means that were given to :meth:`step`, in its order.
-
-        Returns:
-            The means over the epoch's global batches; the sums given to :meth:`step`.
+        ``names`` are those of the means, in the order of :meth:`step`. To be called
+        after the epoch's last step, also when resumed there.
         """
         means = zip(names, self.state.sums, strict=False)
         sums = list(self.state.sums[len(names) :])
@@ -271,9 +262,7 @@ class Run:
     def end_epoch(self, values: Mapping[str, float], is_best: bool) -> None:
         """Write the epoch's record and weights, and a checkpoint at the next epoch.
 
-        Args:
-            values: of the epoch, as ``metrics.jsonl`` names them.
-            is_best: whether its weights are the best so far.
+        ``values`` are named as in ``metrics.jsonl``.
 
         Raises:
             DivergenceError: if ``test_loss`` is not finite.
@@ -284,16 +273,15 @@ class Run:
         self.logger.record({"epoch": self.epoch, "epoch_end": True, **values})
         self.logger.info(f"epoch {done}/{self.args.epochs}: {shown(values)}")
         if distributed.rank() == 0:
-            models = self.folder / "models"
             written = dict(self.weights) if is_best else {}
             if done == self.args.epochs:
                 written |= self.last_weights
-            for name, module in written.items():
-                checkpoint.save_weights(module, models / name)
             if done % self.args.save_freq == 0:
-                path = models / f"ckpt_epoch_{done}.pth"
-                checkpoint.save_weights(self.weights[BEST.name], path)
-        self.state.next_epoch()
+                written[f"ckpt_epoch_{done}.pth"] = self.weights[BEST.name]
+            for name, module in written.items():
+                checkpoint.save_weights(module, self.folder / "models" / name)
+        state = self.state
+        state.epoch, state.step_in_epoch, state.sums = done, 0, ()
         self.save()
 
 

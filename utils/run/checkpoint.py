@@ -23,28 +23,11 @@ FORMAT = 1  # of checkpoint_last.pth
 # Arguments that may differ when a run is resumed: they change only its output, its
 # speed, or where its initial weights came from.
 FREE_ARGUMENTS = (
-    "model_path",
-    "img_model_path",
-    "from_scratch",
-    "data_root",
-    "exp_name",
-    "overwrite",
-    "resume",
-    "num_workers",
-    "packed",
-    "edgeconv",
-    "cuda_graph",
-    "distinct_points",
-    "dist_timeout",
-    "debug",
-    "wandb",
-    "wb_url",
-    "print_freq",
-    "save_freq",
-    "checkpoint_steps",
-    "test_batch_size",
-    "save_predictions",
-)
+    "model_path img_model_path from_scratch data_root exp_name overwrite resume "
+    "num_workers packed edgeconv cuda_graph distinct_points dist_timeout debug "
+    "wandb wb_url print_freq save_freq checkpoint_steps test_batch_size "
+    "save_predictions"
+).split()
 
 
 class CheckpointError(UsageError):
@@ -73,7 +56,7 @@ def run_name(path: str) -> str:
     """Short name of a weight file: ``<run>_best_model`` in a run folder."""
     file = Path(path)
     run = file.parent.parent.name if file.parent.name == "models" else ""
-    return "_".join(filter(None, [run, file.stem]))
+    return f"{run}_{file.stem}" if run else file.stem
 
 
 def _few(names: tuple[str, ...]) -> str:
@@ -90,15 +73,11 @@ def _save(value: Any, path: str | Path, previous: str = "") -> None:
 
 
 def published_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The model's state dict on the CPU, as the paper's code loads it strictly.
-
-    Names are those inside DistributedDataParallel, with :func:`placeholders`.
-    """
+    """The model's state dict on the CPU, with :func:`placeholders`, as the paper's code
+    loads it strictly; without DistributedDataParallel's prefix."""
+    state = unwrap(model).state_dict()
     # Contiguous: the memory format used in training does not belong in files.
-    state = {
-        name: value.detach().cpu().contiguous()
-        for name, value in unwrap(model).state_dict().items()
-    }
+    state = {name: value.cpu().contiguous() for name, value in state.items()}
     return state | placeholders(state)
 
 
@@ -134,11 +113,7 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
 
 
 def _read(path: str | Path) -> Any:
-    """``torch.load`` without pickled code.
-
-    Raises:
-        CheckpointError: if the file is missing, truncated or something else.
-    """
+    """``torch.load`` without pickled code; a CheckpointError if it is damaged."""
     if not Path(path).is_file():
         raise CheckpointError(f"{path}: no such file")
     try:
@@ -159,14 +134,13 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         CheckpointError: if the file cannot be read or is no flat state dict.
     """
     state = _read(path)
-    if isinstance(state, dict) and "format" in state and "arguments" in state:
+    flat = isinstance(state, Mapping)
+    if flat and {"format", "arguments"} <= state.keys():
         raise CheckpointError(
             f"{path}: this is a checkpoint to --resume from; weights to start from are "
             "best_model.pth and ckpt_epoch_N.pth beside it"
         )
-    if not isinstance(state, Mapping) or not all(
-        isinstance(value, Tensor) for value in state.values()
-    ):
+    if not flat or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path}: expected a flat state dict of tensors")
     return {name.removeprefix("module."): value for name, value in state.items()}
 
@@ -177,15 +151,11 @@ def load_pretrained(model: nn.Module, path: str | Path) -> LoadReport:
     Files of the paper's code load too, with or without a ``module.`` prefix. The model
     may be wrapped in DistributedDataParallel.
 
-    Returns:
-        What was loaded, what was not used and what stayed random.
-
     Raises:
         CheckpointError: if the file cannot be read, is no flat state dict, has no
             entry that the model has, or an entry of another shape.
     """
-    state = read_weights(path)
-    inner = unwrap(model)
+    state, inner = read_weights(path), unwrap(model)
     target = inner.state_dict()
     untrained = placeholders(state)
     common = [name for name in target if name in state and name not in untrained]
@@ -213,13 +183,10 @@ def load_pretrained(model: nn.Module, path: str | Path) -> LoadReport:
 def load_encoder(encoder: nn.Module, path: str, seed: int) -> str:
     """Load the weights of an encoder to evaluate, unless ``path`` is ``none``.
 
-    Args:
-        encoder: gets the weights; its projection head (``inv_head``) is not evaluated.
-        path: of the file, or ``none`` for an untrained encoder.
-        seed: of the untrained encoder's weights, for the text.
+    Its projection head (``inv_head``), which is not evaluated, may be missing.
 
     Returns:
-        What was loaded, for the log.
+        What was loaded, or the ``seed`` of an untrained encoder, for the log.
 
     Raises:
         CheckpointError: see :func:`load_pretrained`; also if a part of the encoder is
@@ -247,16 +214,9 @@ class Progress:
     best: float = -1.0  # highest figure of merit so far; it chooses best_model.pth
     sums: tuple[float, ...] = ()  # this epoch's sums so far, e.g. of losses
 
-    def next_epoch(self) -> None:
-        """Move to the start of the following epoch."""
-        self.epoch, self.step_in_epoch, self.sums = self.epoch + 1, 0, ()
-
 
 def save_training_state(
-    path: str | Path,
-    arguments: dict[str, Any],
-    progress: Progress,
-    **parts: Any,
+    path: str | Path, arguments: dict[str, Any], progress: Progress, **parts: Any
 ) -> None:
     """Rank 0 writes everything that resuming needs, and keeps the previous file.
 
@@ -267,17 +227,20 @@ def save_training_state(
         parts: model, optimizer, ...: anything with a ``state_dict``.
     """
     if distributed.rank() == 0:
-        saved = {name: part.state_dict() for name, part in parts.items()}
-        header = {"format": FORMAT, "arguments": arguments, "progress": vars(progress)}
-        state = {**header, "random": torch.get_rng_state(), **saved}
+        state = {
+            "format": FORMAT,
+            "arguments": arguments,
+            "progress": vars(progress),
+            "random": torch.get_rng_state(),
+        }
+        state |= {name: part.state_dict() for name, part in parts.items()}
         _save(state, path, PREVIOUS)
 
 
 def _read_training_state(path: str | Path) -> dict[str, Any]:
     state = _read(path)
-    needed = {"arguments", "progress", "random"}
-    complete = isinstance(state, dict) and needed <= set(state)
-    if not complete or state.get("format") != FORMAT:
+    known = isinstance(state, dict) and state.get("format") == FORMAT
+    if not known or not {"arguments", "progress", "random"} <= state.keys():
         raise CheckpointError(
             f"{path}: not a training checkpoint of format {FORMAT}; "
             "start over with --overwrite instead of --resume"
@@ -293,12 +256,8 @@ def load_training_state(
 ) -> Progress:
     """Restore what :func:`save_training_state` wrote into the same ``parts``.
 
-    Args:
-        path: ``checkpoint_last.pth``.
-        arguments: of the script, now.
-        defaults: of the script's flags. A checkpoint from before a flag existed takes
-            the flag's default.
-        parts: as they were saved.
+    ``arguments`` are those of the script now, ``defaults`` those of its flags, which a
+    checkpoint from before a flag existed takes.
 
     Raises:
         CheckpointError: if the file is damaged or something else, naming the previous

@@ -10,18 +10,19 @@ import ctypes
 import errno
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
-from multiprocessing.process import BaseProcess
 from typing import Any, NoReturn
 
 from utils.errors import FailedElsewhere, UsageError
 from utils.run.signals import Interrupted
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_INTACT = "The last checkpoint, if any, is complete"
 UNTRAINED = "none"  # what --model_path says for an encoder without weights
 
 # Flags of the paper's code and of CrossPoint-DDP, and what to use now.
@@ -67,20 +68,11 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser that explains retired flags and reports errors once a node."""
 
     def __init__(self, doc: str, **options: Any) -> None:
-        super().__init__(
-            description=doc,
-            formatter_class=_Help,
-            allow_abbrev=False,
-            **options,
-        )
+        options |= {"formatter_class": _Help, "allow_abbrev": False}
+        super().__init__(description=doc, **options)
+        hidden: dict[str, Any] = dict.fromkeys(("default", "help"), argparse.SUPPRESS)
         for flag in RETIRED:
-            self.add_argument(
-                flag,
-                action=_Retired,
-                nargs="?",
-                default=argparse.SUPPRESS,
-                help=argparse.SUPPRESS,
-            )
+            self.add_argument(flag, action=_Retired, nargs="?", **hidden)
 
     def format_usage(self) -> str:
         return f"usage: {self.prog} [flags]; see {self.prog} --help\n"
@@ -103,7 +95,11 @@ def start(parser: argparse.ArgumentParser) -> argparse.Namespace:
     args = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     wait_asleep()
-    end_with_torchrun()
+    # A SIGKILL to torchrun and its process group (`pueue kill`, lack of memory) does
+    # not reach the ranks, each in its own session: they would keep training unnoticed.
+    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
+        # 1, PR_SET_PDEATHSIG: Linux sends a SIGTERM when torchrun dies.
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
     return args
 
 
@@ -116,16 +112,6 @@ def wait_asleep() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
-def end_with_torchrun() -> None:
-    """Under torchrun, ask Linux for a SIGTERM when torchrun dies.
-
-    A SIGKILL to torchrun and its process group (`pueue kill`, lack of memory) does not
-    reach the ranks, each in its own session: they would keep training unnoticed.
-    """
-    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
-
-
 def run(main: Callable[[], None], debug: bool = False) -> NoReturn:
     """Call ``main`` and exit; errors made for the user become one line.
 
@@ -136,69 +122,56 @@ def run(main: Callable[[], None], debug: bool = False) -> NoReturn:
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see `start`
         signal.signal(signal.SIGINT, signal.default_int_handler)
     before = multiprocessing.active_children()
-    try:
-        code = _call(main, debug)
-    finally:
-        _end_workers(before)
-    sys.exit(code)
-
-
-def _call(main: Callable[[], None], debug: bool) -> int:
-    # Prints the error, if any, and returns the exit status.
-    rank = os.environ.get("RANK", "0")
+    rank, text, status = os.environ.get("RANK", "0"), "", 0
     try:
         main()
-        return 0
     except FailedElsewhere:
         _wait_for_the_failing_rank()
-        return 2
+        status = 2
     except KeyboardInterrupt:
-        if rank == "0":
-            _say("interrupted")
-        return 128 + signal.SIGINT
+        text = "interrupted" if rank == "0" else ""
+        status = 128 + signal.SIGINT
     except Interrupted as end:
         if rank == "0":
-            _say(f"{end}; checkpoint written; rerun with --resume to continue")
-        return 128 + end.number
+            text = f"{end}; checkpoint written; rerun with --resume to continue"
+        status = 128 + end.number
     except UsageError as error:
         if debug:
             traceback.print_exc()
         suffix = f" (rank {rank})" if rank != "0" else ""
-        _say(f"error{suffix}: {message(error)}")
-        return 2
+        text, status = f"error{suffix}: {message(error)}", 2
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
-        _say(
-            f"error: {error}\nThe last checkpoint, if any, is complete: make room, "
-            "then --resume"
-        )
-        return 1
+        text, status = f"error: {error}\n{_INTACT}: make room, then --resume", 1
     except RuntimeError as error:
         alone = os.environ.get("WORLD_SIZE", "1") == "1"
         if alone or not is_loss_of_a_rank(str(error)):
             raise
-        _say(
+        text = (
             f"error (rank {rank}): another process of the run has ended, or did not "
-            f"answer within --dist_timeout: {str(error).splitlines()[0]}\nThe last "
-            "checkpoint, if any, is complete: continue with --resume"
+            f"answer within --dist_timeout: {str(error).splitlines()[0]}\n{_INTACT}: "
+            "continue with --resume"
         )
-        return 1
+        status = 1
+    finally:
+        # The loader's workers ignore SIGINT and SIGTERM (utils/run/signals.py), by
+        # which the interpreter's own exit would end them, and would keep it waiting.
+        workers = [p for p in multiprocessing.active_children() if p not in before]
+        if workers and hasattr(signal, "SIGCHLD"):
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's would raise
+        for worker in workers:
+            worker.kill()
+    if text:
+        print(f"\n{text}", file=sys.stderr, flush=True)
+    sys.exit(status)
 
 
 def is_loss_of_a_rank(text: str) -> bool:
-    """Whether a collective's error says that another rank has died or is silent.
-
-    torch.distributed raises RuntimeErrors of many kinds.
-    """
-    gloo = ("closed by peer", "reset by peer", "imed out", "Broken pipe")
-    nccl = ("closed by remote peer", "remote process exited", "before timing out")
-    phrases = (*gloo, *nccl, "communicator was aborted")
-    return any(phrase in text for phrase in phrases)
-
-
-def _say(text: str) -> None:
-    print(f"\n{text}", file=sys.stderr, flush=True)
+    """Whether a collective's error says that another rank has died or is silent."""
+    gloo = "closed by peer|reset by peer|imed out|Broken pipe"
+    nccl = "closed by remote peer|remote process exited|before timing out"
+    return bool(re.search(f"{gloo}|{nccl}|communicator was aborted", text))
 
 
 def message(error: Exception) -> str:
@@ -207,16 +180,6 @@ def message(error: Exception) -> str:
     if "Original Traceback" in text:
         text = text[text.rindex(type(error).__name__) :].split(": ", 1)[-1].strip()
     return text
-
-
-def _end_workers(others: list[BaseProcess]) -> None:
-    # The loader's workers ignore SIGINT and SIGTERM (utils/run/signals.py), by which
-    # the interpreter's own exit would end them, and would keep this process waiting.
-    workers = [p for p in multiprocessing.active_children() if p not in others]
-    if workers and hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise
-    for worker in workers:
-        worker.kill()
 
 
 def _wait_for_the_failing_rank() -> None:

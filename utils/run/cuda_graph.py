@@ -43,19 +43,16 @@ class GraphedStep:
 
     The first shapes that come for the fourth time are captured. A batch of other shapes
     runs without the graph, before and after that. The optimiser stays outside: it is a
-    few launches, and its learning rate and the scaler's checks are the host's.
+    few launches, and its learning rate and the scaler's checks are the host's. Results
+    are valid until the next call.
 
     Args:
         step: sets gradients to None, then computes the loss and the gradients of a
             batch, tensors in nested tuples; it must not synchronise with the GPU.
         parameters: those that get the gradients.
 
-    Call:
-        As ``step``, whose results are valid until the next call.
-
     Raises:
-        UsageError: if the capture fails, most likely because ``step`` synchronises
-            with the GPU.
+        UsageError: if the capture fails, as when ``step`` synchronises with the GPU.
     """
 
     def __init__(
@@ -100,15 +97,12 @@ class GraphedStep:
         return results
 
     def _record(self) -> tuple[Callable[[], None], Results]:
-        """What runs the recorded step on ``_batch``, and where it leaves its results.
-
-        Recording computes nothing. Meanwhile the loader's thread may pin memory.
-        """
+        """What replays the step on ``_batch``, and its results; computes nothing."""
         graph = torch.cuda.CUDAGraph()
+        # thread_local: meanwhile the loader's thread may pin memory.
+        options = {"stream": self._stream, "capture_error_mode": "thread_local"}
         try:
-            with torch.cuda.graph(
-                graph, stream=self._stream, capture_error_mode="thread_local"
-            ):
+            with torch.cuda.graph(graph, **options):
                 results = self._run(self._batch)
         except RuntimeError as error:
             raise UsageError(

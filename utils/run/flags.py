@@ -14,6 +14,8 @@ from utils.parallel.machine import loader_workers
 from utils.run.cli import RETIRED, UNTRAINED
 
 Number = TypeVar("Number", int, float)
+# Flags of a network whose default may be the weights' own value.
+OF_WEIGHTS = ("model", "emb_dims", "k", "num_points")
 
 
 def _bounded(value: Number, least: int, excluded: bool = False) -> Number:
@@ -23,28 +25,25 @@ def _bounded(value: Number, least: int, excluded: bool = False) -> Number:
     return value
 
 
+# Types for argparse.
 def positive_int(text: str) -> int:
-    """An argparse type: an integer of at least 1."""
     return _bounded(int(text), 1)
 
 
 def natural_int(text: str) -> int:
-    """An argparse type: an integer of at least 0."""
     return _bounded(int(text), 0)
 
 
 def natural_float(text: str) -> float:
-    """An argparse type: a finite number of at least 0."""
     return _bounded(float(text), 0)
 
 
 def positive_float(text: str) -> float:
-    """An argparse type: a finite number above 0."""
     return _bounded(float(text), 0, excluded=True)
 
 
 def server_url(text: str) -> str:
-    """An argparse type: the address of a server, which must not have a key in it."""
+    """The address of a server, which must not have a key in it."""
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise argparse.ArgumentTypeError("must be http://HOST:PORT or https://HOST")
@@ -54,58 +53,34 @@ def server_url(text: str) -> str:
 
 
 def add_run_flags(
-    parser: argparse.ArgumentParser,
-    exp_name: str,
-    resumable: bool = False,
-    naming: str = "",
+    parser: argparse.ArgumentParser, exp_name: str, resumable: bool = False
 ) -> None:
     """Flags of every script: data, name of the run, seed, timeout, W&B.
 
-    Args:
-        parser: gets the flags.
-        exp_name: default name of the run folder.
-        resumable: whether there is a ``--resume``.
-        naming: help text on how the name is made if ``exp_name`` is empty.
+    ``exp_name`` is the run folder's default name; with a ``<`` in it, the rule by which
+    the script makes one, for the help.
     """
     group = parser.add_argument_group("run")
     add = group.add_argument
     add("--data_root", default="data", help="folder of the data sets")
-    add(
-        "--exp_name",
-        default=exp_name,
-        help=f"results go to checkpoints/<exp_name>/ (default: {exp_name or naming})",
-    )
+    text = f"results go to checkpoints/<exp_name>/ (default: {exp_name})"
+    add("--exp_name", default="" if "<" in exp_name else exp_name, help=text)
     existing = group.add_mutually_exclusive_group()
-    existing.add_argument(
-        "--overwrite", action="store_true", help="delete the contents of the run folder"
-    )
+    text = "delete the contents of the run folder"
+    existing.add_argument("--overwrite", action="store_true", help=text)
     if resumable:
-        existing.add_argument(
-            "--resume",
-            action="store_true",
-            help="continue from the run folder's checkpoint_last.pth; without one, "
-            "start from the beginning",
-        )
+        text = "continue from the run folder's checkpoint_last.pth"
+        text += "; without one, start from the beginning"
+        existing.add_argument("--resume", action="store_true", help=text)
     add("--seed", type=natural_int, default=1, help="seed of all randomness")
-    add(
-        "--dist_timeout",
-        type=positive_float,
-        default=600.0,
-        help="seconds to wait for an unresponsive rank before the run ends",
-    )
+    text = "seconds to wait for an unresponsive rank before the run ends"
+    add("--dist_timeout", type=positive_float, default=600.0, help=text)
     add("--debug", action="store_true", help="show the traceback of every error")
-    add(
-        "--wandb",
-        choices=("offline", "online", "disabled"),
-        default="offline",
-        help="W&B: log to the run folder, to a server, or not at all",
-    )
-    add(
-        "--wb_url",
-        type=server_url,
-        default="http://localhost:28282",
-        help="W&B server of --wandb online",
-    )
+    modes = ("offline", "online", "disabled")
+    text = "W&B: log to the run folder, to a server, or not at all"
+    add("--wandb", choices=modes, default=modes[0], help=text)
+    url, text = "http://localhost:28282", "W&B server of --wandb online"
+    add("--wb_url", type=server_url, default=url, help=text)
 
 
 def add_model_flags(
@@ -119,7 +94,6 @@ def add_model_flags(
     """Flags of every script that builds a point encoder; returns their group.
 
     Args:
-        parser: gets the flags.
         models: names of the encoders, the default first.
         published: defaults of ``num_points`` and ``k``.
         weights: help of ``--model_path`` if the script requires it.
@@ -129,46 +103,28 @@ def add_model_flags(
     """
     group = parser.add_argument_group("model")
 
-    def add(name: str, default: object = None, help: str = "", **options: Any) -> None:
+    def add(name: str, default: object, help: str, **options: Any) -> None:
         if name[2:] in of_weights:
             help += f" (default: the weights' own; without weights, {default})"
             default = None
         group.add_argument(name, default=default, help=help, **options)
 
-    add(
-        "--model",
-        type=lambda name: (aliases or {}).get(name, name),
-        choices=models,
-        default=models[0],
-        help="encoder",
-    )
-    add(
-        "--model_path",
-        default="",
-        required=bool(weights),
-        metavar="FILE",
-        help=weights or "weights to start from (default: random initialisation)",
-    )
-    add(
-        "--num_points",
-        type=positive_int,
-        default=published["num_points"],
-        help="points per cloud; from data sets the first N stored",
-    )
-    add(
-        "--k",
-        type=positive_int,
-        default=published["k"],
-        help="neighbours per point in the kNN graph; ignored by pointnet",
-    )
-    add("--emb_dims", type=positive_int, default=1024, help="width of the embedding")
-    add(
-        "--edgeconv",
-        choices=("auto", "fused", "plain"),
-        default="auto",
-        help="EdgeConv implementation: fused; plain, by definition (slower, equal up "
-        "to rounding); auto: fused where supported",
-    )
+    def name_of(text: str) -> str:
+        return (aliases or {}).get(text, text)
+
+    add("--model", models[0], "encoder", type=name_of, choices=models)
+    text = weights or "weights to start from (default: random initialisation)"
+    add("--model_path", "", text, required=bool(weights), metavar="FILE")
+    texts = {
+        "num_points": "points per cloud; from data sets the first N stored",
+        "k": "neighbours per point in the kNN graph; ignored by pointnet",
+    }
+    for name, text in texts.items():
+        add(f"--{name}", published[name], text, type=positive_int)
+    add("--emb_dims", 1024, "width of the embedding", type=positive_int)
+    text = "EdgeConv implementation: fused; plain, by definition (slower, equal up to "
+    text += "rounding); auto: fused where supported"
+    add("--edgeconv", "auto", text, choices=("auto", "fused", "plain"))
     return group
 
 
@@ -182,62 +138,31 @@ def add_training_flags(
     """Flags of every training script, with their defaults; returns their group."""
     group = parser.add_argument_group("training")
     add = group.add_argument
-    add(
-        "--batch_size",
-        type=positive_int,
-        default=batch_size,
-        help="global batch in samples, whatever the number of processes",
-    )
-    add(
-        "--test_batch_size",
-        type=positive_int,
-        default=32,
-        help="global batch in samples for evaluation",
-    )
+    text = "global batch in samples, whatever the number of processes"
+    add("--batch_size", type=positive_int, default=batch_size, help=text)
+    text = "global batch in samples for evaluation"
+    add("--test_batch_size", type=positive_int, default=32, help=text)
     add("--epochs", type=positive_int, default=epochs, help="training epochs")
     add("--optimizer", choices=("adam", "sgd"), default=optimizer, help="optimiser")
-    add(
-        "--lr",
-        type=positive_float,
-        default=None,
-        help="learning rate, not scaled with the batch (default: Adam 1e-3, SGD 0.1)",
-    )
+    text = "learning rate, not scaled with the batch (default: Adam 1e-3, SGD 0.1)"
+    add("--lr", type=positive_float, help=text)
     add("--momentum", type=natural_float, default=0.9, help="SGD momentum")
     add("--weight_decay", type=natural_float, default=weight_decay, help="L2 penalty")
-    add(
-        "--precision",
-        choices=("fp32", "fp64", "bf16", "fp16"),
-        default="fp32",
-        help="bf16 and fp16 use autocast; in fp32, convolutions on GPUs use TF32, the "
-        "default of PyTorch",
-    )
-    add(
-        "--num_workers",
-        type=natural_int,
-        default=loader_workers(),
-        help="loader processes per rank (default: a rank's share of the CPU cores, at "
-        "most 12)",
-    )
-    add(
-        "--print_freq",
-        type=positive_int,
-        default=10,
-        help="steps between lines of metrics.jsonl",
-    )
-    add(
-        "--save_freq",
-        type=positive_int,
-        default=10,
-        help="epochs between models/ckpt_epoch_N.pth files, and between images in W&B; "
-        "the last epoch logs images too",
-    )
-    add(
-        "--checkpoint_steps",
-        type=natural_int,
-        default=0,
-        help="steps between checkpoints within an epoch, besides those at its end "
-        "(default: 0, none)",
-    )
+    text = "bf16 and fp16 use autocast; in fp32, convolutions on GPUs use TF32, the "
+    text += "default of PyTorch"
+    choices = ("fp32", "fp64", "bf16", "fp16")
+    add("--precision", choices=choices, default=choices[0], help=text)
+    text = "loader processes per rank (default: a rank's share of the CPU cores, at "
+    text += "most 12)"
+    add("--num_workers", type=natural_int, default=loader_workers(), help=text)
+    text = "steps between lines of metrics.jsonl"
+    add("--print_freq", type=positive_int, default=10, help=text)
+    text = "epochs between models/ckpt_epoch_N.pth files, and between images in W&B; "
+    text += "the last epoch logs images too"
+    add("--save_freq", type=positive_int, default=10, help=text)
+    text = "steps between checkpoints within an epoch, besides those at its end "
+    text += "(default: 0, none)"
+    add("--checkpoint_steps", type=natural_int, default=0, help=text)
     return group
 
 
@@ -245,22 +170,12 @@ def add_downstream_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentG
     """Flags of the scripts that fine-tune; returns their group."""
     group = parser.add_argument_group("fine-tuning")
     add = group.add_argument
-    add(
-        "--from_scratch",
-        action="store_true",
-        help="start from random weights instead of --model_path",
-    )
-    add(
-        "--dropout",
-        type=natural_float,
-        default=0.5,
-        help="dropout probability in the head",
-    )
-    add(
-        "--eval",
-        action="store_true",
-        help="only evaluate the weights of --model_path on the test split",
-    )
+    text = "start from random weights instead of --model_path"
+    add("--from_scratch", action="store_true", help=text)
+    text = "dropout probability in the head"
+    add("--dropout", type=natural_float, default=0.5, help=text)
+    text = "only evaluate the weights of --model_path on the test split"
+    add("--eval", action="store_true", help=text)
     return group
 
 
@@ -268,23 +183,13 @@ def add_frozen_encoder_flags(
     parser: argparse.ArgumentParser,
     models: tuple[str, ...],
     published: Mapping[str, int],
-    of_weights: Collection[str],
+    of_weights: Collection[str] = OF_WEIGHTS,
 ) -> None:
-    """Flags of the scripts that evaluate a frozen encoder; arguments as in
-    :func:`add_model_flags`."""
-    group = add_model_flags(
-        parser,
-        models,
-        published,
-        weights=f"weights to evaluate, or '{UNTRAINED}' for an untrained encoder",
-        of_weights=of_weights,
-    )
-    group.add_argument(
-        "--test_batch_size",
-        type=positive_int,
-        default=32,
-        help="clouds per step over all ranks, at least one each",
-    )
+    """:func:`add_model_flags` of the scripts that evaluate a frozen encoder."""
+    text = f"weights to evaluate, or '{UNTRAINED}' for an untrained encoder"
+    group = add_model_flags(parser, models, published, text, of_weights)
+    text = "clouds per step over all ranks, at least one each"
+    group.add_argument("--test_batch_size", type=positive_int, default=32, help=text)
 
 
 def add_dataset_flags(
@@ -293,19 +198,15 @@ def add_dataset_flags(
     variants: tuple[str, ...],
     several: bool = False,
 ) -> None:
-    """``--dataset``, the first name being the default, and ScanObjectNN's variant.
-
-    Args:
-        group: gets the flags.
-        datasets, variants: names to choose from.
-        several: whether more than one data set may be named.
-    """
+    """``--dataset``, one or ``several``, and ScanObjectNN's variant; the first names
+    are the defaults."""
+    first = datasets[0]
     group.add_argument(
         "--dataset",
         choices=datasets,
         nargs="+" if several else None,
-        default=[datasets[0]] if several else datasets[0],
-        help=f"data set{', or several' if several else ''} (default: {datasets[0]})",
+        default=[first] if several else first,
+        help=f"data set{', or several' * several} (default: {first})",
     )
     group.add_argument(
         "--variant", choices=variants, default=variants[0], help="ScanObjectNN variant"
@@ -326,24 +227,20 @@ def add_corrupt_flag(group: argparse._ArgumentGroup, clouds: str) -> None:
 
 
 def check_fine_tuning(args: argparse.Namespace, resumed: bool) -> None:
-    """Raise a ValueError for fine-tuning flags that contradict each other.
-
-    A resumed run takes its weights from the checkpoint and needs neither --model_path
-    nor --from_scratch.
-    """
+    """Raise a ValueError for fine-tuning flags that contradict each other."""
     if args.eval and (args.from_scratch or not args.model_path):
         raise ValueError("--eval evaluates the weights of --model_path FILE: give one")
     if args.eval and args.resume:
         raise ValueError("--eval has nothing to --resume")
     starts = bool(args.model_path) + args.from_scratch
+    # A resumed run takes its weights from the checkpoint and needs neither.
     if not args.eval and starts != 1 and not (resumed and starts == 0):
         raise ValueError(
             "choose where to start: either --model_path FILE (pre-trained weights) or "
             "--from_scratch (random weights)"
         )
     if args.batch_size < 2 and not args.eval:
-        raise ValueError(
-            "--batch_size 1 leaves BatchNorm a single value: use 2 or more"
-        )
+        problem = "--batch_size 1 leaves BatchNorm a single value"
+        raise ValueError(f"{problem}: use 2 or more")
     if args.dropout >= 1:
         raise ValueError(f"--dropout {args.dropout:g} must be below 1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from utils.parallel import distributed
 from utils.run import wandb_run
 from utils.run.cli import message
-from utils.run.run_folder import read_metrics, release, replace_file
+from utils.run.run_folder import open_run_folder, read_metrics, release, replace_file
 
 
 def describe_environment() -> dict[str, str]:
@@ -30,8 +31,13 @@ def describe_environment() -> dict[str, str]:
     gpus = "no GPU"
     if torch.cuda.is_available():
         gpus = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    command = "git describe --always --exclude=* --abbrev=12 --dirty".split()
+    folder, commit = Path(__file__).resolve().parent, ""
+    with suppress(OSError):  # no git on this machine
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        commit = result.stdout.strip().replace("-dirty", " (modified)")
     return {
-        "commit": _commit(),
+        "commit": commit or "unknown",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
@@ -40,27 +46,12 @@ def describe_environment() -> dict[str, str]:
     }
 
 
-def _commit() -> str:
-    command = "git describe --always --exclude=* --abbrev=12 --dirty".split()
-    folder = Path(__file__).resolve().parent
-    try:
-        result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    except OSError:  # no git on this machine
-        return "unknown"
-    return result.stdout.strip().replace("-dirty", " (modified)") or "unknown"
-
-
 class RunLogger:
     """Writes a run's log, metrics and W&B record on rank 0; silent on other ranks.
 
     A resumed run keeps the ``config.json`` of its start, and logs the flags that
-    differ.
-
-    Args:
-        folder: the run folder.
-        arguments: of the script; ``wandb``, ``wb_url`` and ``exp_name`` are used.
-        resumed_at: ``(epoch, step)`` of a resumed run; later lines of
-            ``metrics.jsonl`` are dropped, because those steps are repeated.
+    differ. From ``resumed_at``, its epoch and step, lines of ``metrics.jsonl`` are
+    dropped, because those steps are repeated.
 
     Attributes:
         wandb: the W&B record; None without one, and on all ranks but 0.
@@ -80,15 +71,29 @@ class RunLogger:
         self.environment = describe_environment()
         resumed = resumed_at is not None
         if resumed_at is not None:
-            _keep_records_before(folder, *resumed_at)
+            epoch, step = resumed_at
+            kept = [
+                json.dumps(record) + "\n"
+                for record in read_metrics(folder)
+                if record.get("step", -1) < step
+                and (record["epoch"] < epoch or "epoch_end" not in record)
+            ]
+            replace_file(folder / "metrics.jsonl", "".join(kept).encode())
         mode = "a" if resumed else "w"
         self._log = open(folder / "run.log", mode, encoding="utf-8")
         self._metrics = open(folder / "metrics.jsonl", mode, encoding="utf-8")
         path = folder / "config.json"
         if resumed and path.is_file():
             config = json.loads(path.read_text(encoding="utf-8"))
-            if changed := _changed_flags(config["arguments"], arguments):
-                self.info(f"flags that differ from {path}: {changed}")
+            before = config["arguments"]
+            changed = [
+                f"--{name} {before[name]!r} -> {value!r}"
+                for name, value in arguments.items()
+                if name not in ("resume", "overwrite")
+                and before.get(name, value) != value
+            ]
+            if changed:
+                self.info(f"flags that differ from {path}: {', '.join(changed)}")
         else:
             config = {
                 "arguments": arguments,
@@ -104,10 +109,9 @@ class RunLogger:
 
     def info(self, text: str) -> None:
         """Write a line to the terminal, without breaking a bar, and to ``run.log``."""
-        if not self.main:
-            return
-        tqdm.write(text)
-        self._write(text)
+        if self.main:
+            tqdm.write(text)
+            self._write(text)
 
     def _write(self, text: str) -> None:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -118,24 +122,22 @@ class RunLogger:
     def introduce(self, rows: dict[str, str]) -> None:
         """Log what is about to run, and on what, one labelled row each."""
         if self.main:
-            environment = self.environment
+            known = self.environment
             names = ("torch", "torchvision", "numpy", "python")
-            versions = ", ".join(f"{name} {environment[name]}" for name in names)
             rows = {
                 **rows,
-                "machine": environment["machine"],
-                "versions": versions,
-                "commit": environment["commit"],
+                "machine": known["machine"],
+                "versions": ", ".join(f"{name} {known[name]}" for name in names),
+                "commit": known["commit"],
                 "results": str(self.folder),
             }
             self.info("\n".join(f"{name:<10}{text}" for name, text in rows.items()))
 
     def record(self, values: dict[str, Any]) -> None:
         """Write a line of ``metrics.jsonl``, and the same values to W&B."""
-        if not self.main:
-            return
-        self._metrics.write(json.dumps(values) + "\n")
-        self._metrics.flush()
+        if self.main:
+            self._metrics.write(json.dumps(values) + "\n")
+            self._metrics.flush()
         if self.wandb is not None:
             self.wandb.log(values)
 
@@ -156,24 +158,15 @@ class RunLogger:
                 self._write(f"ended by {kind.__name__}: {message(error)}")
 
 
+def evaluation_logger(args: argparse.Namespace, rows: dict[str, str]) -> RunLogger:
+    """Open the run folder of a script that evaluates ``--model_path``; log ``rows``."""
+    folder = open_run_folder(args.exp_name, args.overwrite, None, [args.model_path])
+    logger = RunLogger(folder, vars(args))
+    logger.introduce(rows)
+    return logger
+
+
 def progress(items: Iterable[Any] | None = None, **options: Any) -> tqdm:
     """A tqdm bar on rank 0 in a terminal, silent everywhere else."""
     silent = distributed.rank() != 0 or not sys.stderr.isatty()
     return tqdm(items, disable=silent, dynamic_ncols=True, leave=False, **options)
-
-
-def _changed_flags(before: dict[str, Any], now: dict[str, Any]) -> str:
-    return ", ".join(
-        f"--{name} {before[name]!r} -> {value!r}"
-        for name, value in now.items()
-        if name not in ("resume", "overwrite") and before.get(name, value) != value
-    )
-
-
-def _keep_records_before(folder: Path, epoch: int, step: int) -> None:
-    lines = [
-        json.dumps(record) + "\n"
-        for record in read_metrics(folder)
-        if (record["epoch"] < epoch if "epoch_end" in record else record["step"] < step)
-    ]
-    replace_file(folder / "metrics.jsonl", "".join(lines).encode())

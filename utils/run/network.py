@@ -43,28 +43,16 @@ Layers = list[tuple[str, Mapping[str, Any]]]  # values, and where they are from
 
 @dataclass(frozen=True)
 class Network:
-    """What a program must know of a weight file to use it.
+    """What a program must know of a weight file to use it."""
 
-    Attributes:
-        model: ``dgcnn``, ``dgcnn_seg`` or ``pointnet``.
-        emb_dims: width of the embedding.
-        k: neighbours of each point in the kNN graph; 1 for PointNet, which has none.
-        num_points: points per cloud.
-        head: ``projection`` (pre-training), ``classifier``, ``linear`` (a probe) or
-            ``parts``.
-        outputs: of the head: classes or parts; None for a projection.
-        class_names: in the order of the outputs; of ``parts``, the categories.
-        origin: one line for the log, which value is from where.
-    """
-
-    model: str
-    emb_dims: int
-    k: int
-    num_points: int
-    head: str
-    outputs: int | None
-    class_names: tuple[str, ...] | None
-    origin: str
+    model: str  # dgcnn, dgcnn_seg or pointnet
+    emb_dims: int  # width of the embedding
+    k: int  # neighbours in the kNN graph; 1 for PointNet, which has none
+    num_points: int  # per cloud
+    head: str  # projection (pre-training), classifier, linear (a probe) or parts
+    outputs: int | None  # of the head: classes or parts; None for a projection
+    class_names: tuple[str, ...] | None  # of the outputs; of parts, the categories
+    origin: str  # one line for the log, which value is from where
 
 
 def read_network(
@@ -81,12 +69,8 @@ def read_network(
     ``model`` and ``emb_dims`` are those of the entries, ``k`` and ``num_points`` those
     of ``network.json``, or without one as published. The published protocols
     evaluate and fine-tune with other values than they pre-train with: a network
-    pre-trained as published is used with ``published``, any other with its own values.
-
-    Args:
-        path: of the weights.
-        published: ``k`` and ``num_points`` of what follows the published pre-training.
-        model, emb_dims, k, num_points: the user's, which take precedence, or None.
+    pre-trained as published is used with the ``k`` and ``num_points`` of ``published``,
+    any other with its own. Keyword arguments are the user's, and take precedence.
 
     Raises:
         CheckpointError: if the file cannot be read or is of an unknown network, or if
@@ -98,17 +82,17 @@ def read_network(
     called = recorded["model"] if recorded else model
     if called and called not in KNOWN:
         detected = {}  # the user's own network, though its layers have these names
-    for name, value in detected.items() if recorded else ():
-        if recorded[name] != value:
+    for name, value in detected.items():
+        if recorded and recorded[name] != value:
             raise CheckpointError(
                 f"{path}: {FILE} beside it is of another network ({name} "
                 f"{recorded[name]}, not {value}): move one of them to another folder"
             )
-    for name in ("model", "emb_dims") if detected else ():
-        if overrides[name] not in (None, detected[name]):
+    for name, value in detected.items():
+        if overrides.get(name) not in (None, value):
             raise CheckpointError(
-                f"{path}: {evidence}, so its --{name} is {detected[name]}, not "
-                f"{overrides[name]}: pass another file, or --{name} {detected[name]}"
+                f"{path}: {evidence}, so its --{name} is {value}, not "
+                f"{overrides[name]}: pass another file, or --{name} {value}"
             )
     if not detected and (not called or (recorded and called in KNOWN)):
         raise CheckpointError(
@@ -135,12 +119,7 @@ def settle(
     """Fill in the flags ``--model``, ``--emb_dims``, ``--k`` and ``--num_points``.
 
     Those that are None become those of ``--model_path``, of the run that is resumed, or
-    as published.
-
-    Args:
-        args: of a script; changed.
-        published: ``k`` and ``num_points``, see :func:`read_network`.
-        resumed: whether the run continues from its checkpoint.
+    as published, see :func:`read_network`.
 
     Raises:
         CheckpointError: see :func:`read_network`.
@@ -172,18 +151,12 @@ def write_network(
 ) -> None:
     """Rank 0 writes ``network.json`` into the folder of the weights.
 
-    Args:
-        folder: ``checkpoints/<exp_name>/models``.
-        args: of the script, with the flags :data:`FLAGS`.
-        head, outputs, class_names: see :class:`Network`.
-
     Raises:
         UsageError: if it cannot be written.
     """
     if distributed.rank() == 0:
         values = {name: getattr(args, name) for name in FLAGS}
-        names = None if class_names is None else list(class_names)
-        values |= {"head": head, "outputs": outputs, "class_names": names}
+        values |= {"head": head, "outputs": outputs, "class_names": class_names}
         text = json.dumps(values, indent=2) + "\n"
         replace_file(Path(folder, FILE), text.encode())
 
@@ -221,12 +194,12 @@ def _read_json(path: Path) -> dict[str, Any]:
             good &= names is None or len(names) == outputs
     except (OSError, ValueError, KeyError, TypeError):
         good = False
-    if not good:
-        raise UsageError(
-            f"{path}: damaged, or not written by this program. Delete it; then give "
-            "--k and --num_points where they are not as published"
-        )
-    return values
+    if good:
+        return values
+    raise UsageError(
+        f"{path}: damaged, or not written by this program. Delete it; then give "
+        "--k and --num_points where they are not as published"
+    )
 
 
 def _network(layers: Layers, overrides: Mapping[str, Any]) -> Network:
@@ -251,8 +224,7 @@ def _network(layers: Layers, overrides: Mapping[str, Any]) -> Network:
     )
     names = used.get("class_names")
     return Network(
-        **{name: used[name] for name in FLAGS},
-        head=used["head"],
+        **{name: used[name] for name in (*FLAGS, "head")},
         outputs=used.get("outputs"),
         class_names=None if names is None else tuple(names),
         origin=origin,

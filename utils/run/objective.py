@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import TypeVar
 
 from utils.run.flags import natural_float, positive_int
 
-OBJECTIVES = {
-    "crosspoint": "CrossPoint",
-    "multiview": "multi-view, after MM-Point",
-}
+OBJECTIVES = {"crosspoint": "CrossPoint", "multiview": "multi-view, after MM-Point"}
 IMAGE_JITTER, VIEW_DIM = 0.4, 256  # of every image, unless given
-Value = TypeVar("Value", int, float)
 
 
 def add_objective_flags(parser: argparse.ArgumentParser) -> None:
@@ -29,25 +24,14 @@ def add_objective_flags(parser: argparse.ArgumentParser) -> None:
         "multiview: after MM-Point, a cloud against each image, every pair with its "
         "own projection heads",
     )
-    add(
-        "--imid_weight",
-        type=natural_float,
-        default=1.0,
-        help="weight of the intra-modal loss; 0 switches it off",
-    )
-    add(
-        "--cmid_weight",
-        type=natural_float,
-        default=1.0,
-        help="weight of the cross-modal loss; 0 switches it and the image encoder off",
-    )
-    add(
-        "--num_images",
-        type=positive_int,
-        default=1,
-        metavar="V",
-        help="different images of each shape in a step",
-    )
+    for name, loss, off in (
+        ("--imid_weight", "intra-modal", "it off"),
+        ("--cmid_weight", "cross-modal", "it and the image encoder off"),
+    ):
+        text = f"weight of the {loss} loss; 0 switches {off}"
+        add(name, type=natural_float, default=1.0, help=text)
+    text = "different images of each shape in a step"
+    add("--num_images", type=positive_int, default=1, metavar="V", help=text)
     add(
         "--image_jitter",
         type=natural_float,
@@ -82,21 +66,19 @@ def settle_objective(args: argparse.Namespace) -> None:
         raise ValueError(f"--image_jitter {max(args.image_jitter):g} is more than 1")
     if args.view_dims and args.objective != "multiview":
         raise ValueError("--view_dims needs --objective multiview: add it")
-    args.image_jitter = _of_each_image(args, "image_jitter", args.image_jitter)
+    names = ["image_jitter"]
     if args.objective == "multiview":
-        dims = args.view_dims or [VIEW_DIM]
-        args.view_dims = _of_each_image(args, "view_dims", dims)
-
-
-def _of_each_image(
-    args: argparse.Namespace, name: str, values: list[Value]
-) -> list[Value]:
-    if len(values) not in (1, args.num_images):
-        raise ValueError(
-            f"--{name} has {len(values)} values: give one, or as many as "
-            f"--num_images {args.num_images}"
-        )
-    return values * args.num_images if len(values) == 1 else values
+        args.view_dims = args.view_dims or [VIEW_DIM]
+        names.append("view_dims")
+    for name in names:
+        values = getattr(args, name)
+        if len(values) not in (1, args.num_images):
+            raise ValueError(
+                f"--{name} has {len(values)} values: give one, or as many as "
+                f"--num_images {args.num_images}"
+            )
+        if len(values) == 1:
+            setattr(args, name, values * args.num_images)
 
 
 def describe(args: argparse.Namespace) -> str:

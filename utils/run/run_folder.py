@@ -36,12 +36,8 @@ def run_folder(exp_name: str) -> Path:
 
 
 def is_resumed(exp_name: str, resume: bool) -> bool:
-    """Whether a run continues from a checkpoint: rank 0 decides for all ranks.
-
-    By ``--resume``, or because torchrun has restarted it. A restart continues only what
-    an earlier attempt of the same torchrun has opened: a folder that was refused is
-    refused again.
-    """
+    """Whether a run continues from a checkpoint, by ``--resume`` or because torchrun
+    has restarted it: rank 0 decides for all ranks."""
 
     def decide() -> bool:
         folder = run_folder(exp_name)
@@ -51,6 +47,8 @@ def is_resumed(exp_name: str, resume: bool) -> bool:
 
 
 def _is_own_restart(folder: Path) -> bool:
+    """Whether an earlier attempt of the same torchrun has opened the folder: one that
+    was refused is refused again."""
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
         return False
     path = _lock_file(folder)
@@ -75,9 +73,7 @@ def open_run_folder(
     Call it when everything else has been checked: it may delete an earlier run.
 
     Args:
-        exp_name: name of the run.
-        overwrite: delete what an earlier run left.
-        resume: keep it and continue; None for a script without such a flag.
+        resume: None for a script without such a flag.
         inputs: files that the run reads, which must not be deleted; "" is ignored.
         sizes: of the weights and checkpoints that the run will write, in bytes, by
             their paths in the folder.
@@ -94,7 +90,7 @@ def open_run_folder(
             CHECKPOINTS.mkdir(exist_ok=True)
             restarted = _is_own_restart(folder)  # before the lock: see there
             resumed = bool(resume) or restarted
-            _lock(folder)
+            lock = _lock(folder)
             _check_room(folder, sizes or {}, resumed)
             if resumed:
                 _check_resumable(folder, restarted)
@@ -102,11 +98,13 @@ def open_run_folder(
                 _clear(folder, overwrite, resume, inputs)
             for leftover in folder.glob("models/.*.partial"):
                 leftover.unlink()  # a write was killed
-            models = "" if resume is None else "models"
-            (folder / models).mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder / models):
-                pass  # a folder that exists may still refuse files
-            _write_owner(folder)
+            models = folder if resume is None else folder / "models"
+            models.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=models).close()  # it may still refuse files
+            # Not refused: the lock says who uses the folder.
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {platform.node()}{_launcher()}")
+            lock.flush()
         except OSError as error:
             raise UsageError(f"{folder} cannot be written: {error}") from error
 
@@ -117,8 +115,8 @@ def open_run_folder(
 _locks: dict[Path, TextIO] = {}  # held by this process, by their absolute paths
 
 
-def _lock(folder: Path) -> None:
-    """Refuse a folder that another process uses.
+def _lock(folder: Path) -> TextIO:
+    """The lock of a folder; refuse one that another process uses.
 
     The lock ends with the run or with the process, however that ends; forked workers do
     not hold it. Its file is beside the folder, which ``--overwrite`` deletes. Opening
@@ -126,7 +124,7 @@ def _lock(folder: Path) -> None:
     """
     path = _lock_file(folder)
     if path in _locks:
-        return
+        return _locks[path]
     file = open(path, "a+", encoding="utf-8")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -141,14 +139,7 @@ def _lock(folder: Path) -> None:
             ) from error
         # Otherwise the file system has no locks: continue without one.
     _locks[path] = file
-
-
-def _write_owner(folder: Path) -> None:
-    """Note in the lock who uses the folder, now that it has not been refused."""
-    file = _locks[_lock_file(folder)]
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {platform.node()}{_launcher()}")
-    file.flush()
+    return file
 
 
 def release(folder: Path) -> None:
@@ -163,11 +154,9 @@ def _lock_file(folder: Path) -> Path:
 
 
 def _check_room(folder: Path, sizes: Mapping[Path, int], resumed: bool) -> None:
-    """Refuse a run for whose files the disk is too full.
-
-    A resumed run replaces or keeps those of its files that are there; any other run
-    deletes whatever is there.
-    """
+    """Refuse a run for whose files the disk is too full."""
+    # A resumed run replaces or keeps those of its files that are there; any other run
+    # deletes whatever is there.
     paths = [folder / path for path in sizes] if resumed else folder.rglob("*")
     existing = sum(path.stat().st_size for path in paths if path.is_file())
     needed = sum(sizes.values())
@@ -187,12 +176,11 @@ def _clear(
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder: choose another --exp_name")
     # A failed start leaves a log and a configuration, but no results.
-    leftovers = ("config.json", "run.log", "metrics.jsonl", "models", "wandb")
-    metrics = folder / "metrics.jsonl"
-    filled = any(path.name not in leftovers for path in folder.iterdir())
-    filled = filled or (metrics.is_file() and metrics.stat().st_size > 0)
-    filled = filled or any(folder.glob("models/*.pth"))
-    if filled and not overwrite:
+    leftovers = {"config.json", "run.log", "metrics.jsonl", "models", "wandb"}
+    metrics, weights = folder / "metrics.jsonl", [*folder.glob("models/*.pth")]
+    recorded = metrics.is_file() and metrics.stat().st_size > 0
+    others = {path.name for path in folder.iterdir()} - leftovers
+    if (others or recorded or weights) and not overwrite:
         go_on = "" if resume is None else "continue with --resume, "
         raise UsageError(
             f"{folder} is not empty: {go_on}delete it with --overwrite, "
@@ -204,7 +192,7 @@ def _clear(
                 f"--overwrite would delete {path}, which this run reads: "
                 "choose another --exp_name"
             )
-    if resume is None and any(folder.glob("models/*.pth")):
+    if resume is None and weights:
         raise UsageError(
             f"{folder} holds the weights of a training run, which this run would "
             "delete: choose another --exp_name"
@@ -252,11 +240,7 @@ def replace_file(
     """Replace a file atomically: there is always the old one or the complete new one.
 
     Writes a temporary file in the same folder, flushes it to the disk and renames it.
-
-    Args:
-        path: of the file.
-        content: of the new one.
-        previous: name under which the old file is kept beside it, if any.
+    ``previous`` is the name under which the old file is kept beside it, if any.
 
     Raises:
         UsageError: if it cannot be written; the old file is unchanged.
@@ -272,7 +256,11 @@ def replace_file(
             _link_or_copy(path, path.with_name(previous))
         os.replace(temporary, path)
         with contextlib.suppress(OSError):  # where folders cannot be flushed
-            _sync_folder(path.parent)
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)  # the rename survives a power cut
+            finally:
+                os.close(folder)
     except OSError as error:
         status = "the previous one is intact" if path.is_file() else "there is none yet"
         raise UsageError(
@@ -293,12 +281,3 @@ def _link_or_copy(path: Path, name: Path) -> None:
     except OSError:  # a file system without hard links
         shutil.copyfile(path, link)
     os.replace(link, name)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in the folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

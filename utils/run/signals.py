@@ -18,12 +18,7 @@ _received = 0
 
 
 class Interrupted(Exception):
-    """A signal has stopped the run; nothing is lost.
-
-    Args:
-        number: of the signal.
-        location: where the run stopped, for the message.
-    """
+    """A signal has stopped the run; nothing is lost."""
 
     def __init__(self, number: int, location: str) -> None:
         self.number = number

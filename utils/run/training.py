@@ -26,10 +26,7 @@ DEFAULT_LR = {"adam": 1e-3, "sgd": 0.1}
 class Precision:
     """``--precision``: dtype of the parameters, autocast, and fp16's loss scaling.
 
-    Args:
-        name: ``fp32``, ``fp64``, ``bf16`` or ``fp16``; the last two keep float32
-            parameters and use autocast.
-        device: of the model.
+    bf16 and fp16 keep float32 parameters and use autocast.
 
     Attributes:
         dtype: of the parameters.
@@ -56,12 +53,12 @@ def build_optimizer(
     """Adam or SGD with ``args.lr``, ``args.weight_decay`` and ``args.momentum``."""
     trained = [p for p in parameters if p.requires_grad]
     # fused: one pass over memory updates all numbers.
-    common = {"weight_decay": args.weight_decay, "fused": True}
+    options = {"lr": args.lr, "weight_decay": args.weight_decay, "fused": True}
     made: torch.optim.Optimizer
     if args.optimizer == "sgd":
-        made = torch.optim.SGD(trained, args.lr, momentum=args.momentum, **common)
+        made = torch.optim.SGD(trained, momentum=args.momentum, **options)
     else:
-        made = torch.optim.Adam(trained, args.lr, **common)
+        made = torch.optim.Adam(trained, **options)
     made.register_load_state_dict_post_hook(_lay_out_as_parameters)
     return made
 
@@ -97,16 +94,11 @@ class TimedLoader(DataLoader):
     waited = 0.0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        batches = super().__iter__()
-        while True:
-            start = time.perf_counter()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            finally:
-                self.waited += time.perf_counter() - start
+        start = time.perf_counter()
+        for batch in super().__iter__():
+            self.waited += time.perf_counter() - start
             yield batch
+            start = time.perf_counter()
 
 
 def data_loader(
@@ -116,10 +108,7 @@ def data_loader(
     device: torch.device,
     collate: Callable[[list], Any] | None = None,
 ) -> TimedLoader:
-    """This rank's batches, loaded by ``num_workers`` processes, pinned for a GPU.
-
-    ``collate`` makes a batch of samples; None: PyTorch's.
-    """
+    """This rank's batches, loaded by ``num_workers`` processes, pinned for a GPU."""
     return TimedLoader(
         dataset,
         batch_sampler=sampler,
@@ -152,12 +141,8 @@ def to_device(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:
 def evaluation_batches(
     count: int, batch_size: int, name: str = "test", unit: str = "cloud"
 ) -> Iterator[slice]:
-    """This rank's samples of an evaluation in batches, behind a progress bar.
-
-    Args:
-        count: samples of this rank, 0 or more; other ranks may have more or fewer.
-        batch_size: samples of a batch over all ranks, at least one each.
-        name, unit: of the bar.
+    """This rank's ``count`` samples of an evaluation, which may be none, in batches of
+    ``batch_size`` over all ranks, at least one each; behind a progress bar.
 
     Raises:
         Interrupted: on all ranks, before the next batch, if one received a signal.
@@ -167,10 +152,9 @@ def evaluation_batches(
         # Every rank takes part as often as the one with the most batches.
         batches = distributed.all_reduce_max(math.ceil(count / local_size))
         for first in range(0, local_size * batches, local_size):
-            signal = distributed.all_reduce_max(signals.received())
-            if signal:
+            if signal := distributed.all_reduce_max(signals.received()):
                 raise signals.Interrupted(signal, "in an evaluation")
-            batch = slice(first, min(first + local_size, count))
             if first < count:
+                batch = slice(first, min(first + local_size, count))
                 yield batch
                 bar.update(batch.stop - first)

@@ -49,7 +49,6 @@ def start(
         folder: the run folder; W&B writes into ``wandb/`` there.
         arguments: of the script; ``wandb``, ``wb_url`` and ``exp_name`` are used.
         config: what W&B shows as the run's configuration.
-        resumed: whether to continue the W&B run of the folder.
         say: called with one line if W&B does not do what was requested.
     """
     mode, url = arguments["wandb"], arguments["wb_url"]
@@ -106,10 +105,8 @@ def _reason(error: Exception, url: str) -> str:
 
     refused = wandb.errors.UsageError, wandb.errors.AuthenticationError
     if isinstance(error, refused) or "<no message>" in str(error):
-        return (
-            f"{url} needs a valid key: set WANDB_API_KEY, or run "
-            f"'wandb login --host {url}'"
-        )
+        remedy = f"set WANDB_API_KEY, or run 'wandb login --host {url}'"
+        return f"{url} needs a valid key: {remedy}"
     return f"cannot start a run on {url} ({first_line(error)})"
 
 
@@ -119,12 +116,9 @@ def first_line(error: object) -> str:
 
 
 class WandbRun:
-    """A W&B run to which values are logged. After an error it ignores all further ones.
+    """A W&B run of ``wandb.init(mode=mode, **options)``, to which values are logged.
 
-    Args:
-        mode: ``online`` or ``offline``.
-        options: more arguments of ``wandb.init``.
-        say: called with one line if W&B fails later.
+    An error is one line, which ``say`` gets, and nothing is logged from then on.
     """
 
     def __init__(

@@ -10,7 +10,6 @@ from utils.judging.features import extract_features
 from utils.parallel import distributed
 
 CLOUDS = np.random.default_rng(0).normal(size=(7, 16, 3)).astype(np.float32)
-CPU = torch.device("cpu")
 
 
 def encoder() -> DGCNN:
@@ -22,7 +21,7 @@ def test_features_are_those_of_the_encoder_in_eval_mode() -> None:
     model = encoder().train()
     with torch.no_grad():
         model(torch.from_numpy(CLOUDS).double().transpose(1, 2))  # running statistics
-    actual = extract_features(model, CLOUDS, 3, CPU)
+    actual = extract_features(model, CLOUDS, 3)
     assert model.training
     model.eval()
     with torch.no_grad():
@@ -38,11 +37,11 @@ def test_features_are_those_of_the_encoder_in_eval_mode() -> None:
 def shard_features(first: int) -> np.ndarray:
     ends = [0, first, len(CLOUDS)]
     rank = distributed.rank()
-    return extract_features(encoder(), CLOUDS[ends[rank] : ends[rank + 1]], 4, CPU)
+    return extract_features(encoder(), CLOUDS[ends[rank] : ends[rank + 1]], 4)
 
 
 def test_two_ranks_gather_the_features_of_one(two_ranks) -> None:
-    expected = extract_features(encoder(), CLOUDS, 7, CPU)
+    expected = extract_features(encoder(), CLOUDS, 7)
     for first in (3, 0):  # uneven shares, and a rank without any cloud
         for actual in two_ranks.run(shard_features, first):
             np.testing.assert_allclose(actual, expected, rtol=1e-6)

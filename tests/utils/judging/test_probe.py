@@ -17,11 +17,11 @@ from utils.judging.svm import fit_linear_svm
 
 def test_both_classifiers_see_the_features_of_both_splits(even_root: Path) -> None:
     torch.manual_seed(0)
-    encoder, cpu = DGCNN(k=5, emb_dims=16), torch.device("cpu")
+    encoder = DGCNN(k=5, emb_dims=16)
     splits = [ModelNet40(even_root, split, 64) for split in ("train", "test")]
-    probed = run_probe(encoder, *splits, C=10.0, batch_size=8, device=cpu)
+    probed = run_probe(encoder, *splits, C=10.0, batch_size=8)
     (train, labels), (test, truth) = (
-        (extract_features(encoder, s.points, 8, cpu), s.labels) for s in splits
+        (extract_features(encoder, s.points, 8), s.labels) for s in splits
     )
     assert (probed.features == test).all() and (probed.labels == truth).all()
     predicted = fit_linear_svm(train, labels, 10.0).predict(test)
