@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
 
 from datasets import CLASSIFICATION, SCANOBJECTNN_VARIANTS
 from models import ENCODERS
@@ -41,12 +40,9 @@ def get_args_parser() -> argparse.ArgumentParser:
         ("--n_runs", 50, "episodes"),
     ):
         add(name, type=flags.positive_int, default=default, help=text)
-    add(
-        "--table",
-        action="store_true",
-        help="run the four published settings, 5 and 10 ways with 10 and 20 shots, "
-        "instead of --k_way and --m_shot",
-    )
+    text = "run the four published settings, 5 and 10 ways with 10 and 20 shots, "
+    text += "instead of --k_way and --m_shot"
+    add("--table", action="store_true", help=text)
     flags.add_corrupt_flag(group, "the query samples")
     return parser
 
@@ -56,6 +52,7 @@ if __name__ == "__main__":
     ARGS = cli.start(get_args_parser())
 
 import numpy as np
+import torch
 
 from datasets import labelled_clouds
 from datasets.corruptions import corrupted_copies
@@ -64,7 +61,6 @@ from models.edgeconv import chosen_form
 from utils.judging.features import extract_features
 from utils.judging.fewshot import PUBLISHED_SETTINGS, check_classes, evaluate_episodes
 from utils.parallel import distributed
-from utils.parallel.seed import seed_torch
 from utils.run.checkpoint import load_encoder, run_name
 from utils.run.logger import RunLogger, evaluation_logger
 from utils.run.network import settle
@@ -74,9 +70,8 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
     """Features and episodes of every data set, and a run folder with the results."""
     name = "_".join(["fewshot", *args.dataset, run_name(args.model_path)])
     args.exp_name = args.exp_name or name
-    settings: Sequence[tuple[int, int]] = PUBLISHED_SETTINGS
-    if not args.table:
-        settings = ((args.k_way or 5, args.m_shot or 10),)
+    one = ((args.k_way or 5, args.m_shot or 10),)
+    settings = PUBLISHED_SETTINGS if args.table else one
     with distributed.fail_together():
         check_flags(args)
         network = settle(args, PUBLISHED)
@@ -86,7 +81,7 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
             name: labelled_clouds(name, args.data_root, args.split, *options)
             for name in args.dataset
         }
-        seed_torch(args.seed)
+        torch.manual_seed(args.seed)
         encoder = point_encoder(args.model, args.k, args.emb_dims, args.edgeconv)
         weights = load_encoder(encoder, args.model_path, args.seed)
     labels = {n: distributed.gather_array(clouds.labels) for n, clouds in sets.items()}
@@ -96,11 +91,8 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
                 check_classes(labels[name], clouds.class_names, *setting, args.n_query)
 
     encoder.to(process.device)
-    rows = {
-        "encoder": weights,
-        "network": network.origin,
-        "edgeconv": f"{form}: {reason}",
-    }
+    rows = {"encoder": weights, "network": network.origin}
+    rows["edgeconv"] = f"{form}: {reason}"
     with evaluation_logger(args, rows) as logger:
         for name, clouds in sets.items():
             start = time.perf_counter()

@@ -35,24 +35,14 @@ def get_args_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("evaluation")
     flags.add_dataset_flags(group, CLASSIFICATION, SCANOBJECTNN_VARIANTS, several=True)
     add = group.add_argument
-    add(
-        "--C",
-        type=flags.positive_float,
-        nargs="+",
-        default=[0.1],
-        help="the SVM's C; of several, the best on held-out training data is chosen "
-        "(default: 0.1)",
-    )
+    text = "the SVM's C; of several, the best on held-out training data is chosen "
+    text += "(default: 0.1)"
+    add("--C", type=flags.positive_float, nargs="+", default=[0.1], help=text)
     text = "k of the k-NN classifier; 0 for none"
     add("--knn", type=flags.natural_int, default=20, metavar="K", help=text)
-    add(
-        "--labels_per_class",
-        type=flags.positive_int,
-        nargs="+",
-        default=[],
-        metavar="N",
-        help="also fit an SVM to N labelled clouds per class, for each N",
-    )
+    text = "also fit an SVM to N labelled clouds per class, for each N"
+    kind: dict[str, Any] = {"type": flags.positive_int, "nargs": "+", "metavar": "N"}
+    add("--labels_per_class", default=[], help=text, **kind)
     text = "random draws for each N of --labels_per_class"
     add("--draws", type=flags.positive_int, default=10, help=text)
     flags.add_corrupt_flag(group, "the test clouds, with every classifier")
@@ -66,6 +56,7 @@ if __name__ == "__main__":
     ARGS = cli.start(get_args_parser())
 
 import numpy as np
+import torch
 from torch import nn
 
 from datasets import labelled_clouds
@@ -78,7 +69,6 @@ from utils.judging.judges import check_labels_per_class, judge_clouds, judges_ta
 from utils.judging.metrics import write_confusion
 from utils.judging.svm import judge_features
 from utils.parallel import distributed
-from utils.parallel.seed import seed_torch
 from utils.run.checkpoint import load_encoder, run_name
 from utils.run.logger import RunLogger, evaluation_logger
 from utils.run.network import settle
@@ -100,7 +90,7 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
             ]
             for name in args.dataset
         }
-        seed_torch(args.seed)
+        torch.manual_seed(args.seed)
         encoder = point_encoder(args.model, args.k, args.emb_dims, args.edgeconv)
         weights = load_encoder(encoder, args.model_path, args.seed)
     labels = {
@@ -113,11 +103,8 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
             check_labels_per_class(labels[name][0], names, counts)
 
     encoder.to(process.device)
-    rows = {
-        "encoder": weights,
-        "network": network.origin,
-        "edgeconv": f"{form}: {reason}",
-    }
+    rows = {"encoder": weights, "network": network.origin}
+    rows["edgeconv"] = f"{form}: {reason}"
     with evaluation_logger(args, rows) as logger:
         for name, splits in sets.items():
             result = evaluate(name, splits, labels[name], encoder, args, logger)
@@ -163,22 +150,14 @@ def evaluate(
     def judge() -> dict[str, object]:
         begin = time.perf_counter()
         train, test = zip(features, labels, strict=True)
-        judgement = judge_features(
-            train, test, len(classes), args.C, args.seed, test_every_C=True
-        )
+        chosen = (len(classes), args.C, args.seed)
+        judgement = judge_features(train, test, *chosen, test_every_C=True)
         path = logger.folder / f"confusion_{name}.csv"
         write_confusion(path, judgement.matrix, classes)
         seconds["svm_seconds"] = round(time.perf_counter() - begin, 2)
-        by_clouds = judge_clouds(
-            judgement.svm,
-            train,
-            {"clean": test[0], **copies},
-            test[1],
-            knn=args.knn,
-            labels_per_class=args.labels_per_class,
-            draws=args.draws,
-            seed=args.seed,
-        )
+        tests = {"clean": test[0], **copies}
+        settings = (args.knn, args.labels_per_class, args.draws, args.seed)
+        by_clouds = judge_clouds(judgement.svm, train, tests, test[1], *settings)
         return {
             "C": judgement.C,
             **by_clouds.pop("clean"),

@@ -77,8 +77,7 @@ from utils.judging.metrics import (
 )
 from utils.parallel import distributed
 from utils.parallel.batchnorm import synchronise_batchnorm
-from utils.parallel.seed import seed_torch
-from utils.run.bookkeeping import Run, shown
+from utils.run.bookkeeping import Run, parameters, shown
 from utils.run.checkpoint import LoadReport, load_pretrained, run_name
 from utils.run.logger import evaluation_logger
 from utils.run.network import settle, write_network
@@ -122,7 +121,7 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
             sampler = GlobalBatchSampler(
                 len(train), args.batch_size, *process.shard, args.seed, last="fill"
             )
-        seed_torch(args.seed)
+        torch.manual_seed(args.seed)
         head = "linear" if args.freeze_encoder else "classifier"
         size = (args.model, args.k, args.emb_dims, head, test.num_classes)
         model = trained_network(*size, args.edgeconv, args.dropout)
@@ -168,13 +167,10 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
         if args.freeze_encoder:  # its features do not change: compute them once
             samples = encode(model, train, test, args.test_batch_size, process.shard)
         loader = data_loader(samples[0], sampler, args.num_workers, device)
-        parameters, learned = (
-            sum(p.numel() for p in part.parameters()) / 1e6 for part in (model, trained)
-        )
         run.introduce(
             {
-                "model": f"{args.model} {parameters:.2f} M parameters, "
-                f"{learned:.2f} M trained",
+                "model": f"{args.model} {parameters(model)} parameters, "
+                f"{parameters(trained)} trained",
                 "network": network.origin,
                 "edgeconv": f"{form}: {reason}",
                 "start": "its checkpoint" if resumed else start,
@@ -208,10 +204,8 @@ def train_one_epoch(
     precision: Precision,
     run: Run,
 ) -> dict[str, float]:
-    """One pass over the training clouds, or over those left after a resume.
-
-    Returns the epoch's mean loss, and accuracies as predicted while training.
-    """
+    """One pass over the clouds left of the epoch, and the epoch's mean loss, and
+    accuracies as predicted while training."""
     args, device, dtype = run.args, run.process.device, precision.dtype
     model.train()
     run.start_epoch(loader, cosine(args.lr, run.epoch, args.epochs))

@@ -51,23 +51,16 @@ def dgcnn_cls(
 def dgcnn_partseg(
     weights: str | None = None, k: int | None = None, emb_dims: int | None = None
 ) -> nn.Module:
-    """The part-segmentation DGCNN, pre-trained or fine-tuned; see :func:`dgcnn_cls`.
+    """The part-segmentation DGCNN; as :func:`dgcnn_cls`, with features (B, emb_dims).
 
-    Returns:
-        A module with ``features(points (B, 3, N)) -> (B, emb_dims)``; called, it gives
-        (projection (B, 256), feature), or of a fine-tuned file, with the category
-        one-hot (B, 16) as second argument, logits (B, parts, N).
+    A fine-tuned one, called with points and the category one-hot (B, 16), gives logits
+    (B, parts, N).
     """
     return _network("dgcnn_seg", weights, k, emb_dims)
 
 
 def pointnet_cls(weights: str | None = None, emb_dims: int | None = None) -> nn.Module:
-    """PointNet, pre-trained or fine-tuned for classification; see :func:`dgcnn_cls`.
-
-    Returns:
-        A module with ``features(points (B, 3, N)) -> (B, emb_dims)``; called, it gives
-        (projection (B, 256), feature), or a classifier's logits (B, classes).
-    """
+    """PointNet; as :func:`dgcnn_cls`, with features (B, emb_dims)."""
     return _network("pointnet", weights, None, emb_dims)
 
 
@@ -75,16 +68,8 @@ def _network(
     model: str, weights: str | None, k: int | None, emb_dims: int | None
 ) -> nn.Module:
     if weights is None:
-        spec = network.Network(
-            model=model,
-            emb_dims=emb_dims or 1024,
-            k=k or 15,
-            num_points=1024,
-            head="projection",
-            outputs=None,
-            class_names=None,
-            origin="random weights",
-        )
+        size = (emb_dims or 1024, k or 15, 1024)
+        spec = network.Network(model, *size, "projection", None, None, "random weights")
     else:
         path = _download(weights) if "://" in weights else pathlib.Path(weights)
         spec = network.read_network(path, model=model, k=k, emb_dims=emb_dims)

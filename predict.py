@@ -32,28 +32,23 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, doc: str, weights: str) -> Callable[..., argparse.Action]:
-        added = commands.add_parser(name, help=doc, doc=doc)
-        add_common_flags(added, weights)
-        return added.add_argument_group(name).add_argument
-
     doc = "Compute features of clouds and meshes."
-    add = command("features", doc, "any weights")
+    add = add_command(commands, "features", doc, "any weights")
     text = "output: names (M,) and features (M, F) float32"
     add("--out", required=True, metavar="FILE.npz", help=text)
     doc = "Find the shapes whose features are most similar."
-    add = command("nearest", doc, "the weights of the features")
+    add = add_command(commands, "nearest", doc, "the weights of the features")
     text = "features written by predict.py features"
     add("--among", required=True, metavar="FILE.npz", help=text)
     add("--top", type=flags.positive_int, default=5, help="neighbours of each cloud")
     text = f"draw the first {SHOWN} clouds, each beside its neighbours"
     add("--sheet", default="", metavar="FILE.png", help=text)
     doc = "Name the most probable classes."
-    add = command("classify", doc, "weights of finetune_cls.py")
+    add = add_command(commands, "classify", doc, "weights of finetune_cls.py")
     add("--top", type=flags.positive_int, default=3, help="most probable classes shown")
     add("--out", default="", metavar="FILE.csv", help="also write the table")
     doc = "Label every point with its part."
-    add = command("segment", doc, "weights of train_partseg.py")
+    add = add_command(commands, "segment", doc, "weights of train_partseg.py")
     add("--category", required=True, choices=CATEGORIES, help="category of the shapes")
     add(
         "--out",
@@ -65,8 +60,14 @@ def get_args_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_common_flags(parser: argparse.ArgumentParser, weights: str) -> None:
-    """The flags of all commands; ``weights`` is the help of ``--model_path``."""
+def add_command(
+    commands: argparse._SubParsersAction, name: str, doc: str, weights: str
+) -> Callable[..., argparse.Action]:
+    """A command with the flags of all; what is returned adds a flag of its own.
+
+    ``weights`` is the help of ``--model_path``.
+    """
+    parser = commands.add_parser(name, help=doc, doc=doc)
     add = parser.add_argument_group("clouds").add_argument
     add("files", nargs="+", metavar="FILE_OR_FOLDER", help="clouds and meshes")
     add(
@@ -86,6 +87,7 @@ def add_common_flags(parser: argparse.ArgumentParser, weights: str) -> None:
     add = parser.add_argument_group("run").add_argument
     add("--overwrite", action="store_true", help="replace what an earlier run wrote")
     add("--debug", action="store_true", help="show the traceback of every error")
+    return parser.add_argument_group(name).add_argument
 
 
 if __name__ == "__main__":
@@ -133,13 +135,14 @@ def main(args: argparse.Namespace) -> None:
         files = OwnFiles(args.files, *sampling)
         model = load(args, network).to(process.device)
     print(f"{args.model_path}: {network.origin}")
-    commands: dict[str, Callable[..., None]] = {
-        "features": save_features,
-        "nearest": find_nearest,
-        "classify": classify,
-        "segment": segment,
-    }
-    commands[args.command](args, network, model, files)
+    if args.command == "features":
+        save_features(args, model, files)
+    elif args.command == "nearest":
+        find_nearest(args, model, files)
+    elif args.command == "classify":
+        classify(args, model, files, network)
+    else:
+        segment(args, model, files)
     report(files)
 
 
@@ -208,9 +211,7 @@ def report(files: OwnFiles) -> None:
         sys.exit(1)
 
 
-def save_features(
-    args: argparse.Namespace, network: Network, model: nn.Module, files: OwnFiles
-) -> None:
+def save_features(args: argparse.Namespace, model: nn.Module, files: OwnFiles) -> None:
     """``features``: an NPZ file, which also says what the features are of."""
     names, features = [], []
     for clouds, points in read(files, args.batch_size):
@@ -222,9 +223,7 @@ def save_features(
     print(f"{args.out}: names and features {(len(names), features[0].shape[1])}")
 
 
-def find_nearest(
-    args: argparse.Namespace, network: Network, model: nn.Module, files: OwnFiles
-) -> None:
+def find_nearest(args: argparse.Namespace, model: nn.Module, files: OwnFiles) -> None:
     """``nearest``: names and cosines, and a contact sheet."""
     gallery = predict.read_features(args)
     lines: list[list[Cell]] = []
@@ -263,7 +262,7 @@ def neighbour(name: str, folder: str, files: OwnFiles) -> np.ndarray:
 
 
 def classify(
-    args: argparse.Namespace, network: Network, model: nn.Module, files: OwnFiles
+    args: argparse.Namespace, model: nn.Module, files: OwnFiles, network: Network
 ) -> None:
     """``classify``: the most probable classes of each cloud."""
     classes = network.class_names
@@ -290,9 +289,7 @@ def classify(
         print(f"{args.out}: the table")
 
 
-def segment(
-    args: argparse.Namespace, network: Network, model: nn.Module, files: OwnFiles
-) -> None:
+def segment(args: argparse.Namespace, model: nn.Module, files: OwnFiles) -> None:
     """``segment``: a PLY and an NPZ file of each cloud, and the shares of its parts."""
     category = CATEGORIES.index(args.category)
     common = os.path.commonpath([path.absolute().parent for path in files.files])

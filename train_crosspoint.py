@@ -50,12 +50,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--image_size", type=flags.positive_int, default=224, help=text)
     text = "NT-Xent temperature"
     add("--temperature", type=flags.positive_float, default=0.1, help=text)
-    add(
-        "--cuda_graph",
-        action="store_true",
-        help="launch forward and backward pass as one CUDA graph, for small batches "
-        "on one GPU",
-    )
+    text = "launch forward and backward pass as one CUDA graph, for small batches "
+    text += "on one GPU"
+    add("--cuda_graph", action="store_true", help=text)
     add(
         "--packed",
         action=argparse.BooleanOptionalAction,
@@ -100,8 +97,7 @@ from utils.errors import UsageError
 from utils.judging.probe import run_probe
 from utils.parallel import distributed
 from utils.parallel.batchnorm import synchronise_batchnorm
-from utils.parallel.seed import seed_torch
-from utils.run.bookkeeping import Run
+from utils.run.bookkeeping import Run, parameters
 from utils.run.checkpoint import load_pretrained
 from utils.run.cuda_graph import GraphedStep, check_cuda_graph
 from utils.run.network import write_network
@@ -144,8 +140,8 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
             len(dataset), args.batch_size, *process.shard, seed=args.seed
         )
         _ = dataset[0]  # clouds of too few points fail here, not in a loader's worker
-        probe = open_probe(args, process) if with_probe else []
-        seed_torch(args.seed)
+        probe = open_probe(args, process.shard) if with_probe else []
+        torch.manual_seed(args.seed)
         model = build_model(args)
         model.to(precision.dtype)  # first: loading rounds float64 weights otherwise
         reports = []
@@ -194,17 +190,14 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
             )
     write_network(run.folder / "models", args, "projection")
     with run:
-        point, image = (
-            f"{sum(p.numel() for p in part.parameters()) / 1e6:.2f} M parameters"
-            for part in (model.point_encoder, model.image_encoder)
-        )
         best = "of the last epoch (--svm_every 0, or no ModelNet40 in --data_root)"
         if probe:
             best = "chosen by the SVM probe on ModelNet40's test split"
         packed = " (packed)" if dataset.packed else ""
         run.introduce(
             {
-                "model": f"{args.model} {point}, {args.image_encoder} {image}",
+                "model": f"{args.model} {parameters(model.point_encoder)} parameters, "
+                f"{args.image_encoder} {parameters(model.image_encoder)} parameters",
                 "objective": describe(args),
                 "edgeconv": f"{form}: {reason}",
                 "data": f"{len(dataset)} shapes in {args.data_root}{packed}, "
@@ -238,10 +231,7 @@ def train_one_epoch(
     precision: Precision,
     run: Run,
 ) -> dict[str, float]:
-    """One pass over the shapes, or over those left after a resume.
-
-    Returns the epoch's mean losses.
-    """
+    """One pass over the shapes left of the epoch, and the epoch's mean losses."""
     args, device, dtype = run.args, run.process.device, precision.dtype
     criterion = NTXentLoss(args.temperature)
     objective = multiview_loss if args.objective == "multiview" else crosspoint_loss
@@ -302,14 +292,10 @@ def check_flags(args: argparse.Namespace) -> None:
         raise ValueError(f"--k {args.k} is more than --num_points {args.num_points}")
 
 
-def open_probe(
-    args: argparse.Namespace, process: distributed.Process
-) -> list[ModelNet40]:
+def open_probe(args: argparse.Namespace, shard: tuple[int, int]) -> list[ModelNet40]:
     """This rank's shares of ModelNet40's splits, the first 1,024 points of a cloud."""
-    probe = [
-        ModelNet40(args.data_root, split, None, process.shard)
-        for split in ("train", "test")
-    ]
+    splits = ("train", "test")
+    probe = [ModelNet40(args.data_root, split, None, shard) for split in splits]
     for clouds in probe:
         clouds.points = clouds.points[:, :1024].copy()
         points = clouds.points.shape[1]

@@ -78,8 +78,7 @@ from utils.drawing.parts import check_empty, save_part_examples
 from utils.judging.metrics import part_figures, shape_iou
 from utils.parallel import distributed
 from utils.parallel.batchnorm import synchronise_batchnorm
-from utils.parallel.seed import seed_torch
-from utils.run.bookkeeping import Run, shown
+from utils.run.bookkeeping import Run, parameters, shown
 from utils.run.checkpoint import load_pretrained, run_name
 from utils.run.logger import evaluation_logger
 from utils.run.network import settle, write_network
@@ -121,7 +120,7 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
             sampler = GlobalBatchSampler(
                 len(train), args.batch_size, *process.shard, args.seed, last="fill"
             )
-        seed_torch(args.seed)
+        torch.manual_seed(args.seed)
         size = (args.k, args.emb_dims, NUM_PARTS)
         model = DGCNNPartSeg(*size, dropout=args.dropout, edgeconv=args.edgeconv)
         model.to(precision.dtype)  # first: loading rounds float64 weights otherwise
@@ -165,10 +164,9 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
     )
     write_network(run.folder / "models", args, "parts", NUM_PARTS, test.class_names)
     with run:
-        parameters = sum(p.numel() for p in model.parameters()) / 1e6
         run.introduce(
             {
-                "model": f"{args.model} {parameters:.2f} M parameters, k {args.k}",
+                "model": f"{args.model} {parameters(model)} parameters, k {args.k}",
                 "network": network.origin,
                 "edgeconv": f"{form}: {reason}",
                 "start": "its checkpoint" if resumed else start,
@@ -211,10 +209,8 @@ def train_one_epoch(
     precision: Precision,
     run: Run,
 ) -> dict[str, float]:
-    """One pass over the shapes, or over those left after a resume.
-
-    Returns the epoch's mean loss, and mIoU and accuracy as predicted while training.
-    """
+    """One pass over the shapes left of the epoch, and the epoch's mean loss, and mIoU
+    and accuracy as predicted while training."""
     args, device, dtype = run.args, run.process.device, precision.dtype
     model.train()
     run.start_epoch(loader, scheduled(args.scheduler, args.lr, run.epoch, args.epochs))

@@ -28,7 +28,6 @@ from utils.drawing.features import spread_rows
 from utils.errors import UsageError
 from utils.judging.features import extract_features
 from utils.parallel import distributed
-from utils.parallel.seed import seed_torch
 from utils.run import checkpoint, cli
 from utils.run.run_folder import read_metrics
 
@@ -162,7 +161,7 @@ def read_splits(dataset: str, root: str, judged: Run) -> list[LabelledClouds]:
 def features_of(splits: list[LabelledClouds], judged: Run) -> list[np.ndarray]:
     """Features (M, F) of each split by the encoder of a run of eval_svm.py."""
     args, device = judged.args, distributed.start().device
-    seed_torch(args.seed)
+    torch.manual_seed(args.seed)
     encoder = point_encoder(args.model, args.k, args.emb_dims, args.edgeconv).to(device)
     checkpoint.load_encoder(encoder, args.model_path, args.seed)
     return [

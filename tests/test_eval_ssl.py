@@ -9,6 +9,7 @@ from typing import Any
 
 import nbformat
 import pytest
+import torch
 import trimesh
 from nbclient import NotebookClient
 
@@ -20,7 +21,6 @@ from tests.test_imports import PACKAGES, modules_in, within
 from utils.drawing.features import neighbour_figure
 from utils.judging import svm
 from utils.judging.features import extract_features
-from utils.parallel.seed import seed_torch
 from utils.run.checkpoint import save_weights
 from utils.run.network import write_network
 
@@ -101,7 +101,7 @@ def test_the_notebook_gives_the_numbers_of_the_functions(
     save_weights(DGCNNPartSeg(40, 16, 50), tmp_path / "segmenter.pth")
     encoders = {}
     for name, seed in (("untrained", SMALL["seed"]), ("pre-trained", 9)):
-        seed_torch(seed)
+        torch.manual_seed(seed)
         encoders[name] = point_encoder("dgcnn", SMALL["k"], SMALL["emb_dims"])
     weights = tmp_path / "encoder/w.pth"
     weights.parent.mkdir()

@@ -24,7 +24,6 @@ from tests.helpers.runs import (
     same_weights,
     weights,
 )
-from utils.parallel.seed import seed_torch
 from utils.run import checkpoint
 
 TEST_KEYS = ("test_loss", "test_accuracy", "test_class_accuracy")
@@ -45,7 +44,7 @@ def test_two_processes_train_a_linear_probe_as_one_does(
     one = finetune(tmp_path / "one", uneven_root, *words)
     two = two_ranks.run(finetune, tmp_path / "two", uneven_root, *words)[0]
     agree(one, two)
-    seed_torch(1)
+    torch.manual_seed(1)
     initial = DGCNN(5, 16, NUM_CLASSES, linear_head=True).state_dict()
     given = encoder.state_dict()
     for run in (one, two):

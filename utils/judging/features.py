@@ -53,11 +53,9 @@ def extract_features(
         encoder: a module with ``features(points (B, 3, N)) -> (B, F)``.
         points: (m, N, 3) float32, this rank's part of the data set; m may be 0.
         batch_size: clouds per step over all ranks.
-        name: label of the progress bar.
 
     Returns:
-        (M, F) in the encoder's dtype, with M the sum of m over the ranks, the same on
-        every rank.
+        (M, F) in the encoder's dtype, the same on every rank; M is the sum of m.
     """
     network: Any = encoder  # feature_dim and features are not nn.Module's
     dtype = next(encoder.parameters()).dtype

@@ -13,8 +13,6 @@ from utils.judging.metrics import smallest_class
 from utils.judging.svm import LinearSVM
 from utils.parallel.seed import LABELS, generator
 
-Figures = dict[str, float]
-
 
 def check_labels_per_class(
     labels: np.ndarray, class_names: Sequence[str], counts: Sequence[int]
@@ -48,15 +46,14 @@ def judge_clouds(
     labels_per_class: Sequence[int] = (),
     draws: int = 10,
     seed: int = 1,
-) -> dict[str, Figures]:
+) -> dict[str, dict[str, float]]:
     """Test accuracies of every classifier, on clean clouds and corrupted copies.
 
     With few labels it is a :class:`utils.judging.fewshot.SupportSVM` with C = 1: there
     are no labels left to choose C on.
 
     Args:
-        svm: fitted to the training rows.
-        train: features (M, F) and labels (M,).
+        train: features (M, F) and labels (M,), to which ``svm`` is fitted.
         tests: features (T, F) of each copy of the test clouds, "clean" first.
         labels: (T,) of the test clouds.
         knn: neighbours that vote; 0 for no k-NN.
@@ -85,7 +82,7 @@ def judge_clouds(
             accuracies(SupportSVM(train[0][rows], train[1][rows]).predict(all_tests))
             for rows in drawn
         ]
-    figures: dict[str, Figures] = {copy: {} for copy in copies}
+    figures: dict[str, dict[str, float]] = {copy: {} for copy in copies}
     for judge, rates in scores.items():
         for copy, values in zip(copies, np.transpose(rates), strict=True):
             figures[copy][judge] = float(np.mean(values))

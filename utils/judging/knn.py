@@ -13,12 +13,9 @@ _BLOCK = 1024  # queries per matrix of cosines
 def nearest(
     queries: np.ndarray, candidates: np.ndarray, top: int = 5
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The ``top`` most similar features, by cosine similarity, in float64.
-
-    Returns:
-        Rows of ``candidates`` (M, F) and their cosines, the nearest first, for each of
-        ``queries`` (Q, F): (Q, top), or (Q, M) if that is fewer.
-    """
+    """Rows of the ``candidates`` (M, F) most similar to each of ``queries`` (Q, F) by
+    cosine similarity in float64, and the cosines, the nearest first: (Q, top) each, or
+    (Q, M) if that is fewer."""
     unit, others = (
         F.normalize(torch.from_numpy(x).double(), dim=1) for x in (queries, candidates)
     )
@@ -36,12 +33,9 @@ def knn_predict(
     A neighbour votes with ``exp(cosine / TEMPERATURE)`` for its own class (DINO, Caron
     et al., ICCV 2021). All rows vote if there are fewer than ``k``.
 
-    Args:
-        train, test: features (M, F) and (T, F), finite.
-        labels: (M,) of the training rows, integers >= 0.
-
     Returns:
-        (T,) labels: the class with most votes; ties go to the first.
+        (T,) labels, of ``test`` (T, F) by ``train`` (M, F) with integers >= 0 as
+        ``labels`` (M,): the class with most votes; ties go to the first.
 
     Raises:
         ValueError: if the features are not finite.

@@ -55,7 +55,6 @@ def segment(
 
     Args:
         network: gives logits (B, 50, N) for points (B, 3, N) and categories (B, 16).
-        clouds, batch_size: as above.
         category: of all the clouds, 0 to 15. As in the evaluation, a point may be given
             a part of another category.
     """
@@ -105,11 +104,8 @@ def write_features(
 
 
 def read_features(args: argparse.Namespace) -> dict[str, np.ndarray]:
-    """The file ``--among`` of predict.py.
-
-    Raises:
-        UsageError: if it is not one of ``features``, or is of another network.
-    """
+    """The file ``--among`` of predict.py; a UsageError if it is not one of ``features``
+    or is of another network."""
     hint = f"`python predict.py features ... --model_path {args.model_path}` makes one"
     try:
         with np.load(args.among, allow_pickle=False) as file:

@@ -45,11 +45,7 @@ class LinearSVM:
 
 class SVMProblem:
     """Features (M, F), integer labels (M,) and the Gram matrix, to fit for several C
-    and subsets of rows.
-
-    Raises:
-        ValueError: if the features are not finite.
-    """
+    and subsets of rows. A ValueError if the features are not finite."""
 
     def __init__(self, features: np.ndarray, labels: np.ndarray) -> None:
         if not np.isfinite(features).all():
@@ -121,8 +117,7 @@ def fit_linear_svm(
 ) -> LinearSVM:
     """Fit ``SVC(kernel="linear", C=C)`` to features (M, F), the published evaluation.
 
-    Raises:
-        ValueError: if the features are not finite or there is a single class.
+    A ValueError if the features are not finite or there is a single class.
     """
     return SVMProblem(features, labels).fit(C)
 
@@ -195,10 +190,8 @@ def judge_features(
     """Choose C on held-out training data, fit on all training data, test.
 
     ``train`` and ``test`` are features (M, F) and labels (M,) in [0, num_classes);
-    ``test_every_C`` computes the test accuracy of the other candidates too.
-
-    Raises:
-        ValueError: if the features are not finite or there is a single class.
+    ``test_every_C`` computes the test accuracy of the other candidates too. Errors are
+    those of :func:`fit_linear_svm`.
     """
     problem = SVMProblem(*train)
     C, held_out = choose_C(problem, candidates, seed)

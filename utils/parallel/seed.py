@@ -8,7 +8,6 @@ and a resumed run continues with the same numbers.
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 # One number per purpose: two purposes never share a stream.
 ORDER, POINTS, IMAGE, SHAPE, SPLIT, EPISODE, SAMPLE, LABELS, CORRUPTION = range(9)
@@ -17,10 +16,8 @@ ORDER, POINTS, IMAGE, SHAPE, SPLIT, EPISODE, SAMPLE, LABELS, CORRUPTION = range(
 def generator(purpose: int, *key: int) -> np.random.Generator:
     """A NumPy generator that is a function of ``(purpose, *key)`` alone.
 
-    ``key`` are integers in [0, 2**64), e.g. ``seed, epoch, index``.
-
-    Raises:
-        ValueError: if a number is negative.
+    ``key`` are integers in [0, 2**64), e.g. ``seed, epoch, index``; a ValueError if one
+    is negative.
     """
     if min(key, default=0) < 0:
         raise ValueError(f"seeds and indices are >= 0, got {key}")
@@ -29,8 +26,3 @@ def generator(purpose: int, *key: int) -> np.random.Generator:
     # faster to convert.
     words = np.array((purpose | len(key) << 32, *key), "<u8").view("<u4")
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
-
-
-def seed_torch(seed: int) -> None:
-    """Seed the global generators that initialise the weights (CPU and every GPU)."""
-    torch.manual_seed(seed)

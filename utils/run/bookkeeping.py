@@ -245,11 +245,8 @@ class Run:
             raise DivergenceError(self.state.step - 1, "a weight", self.args)
 
     def means_and_sums(self, *names: str) -> tuple[dict[str, float], list[float]]:
-        """The epoch's means over its global batches, and the sums of :meth:`step`.
-
-        ``names`` are those of the means, in the order of :meth:`step`. To be called
-        after the epoch's last step, also when resumed there.
-        """
+        """The epoch's means over its global batches, in the order of :meth:`step`, by
+        these names; and its sums. Complete after the epoch's last step."""
         means = zip(names, self.state.sums, strict=False)
         sums = list(self.state.sums[len(names) :])
         return {name: total / self._steps for name, total in means}, sums
@@ -261,8 +258,6 @@ class Run:
 
     def end_epoch(self, values: Mapping[str, float], is_best: bool) -> None:
         """Write the epoch's record and weights, and a checkpoint at the next epoch.
-
-        ``values`` are named as in ``metrics.jsonl``.
 
         Raises:
             DivergenceError: if ``test_loss`` is not finite.
@@ -289,6 +284,11 @@ def _bytes_of(module: nn.Module) -> int:
     state = module.state_dict()
     entries = [*state.values(), *checkpoint.placeholders(state).values()]
     return sum(value.numel() * value.element_size() for value in entries)
+
+
+def parameters(module: nn.Module) -> str:
+    """How many numbers a module has, in millions."""
+    return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M"
 
 
 def shown(values: Mapping[str, float]) -> str:

@@ -128,11 +128,8 @@ def _read(path: str | Path) -> Any:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The entries of a weight file, without a ``module.`` prefix.
-
-    Raises:
-        CheckpointError: if the file cannot be read or is no flat state dict.
-    """
+    """The entries of a weight file, without a ``module.`` prefix; a CheckpointError if
+    it cannot be read or is no flat state dict."""
     state = _read(path)
     flat = isinstance(state, Mapping)
     if flat and {"format", "arguments"} <= state.keys():
@@ -183,10 +180,8 @@ def load_pretrained(model: nn.Module, path: str | Path) -> LoadReport:
 def load_encoder(encoder: nn.Module, path: str, seed: int) -> str:
     """Load the weights of an encoder to evaluate, unless ``path`` is ``none``.
 
-    Its projection head (``inv_head``), which is not evaluated, may be missing.
-
-    Returns:
-        What was loaded, or the ``seed`` of an untrained encoder, for the log.
+    Its projection head (``inv_head``), which is not evaluated, may be missing. Returns
+    what was loaded, or the ``seed`` of an untrained encoder, for the log.
 
     Raises:
         CheckpointError: see :func:`load_pretrained`; also if a part of the encoder is
@@ -220,11 +215,7 @@ def save_training_state(
 ) -> None:
     """Rank 0 writes everything that resuming needs, and keeps the previous file.
 
-    Args:
-        path: ``checkpoint_last.pth``.
-        arguments: of the script.
-        progress: how far the run is.
-        parts: model, optimizer, ...: anything with a ``state_dict``.
+    ``parts`` are model, optimizer, ...: anything with a ``state_dict``.
     """
     if distributed.rank() == 0:
         state = {

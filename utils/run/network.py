@@ -88,7 +88,6 @@ def read_network(
                 f"{path}: {FILE} beside it is of another network ({name} "
                 f"{recorded[name]}, not {value}): move one of them to another folder"
             )
-    for name, value in detected.items():
         if overrides.get(name) not in (None, value):
             raise CheckpointError(
                 f"{path}: {evidence}, so its --{name} is {value}, not "
@@ -149,11 +148,7 @@ def write_network(
     outputs: int | None = None,
     class_names: Sequence[str] | None = None,
 ) -> None:
-    """Rank 0 writes ``network.json`` into the folder of the weights.
-
-    Raises:
-        UsageError: if it cannot be written.
-    """
+    """Rank 0 writes ``network.json`` into the folder of the weights."""
     if distributed.rank() == 0:
         values = {name: getattr(args, name) for name in FLAGS}
         values |= {"head": head, "outputs": outputs, "class_names": class_names}

@@ -16,14 +16,12 @@ def add_objective_flags(parser: argparse.ArgumentParser) -> None:
         "objective", "Equations and sources: docs/objectives.md."
     )
     add = group.add_argument
-    add(
-        "--objective",
-        choices=tuple(OBJECTIVES),
-        default="crosspoint",
-        help="crosspoint: the mean of both clouds against the mean of the images; "
+    text = (
+        "crosspoint: the mean of both clouds against the mean of the images; "
         "multiview: after MM-Point, a cloud against each image, every pair with its "
-        "own projection heads",
+        "own projection heads"
     )
+    add("--objective", choices=tuple(OBJECTIVES), default="crosspoint", help=text)
     for name, loss, off in (
         ("--imid_weight", "intra-modal", "it off"),
         ("--cmid_weight", "cross-modal", "it and the image encoder off"),
@@ -52,11 +50,7 @@ def add_objective_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def settle_objective(args: argparse.Namespace) -> None:
-    """Check these flags, and give every image its own jitter and width.
-
-    Raises:
-        ValueError: naming the flag and what to do.
-    """
+    """Give every image its own jitter and width; a ValueError for contradictions."""
     if args.imid_weight == 0 == args.cmid_weight:
         raise ValueError(
             "--imid_weight 0 and --cmid_weight 0 leave no loss: give one of them a "

@@ -25,11 +25,7 @@ PREVIOUS = "checkpoint_previous.pth"  # beside it: its predecessor
 
 
 def run_folder(exp_name: str) -> Path:
-    """``checkpoints/<exp_name>``.
-
-    Raises:
-        UsageError: if the name is not that of a folder directly in ``checkpoints``.
-    """
+    """``checkpoints/<exp_name>``; a UsageError for a name that leads elsewhere."""
     if Path(exp_name).name != exp_name or exp_name in ("", ".", ".."):
         raise UsageError(f"--exp_name {exp_name!r} is not the name of a folder")
     return CHECKPOINTS / exp_name

@@ -9,7 +9,7 @@ import argparse
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ class Precision:
     bf16 and fp16 keep float32 parameters and use autocast.
 
     Attributes:
+        autocast: makes the context of forward pass and loss.
         dtype: of the parameters.
         scaler: scales fp16's loss and skips steps that overflow; otherwise disabled, so
             that ``scaler.scale(loss)`` is the loss and ``scaler.step`` the step.
@@ -37,14 +38,9 @@ class Precision:
     def __init__(self, name: str, device: torch.device) -> None:
         self.dtype = torch.float64 if name == "fp64" else torch.float32
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
-        self._device = device.type
-        self._half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name)
-
-    def autocast(self) -> AbstractContextManager:
-        """The context of forward pass and loss."""
-        return torch.autocast(
-            self._device, dtype=self._half, enabled=self._half is not None
-        )
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name)
+        enabled = half is not None
+        self.autocast = partial(torch.autocast, device.type, half, enabled)
 
 
 def build_optimizer(
