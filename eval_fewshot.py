@@ -128,11 +128,8 @@ def evaluate(
     args: argparse.Namespace,
     logger: RunLogger,
 ) -> dict[str, object]:
-    """Episodes of one setting, by rank 0: lines of the log, and the record.
-
-    ``copies`` are features of corrupted clouds by kind, whose queries are classified,
-    too.
-    """
+    """Episodes of one setting, by rank 0: lines of the log, and the record. Queries are
+    also classified by ``copies``, features of corrupted clouds by kind."""
     ways, shots = setting
 
     def episodes() -> dict[str, object]:

@@ -32,8 +32,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(__doc__)
     name = "finetune_<data set>; with --eval eval_<data set>_<run and file of weights>"
     flags.add_run_flags(parser, name, resumable=True)
-    own = flags.OF_WEIGHTS
-    flags.add_model_flags(parser, CLASSIFIERS, PUBLISHED, of_weights=own)
+    flags.add_model_flags(parser, CLASSIFIERS, PUBLISHED, of_weights=flags.OF_WEIGHTS)
     flags.add_training_flags(parser, batch_size=600, epochs=300, weight_decay=1e-6)
     group = flags.add_downstream_flags(parser)
     flags.add_dataset_flags(group, CLASSIFICATION, SCANOBJECTNN_VARIANTS)

@@ -27,10 +27,8 @@ def confusion_matrix(
 
 
 def confusion_counts(target: Tensor, logits: Tensor) -> Tensor:
-    """:func:`confusion_matrix` of a training batch, without waiting for a GPU.
-
-    From classes (b,) and logits (b, C); (C * C,) float64, on their device.
-    """
+    """:func:`confusion_matrix` (C * C,) float64 of classes (b,) and logits (b, C), on
+    their device, without waiting for a GPU."""
     classes = logits.shape[1]
     cells = target * classes + logits.argmax(dim=1)
     ones = torch.ones_like(cells, dtype=torch.float64)

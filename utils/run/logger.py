@@ -52,9 +52,6 @@ class RunLogger:
     A resumed run keeps the ``config.json`` of its start, and logs the flags that
     differ. From ``resumed_at``, its epoch and step, lines of ``metrics.jsonl`` are
     dropped, because those steps are repeated.
-
-    Attributes:
-        wandb: the W&B record; None without one, and on all ranks but 0.
     """
 
     def __init__(
@@ -65,7 +62,7 @@ class RunLogger:
     ) -> None:
         self.main = distributed.rank() == 0
         self.folder = folder
-        self.wandb: wandb_run.WandbRun | None = None
+        self.wandb: wandb_run.WandbRun | None = None  # without one, or on other ranks
         if not self.main:
             return
         self.environment = describe_environment()

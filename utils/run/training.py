@@ -26,13 +26,9 @@ DEFAULT_LR = {"adam": 1e-3, "sgd": 0.1}
 class Precision:
     """``--precision``: dtype of the parameters, autocast, and fp16's loss scaling.
 
-    bf16 and fp16 keep float32 parameters and use autocast.
-
-    Attributes:
-        autocast: makes the context of forward pass and loss.
-        dtype: of the parameters.
-        scaler: scales fp16's loss and skips steps that overflow; otherwise disabled, so
-            that ``scaler.scale(loss)`` is the loss and ``scaler.step`` the step.
+    bf16 and fp16 keep float32 parameters; ``autocast()`` is the context of forward pass
+    and loss. ``scaler`` scales fp16's loss and skips steps that overflow; otherwise it
+    is disabled: ``scaler.scale(loss)`` is the loss and ``scaler.step`` the step.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:

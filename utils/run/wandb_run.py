@@ -46,7 +46,7 @@ def start(
     """Start or resume a run's record; None if W&B is disabled or cannot start.
 
     Args:
-        folder: the run folder; W&B writes into ``wandb/`` there.
+        folder: of the run; W&B writes into ``wandb/`` there.
         arguments: of the script; ``wandb``, ``wb_url`` and ``exp_name`` are used.
         config: what W&B shows as the run's configuration.
         say: called with one line if W&B does not do what was requested.
