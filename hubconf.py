@@ -73,8 +73,8 @@ def _network(
     else:
         path = _download(weights) if "://" in weights else pathlib.Path(weights)
         spec = network.read_network(path, model=model, k=k, emb_dims=emb_dims)
-    size = (spec.k, spec.emb_dims, spec.head, spec.outputs)
-    module = models.trained_network(model, *size)
+    built = (spec.k, spec.emb_dims, spec.head, spec.outputs)
+    module = models.trained_network(model, *built)
     if weights is not None:
         checkpoint.load_encoder(module, str(path), seed=0)
     module.network = spec  # type: ignore[assignment]
