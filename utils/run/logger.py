@@ -62,7 +62,7 @@ class RunLogger:
     ) -> None:
         self.main = distributed.rank() == 0
         self.folder = folder
-        self.wandb: wandb_run.WandbRun | None = None  # without one, or on other ranks
+        self.wandb: wandb_run.WandbRun | None = None  # on rank 0 alone, if at all
         if not self.main:
             return
         self.environment = describe_environment()
@@ -99,9 +99,8 @@ class RunLogger:
             }
             replace_file(path, (json.dumps(config, indent=2) + "\n").encode())
         # A column for each argument in W&B's tables.
-        flat = config["arguments"] | {
-            n: v for n, v in config.items() if n != "arguments"
-        }
+        flat = {**config["arguments"], **config}
+        del flat["arguments"]
         self.wandb = wandb_run.start(folder, arguments, flat, resumed, self.info)
 
     def info(self, text: str) -> None:
