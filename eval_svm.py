@@ -40,9 +40,14 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--C", type=flags.positive_float, nargs="+", default=[0.1], help=text)
     text = "k of the k-NN classifier; 0 for none"
     add("--knn", type=flags.natural_int, default=20, metavar="K", help=text)
-    text = "also fit an SVM to N labelled clouds per class, for each N"
-    kind: dict[str, Any] = {"type": flags.positive_int, "nargs": "+", "metavar": "N"}
-    add("--labels_per_class", default=[], help=text, **kind)
+    add(
+        "--labels_per_class",
+        type=flags.positive_int,
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="also fit an SVM to N labelled clouds per class, for each N",
+    )
     text = "random draws for each N of --labels_per_class"
     add("--draws", type=flags.positive_int, default=10, help=text)
     flags.add_corrupt_flag(group, "the test clouds, with every classifier")

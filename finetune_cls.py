@@ -70,11 +70,7 @@ from models.dropout import set_dropout_step
 from models.edgeconv import chosen_form
 from utils.drawing.wandb_images import show_confusion
 from utils.judging.features import FeatureSet, extract_features
-from utils.judging.metrics import (
-    confusion_counts,
-    confusion_matrix,
-    mean_class_accuracy,
-)
+from utils.judging.metrics import accuracies, confusion_counts, confusion_matrix
 from utils.parallel import distributed
 from utils.parallel.batchnorm import synchronise_batchnorm
 from utils.run.bookkeeping import Run, parameters, shown
@@ -245,14 +241,6 @@ def evaluate(
     loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)).item()
     matrix = confusion_matrix(labels, logits.argmax(axis=1), samples.num_classes)
     return {"test_loss": loss, **accuracies("test", matrix)}, matrix
-
-
-def accuracies(split: str, matrix: np.ndarray) -> dict[str, float]:
-    """Overall and balanced accuracy of a confusion matrix, named after the split."""
-    return {
-        f"{split}_accuracy": float(np.trace(matrix) / matrix.sum()),
-        f"{split}_class_accuracy": mean_class_accuracy(matrix),
-    }
 
 
 def check_flags(args: argparse.Namespace, resumed: bool) -> None:

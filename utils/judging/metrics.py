@@ -57,6 +57,14 @@ def mean_class_accuracy(matrix: np.ndarray) -> float:
     return float(np.mean(np.diag(matrix)[present] / count[present]))
 
 
+def accuracies(split: str, matrix: np.ndarray) -> dict[str, float]:
+    """Overall and balanced accuracy of a confusion matrix, named after the split."""
+    return {
+        f"{split}_accuracy": float(np.trace(matrix) / matrix.sum()),
+        f"{split}_class_accuracy": mean_class_accuracy(matrix),
+    }
+
+
 def shape_iou(
     pred: Tensor | np.ndarray,
     target: Tensor | np.ndarray,
@@ -119,7 +127,6 @@ def part_figures(
     values = {
         "test_miou": float(iou.mean()),
         "test_class_miou": float(np.mean(list(by_category.values()))),
-        "test_accuracy": float(np.trace(matrix) / matrix.sum()),
-        "test_class_accuracy": mean_class_accuracy(matrix),
+        **accuracies("test", matrix),
     }
     return values, by_category
