@@ -35,8 +35,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("evaluation")
     flags.add_dataset_flags(group, CLASSIFICATION, SCANOBJECTNN_VARIANTS, several=True)
     add = group.add_argument
-    text = "the SVM's C; of several, the best on held-out training data is chosen "
-    text += "(default: 0.1)"
+    text = "the SVM's C; of several, the best on held-out training data (default: 0.1)"
     add("--C", type=flags.positive_float, nargs="+", default=[0.1], help=text)
     text = "k of the k-NN classifier; 0 for none"
     add("--knn", type=flags.natural_int, default=20, metavar="K", help=text)

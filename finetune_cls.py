@@ -30,8 +30,8 @@ PUBLISHED = {"num_points": 1024, "k": 20}
 def get_args_parser() -> argparse.ArgumentParser:
     """The command line of fine-tuning for classification."""
     parser = cli.Parser(__doc__)
-    name = "finetune_<data set>; with --eval eval_<data set>_"
-    name += "<run and file of the weights>"
+    weights = "<run and file of the weights>"
+    name = f"finetune_<data set>; with --eval eval_<data set>_{weights}"
     flags.add_run_flags(parser, name, resumable=True)
     flags.add_model_flags(parser, CLASSIFIERS, PUBLISHED, of_weights=flags.OF_WEIGHTS)
     flags.add_training_flags(parser, batch_size=600, epochs=300, weight_decay=1e-6)

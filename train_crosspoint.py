@@ -50,8 +50,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--image_size", type=flags.positive_int, default=224, help=text)
     text = "NT-Xent temperature"
     add("--temperature", type=flags.positive_float, default=0.1, help=text)
-    text = "launch forward and backward pass as one CUDA graph, for small batches "
-    text += "on one GPU"
+    text = "one CUDA graph for forward and backward pass, for small batches on one GPU"
     add("--cuda_graph", action="store_true", help=text)
     add(
         "--packed",

@@ -69,8 +69,7 @@ def add_run_flags(
     text = "delete the contents of the run folder"
     existing.add_argument("--overwrite", action="store_true", help=text)
     if resumable:
-        text = "continue from the run folder's checkpoint_last.pth"
-        text += "; without one, start from the beginning"
+        text = "continue from checkpoint_last.pth if there is one, start otherwise"
         existing.add_argument("--resume", action="store_true", help=text)
     add("--seed", type=natural_int, default=1, help="seed of all randomness")
     text = "seconds to wait for an unresponsive rank before the run ends"
@@ -122,9 +121,13 @@ def add_model_flags(
     for name, text in texts.items():
         add(f"--{name}", published[name], text, type=positive_int)
     add("--emb_dims", 1024, "width of the embedding", type=positive_int)
-    text = "EdgeConv implementation: fused; plain, by definition (slower, equal up to "
-    text += "rounding); auto: fused where supported"
-    add("--edgeconv", "auto", text, choices=("auto", "fused", "plain"))
+    add(
+        "--edgeconv",
+        "auto",
+        "EdgeConv implementation: fused; plain, by definition (slower, equal up "
+        "to rounding); auto: fused where supported",
+        choices=("auto", "fused", "plain"),
+    )
     return group
 
 
@@ -148,20 +151,21 @@ def add_training_flags(
     add("--lr", type=positive_float, help=text)
     add("--momentum", type=natural_float, default=0.9, help="SGD momentum")
     add("--weight_decay", type=natural_float, default=weight_decay, help="L2 penalty")
-    text = "bf16 and fp16 use autocast; in fp32, convolutions on GPUs use TF32, the "
-    text += "default of PyTorch"
+    text = "bf16, fp16: autocast; fp32: convolutions on GPUs in TF32, PyTorch's default"
     choices = ("fp32", "fp64", "bf16", "fp16")
     add("--precision", choices=choices, default=choices[0], help=text)
-    text = "loader processes per rank (default: a rank's share of the CPU cores, at "
-    text += "most 12)"
+    text = "loader processes per rank (default: its share of the CPU cores, at most 12)"
     add("--num_workers", type=natural_int, default=loader_workers(), help=text)
     text = "steps between lines of metrics.jsonl"
     add("--print_freq", type=positive_int, default=10, help=text)
-    text = "epochs between models/ckpt_epoch_N.pth files, and between images in W&B; "
-    text += "the last epoch logs images too"
-    add("--save_freq", type=positive_int, default=10, help=text)
-    text = "steps between checkpoints within an epoch, besides those at its end "
-    text += "(default: 0, none)"
+    add(
+        "--save_freq",
+        type=positive_int,
+        default=10,
+        help="epochs between models/ckpt_epoch_N.pth files, and between images in W&B; "
+        "the last epoch logs images too",
+    )
+    text = "steps between checkpoints besides that at an epoch's end (default: 0, none)"
     add("--checkpoint_steps", type=natural_int, default=0, help=text)
     return group
 
