@@ -10,8 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from datasets.files import MODELNET40, SHAPENET, DataError
-from datasets.ply import read_ply
+from datasets.files import MODELNET40, SHAPENET, DataError, read_ply
 
 LEAST = 2  # shapes of a class on each side of the split
 
