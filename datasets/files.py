@@ -76,11 +76,7 @@ def fail(path: str | os.PathLike, problem: str) -> NoReturn:
 def check_num_points(
     path: str | os.PathLike, stored: int, num_points: int | None
 ) -> int:
-    """How many of a file's `stored` points to take: `num_points`, or all for None.
-
-    Raises:
-        DataError: if the file holds fewer.
-    """
+    """How many of a file's points to take: all for None; a `DataError` if too few."""
     if num_points is not None and num_points > stored:
         refuse(
             path,
@@ -120,12 +116,9 @@ def open_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 
 def read_ply(path: str | os.PathLike) -> np.ndarray:
-    """The vertices of a PLY file, ASCII or binary of either byte order.
+    """The vertices of a PLY file, ASCII or binary: (N, 3) float32, N >= 1.
 
-    Other vertex properties and other elements are ignored.
-
-    Returns:
-        (N, 3) float32, N >= 1, in the file's units and order.
+    Units and order are the file's. Other properties and elements are ignored.
 
     Raises:
         DataError: if the file is missing, empty, truncated or no PLY, if it lacks

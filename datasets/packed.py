@@ -51,10 +51,7 @@ def refuse(path: Path, problem: str) -> NoReturn:
 
 
 class PackedShapes:
-    """Clouds and images of a packed folder, mapped into memory on first use.
-
-    Args:
-        folder: ``<data_root>/ShapeNetPacked``.
+    """Clouds and images of ``<data_root>/ShapeNetPacked``, mapped on first use.
 
     Attributes:
         shapes: "<synset>/<model>" of every shape, in the order of the raw data set.
@@ -96,9 +93,6 @@ class PackedShapes:
 
         Only names are compared, so this takes as long as listing the folders. Single
         files may have been deleted to save space: what is absent is not compared.
-
-        Raises:
-            DataError: naming what differs.
         """
         root = self.folder.parent
         now = list_clouds(root)
@@ -146,8 +140,7 @@ class PackedShapes:
     def cloud(self, index: int) -> np.ndarray:
         """(N, 3) float32 of a shape: a view of the file, not to be written to.
 
-        Raises:
-            DataError: if a coordinate is not finite, or all points are equal.
+        A `DataError` if a coordinate is not finite, or all points are equal.
         """
         start, end = self._first_point[index : index + 2]
         points = self._maps[0][start:end]
@@ -194,16 +187,13 @@ def checksum(path: Path) -> str:
 def pack(
     data_root: str | os.PathLike, pictures: str = "files", overwrite: bool = False
 ) -> Path:
-    """Pack ``ShapeNet`` and ``ShapeNetRendering``, or resume an interrupted packing.
+    """Make ``ShapeNetPacked`` in `data_root`, or resume; return the packed folder.
 
     Args:
-        data_root: the folder that holds both; ``ShapeNetPacked`` is made in it.
+        data_root: the folder that holds ``ShapeNet`` and ``ShapeNetRendering``.
         pictures: ``files`` copies each image file (13 KB a rendering or less),
             ``decoded`` stores the pixels (55 KB), which saves decoding in training.
         overwrite: start from the first shape, even if a packed folder is complete.
-
-    Returns:
-        the packed folder.
 
     Raises:
         DataError: if a file is damaged, if the folder is complete already, or if the
@@ -244,7 +234,7 @@ def pack(
                 content = (
                     image.tobytes()
                     if pictures == "decoded"
-                    else Path(raw.image_path(index, view)).read_bytes()
+                    else raw.image_path(index, view).read_bytes()
                 )
                 pixels.write(content)
                 views.append((len(content), *image.size))
@@ -293,16 +283,13 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data_root", default="data", help="(default: data)")
-    parser.add_argument(
-        "--pictures",
-        choices=KINDS,
-        default="files",
-        help="store image files as they are, or decoded: four times the space, less "
-        "work per sample (default: files)",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="pack again")
-    parser.add_argument("--check", action="store_true", help="only compare checksums")
+    add = parser.add_argument
+    add("--data_root", default="data", help="(default: data)")
+    text = "store image files as they are, or decoded: four times the space, less work "
+    text += "per sample (default: files)"
+    add("--pictures", choices=KINDS, default="files", help=text)
+    add("--overwrite", action="store_true", help="pack again")
+    add("--check", action="store_true", help="only compare checksums")
     return parser
 
 

@@ -39,9 +39,9 @@ def list_clouds(data_root: str | os.PathLike) -> list[str]:
     ]
 
 
-def rendering(data_root: str | os.PathLike, shape: str) -> str:
+def rendering(data_root: str | os.PathLike, shape: str) -> Path:
     """The folder of a shape's images."""
-    return os.path.join(data_root, RENDERINGS, shape, "rendering")
+    return Path(data_root, RENDERINGS, shape, "rendering")
 
 
 def list_images(data_root: str | os.PathLike, shape: str) -> tuple[str, ...]:
@@ -50,12 +50,9 @@ def list_images(data_root: str | os.PathLike, shape: str) -> tuple[str, ...]:
 
 
 class ShapeFiles:
-    """Reads clouds and images from single files.
+    """Reads clouds and images from single files below `data_root`.
 
     `datasets.packed.PackedShapes` has the same attributes and methods.
-
-    Args:
-        data_root: the folder that holds `ShapeNet` and `ShapeNetRendering`.
 
     Attributes:
         shapes: "<synset>/<model>" of every shape that has a cloud.
@@ -89,7 +86,8 @@ class ShapeFiles:
         """Raise a `DataError` that names shapes without images."""
         bare = np.flatnonzero(self.image_counts == 0)
         if len(bare):
-            some = ", ".join(rendering(self.root, self.shapes[i]) for i in bare[:3])
+            folders = (rendering(self.root, self.shapes[i]) for i in bare[:3])
+            some = ", ".join(map(str, folders))
             fail(
                 self.root / RENDERINGS,
                 f"{len(bare)} of {len(self.shapes)} shapes have no image (*.png), "
@@ -99,9 +97,8 @@ class ShapeFiles:
     def cloud_path(self, index: int) -> Path:
         return self.root / SHAPENET / f"{self.shapes[index]}.ply"
 
-    def image_path(self, index: int, number: int) -> str:
-        folder = rendering(self.root, self.shapes[index])
-        return os.path.join(folder, self._names[index][number])
+    def image_path(self, index: int, number: int) -> Path:
+        return rendering(self.root, self.shapes[index]) / self._names[index][number]
 
     def where(self, index: int) -> str:
         """What an error about a shape's cloud names."""
@@ -116,9 +113,6 @@ class ShapeFiles:
         try:
             return read_image(self.image_path(index, number))
         except DataError as error:
-            raise DataError(
-                f"{error} To train without damaged images: "
-                f"`python -m datasets.verify --data_root {self.root} --set_aside`",
-                error.path,
-                error.problem,
-            ) from None
+            command = f"python -m datasets.verify --data_root {self.root} --set_aside"
+            text = f"{error} To train without damaged images: `{command}`"
+            raise DataError(text, error.path, error.problem) from None

@@ -24,6 +24,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -46,32 +47,17 @@ from datasets.files import (
 from datasets.labelled import ModelNet40, ScanObjectNN, scanobjectnn_candidates
 from datasets.packed import MANIFEST as PACKED_MANIFEST
 from datasets.packed import PackedShapes
+from datasets.prepare.sources import PUBLISHED, TITLES, VIEWS
 from datasets.prepare.workers import results
 from datasets.shapenet_files import ShapeFiles, list_images, rendering
 from datasets.shapenet_part import ShapeNetPart
 from utils.parallel.machine import cores
 
-TITLES = {
-    "shapenet": "ShapeNetRender",
-    "modelnet40": "ModelNet40",
-    "scanobjectnn": "ScanObjectNN",
-    "shapenetpart": "ShapeNetPart",
-}
-# What reads the others, and the folder that shows that they are there.
+# What reads the data sets in HDF5, and the folder that shows that they are there.
 READERS: dict[str, tuple[Callable[..., Dataset], str]] = {
     "modelnet40": (ModelNet40, MODELNET40),
     "scanobjectnn": (ScanObjectNN, ""),
     "shapenetpart": (ShapeNetPart, SHAPENETPART),
-}
-# Published sizes: data set, with its variant if it has some -> part -> number.
-VIEWS = 24  # images of a shape
-PUBLISHED = {
-    "shapenet": {"categories": 13, "clouds": 43_783, "pictures": VIEWS * 43_783},
-    "modelnet40": {"train": 9_840, "test": 2_468},
-    "scanobjectnn obj_bg": {"train": 2_309, "test": 581},
-    "scanobjectnn obj_only": {"train": 2_309, "test": 581},
-    "scanobjectnn pb_t50_rs": {"train": 11_416, "test": 2_882},
-    "shapenetpart": {"train": 12_137, "val": 1_870, "test": 2_874},
 }
 ASIDE = f"{RENDERINGS}.damaged"  # in --data_root: images that were set aside
 MANIFEST = "manifest.json"  # written by `datasets.synthetic`
@@ -83,26 +69,15 @@ Job = Callable[[], Result]
 
 @dataclass
 class Part:
-    """A part of a data set: a line of the table.
+    """A part of a data set: a line of the table."""
 
-    Attributes:
-        key: the data set, with its variant, as in `PUBLISHED`; "" for the manifest.
-        name: of the part.
-        found: number of shapes or images; None if it is absent.
-        jobs: pending reads, which add to `found` and `problems`.
-        problems: what is damaged.
-        expected: the accepted sizes: origin -> number.
-        aside: how many more `datasets.verify --set_aside` has moved away.
-        title: of the line.
-    """
-
-    key: str
+    key: str  # the data set, with its variant, as in `PUBLISHED`; "" for the manifest
     name: str
-    found: int | None = 0
-    jobs: list[Job] = field(default_factory=list)
+    found: int | None = 0  # number of shapes or images; None if it is absent
+    jobs: list[Job] = field(default_factory=list)  # add to `found` and `problems`
     problems: list[Problem] = field(default_factory=list)
-    expected: dict[str, int] = field(default_factory=dict)
-    aside: int = 0
+    expected: dict[str, int] = field(default_factory=dict)  # origin -> accepted size
+    aside: int = 0  # how many more --set_aside has moved away
     title: str = ""
 
     def __post_init__(self) -> None:
@@ -114,9 +89,11 @@ class Part:
     def differs(self) -> bool:
         """Whether it has none of the expected sizes."""
         sizes = self.expected.values()
-        if self.found is None or not sizes:
-            return False
-        return self.found + self.aside not in sizes
+        return self.found is not None and bool(sizes) and self.size not in sizes
+
+    @property
+    def size(self) -> int:
+        return (self.found or 0) + self.aside
 
 
 @contextlib.contextmanager
@@ -149,7 +126,7 @@ def read_images(shapes: ShapeFiles, index: int, quick: bool) -> Result:
     count = int(shapes.image_counts[index])
     if count == 0:
         folder = rendering(shapes.root, shapes.shapes[index])
-        return 0, [(folder, "no image (*.png) of a shape that has a cloud")]
+        return 0, [(str(folder), "no image (*.png) of a shape that has a cloud")]
     problems: list[Problem] = []
     for view in [index % count] if quick else range(count):
         with noting(problems):
@@ -157,15 +134,14 @@ def read_images(shapes: ShapeFiles, index: int, quick: bool) -> Result:
     return count, problems
 
 
-def cloud_jobs(shapes: ShapeFiles | PackedShapes, num_points: int | None) -> list[Job]:
-    """A read of every cloud."""
-    indices = range(len(shapes.shapes))
-    return [partial(reading, check_cloud, shapes, i, num_points) for i in indices]
-
-
 def shapenet_parts(args: argparse.Namespace) -> Iterator[Part]:
     """ShapeNetRender's packed form and its single files, where they exist."""
-    root = args.data_root
+    root, num_points = args.data_root, args.num_points
+
+    def cloud_jobs(shapes: ShapeFiles | PackedShapes) -> list[Job]:
+        indices = range(len(shapes.shapes))
+        return [partial(reading, check_cloud, shapes, i, num_points) for i in indices]
+
     if (root / PACKED / PACKED_MANIFEST).is_file():
         clouds = Part("shapenet", "clouds", title=PACKED)
         images = Part("shapenet", "pictures", None, title=PACKED)
@@ -173,7 +149,7 @@ def shapenet_parts(args: argparse.Namespace) -> Iterator[Part]:
             packed = PackedShapes(root / PACKED)
             clouds.found = len(packed.shapes)
             images.found = int(packed.image_counts.sum())
-            clouds.jobs = cloud_jobs(packed, args.num_points)
+            clouds.jobs = cloud_jobs(packed)
             if not args.quick:
                 clouds.jobs.append(partial(reading, packed.check_sums))
             packed.check_current()
@@ -185,7 +161,7 @@ def shapenet_parts(args: argparse.Namespace) -> Iterator[Part]:
             files = ShapeFiles(root)
             categories.found = len({shape.split("/")[0] for shape in files.shapes})
             clouds.found = len(files.shapes)
-            clouds.jobs = cloud_jobs(files, args.num_points)
+            clouds.jobs = cloud_jobs(files)
             images.found, images.aside = 0, len(list((root / ASIDE).rglob("*.png")))
             indices = range(clouds.found)
             images.jobs = [partial(read_images, files, i, args.quick) for i in indices]
@@ -203,25 +179,20 @@ def list_parts(args: argparse.Namespace, dataset: str) -> Iterator[Part]:
         name, *variant = key.split()
         if name != dataset:
             continue
+        places = [root / folder]
         if variant:
-            places = [scanobjectnn_candidates(root, x, *variant) for x in splits]
-            is_there = any(path.is_file() for paths in places for path in paths)
-        else:
-            is_there = (root / folder).is_dir()
-        if is_there:
-            for split in splits:
-                job = partial(reading, read, root, split, *variant)
-                yield Part(key, split, jobs=[job])
-        else:
+            candidates = (scanobjectnn_candidates(root, x, *variant) for x in splits)
+            places = [path for paths in candidates for path in paths]
+        if not any(path.exists() for path in places):
             yield Part(key, "", None)
+            continue
+        for split in splits:
+            job = partial(reading, read, root, split, *variant)
+            yield Part(key, split, jobs=[job])
 
 
 def read_manifest(path: Path) -> dict[str, dict[str, int]]:
-    """The sizes that `datasets.synthetic` wrote, if it did, as in `PUBLISHED`.
-
-    Raises:
-        DataError: if the manifest is damaged.
-    """
+    """The sizes that `datasets.synthetic` wrote, if it did, as in `PUBLISHED`."""
     if not path.exists():
         return {}
     try:
@@ -275,7 +246,7 @@ def table(parts: Sequence[Part]) -> str:
             rows.append((part.title, "absent", "", "", ""))
             continue
         sizes = [f"{size:,} {origin}" for origin, size in part.expected.items()]
-        prefix = f"{part.found + part.aside:,} "
+        prefix = f"{part.size:,} "
         fits = [text for text in sizes if text.startswith(prefix)][:1]
         states = ["damaged"] * bool(part.problems) + ["size differs"] * part.differs
         states += [f"{part.aside:,} set aside"] * bool(part.aside)
@@ -289,20 +260,21 @@ def table(parts: Sequence[Part]) -> str:
     )
 
 
-def details(parts: Sequence[Part], show: int, any_size: bool) -> Iterator[str]:
+def print_details(parts: Sequence[Part], show: int, any_size: bool) -> None:
     """The damaged files of every part, and the parts of another size."""
     for part in parts:
         if part.problems:
-            shown = part.problems[:show] if show else part.problems
-            yield f"\n{part.title}: {len(part.problems)} damaged"
-            yield from (f"  {path}: {problem}" for path, problem in shown)
-            if len(shown) < len(part.problems):
-                yield f"  ... {len(part.problems) - len(shown)} more: --show 0"
+            shown = part.problems[: show or None]
+            print(f"\n{part.title}: {len(part.problems)} damaged")
+            for path, problem in shown:
+                print(f"  {path}: {problem}")
+            if hidden := len(part.problems) - len(shown):
+                print(f"  ... {hidden} more: --show 0")
     differing = [part.title for part in parts if part.differs]
     if differing and not any_size:
-        yield f"\nother sizes than expected: {', '.join(differing)}."
-        yield "  This is not necessarily damage: if it is a subset, or your own data,"
-        yield "  use it as it is and add --any_size. Otherwise something is missing."
+        print(f"\nother sizes than expected: {', '.join(differing)}.")
+        print("  This is not necessarily damage: if it is a subset, or your own data,")
+        print("  use it as it is and add --any_size. Otherwise something is missing.")
 
 
 def set_aside(parts: Sequence[Part], root: Path) -> None:
@@ -314,11 +286,10 @@ def set_aside(parts: Sequence[Part], root: Path) -> None:
     print("damaged images set aside:")
     moved = 0
     for part in parts:
-        folders: dict[Path, list[Problem]] = {}
-        for path, problem in part.problems:
-            if Path(path).suffix.lower() == ".png" and problem.startswith(DAMAGED):
-                folders.setdefault(Path(path).parent, []).append((path, problem))
-        for folder, damaged in folders.items():
+        images = [x for x in part.problems if x[0].lower().endswith(".png")]
+        images = [x for x in images if x[1].startswith(DAMAGED)]
+        for folder, group in groupby(images, lambda x: Path(x[0]).parent):
+            damaged = list(group)
             shape = "/".join(folder.parts[-3:-1])
             remaining = len(list_images(root, shape)) - len(damaged)
             if not remaining:
@@ -349,8 +320,7 @@ def verify(args: argparse.Namespace) -> bool:
         except OSError as error:
             sys.exit(f"--set_aside: {error}")
     print(f"{args.data_root}:\n{table(parts)}")
-    for text in details(parts, args.show, args.any_size):
-        print(text)
+    print_details(parts, args.show, args.any_size)
     present = {part.dataset for part in parts if part.found is not None}
     absent = [name for name in args.dataset or TITLES if name not in present]
     wrong = [x for x in parts if x.problems or (x.differs and not args.any_size)]
@@ -377,8 +347,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data_root", type=Path, default=Path("data"), help="(default: data)")
     text = f"check only these: {', '.join(TITLES)} (default: all that exist)"
-    names = list(TITLES)
-    add("--dataset", nargs="+", choices=names, default=[], metavar="NAME", help=text)
+    add("--dataset", nargs="+", choices=TITLES, default=[], metavar="NAME", help=text)
     text = "minimum points per cloud (default: none)"
     add("--num_points", type=int, help=text)
     text = "decode one image per shape instead of all, and skip checksums"
@@ -409,7 +378,3 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(0 if verify(args) else 1)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()
