@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import Forms, Setting
 from benchmarks.roofline import Sizes, clouds
-from datasets.prepare.pack import pack
+from datasets.packed import pack
 from datasets.prepare.views import Settings, make_shape
 from datasets.shapenet_render import ShapeNetRender
 from datasets.synthetic import generate

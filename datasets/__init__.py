@@ -8,12 +8,12 @@ In reading order:
     corruptions.py       rotated, occluded, noisy and sparser copies of test clouds
     shapenet_part.py     ShapeNetPart
     sampler.py           global batches that do not depend on the number of processes
-    packed.py            ShapeNetRender in a few files that are mapped into memory
+    packed.py            ShapeNetRender in a few files; a command, which writes them
     shapenet_files.py    ShapeNetRender as it is unpacked, one file a cloud and image
-    ply.py png.py hdf5.py files.py    strict readers of single files, and their errors
+    files.py hdf5.py     strict readers of single files, and their errors
     own_files.py         the user's own clouds and meshes, in any common format
     download.py verify.py from_meshes.py    commands; their code is in prepare/
-    prepare/             download, verify, pack, make from meshes
+    prepare/             download, verify, make from meshes
     synthetic/           procedural data sets, to try everything without a download
 
 Readers import only ``errors`` and ``parallel`` of `utils`, and nothing here imports
@@ -47,15 +47,7 @@ def labelled_clouds(
     shard: tuple[int, int] = (0, 1),
     variant: str = "obj_bg",
 ) -> LabelledClouds:
-    """A classification data set, or one rank's share of it.
-
-    Args:
-        name: ``modelnet40`` or ``scanobjectnn``.
-        data_root: the folder of the data sets.
-        split: ``train`` or ``test``.
-        num_points: take the first `num_points` of each cloud; None for all.
-        shard: (rank, world size): read only this rank's contiguous share.
-        variant: of ScanObjectNN; ModelNet40 has none.
+    """A data set of `CLASSIFICATION`, or one rank's share: see `datasets.labelled`.
 
     Raises:
         ValueError: for another name.

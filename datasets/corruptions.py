@@ -7,7 +7,7 @@ pure function of its random generator. All levels use the same random numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -58,12 +58,7 @@ def sparser(points: np.ndarray, level: int, rng: np.random.Generator) -> np.ndar
     return _repeated(points[rows], len(points))
 
 
-KINDS: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarray]] = {
-    "turned": turned,
-    "one-sided": one_sided,
-    "noisy": noisy,
-    "sparser": sparser,
-}
+KINDS = {"turned": turned, "one-sided": one_sided, "noisy": noisy, "sparser": sparser}
 
 
 def corrupted(

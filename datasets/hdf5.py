@@ -19,45 +19,39 @@ from datasets.files import (
 from datasets.sampler import shard_range
 
 MAX_LABELS = 1 << 16  # where the number of classes is not known
-# The keys that can be read, and their shapes in the file.
-SHAPES = {"data": "(M, P, 3)", "label": "(M,) or (M, 1)", "pid": "(M, P)"}
+# The keys that can be read: their shapes in the file, in words and as a test.
+SHAPES: dict[str, tuple[str, Callable[[tuple[int, ...]], bool]]] = {
+    "data": ("(M, P, 3)", lambda shape: len(shape) == 3 and shape[2] == 3),
+    "label": ("(M,) or (M, 1)", lambda shape: len(shape) == 1 or shape[1:] == (1,)),
+    "pid": ("(M, P)", lambda shape: len(shape) == 2),
+}
 # Keys to read -> numbers in `label` and `pid` are 0 .. limit - 1; None for `data`.
 Fields = Mapping[str, int | None]
 RowCheck = Callable[[dict[str, np.ndarray]], tuple[np.ndarray, str]]
 
 
-def _source(path: str | os.PathLike, file: h5py.File, key: str) -> h5py.Dataset:
-    """The data set under `key`, its type and shape checked."""
-    source = file.get(key)
-    if not isinstance(source, h5py.Dataset):
-        present = ", ".join(sorted(file)[:20]) or "none"
-        fail(path, f"key `{key}` not found; keys present: {present}")
-    shape: tuple[int, ...] = source.shape or ()  # None for a data set without any
-    fits = {
-        "data": len(shape) == 3 and shape[2] == 3,
-        "label": len(shape) == 1 or (len(shape) == 2 and shape[1] == 1),
-        "pid": len(shape) == 2,
-    }[key]
-    if not fits or source.dtype.kind not in "fiu":
-        holds = f"holds {source.dtype} of shape {shape}"
-        expected = f"expected numbers of shape {SHAPES[key]}"
-        fail(path, f"key `{key}` {holds}, {expected}")
-    if 0 in shape:
-        fail(path, f"key `{key}` has shape {shape}, which holds nothing")
-    return source
-
-
-def _agreed_shape(
-    path: str | os.PathLike, sources: dict[str, h5py.Dataset], num_points: int | None
-) -> tuple[int, int]:
-    """The number of rows, and how many points of each to take, 0 if none has points."""
+def _sources(
+    path: str | os.PathLike, file: h5py.File, fields: Fields
+) -> dict[str, h5py.Dataset]:
+    """The data sets of all keys, their types and shapes checked."""
+    sources = {key: file.get(key) for key in fields}
+    for key, source in sources.items():
+        if not isinstance(source, h5py.Dataset):
+            present = ", ".join(sorted(file)[:20]) or "none"
+            fail(path, f"key `{key}` not found; keys present: {present}")
+        shape: tuple[int, ...] = source.shape or ()  # None for a data set without any
+        expected, fits = SHAPES[key]
+        if not fits(shape) or source.dtype.kind not in "fiu":
+            holds = f"holds {source.dtype} of shape {shape}"
+            fail(path, f"key `{key}` {holds}, expected numbers of shape {expected}")
+        if 0 in shape:
+            fail(path, f"key `{key}` has shape {shape}, which holds nothing")
     rows = {source.shape[0] for source in sources.values()}
     points = {source.shape[1] for key, source in sources.items() if key != "label"}
     if len(rows) > 1 or len(points) > 1:
         shapes = ", ".join(f"{key} {source.shape}" for key, source in sources.items())
         fail(path, f"shapes do not agree: {shapes}")
-    take = check_num_points(path, points.pop(), num_points) if points else 0
-    return rows.pop(), take
+    return sources
 
 
 def _read_rows(
@@ -66,18 +60,20 @@ def _read_rows(
     source: h5py.Dataset,
     limit: int | None,
     rows: range,
-    num_points: int,
+    num_points: int | None,
 ) -> np.ndarray:
-    """Rows of a checked data set as float32 or int64, their values checked."""
+    """Rows of a data set as float32 or int64, their values checked."""
+    if key == "label":
+        values = source[rows.start : rows.stop].reshape(-1)
+    else:
+        take = check_num_points(path, source.shape[1], num_points)
+        values = source[rows.start : rows.stop, :take]
     if limit is None:
-        values = source[rows.start : rows.stop, :num_points]
         # An overflow becomes an infinity, which is refused below.
         with np.errstate(over="ignore"):
             values = values.astype(np.float32, copy=False)
         good, problem = np.isfinite(values), "a non-finite coordinate"
     else:
-        values = source[rows.start : rows.stop]
-        values = values.reshape(-1) if key == "label" else values[:, :num_points]
         good = (values >= 0) & (values < limit) & (values == np.floor(values))
         problem = f"a value that is not an integer in 0 .. {limit - 1}"
     if not good.all():
@@ -102,7 +98,6 @@ def read_hdf5(
     """Read the named keys of several files as if the files were one.
 
     Args:
-        paths: the files, in order.
         fields: keys to read, and their limits. Other keys of the files are ignored.
         rows: a contiguous range of rows of the concatenation; None for all. Only these
             are read from the disk.
@@ -126,15 +121,16 @@ def read_hdf5(
             pass
         try:
             with h5py.File(path, "r") as file:
-                sources = {key: _source(path, file, key) for key in fields}
-                count, take = _agreed_shape(path, sources, num_points)
+                sources = _sources(path, file, fields)
+                (count,) = {len(source) for source in sources.values()}
                 selected = range(count)
                 if rows is not None:
-                    selected = selected[
-                        max(rows.start - first, 0) : max(rows.stop - first, 0)
-                    ]
+                    start, stop = (max(x - first, 0) for x in (rows.start, rows.stop))
+                    selected = selected[start:stop]
                 arrays = {
-                    key: _read_rows(path, key, source, fields[key], selected, take)
+                    key: _read_rows(
+                        path, key, source, fields[key], selected, num_points
+                    )
                     for key, source in sources.items()
                 }
         except DataError:
@@ -151,10 +147,8 @@ def read_hdf5(
         first += count
     for parts in chunks.values():
         if len({chunk.shape[1:] for chunk in parts}) > 1:
-            sizes = ", ".join(
-                f"{Path(p).name} {a.shape[1]}"
-                for p, a in zip(paths, parts, strict=True)
-            )
+            pairs = zip(paths, parts, strict=True)
+            sizes = ", ".join(f"{Path(p).name} {a.shape[1]}" for p, a in pairs)
             folder = Path(paths[0]).parent
             fail(folder, f"files store clouds of different sizes: {sizes}")
     return {key: np.concatenate(parts) for key, parts in chunks.items()}
@@ -180,9 +174,6 @@ def read_shard(
     Returns:
         key -> array of the rank's rows; the index of the first of them among all rows
         that count; the number of rows that count.
-
-    Raises:
-        DataError: as `read_hdf5`.
     """
     labels = read_hdf5(paths, {"label": fields["label"]})["label"]
     counted = np.arange(len(labels)) if keep is None else np.flatnonzero(labels == keep)
@@ -197,10 +188,7 @@ def read_shard(
 def find_files(folder: Path, split: str, file_list: str) -> list[Path]:
     """The files ply_data_<split>*.h5, sorted: every process sees the same order.
 
-    What the text file `file_list` in the folder names, if there is one, must exist.
-
-    Raises:
-        DataError: if the folder is missing or the files are.
+    A `DataError` if there are none, or not those that the text file `file_list` names.
     """
     if not folder.is_dir():
         fail(folder, "folder not found")

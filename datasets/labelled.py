@@ -43,9 +43,6 @@ def find_class_names(
 
     If `files` contain labels beyond the published names, without gaps, classes are
     called by their numbers. Pass the files of all splits, so that the splits agree.
-
-    Raises:
-        DataError: if a file is damaged, or a label is out of range.
     """
     listed = folder / "shape_names.txt"
     if listed.is_file():
@@ -54,8 +51,7 @@ def find_class_names(
         if not names:
             fail(listed, "lists no class names")
         return names
-    labels = read_hdf5(files, {"label": MAX_LABELS})["label"]
-    present = np.unique(labels)
+    present = np.unique(read_hdf5(files, {"label": MAX_LABELS})["label"])
     classes = int(present.max(initial=0)) + 1
     if classes <= len(published):
         return list(published)
@@ -86,8 +82,6 @@ class LabelledClouds(Dataset):
     Attributes:
         points: (M, N, 3) float32, as stored.
         labels: (M,) int64.
-        class_names: as given; the same on all ranks.
-        num_classes: number of classes.
         start: the row of the whole split at which this share begins.
         total: rows of the whole split.
 
@@ -121,13 +115,7 @@ class LabelledClouds(Dataset):
 
 
 class ModelNet40(LabelledClouds):
-    """ModelNet40 as sampled to 2,048 points in the `modelnet40_ply_hdf5_2048` release.
-
-    Args:
-        data_root: the folder that holds `modelnet40_ply_hdf5_2048`.
-        split: "train" or "test".
-        num_points, shard: as of `LabelledClouds`.
-    """
+    """ModelNet40, "train" or "test", in `data_root`/modelnet40_ply_hdf5_2048."""
 
     def __init__(
         self,
@@ -147,10 +135,7 @@ class ModelNet40(LabelledClouds):
 def scanobjectnn_candidates(
     data_root: str | os.PathLike, split: str, variant: str = "obj_bg"
 ) -> list[Path]:
-    """Where a split's file may be: repacked, or as officially released.
-
-    The first that exists is read.
-    """
+    """Where a file may be, repacked or official; the first that exists is read."""
     root = Path(data_root)
     repacked = [root / SCANOBJECTNN / sub / f"{split}.h5" for sub in ("main_split", "")]
     folder, ending = VARIANTS[variant]
@@ -164,14 +149,10 @@ def scanobjectnn_candidates(
 
 
 class ScanObjectNN(LabelledClouds):
-    """One variant of ScanObjectNN, repacked or as officially released.
+    """A variant of ScanObjectNN, "train" or "test", repacked or as officially released.
 
-    Args:
-        data_root: the folder that holds `ScanObjectNN` (or the official `h5_files`).
-        split: "train" or "test".
-        variant: "obj_bg" objects with background, "obj_only" without, "pb_t50_rs"
-            perturbed, rotated and scaled, the hardest.
-        num_points, shard: as of `LabelledClouds`.
+    "obj_bg" has objects with background, "obj_only" without; "pb_t50_rs" is perturbed,
+    rotated and scaled, the hardest. `data_root` holds `ScanObjectNN`, or `h5_files`.
     """
 
     def __init__(
@@ -184,9 +165,8 @@ class ScanObjectNN(LabelledClouds):
     ) -> None:
         _check_split(split)
         if variant not in VARIANTS:
-            raise ValueError(
-                f"variant {variant!r} is not one of {', '.join(VARIANTS)} (--variant)"
-            )
+            known = f"{', '.join(VARIANTS)} (--variant)"
+            raise ValueError(f"variant {variant!r} is not one of {known}")
         by_split = {}
         for part in ("train", "test"):
             places = scanobjectnn_candidates(data_root, part, variant)

@@ -30,52 +30,35 @@ MAX_FARTHEST = 100_000  # points that farthest-point sampling looks at
 
 
 class Cloud(NamedTuple):
-    """One cloud, or a mesh's sampled points.
+    """One cloud, or a mesh's sampled points."""
 
-    Attributes:
-        name: path of the file; `path#row` in a file of several clouds.
-        given: (P, 3), as in the file: all of its points.
-        rows: (N,), those that the network sees; repeated if P < N.
-        points: (N, 3) float32, these rows, rotated, centred and scaled.
-    """
-
-    name: str
-    given: np.ndarray
-    rows: np.ndarray
-    points: np.ndarray
+    name: str  # path of the file; `path#row` in a file of several clouds
+    given: np.ndarray  # (P, 3), as in the file: all of its points
+    rows: np.ndarray  # (N,), those that the network sees; repeated if P < N
+    points: np.ndarray  # (N, 3) float32, these rows, rotated, centred and scaled
 
 
 @dataclass
 class OwnFiles:
     """The clouds of files and folders, in order; a cloud is a function of the seed.
 
-    Args:
-        paths: files, and folders that are searched for files of all `FORMATS`.
-        num_points: N, points of each cloud that the network sees.
-        sampling: how to choose them from larger clouds: "farthest" (point sampling),
-            "random", or "first" as the evaluations do. Meshes are sampled uniformly
-            by area.
-        seed: for the sampling.
-        as_is: neither centre clouds nor scale them to the unit sphere.
-        up: the files' vertical axis: "y", or "z" to rotate z to y.
-
-    Attributes:
-        failed: name -> reason, filled while iterating.
-        repeated: name -> number of points of clouds with fewer than `num_points`.
-        total: clouds, as far as is known before all files are read.
+    Larger clouds are sampled by "farthest" (point sampling), "random", or "first" as
+    the evaluations do, meshes uniformly by area.
 
     Raises:
-        DataError: if a path does not exist, or is a folder without such files.
+        DataError: if a path does not exist, or is a folder without files of `FORMATS`.
     """
 
-    paths: Iterable[str | Path]
-    num_points: int = 1024
+    paths: Iterable[str | Path]  # files, and folders that are searched for files
+    num_points: int = 1024  # N, points of each cloud that the network sees
     sampling: str = "farthest"
-    seed: int = 0
-    as_is: bool = False
-    up: str = "y"
+    seed: int = 0  # for the sampling
+    as_is: bool = False  # neither centre clouds nor scale them to the unit sphere
+    up: str = "y"  # the files' vertical axis: "y", or "z" to rotate z to y
+    # Filled while iterating: name -> reason, and name -> points, if below num_points
     failed: dict[str, str] = field(default_factory=dict, init=False)
     repeated: dict[str, int] = field(default_factory=dict, init=False)
+    # Clouds, as far as is known before all files are read
     total: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -94,8 +77,17 @@ class OwnFiles:
                 name = str(path) if len(arrays) == 1 else f"{path}#{row}"
                 if problem := problem_of(raw):
                     self.failed[name] = problem
-                else:
-                    yield self._prepare(name, raw)
+                    continue
+                if len(raw) < self.num_points:
+                    self.repeated[name] = len(raw)
+                rng = np.random.default_rng(self.seed)
+                rows = sample_rows(raw, self.num_points, self.sampling, rng)
+                points = raw[rows]
+                if self.up == "z":
+                    points = points[:, [0, 2, 1]] * [1, 1, -1]
+                if not self.as_is:
+                    points = center_and_scale(points)
+                yield Cloud(name, raw, rows, points.astype(np.float32))
 
     def batches(self, size: int) -> Iterator[list[Cloud]]:
         """Up to `size` clouds at a time."""
@@ -106,8 +98,7 @@ class OwnFiles:
     def read_again(self, name: str, folder: str = "") -> Cloud:
         """A cloud by its name, below the folder in which it was read before.
 
-        Raises:
-            DataError: if it no longer exists, or can no longer be read.
+        A `DataError` if it no longer exists, or can no longer be read.
         """
         full = Path(folder, name)
         path = full if full.exists() else Path(folder, re.sub(r"#\d+$", "", name))
@@ -116,25 +107,9 @@ class OwnFiles:
                 return cloud
         refuse(path, "no longer holds this cloud, or it is damaged")
 
-    def _prepare(self, name: str, raw: np.ndarray) -> Cloud:
-        if len(raw) < self.num_points:
-            self.repeated[name] = len(raw)
-        rng = np.random.default_rng(self.seed)
-        rows = sample_rows(raw, self.num_points, self.sampling, rng)
-        points = raw[rows]
-        if self.up == "z":
-            points = points[:, [0, 2, 1]] * [1, 1, -1]
-        if not self.as_is:
-            points = center_and_scale(points)
-        return Cloud(name, raw, rows, points.astype(np.float32))
-
 
 def find_files(paths: Iterable[str | Path]) -> list[Path]:
-    """The files, and those of known formats anywhere in the folders, sorted.
-
-    Raises:
-        DataError: if a path does not exist, or is a folder without such files.
-    """
+    """The files, and those of known formats anywhere in the folders, sorted."""
     files = []
     for path in map(Path, paths):
         if path.is_dir():
@@ -152,10 +127,8 @@ def find_files(paths: Iterable[str | Path]) -> list[Path]:
 def read_file(path: Path, num_points: int, seed: int) -> list[np.ndarray]:
     """The clouds of a file, each (P, 3) in the file's numbers, not checked yet.
 
-    On a mesh, or a PLY file with faces, `num_points` are sampled uniformly by area.
-
-    Raises:
-        DataError: if the file is missing, empty, damaged or of another format.
+    On a mesh, or a PLY file with faces, `num_points` are sampled uniformly by area. A
+    `DataError` if the file is missing, empty, damaged or of another format.
     """
     kind = path.suffix.lower()
     if kind not in FORMATS:
@@ -176,7 +149,12 @@ def read_file(path: Path, num_points: int, seed: int) -> list[np.ndarray]:
             return [_read_text(path)]
         if kind in ARRAYS:
             return _read_arrays(path, kind)
-        return [_read_ply(path) if kind == ".ply" else _read_pcd(path)]
+        if kind == ".ply":
+            vertex = PlyData.read(str(path))["vertex"].data
+            return [np.stack([vertex[axis] for axis in "xyz"], axis=1)]
+        from pypcd4 import PointCloud  # slow to import
+
+        return [PointCloud.from_path(path).numpy(("x", "y", "z"))]
     except DataError as error:
         refuse(path, error.problem)
     except Exception as error:  # damaged files make their readers raise anything
@@ -205,10 +183,7 @@ def problem_of(points: np.ndarray) -> str:
 def sample_rows(
     points: np.ndarray, count: int, sampling: str, rng: np.random.Generator
 ) -> np.ndarray:
-    """Rows (count,) of points (P, 3): all, repeated where P < count, or a sample.
-
-    `sampling` is one of `SAMPLINGS`.
-    """
+    """Rows (count,) of points (P, 3): all, repeated where P < count, or a sample."""
     if sampling not in SAMPLINGS:
         names = ", ".join(SAMPLINGS)
         raise ValueError(f"sampling {sampling!r} is not one of {names} (--sampling)")
@@ -247,17 +222,6 @@ def _has_faces(path: Path) -> bool:
     return re.search(rb"^element face +0*[1-9]", header, re.M) is not None
 
 
-def _read_ply(path: Path) -> np.ndarray:
-    vertex = PlyData.read(str(path))["vertex"].data
-    return np.stack([vertex[axis] for axis in "xyz"], axis=1)
-
-
-def _read_pcd(path: Path) -> np.ndarray:
-    from pypcd4 import PointCloud  # slow to import
-
-    return PointCloud.from_path(path).numpy(("x", "y", "z"))
-
-
 def _read_text(path: Path) -> np.ndarray:
     """Columns x, y and z by a header's names, else the first three.
 
@@ -270,60 +234,46 @@ def _read_text(path: Path) -> np.ndarray:
         refuse(path, "holds no points: remove the file")
     separator = next((s for s in ",;" if s in lines[-1]), None)
     first = [word.strip(' "').lower() for word in lines[0].split(separator)]
-    columns = [0, 1, 2]
-    if not all(_is_number(word) for word in first if word):
+    columns, skipped = [0, 1, 2], int(len(first) == 1)
+    try:
+        [float(word) for word in first if word]
+    except ValueError:  # words: a header
         if not {"x", "y", "z"} <= set(first):
             refuse(path, f"its header {lines[0].strip()!r} has no columns x, y and z")
-        columns = [first.index(axis) for axis in "xyz"]
-        lines = lines[1:]
-    elif len(first) == 1:
-        lines = lines[1:]
+        columns, skipped = [first.index(axis) for axis in "xyz"], 1
+    lines = lines[skipped:]
     if not lines:
         return np.empty((0, 3))
     return np.loadtxt(lines, delimiter=separator, usecols=columns, ndmin=2)
 
 
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
-
-
 def _read_arrays(path: Path, kind: str) -> list[np.ndarray]:
-    if kind == ".npy":
-        try:
-            array = np.load(path, allow_pickle=False)
-        except ValueError as error:
-            if "pickle" not in str(error):
-                raise
+    if kind in (".h5", ".hdf5"):
+        with h5py.File(path, "r") as file:
+            arrays = {k: v for k, v in file.items() if hasattr(v, "ndim")}
+            return _split_clouds(path, arrays)
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except ValueError as error:
+        if kind == ".npy" and "pickle" in str(error):
             refuse(path, "not a readable NPY file of numbers")
-        return _split_clouds(path, {"the array": array})
-    if kind == ".npz":
-        with np.load(path, allow_pickle=False) as file:
-            return _split_clouds(path, file)
-    with h5py.File(path, "r") as file:
-        return _split_clouds(
-            path, {k: v for k, v in file.items() if hasattr(v, "ndim")}
-        )
+        raise
+    if kind == ".npy":
+        return _split_clouds(path, {"the array": loaded})
+    with loaded:
+        return _split_clouds(path, loaded)
 
 
 def _split_clouds(path: Path, arrays: Any) -> list[np.ndarray]:
     """The clouds of the one array that has any, or of that under one of `KEYS`."""
     shapes = {name: (arrays[name].dtype, arrays[name].shape) for name in arrays}
-    fit = [
-        name
-        for name, (dtype, shape) in shapes.items()
-        if dtype.kind in "fiu"
-        and len(shape) in (2, 3)
-        and 3 <= shape[-1] <= MAX_COLUMNS
-    ]
+    fit = []
+    for name, (dtype, shape) in shapes.items():
+        if dtype.kind in "fiu" and len(shape) in (2, 3):
+            fit += [name] * (3 <= shape[-1] <= MAX_COLUMNS)
     named = [name for name in KEYS if name in fit] or fit
     if not named or (len(named) > 1 and named[0] not in KEYS):
-        holds = ", ".join(
-            f"{n} {dtype} {shape}" for n, (dtype, shape) in shapes.items()
-        )
+        holds = ", ".join(f"{n} {kind} {shape}" for n, (kind, shape) in shapes.items())
         refuse(
             path,
             f"expected one array of points (N, 3) or clouds (M, N, 3), called "

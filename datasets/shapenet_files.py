@@ -8,52 +8,51 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.files import RENDERINGS, SHAPENET, UNFINISHED, DataError, fail, refuse
-from datasets.ply import read_ply
-from datasets.png import read_image
+from datasets.files import (
+    RENDERINGS,
+    SHAPENET,
+    UNFINISHED,
+    DataError,
+    fail,
+    read_image,
+    read_ply,
+    refuse,
+)
 
 
-def _scan(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
-    """The entries of a folder by name, hidden ones left out; none if it is missing."""
+def _list(folder: str | os.PathLike, ending: str = "") -> tuple[str, ...]:
+    """Names in a folder, sorted, hidden ones left out; none if it is missing."""
     try:
-        with os.scandir(folder) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith(".")]
+        names = sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
-        return []
-    return sorted(visible, key=lambda entry: entry.name)
-
-
-def _named(folder: str | os.PathLike[str], ending: str) -> tuple[str, ...]:
-    names = (entry.name for entry in _scan(folder))
-    return tuple(name for name in names if name.lower().endswith(ending))
+        return ()
+    return tuple(x for x in names if x.lower().endswith(ending) and x[0] != ".")
 
 
 def list_clouds(data_root: str | os.PathLike) -> list[str]:
     """ "<synset>/<model>" of every PLY, sorted by synset, then model."""
+    folder = Path(data_root, SHAPENET)
     return [
-        f"{synset.name}/{model}"
-        for synset in _scan(Path(data_root) / SHAPENET)
-        for model in sorted(name[:-4] for name in _named(synset.path, ".ply"))
+        f"{synset}/{model}"
+        for synset in _list(folder)
+        for model in sorted(name[:-4] for name in _list(folder / synset, ".ply"))
     ]
 
 
-def rendering(data_root: str | os.PathLike, shape: str) -> str:
+def rendering(data_root: str | os.PathLike, shape: str) -> Path:
     """The folder of a shape's images."""
-    return os.path.join(data_root, RENDERINGS, shape, "rendering")
+    return Path(data_root, RENDERINGS, shape, "rendering")
 
 
 def list_images(data_root: str | os.PathLike, shape: str) -> tuple[str, ...]:
     """File names of a shape's images, sorted."""
-    return _named(rendering(data_root, shape), ".png")
+    return _list(rendering(data_root, shape), ".png")
 
 
 class ShapeFiles:
-    """Reads clouds and images from single files.
+    """Reads clouds and images from single files below `data_root`.
 
     `datasets.packed.PackedShapes` has the same attributes and methods.
-
-    Args:
-        data_root: the folder that holds `ShapeNet` and `ShapeNetRendering`.
 
     Attributes:
         shapes: "<synset>/<model>" of every shape that has a cloud.
@@ -87,7 +86,8 @@ class ShapeFiles:
         """Raise a `DataError` that names shapes without images."""
         bare = np.flatnonzero(self.image_counts == 0)
         if len(bare):
-            some = ", ".join(rendering(self.root, self.shapes[i]) for i in bare[:3])
+            folders = (rendering(self.root, self.shapes[i]) for i in bare[:3])
+            some = ", ".join(map(str, folders))
             fail(
                 self.root / RENDERINGS,
                 f"{len(bare)} of {len(self.shapes)} shapes have no image (*.png), "
@@ -95,38 +95,24 @@ class ShapeFiles:
             )
 
     def cloud_path(self, index: int) -> Path:
-        """The PLY of a shape."""
         return self.root / SHAPENET / f"{self.shapes[index]}.ply"
 
-    def image_path(self, index: int, number: int) -> str:
-        """One image file of a shape."""
-        folder = rendering(self.root, self.shapes[index])
-        return os.path.join(folder, self._names[index][number])
+    def image_path(self, index: int, number: int) -> Path:
+        return rendering(self.root, self.shapes[index]) / self._names[index][number]
 
     def where(self, index: int) -> str:
         """What an error about a shape's cloud names."""
         return str(self.cloud_path(index))
 
     def cloud(self, index: int) -> np.ndarray:
-        """(N, 3) float32 of a shape.
-
-        Raises:
-            DataError: if the file is missing or damaged.
-        """
+        """(N, 3) float32 of a shape; a `DataError` if missing or damaged."""
         return read_ply(self.cloud_path(index))
 
     def image(self, index: int, number: int) -> Image.Image:
-        """An image of a shape as RGB.
-
-        Raises:
-            DataError: if the file is missing or damaged.
-        """
+        """An image of a shape as RGB; a `DataError` if missing or damaged."""
         try:
             return read_image(self.image_path(index, number))
         except DataError as error:
-            raise DataError(
-                f"{error} To train without damaged images: "
-                f"`python -m datasets.verify --data_root {self.root} --set_aside`",
-                error.path,
-                error.problem,
-            ) from None
+            command = f"python -m datasets.verify --data_root {self.root} --set_aside"
+            text = f"{error} To train without damaged images: `{command}`"
+            raise DataError(text, error.path, error.problem) from None

@@ -47,13 +47,11 @@ class ShapeNetPart(Dataset):
         transform: (points, parts, rng) -> (points, parts), such as
             `datasets.transforms.shuffle_points`; its generator is a function of
             (seed, epoch, row of the whole split).
-        seed: of the transform.
 
     Attributes:
         points: (M, N, 3) float32, as stored.
-        labels: (M,) int64, categories.
+        labels: (M,) int64, categories, whose names are `class_names`.
         parts: (M, N) int64, 0 .. 49 over all categories.
-        class_names: `CATEGORIES`.
         start, total: first row of this share, and rows of the whole split.
 
     Raises:
@@ -103,8 +101,5 @@ class ShapeNetPart(Dataset):
         if self.transform is not None:
             rng = generator(POINTS, self.seed, epoch, self.start + index)
             points, parts = self.transform(points, parts, rng)
-        return (
-            as_channels(points),
-            int(self.labels[index]),
-            torch.from_numpy(parts.copy()),
-        )
+        category = int(self.labels[index])
+        return as_channels(points), category, torch.from_numpy(parts.copy())

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from datasets.files import PACKED, check_num_points, refuse
 from datasets.packed import MANIFEST, PackedShapes
@@ -26,12 +25,9 @@ from datasets.transforms import (
 )
 from utils.parallel.seed import IMAGE, POINTS, generator
 
-PointTransform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-ImageTransform = Callable[
-    [Image.Image, np.random.Generator, int], RawImage | torch.Tensor
-]
 Images = RawImage | torch.Tensor
-Item = tuple[torch.Tensor, torch.Tensor, Images]
+PointTransform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+ImageTransform = Callable[[Image.Image, np.random.Generator, int], Images]
 
 
 class ShapeNetRender(Dataset):
@@ -44,7 +40,6 @@ class ShapeNetRender(Dataset):
         data_root: the folder that holds `ShapeNet` and `ShapeNetRendering`.
         num_points: take the first `num_points` of each PLY; None for all.
         image_size: height and width of an image in pixels.
-        seed: for the augmentations and the choice of images.
         point_transform: (points (N, 3), rng) -> points (N, 3).
         image_transform: (RGB image, rng, image_size) -> `RawImage`, whose jitter the
             training loop applies by `jitter_images`, or a finished float tensor
@@ -57,7 +52,6 @@ class ShapeNetRender(Dataset):
     Attributes:
         source: what reads clouds and images: `ShapeFiles` or `PackedShapes`.
         shapes: "<synset>/<model>" of every shape, sorted by synset, then model.
-        packed: whether packed data are read.
         hint: a sentence on how to make reading faster; "" for packed data.
 
     Raises:
@@ -97,10 +91,6 @@ class ShapeNetRender(Dataset):
                 f"times as fast: python -m datasets.packed --data_root {data_root}"
             )
         self.shapes = self.source.shapes
-        self._check_image_counts(data_root)
-
-    def _check_image_counts(self, data_root: str | os.PathLike) -> None:
-        """Raise a `DataError` that names the folder of a shape with too few images."""
         needed, counts = len(self.image_transforms), self.source.image_counts
         bad = np.flatnonzero(counts < needed)
         if len(bad):
@@ -114,27 +104,18 @@ class ShapeNetRender(Dataset):
     def __len__(self) -> int:
         return len(self.shapes)
 
-    def __getitem__(self, key: int | Key) -> Item:
-        """(view 1 (3, N) float32, view 2 (3, N) float32, images).
+    def __getitem__(self, key: int | Key) -> tuple[torch.Tensor, torch.Tensor, Images]:
+        """(view 1 (3, N) float32, view 2 (3, N) float32, images) of an (epoch, index).
 
         images: a `RawImage` (pixels (3, S, S) uint8, jitter (7,)) or a (3, S, S)
         tensor; with V > 1 images a leading V.
-
-        Args:
-            key: (epoch, index), or an index for epoch 0.
         """
         epoch, index = split_key(key)
         points = self.source.cloud(index)
         location = self.source.where(index)
         points = points[: check_num_points(location, len(points), self.num_points)]
-        view1, view2 = (
-            as_channels(
-                self.point_transform(
-                    points, generator(POINTS, self.seed, epoch, index, view)
-                )
-            )
-            for view in (0, 1)
-        )
+        streams = (generator(POINTS, self.seed, epoch, index, view) for view in (0, 1))
+        view1, view2 = (as_channels(self.point_transform(points, s)) for s in streams)
         remaining = list(range(self.source.image_counts[index]))
         images = []
         for number, transform in enumerate(self.image_transforms):
@@ -144,27 +125,17 @@ class ShapeNetRender(Dataset):
             chosen = remaining.pop(int(rng.integers(len(remaining))))
             image = self.source.image(index, chosen)
             images.append(transform(image, rng, self.image_size))
-        return view1, view2, images[0] if len(images) == 1 else stacked(images)
+        return view1, view2, images[0] if len(images) == 1 else default_collate(images)
 
     def example(self, key: Key) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """An item to look at: the augmented views and the jittered images.
+        """An item to look at: both augmented views (N, 3), and the jittered image.
 
-        Args:
-            key: (epoch, index).
-
-        Returns:
-            Both views (N, 3), and the image (S, S, 3) uint8; V images side by side,
-            (S, V S, 3).
+        The image is (S, S, 3) uint8, V images side by side (S, V S, 3).
         """
         view1, view2, images = self[key]
-        images = jitter_images(stacked([images]))[0]  # (3, S, S) or (V, 3, S, S)
+        images = jitter_images(default_collate([images]))[
+            0
+        ]  # (3, S, S) or (V, 3, S, S)
         pixels = image_bytes(images).movedim(-3, -1)  # (..., S, S, 3)
         pixels = torch.cat(list(pixels), dim=1) if pixels.dim() == 4 else pixels
         return view1.T.numpy(), view2.T.numpy(), pixels.numpy()
-
-
-def stacked(images: list[Any]) -> Images:
-    """Images stacked along a new first dimension, as PyTorch's collate does it."""
-    if isinstance(images[0], torch.Tensor):
-        return torch.stack(images)
-    return RawImage(*(torch.stack(part) for part in zip(*images, strict=True)))

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.exact import NotRun, Place, Rows, Values, different, equal_bits
-from datasets.prepare.pack import pack
+from datasets.packed import pack
 from datasets.synthetic import generate
 from utils.run.bookkeeping import LAST
 from utils.run.run_folder import CHECKPOINTS, read_metrics

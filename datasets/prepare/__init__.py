@@ -3,12 +3,10 @@
 In reading order:
 
     download.py sources.py   fetch the published archives and unpack them
-    verify.py inventory.py   read every file as training does
-    pack.py                  write the packed form of ShapeNetRender
+    verify.py                read every file as training does
     from_meshes.py           make a data set from a folder of meshes
-    views.py render.py       a shape's images: cameras, rasteriser
+    views.py render.py       a shape's images: cameras, contact sheet; rasteriser
     meshes.py                read meshes, and sample their surface
-    labels.py preview.py     training and test set in HDF5, contact sheet
     workers.py               jobs on several processes
 
 It may import the readers in `datasets` and `utils.parallel`, but not `models`.

@@ -30,17 +30,8 @@ from typing import Any
 
 from datasets.files import PACKED, RENDERINGS, SHAPENET
 from datasets.packed import checksum
-from datasets.prepare.sources import (
-    DRIVE,
-    ITEMS,
-    NAMES,
-    WEIGHTS,
-    WEIGHTS_FOLDER,
-    WEIGHTS_ID,
-    WEIGHTS_URL,
-    Item,
-    Source,
-)
+from datasets.prepare import sources
+from datasets.prepare.sources import ITEMS, NAMES, WEIGHTS, WEIGHTS_URL, Item, Source
 
 DRIVE_ADVICE = """\
     Without a network, run the same command when there is one. Google Drive refuses a
@@ -68,10 +59,9 @@ class Failed(Exception):
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder of downloads; it is removed if it ends up empty.
+    """Keep other runs out of a folder of downloads, or raise `Failed` if one uses it.
 
-    Raises:
-        Failed: if another run is using it.
+    The folder is removed if it ends up empty.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder, os.O_RDONLY)
@@ -90,11 +80,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def run_gdown(name: str, **options: Any) -> None:
-    """Call a function of gdown, which resumes a partial download.
-
-    Raises:
-        Failed: if gdown is missing, or did not get the file.
-    """
+    """Call a function of gdown, which resumes a partial download, or raise `Failed`."""
     try:
         import gdown
 
@@ -110,9 +96,7 @@ def run_gdown(name: str, **options: Any) -> None:
 def unpack(path: Path, folder: Path, sha256: str | None = None) -> None:
     """Unpack a tar.gz or zip into a new folder, and nothing outside of it.
 
-    Raises:
-        Failed: if it is another file, damaged, incomplete, or unsafe to unpack.
-        OSError: if the disk is full, say.
+    Raises `Failed` if it is another file, damaged, incomplete, or unsafe to unpack.
     """
     with open(path, "rb") as file:
         start = file.read(300)
@@ -139,12 +123,11 @@ def unpack(path: Path, folder: Path, sha256: str | None = None) -> None:
                 while stream.read(1 << 20):  # gzip's checksum is at the very end
                     pass
     except DAMAGE as error:
-        problem = f"damaged, incomplete or unsafe to unpack ({error})"
-        raise Failed(problem) from error
+        raise Failed(f"damaged, incomplete or unsafe to unpack ({error})") from error
 
 
 def top_level(folder: Path) -> str:
-    """The names in an unpacked archive, for a message."""
+    """The names in a folder, for a message."""
     names = sorted(os.listdir(folder))
     return ", ".join(names[:8]) + (" ..." if len(names) > 8 else "") or "nothing"
 
@@ -152,11 +135,8 @@ def top_level(folder: Path) -> str:
 def obtain(source: Source, downloads: Path, folder: Path) -> None:
     """Fetch an archive, unless it is there, and unpack it into the new folder `folder`.
 
-    A damaged archive is removed, so that the next run fetches it again.
-
-    Raises:
-        Failed: if this source has no good archive of the data set.
-        OSError: if the disk is full, say.
+    Raises `Failed` if this source has no good archive of the data set. A damaged one is
+    removed, so that the next run fetches it again.
     """
     path = downloads / source.archive  # has this name only once it is complete
     if not path.is_file():
@@ -175,11 +155,7 @@ def obtain(source: Source, downloads: Path, folder: Path) -> None:
 
 
 def get(item: Item, root: Path, dry_run: bool) -> None:
-    """Put a folder of ``--data_root`` into its place, by one rename.
-
-    Raises:
-        Failed: if every source failed; the message says what to do.
-    """
+    """Put a folder into its place by one rename; `Failed` says what to do otherwise."""
     downloads, target = root / "downloads", root / item.folder
     instructions = item.by_hand.format(root=root)
     if dry_run:
@@ -213,18 +189,14 @@ def get(item: Item, root: Path, dry_run: bool) -> None:
     advice = [
         DRIVE_ADVICE.format(url=source.url, path=downloads / source.archive)
         for source in item.sources
-        if source.url.startswith(DRIVE)
+        if source.url.startswith(sources.DRIVE)
     ]
     lines = [f"{target}: every source failed", *advice, instructions]
     raise Failed("\n".join(filter(None, lines)))
 
 
 def get_weights(target: Path, dry_run: bool) -> None:
-    """Fetch the published weights into `target`, each read once as evaluation reads it.
-
-    Raises:
-        Failed: if that did not succeed.
-    """
+    """Fetch the published weights, each read once as evaluation reads it."""
     print(f"{target}: from {WEIGHTS_URL}", flush=True)
     if dry_run:
         return
@@ -233,7 +205,7 @@ def get_weights(target: Path, dry_run: bool) -> None:
     staging = target.with_name(f".{target.name}.partial")
     staging.mkdir(parents=True, exist_ok=True)
     try:
-        run_gdown("download_folder", id=WEIGHTS_ID, output=f"{staging}{os.sep}")
+        run_gdown("download_folder", id=sources.WEIGHTS_ID, output=f"{staging}{os.sep}")
         files = sorted(staging.rglob("*.pth"))
         if not files:
             raise Failed(f"no .pth file but {top_level(staging)}")
@@ -242,10 +214,8 @@ def get_weights(target: Path, dry_run: bool) -> None:
                 torch.load(path, map_location="cpu", weights_only=True)
             except Exception as error:  # whatever a damaged file makes torch raise
                 path.unlink()
-                reason = str(error).strip().split("\n")[0]
-                raise Failed(
-                    f"{path}: not a weight file ({reason}); removed"
-                ) from error
+                text = str(error).strip().split("\n")[0]
+                raise Failed(f"{path}: not a weight file ({text}); removed") from error
     except Failed as error:
         advice = WEIGHTS_ADVICE.format(url=WEIGHTS_URL, folder=target)
         raise Failed(f"{target}: {error}\n{advice}") from error
@@ -296,7 +266,7 @@ def main(argv: list[str] | None = None) -> None:
         if item.name in args.only
     }
     if WEIGHTS in args.only:
-        weights = Path(WEIGHTS_FOLDER)
+        weights = Path(sources.WEIGHTS_FOLDER)
         jobs[weights] = partial(get_weights, weights, args.dry_run)
     failures = []
     try:
@@ -304,11 +274,9 @@ def main(argv: list[str] | None = None) -> None:
             if os.path.lexists(target):
                 print(f"{target}: already exists, skipped")
                 continue
-            if args.dry_run:
-                job()
-                continue
+            dry = contextlib.nullcontext()
             try:
-                with locked(root / "downloads"):
+                with dry if args.dry_run else locked(root / "downloads"):
                     job()
             except (Failed, OSError) as error:
                 failures.append(str(error))
@@ -327,7 +295,3 @@ def main(argv: list[str] | None = None) -> None:
     for failure in failures:
         print(f"\nerror: {failure}", file=sys.stderr)
     sys.exit(status or bool(failures))
-
-
-if __name__ == "__main__":
-    main()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -23,10 +24,12 @@ import shutil
 import signal
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+import h5py
 import numpy as np
 from plyfile import PlyData, PlyElement
 from tqdm import tqdm
@@ -38,18 +41,18 @@ from datasets.files import (
     SHAPENET,
     UNFINISHED,
     DataError,
+    read_ply,
     write_whole,
 )
-from datasets.prepare.labels import check_classes, write_labels
 from datasets.prepare.meshes import SUFFIXES
-from datasets.prepare.preview import contact_sheet
-from datasets.prepare.views import CAMERAS, Settings, make_shape
+from datasets.prepare.views import CAMERAS, Settings, contact_sheet, make_shape
 from datasets.prepare.workers import results
 from datasets.transforms import center_and_scale
 from utils.parallel.machine import cores
 
 VERSION = 1  # increase when the same arguments give other bytes
 STATE, SKIPPED, PREVIEW = "from_meshes.json", "skipped.tsv", "preview.png"
+LEAST = 2  # shapes of a class on each side of the split
 
 
 def find_meshes(folder: Path) -> dict[str, Path]:
@@ -57,9 +60,6 @@ def find_meshes(folder: Path) -> dict[str, Path]:
 
     Levels below the class are joined by "__". Where two files would have one name, it
     ends in their suffixes: "chair_obj", "chair_stl".
-
-    Raises:
-        DataError: if there are none, or two still have the same name.
     """
     candidates: dict[str, list[Path]] = {}
     for parent, folders, files in os.walk(folder, followlinks=True):
@@ -95,10 +95,8 @@ def prepare_folder(
 ) -> None:
     """Prepare the output folder; keep what earlier runs wrote and is still valid.
 
-    Shapes whose mesh was removed or has another size are deleted.
-
-    Raises:
-        DataError: if the folder holds something else, or was made with other settings.
+    Shapes whose mesh was removed or has another size are deleted. A `DataError` if the
+    folder holds something else, or was made with other settings.
     """
     # A dangling link has no size; reading it fails, and it is left out as damaged.
     sizes = {s: p.stat().st_size if p.exists() else -1 for s, p in meshes.items()}
@@ -108,15 +106,15 @@ def prepare_folder(
     if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
         try:
             old = json.loads((out / STATE).read_text(encoding="utf-8"))
-            equal = {key: old[key] == state[key] for key in state if key != "meshes"}
+            changed = [x for x in state if x != "meshes" and old[x] != state[x]]
             removed = dict(old["meshes"].items() - sizes.items())
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             raise DataError(
                 f"{out}: holds something that this command did not write, which it "
                 "never replaces; choose another --out"
             ) from None
-        if not all(equal.values()) and not overwrite:
-            name = next(key for key in equal if not equal[key])
+        if changed and not overwrite:
+            name = changed[0]
             raise DataError(
                 f"{out}: was written with {name} {old[name]}, not {state[name]}; "
                 "choose another --out, or replace it with --overwrite"
@@ -135,63 +133,98 @@ def prepare_folder(
     write_whole(out / STATE, json.dumps(state, indent=1).encode())
 
 
-def _write_ply(path: Path, points: np.ndarray) -> None:
-    rows = points.astype("<f4").view([(axis, "<f4") for axis in "xyz"])[:, 0]
-    content = io.BytesIO()
-    PlyData([PlyElement.describe(rows, "vertex")], byte_order="<").write(content)
-    write_whole(path, content.getvalue())
-
-
 def make_shapes(
     meshes: dict[str, Path], out: Path, settings: Settings, workers: int
 ) -> dict[str, str]:
     """Write the cloud and the images of every shape that does not exist yet.
 
-    The cloud comes last: a shape that has it is complete.
-
-    Returns:
-        Shape -> why it was left out, sorted.
+    The cloud comes last: a shape that has it is complete. Returns shape -> why it was
+    left out, sorted.
     """
     missing = [s for s in meshes if not (out / SHAPENET / f"{s}.ply").is_file()]
-    jobs = [
-        partial(make_shape, meshes[shape], shape, out, settings) for shape in missing
-    ]
+    jobs = [partial(make_shape, meshes[s], s, out, settings) for s in missing]
     skipped = {}
+    # disable=None: no bar without a terminal
+    style = {"unit": "shape", "dynamic_ncols": True, "disable": None}
+    done, total = len(meshes) - len(jobs), len(meshes)
     with contextlib.closing(results(jobs, workers)) as clouds:
-        bar = tqdm(
-            clouds,
-            total=len(meshes),
-            initial=len(meshes) - len(jobs),
-            desc="rendering",
-            unit="shape",
-            dynamic_ncols=True,
-            disable=None,  # no bar without a terminal
-        )
+        bar = tqdm(clouds, "rendering", total, initial=done, **style)
         for shape, result in zip(missing, bar, strict=True):
             if isinstance(result, str):
                 skipped[shape] = " ".join(result.split())
             else:
-                points = center_and_scale(result)
-                _write_ply(out / SHAPENET / f"{shape}.ply", points)
+                points = center_and_scale(result).astype("<f4")
+                rows = points.view([(axis, "<f4") for axis in "xyz"])[:, 0]
+                ply = PlyData([PlyElement.describe(rows, "vertex")], byte_order="<")
+                ply.write(content := io.BytesIO())
+                write_whole(out / SHAPENET / f"{shape}.ply", content.getvalue())
     return dict(sorted(skipped.items()))
 
 
-def write_skipped(path: Path, skipped: dict[str, str]) -> None:
-    """A line `mesh, tab, reason` for each that was left out, or no file if none was."""
-    path.unlink(missing_ok=True)
-    lines = [f"{_plain(mesh)}\t{reason}\n" for mesh, reason in skipped.items()]
-    if lines:
-        write_whole(
-            path, "".join(["mesh\treason\n", *lines]).encode("utf-8", "replace")
+def check_classes(shapes: Sequence[str]) -> None:
+    """Raise a `DataError` that names classes with too few "<class>/<name>" to split."""
+    counts = Counter(shape.split("/")[0] for shape in shapes)
+    too_few = [f"{name} has {n}" for name, n in counts.items() if n < 2 * LEAST]
+    if too_few:
+        raise DataError(
+            f"--labels needs at least {2 * LEAST} shapes a class, {LEAST} to train on "
+            f"and {LEAST} to test on: {', '.join(too_few)}; add some, or run without it"
+        )
+    if len(counts) < 2:
+        raise DataError(
+            f"--labels needs at least two classes, found only {', '.join(counts)}; "
+            "sort the meshes into a folder for each class, or run without it"
         )
 
 
-def from_meshes(args: argparse.Namespace) -> None:
-    """Make the data set, and print what was made.
+def split_by_name(
+    shapes: Sequence[str], test_fraction: float, seed: int
+) -> dict[str, list[str]]:
+    """Training and test shapes of every class, a function of names and seed alone.
 
-    Raises:
-        DataError: if no mesh can be used, or an argument does not fit.
+    The test set gets the share of each class, rounded, but at least two shapes, and
+    leaves at least two for training.
     """
+    split: dict[str, list[str]] = {"train": [], "test": []}
+    for name in sorted({shape.split("/")[0] for shape in shapes}):
+        members = [shape for shape in shapes if shape.split("/")[0] == name]
+        members.sort(key=lambda x: hashlib.sha256(f"{seed} {x}".encode()).digest())
+        share = round(test_fraction * len(members))
+        tested = min(max(share, LEAST), len(members) - LEAST)
+        split["test"] += sorted(members[:tested])
+        split["train"] += sorted(members[tested:])
+    return split
+
+
+def write_labels(
+    data_root: Path, shapes: Sequence[str], test_fraction: float, seed: int
+) -> tuple[int, int]:
+    """Write ``modelnet40_ply_hdf5_2048`` from the clouds in ``ShapeNet``.
+
+    Returns the sizes of the training and the test set.
+    """
+    folder = data_root / MODELNET40
+    folder.mkdir(exist_ok=True)
+    classes = sorted({shape.split("/")[0] for shape in shapes})
+    split = split_by_name(shapes, test_fraction, seed)
+    for name, chosen in split.items():
+        clouds = [read_ply(data_root / SHAPENET / f"{shape}.ply") for shape in chosen]
+        labels = [[classes.index(shape.split("/")[0])] for shape in chosen]
+        kind = np.uint8 if len(classes) <= 256 else np.uint16
+        arrays = {"data": np.stack(clouds), "label": np.array(labels, kind)}
+        path = folder / f"ply_data_{name}0.h5"
+        with h5py.File(path, "w") as file:
+            for key, array in arrays.items():
+                # Time stamps would make files with the same content differ.
+                file.create_dataset(key, data=array, track_times=False)
+        # As in the official lists, relative to the parent of the data root.
+        (folder / f"{name}_files.txt").write_text(f"data/{MODELNET40}/{path.name}\n")
+    (folder / "shape_names.txt").write_text("".join(f"{name}\n" for name in classes))
+    return len(split["train"]), len(split["test"])
+
+
+def from_meshes(args: argparse.Namespace) -> None:
+    """Make the data set, and print what was made."""
     if not args.meshes.is_dir():
         raise DataError(f"--meshes {args.meshes}: no such folder")
     if args.out.resolve().is_relative_to(args.meshes.resolve()):
@@ -202,19 +235,22 @@ def from_meshes(args: argparse.Namespace) -> None:
     meshes = find_meshes(args.meshes)
     if args.labels:
         check_classes(list(meshes))
-    names = ("seed", "image_size", "num_points", "camera", "up")
-    options = {name: getattr(args, name) for name in names}
-    settings = Settings(views=args.views or CAMERAS[args.camera], **options)
+    views = args.views or CAMERAS[args.camera]
+    sizes = views, args.image_size, args.num_points
+    settings = Settings(args.seed, *sizes, args.camera, args.up)
     prepare_folder(args.out, meshes, settings, args.overwrite)
     skipped = make_shapes(meshes, args.out, settings, args.workers)
-    below = {str(meshes[s].relative_to(args.meshes)): skipped[s] for s in skipped}
-    write_skipped(args.out / SKIPPED, below)
+    rows = [(meshes[s].relative_to(args.meshes), skipped[s]) for s in skipped]
+    (args.out / SKIPPED).unlink(missing_ok=True)
+    if rows:
+        lines = (f"{_plain(str(mesh))}\t{reason}\n" for mesh, reason in rows)
+        text = "".join(["mesh\treason\n", *lines])
+        write_whole(args.out / SKIPPED, text.encode("utf-8", "replace"))
     shapes = [shape for shape in meshes if shape not in skipped]
     if not shapes:
-        mesh, reason = next(iter(below.items()))
         raise DataError(
             f"{args.meshes}: none of its {len(meshes)} meshes can be used, for example "
-            f"{mesh}: {reason}; all reasons are in {args.out / SKIPPED}"
+            f"{rows[0][0]}: {rows[0][1]}; all reasons are in {args.out / SKIPPED}"
         )
     contact_sheet(args.out / PREVIEW, args.out, shapes)
     classes = Counter(shape.split("/")[0] for shape in shapes)
@@ -248,14 +284,11 @@ def get_args_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add(
-        "--meshes", type=Path, required=True, metavar="DIR", help="folder of the meshes"
-    )
+    text = "folder of the meshes"
+    add("--meshes", type=Path, required=True, metavar="DIR", help=text)
     text = "output folder, a --data_root"
     add("--out", type=Path, required=True, metavar="DATA", help=text)
-    text = (
-        "also write a training and a test set of the classes; needs four shapes of each"
-    )
+    text = "also write a training and a test set of classes; needs four shapes of each"
     add("--labels", action="store_true", help=text)
     text = "images per shape (default: 24, with --camera disn 36)"
     add("--views", type=int, help=text)
@@ -281,14 +314,13 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
     parser = get_args_parser()
     args = parser.parse_args(argv)
-    if min(args.views or 1, args.image_size, args.workers, args.num_points - 1) < 1:
-        parser.error(
-            "--views, --image_size and --workers are at least 1, --num_points 2"
-        )
-    if args.views == 0 or args.seed < 0 or not 0 < args.test_fraction < 1:
-        parser.error(
-            "--views is at least 1, --seed at least 0, --test_fraction between 0 and 1"
-        )
+    least = {"views": 1, "image_size": 1, "workers": 1, "num_points": 2, "seed": 0}
+    for name, limit in least.items():
+        value = getattr(args, name)
+        if value is not None and value < limit:
+            parser.error(f"--{name} is at least {limit}, got {value}")
+    if not 0 < args.test_fraction < 1:
+        parser.error(f"--test_fraction {args.test_fraction} is not between 0 and 1")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the workers too
     try:
         from_meshes(args)

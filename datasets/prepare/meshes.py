@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import trimesh
@@ -100,17 +101,15 @@ def load_parts(path: str | os.PathLike) -> list[trimesh.Trimesh]:
     return parts
 
 
-def load_mesh(path: str | os.PathLike) -> trimesh.Trimesh:
-    """All parts of a file as one mesh, vertices and faces alone.
+def join(parts: Sequence[trimesh.Trimesh]) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (V, 3) and faces (F, 3) of all parts."""
+    vertices, faces = [part.vertices for part in parts], [part.faces for part in parts]
+    return trimesh.util.append_faces(vertices, faces)
 
-    Raises:
-        DataError: as `load_parts`.
-    """
-    parts = load_parts(path)
-    vertices, faces = trimesh.util.append_faces(
-        [part.vertices for part in parts], [part.faces for part in parts]
-    )
-    return trimesh.Trimesh(vertices, faces, process=False)
+
+def load_mesh(path: str | os.PathLike) -> trimesh.Trimesh:
+    """All parts of a file as one mesh, vertices and faces alone."""
+    return trimesh.Trimesh(*join(load_parts(path)), process=False)
 
 
 def sample_points(
@@ -118,8 +117,7 @@ def sample_points(
 ) -> np.ndarray:
     """Points uniform by area on a mesh: (count, 3) float32, in the mesh's units.
 
-    A mesh that is far from the origin should be centred first, as float32 has seven
-    digits.
+    One far from the origin should be centred first, as float32 has seven digits.
     """
     points, _ = trimesh.sample.sample_surface(mesh, count, seed=rng)
     return np.asarray(points, np.float32)

@@ -21,24 +21,14 @@ _LIGHTS = (  # direction in camera axes (right, up, towards the camera), strengt
 
 @dataclass(frozen=True)
 class Surface:
-    """Triangles and their colours.
+    """Triangles and their colours; of a texture, the nearest texel is taken."""
 
-    Attributes:
-        vertices: (V,3).
-        faces: (F,3) vertex indices.
-        colours: (F,3,3) RGB in [0,1] of each corner; of a textured face, a factor.
-        uv: (F,3,2) texture coordinates of each corner, from the lower left; they repeat
-            outside [0,1].
-        texture: (F,) which texture a face has, -1 for none.
-        textures: (height,width,3) u1 each; the nearest texel is taken.
-    """
-
-    vertices: np.ndarray
-    faces: np.ndarray
-    colours: np.ndarray
-    uv: np.ndarray
-    texture: np.ndarray
-    textures: tuple[np.ndarray, ...] = ()
+    vertices: np.ndarray  # (V,3)
+    faces: np.ndarray  # (F,3) vertex indices
+    colours: np.ndarray  # (F,3,3) RGB in [0,1] of each corner; a factor of textures
+    uv: np.ndarray  # (F,3,2) of each corner, from the lower left; repeat outside [0,1]
+    texture: np.ndarray  # (F,) which texture a face has, -1 for none
+    textures: tuple[np.ndarray, ...] = ()  # (height,width,3) u1 each
 
     @staticmethod
     def plain(vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray) -> Surface:
@@ -153,11 +143,8 @@ def _shade(
 def project(points: np.ndarray, size: int, distance: float, focal: float) -> np.ndarray:
     """Points (N,3) in camera axes to (N,3): pixel x, pixel y (downwards), 1/depth.
 
-    Args:
-        points: right, up, backwards; the camera is at (0, 0, distance).
-        size: pixels, height and width.
-        distance: from the origin.
-        focal: of an image two units wide, 1 / tan(half the field of view).
+    Axes are right, up, backwards; the camera is at (0, 0, distance). `size` is height
+    and width in pixels, `focal` 1 / tan(half the field of view).
     """
     inverse = 1 / (distance - points[:, 2])
     half = size / 2
@@ -172,12 +159,8 @@ def render(
     """RGBA image (size,size,4) u1 of a surface, all of it in front of the camera.
 
     A pixel's colour is the mean over the part of it that is covered, its alpha the size
-    of that part. Where alpha is 0, the colour is black.
-
-    Args:
-        surface: what is seen.
-        camera: rotation (3,3) from its axes to the camera's (right, up, backwards).
-        distance, focal, size: as of :func:`project`.
+    of that part. Where alpha is 0, the colour is black. `camera` is the rotation (3,3)
+    from the surface's axes to the camera's, the rest as of :func:`project`.
     """
     # einsum instead of ``@``: BLAS may round differently with more threads.
     seen = np.einsum("nj,ij->ni", np.asarray(surface.vertices, float), camera)

@@ -1,4 +1,4 @@
-"""Where the data sets and the published weights can be fetched, and what is known.
+"""Where the data sets and the published weights can be fetched, and published sizes.
 
 Checksums are listed where one is published; for the authors' archives there is none.
 This project's tests have not fetched any source.
@@ -17,39 +17,41 @@ from datasets.files import (
     SHAPENETPART,
 )
 
+TITLES = {
+    "shapenet": "ShapeNetRender",
+    "modelnet40": "ModelNet40",
+    "scanobjectnn": "ScanObjectNN",
+    "shapenetpart": "ShapeNetPart",
+}
+# Published sizes: data set, with its variant if it has some -> part -> number.
+VIEWS = 24  # images of a shape
+PUBLISHED = {
+    "shapenet": {"categories": 13, "clouds": 43_783, "pictures": VIEWS * 43_783},
+    "modelnet40": {"train": 9_840, "test": 2_468},
+    "scanobjectnn obj_bg": {"train": 2_309, "test": 581},
+    "scanobjectnn obj_only": {"train": 2_309, "test": 581},
+    "scanobjectnn pb_t50_rs": {"train": 11_416, "test": 2_882},
+    "shapenetpart": {"train": 12_137, "val": 1_870, "test": 2_874},
+}
+
 
 class Source(NamedTuple):
-    """A source of an archive.
+    """A source of an archive; size and checksum where they are published."""
 
-    Attributes:
-        url: with https; gdown knows what Google Drive wants.
-        archive: the name the file gets in ``<data_root>/downloads``.
-        inside: the folder in the archive that is the data set.
-        size: in bytes, None where none is published.
-        sha256: of the archive, None where none is published.
-    """
-
-    url: str
-    archive: str
-    inside: str
-    size: int | None = None
-    sha256: str | None = None
+    url: str  # with https; gdown knows what Google Drive wants
+    archive: str  # the name the file gets in <data_root>/downloads
+    inside: str  # the folder in the archive that is the data set
+    size: int | None = None  # in bytes
+    sha256: str | None = None  # of the archive
 
 
 class Item(NamedTuple):
-    """A folder to fetch.
+    """A folder of ``--data_root`` to fetch."""
 
-    Attributes:
-        name: of the data set, as ``--only`` takes it.
-        folder: in ``--data_root``.
-        sources: tried in this order.
-        by_hand: what to do where none of them helps.
-    """
-
-    name: str
+    name: str  # of the data set, as --only takes it
     folder: str
-    sources: tuple[Source, ...]
-    by_hand: str = ""
+    sources: tuple[Source, ...]  # tried in this order
+    by_hand: str = ""  # what to do where none of them helps
 
 
 DRIVE = "https://drive.google.com/uc?id="

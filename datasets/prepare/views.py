@@ -1,4 +1,6 @@
-"""A mesh's cloud and images, with the cameras of 3D-R2N2's and of DISN's renderings.
+"""A mesh's cloud and images, and a contact sheet of the images of many meshes.
+
+Cameras are those of 3D-R2N2's and of DISN's renderings.
 
 Both look at the centre of the bounding box, whose diagonal is 1, through a lens of
 35 mm on a sensor of 32 mm, from 1.75 times the distance that `rendering_metadata.txt`
@@ -10,17 +12,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import trimesh
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from datasets.files import DataError
-from datasets.prepare.meshes import GREY, load_parts, sample_points
+from datasets.prepare.meshes import GREY, join, load_parts, sample_points
 from datasets.prepare.render import Surface, render
-from datasets.shapenet_files import rendering
+from datasets.shapenet_files import list_images, rendering
 from utils.parallel.seed import SHAPE, generator
 
 CAMERAS = {"r2n2": 24, "disn": 36}  # and how many views they are published with
@@ -28,6 +31,7 @@ FOCAL = 35 / 16
 FIELD_OF_VIEW = 2 * np.degrees(np.arctan(1 / FOCAL))
 FARTHEST = 1.75
 METADATA = "rendering_metadata.txt"
+SHAPES, VIEWS, CELL, CAPTION = 12, 6, 137, 18  # of the contact sheet
 
 
 def draw_cameras(kind: str, views: int, rng: np.random.Generator) -> np.ndarray:
@@ -65,48 +69,35 @@ def surface_of(parts: Sequence[trimesh.Trimesh], up: str) -> Surface:
     the colours of their vertices, faces or material. Transparency is ignored. `up` is
     their vertical axis, "y" or "z"; afterwards it is y.
     """
-    vertices = np.concatenate([part.vertices for part in parts])
+    vertices, faces = join(parts)
     if up == "z":
         vertices = vertices[:, [0, 2, 1]] * (1, 1, -1)
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     vertices = (vertices - (low + high) / 2) / np.linalg.norm(high - low)
-    colours, uvs, textures = [], [], []
+    corners = []  # of each part: colours, texture coordinates, which texture
     images: list[np.ndarray] = []
     for part in parts:
         visual: Any = part.visual
-        faces = np.asarray(part.faces)
-        colour = np.full((len(faces), 3, 3), np.array(GREY) / 255)
-        uv, texture = np.zeros((len(faces), 3, 2)), -1
+        count = len(part.faces)
+        colour = np.full((count, 3, 3), np.array(GREY) / 255)
+        uv, texture = np.zeros((count, 3, 2)), -1
         if visual.kind == "vertex":
-            colour = visual.vertex_colors[faces][..., :3] / 255
+            colour = visual.vertex_colors[part.faces][..., :3] / 255
         elif visual.kind == "face":
             colour[:] = visual.face_colors[:, None, :3] / 255
         elif visual.kind == "texture":
             material = visual.material
             colour[:] = material.diffuse[:3] / 255
             if material.image is not None:
-                uv, texture = np.nan_to_num(visual.uv)[faces], len(images)
+                uv, texture = np.nan_to_num(visual.uv)[part.faces], len(images)
                 images.append(np.asarray(material.image))
-        colours.append(colour)
-        uvs.append(uv)
-        textures.append(np.full(len(faces), texture))
-    first = np.cumsum([0, *(len(part.vertices) for part in parts)])
-    moved = [part.faces + start for part, start in zip(parts, first, strict=False)]
-    return Surface(
-        vertices,
-        np.concatenate(moved),
-        np.concatenate(colours),
-        np.concatenate(uvs),
-        np.concatenate(textures),
-        tuple(images),
-    )
+        corners.append((colour, uv, np.full(count, texture)))
+    colours, uvs, textures = map(np.concatenate, zip(*corners, strict=True))
+    return Surface(vertices, faces, colours, uvs, textures, tuple(images))
 
 
 def write_views(folder: Path, surface: Surface, cameras: np.ndarray, size: int) -> None:
-    """Write the images, of size x size pixels, and their metadata.
-
-    The surface is one of `surface_of`, the cameras (views, 3) of `draw_cameras`.
-    """
+    """Write metadata, and an image for each of the cameras (views, 3)."""
     folder.mkdir(parents=True, exist_ok=True)
     digits = max(len(str(len(cameras) - 1)), 2)
     lines = ""
@@ -130,22 +121,13 @@ class Settings:
     up: str
 
 
-def digest(shape: str) -> int:
-    """A number in [0, 2**63) for a shape's name."""
-    return int.from_bytes(hashlib.sha256(shape.encode()).digest()[:8], "little") >> 1
-
-
 def make_shape(
     path: Path, shape: str, data_root: Path, settings: Settings
 ) -> np.ndarray | str:
-    """Write a shape's images; this is what a worker process runs.
+    """Write the images of the mesh in `path`; this is what a worker process runs.
 
-    Args:
-        path: the mesh.
-        shape: "<class>/<name>"; the cloud and the cameras are functions of the seed and
-            of it alone.
-        data_root: where `ShapeNetRendering` is.
-        settings: of all shapes.
+    The cloud and the cameras are functions of the seed and of `shape`, which is
+    "<class>/<name>", alone.
 
     Returns:
         The cloud (num_points, 3) float32, not yet normalised; or why it has none.
@@ -157,10 +139,32 @@ def make_shape(
     except Exception as error:  # colours or textures that do not fit the mesh
         return f"not a usable mesh ({type(error).__name__}: {error})"
     mesh = trimesh.Trimesh(surface.vertices, surface.faces, process=False)
-    key = settings.seed, digest(shape)
+    digest = hashlib.sha256(shape.encode()).digest()[:8]
+    key = settings.seed, int.from_bytes(digest, "little") >> 1  # below 2**63
     points = sample_points(mesh, settings.num_points, generator(SHAPE, *key, 0))
     rng = generator(SHAPE, *key, 1)
     cameras = draw_cameras(settings.camera, settings.views, rng)
-    folder = Path(rendering(data_root, shape))
-    write_views(folder, surface, cameras, settings.image_size)
+    write_views(rendering(data_root, shape), surface, cameras, settings.image_size)
     return points
+
+
+def contact_sheet(path: Path, data_root: Path, shapes: Sequence[str]) -> None:
+    """Write a PNG: some of the shapes, two in a row, with their first views."""
+    classes: dict[str, list[str]] = {}
+    for shape in shapes:
+        classes.setdefault(shape.split("/")[0], []).append(shape)
+    # The first shape of every class, then the second, and so on.
+    turns = [s for row in zip_longest(*classes.values()) for s in row if s is not None]
+    chosen = sorted(turns[:SHAPES])
+    width, height = VIEWS * CELL, CELL + CAPTION
+    rows = (len(chosen) + 1) // 2
+    sheet = Image.new("RGB", (2 * width + 8, rows * height), (246, 246, 248))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for number, shape in enumerate(chosen):
+        left, top = number % 2 * (width + 8), number // 2 * height
+        draw.text((left + 4, top + 1), shape[:100], fill=(20, 20, 20), font=font)
+        for view, name in enumerate(list_images(data_root, shape)[:VIEWS]):
+            image = Image.open(rendering(data_root, shape) / name).convert("RGBA")
+            cell = image.resize((CELL, CELL))
+            sheet.paste(cell, (left + view * CELL, top + CAPTION), cell)
+    sheet.save(path)

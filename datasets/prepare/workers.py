@@ -13,7 +13,6 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 Job = Callable[[], Any]
-
 _jobs: list[Job] = []  # of a worker process
 
 

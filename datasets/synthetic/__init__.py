@@ -33,8 +33,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from datasets import packed
 from datasets.files import MODELNET40, SCANOBJECTNN, SHAPENET, SHAPENETPART
-from datasets.prepare import pack as packed
 from datasets.prepare.workers import results
 from datasets.shapenet_part import CATEGORIES
 from datasets.synthetic import write

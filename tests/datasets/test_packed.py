@@ -13,9 +13,7 @@ import pytest
 from datasets import packed
 from datasets.files import PACKED as FOLDER
 from datasets.files import DataError
-from datasets.packed import PackedShapes
-from datasets.prepare import pack as packing
-from datasets.prepare.pack import check, pack
+from datasets.packed import PackedShapes, pack
 from datasets.shapenet_files import ShapeFiles
 from datasets.shapenet_render import ShapeNetRender
 from tests.datasets.test_shapenet_render import equal
@@ -44,7 +42,7 @@ def test_items_are_those_of_single_files(pictures: str, root: Path) -> None:
     for key in ((0, 0), (0, len(raw) - 1), (3, 5)):
         assert all(equal(raw[key], mapped[key]))
         assert all(equal(raw[key], again[key]))
-    check(folder)
+    PackedShapes(folder).check_sums()
     shapes, files = PackedShapes(folder), ShapeFiles(root)
     assert shapes.image_counts.tolist() == files.image_counts.tolist()
     for index, views in enumerate(files.image_counts):
@@ -58,7 +56,7 @@ def test_packing_goes_on_where_it_was(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = pack(root).rename(root / "whole")
-    monkeypatch.setattr(packing, "AT_ONCE", 5)
+    monkeypatch.setattr(packed, "AT_ONCE", 5)
     read, calls = ShapeFiles.cloud, []
 
     def interrupted(self: ShapeFiles, index: int) -> np.ndarray:
@@ -80,16 +78,19 @@ def test_packing_goes_on_where_it_was(
     assert len(calls) == 13 + 24 - 10  # ten were noted
     for name in (packed.POINTS, packed.IMAGES):
         assert (root / FOLDER / name).read_bytes() == (whole / name).read_bytes()
-    check(root / FOLDER)
+    PackedShapes(root / FOLDER).check_sums()
     with pytest.raises(DataError, match="is complete; --overwrite"):
         pack(root, "decoded")
-    (root / FOLDER / packing.PROGRESS).write_text("{}")  # of an older interruption
+    (root / FOLDER / packed.PROGRESS).write_text("{}")  # of an older interruption
     pack(root, "decoded", overwrite=True)
     assert PackedShapes(root / FOLDER).manifest["pictures"] == "decoded"
 
 
 def test_damage_is_found(root: Path) -> None:
     folder = pack(root)
+
+    def check(folder: Path) -> None:
+        PackedShapes(folder).check_sums()
 
     def refused(name: str, content: bytes, said: str, call=ShapeNetRender) -> None:
         whole = (folder / name).read_bytes()
@@ -169,7 +170,7 @@ def test_the_command(
         monkeypatch.setattr(sys, "argv", ["packed", "--data_root", str(root), *words])
         status = 0
         try:
-            packing.main()
+            packed.main()
         except SystemExit as end:
             status = int(end.code or 0)
         return status, "".join(capsys.readouterr())

@@ -18,8 +18,7 @@ from datasets import verify
 from datasets.files import DataError
 from datasets.labelled import ModelNet40
 from datasets.prepare import from_meshes
-from datasets.prepare.from_meshes import find_meshes
-from datasets.prepare.labels import split_by_name
+from datasets.prepare.from_meshes import find_meshes, split_by_name
 from datasets.shapenet_files import list_clouds
 from datasets.shapenet_render import ShapeNetRender
 
