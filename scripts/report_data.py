@@ -41,7 +41,7 @@ PRETRAINING, JUDGEMENT = ("train_crosspoint.py", "image_size"), ("eval_svm.py", 
 
 @dataclass(frozen=True)
 class Run:
-    """The content of a run's config.json and metrics.jsonl."""
+    """A run's config.json, its arguments alone, and its metrics.jsonl."""
 
     folder: Path
     args: Namespace
@@ -98,24 +98,19 @@ def compared(before: Run, after: Run, same_root: bool) -> list[str]:
     names = [r["dataset"] for r in before.records if r["dataset"] in judged]
     folders = f"{before.folder} and {after.folder}"
     if not names:
-        raise UsageError(
-            f"{folders} have no data set in common: run eval_svm.py with the "
-            "same --dataset for both"
-        )
-    for name in ("num_points", "variant", *(["data_root"] if same_root else [])):
+        remedy = "run eval_svm.py with the same --dataset for both"
+        raise UsageError(f"{folders} have no data set in common: {remedy}")
+    for name in ("num_points", "variant", *["data_root"] * same_root):
         if getattr(before.args, name) != getattr(after.args, name):
-            raise UsageError(
-                f"{folders} differ in --{name}: run eval_svm.py on the same clouds for "
-                "both"
-            )
+            remedy = "run eval_svm.py on the same clouds for both"
+            raise UsageError(f"{folders} differ in --{name}: {remedy}")
     return names
 
 
 def command(run: Run) -> str:
-    """train_crosspoint.py and every flag that is not at its default, with its value.
+    """train_crosspoint.py, as for one node, and every flag that is not at its default.
 
-    Without --overwrite and --resume, which do not change what was trained, and as for
-    one node, however many there were.
+    Without --overwrite and --resume, which do not change what was trained.
     """
     processes = run.config["world_size"]
     torchrun = f"torchrun --nproc_per_node={processes}"
@@ -176,11 +171,7 @@ def draw_shapes(args: Namespace, root: str) -> Figure:
 
     A row for each shape: its cloud, both views, its augmented image, and the rendered
     image that this was made from. Above an augmented cloud stands how many of its
-    points are distinct.
-
-    Args:
-        args: arguments of train_crosspoint.py.
-        root: the folder of the data sets.
+    points are distinct. ``args`` are those of train_crosspoint.py.
     """
     options = {"num_points": args.num_points, "packed": args.packed, "seed": args.seed}
     trained = ShapeNetRender(root, image_size=args.image_size, **options)
@@ -203,7 +194,6 @@ def draw_shapes(args: Namespace, root: str) -> Figure:
         for name, points in zip(("first view", "second view"), views, strict=True):
             distinct = len(np.unique(points, axis=0))
             row.append(Cell(points, f"{name}\n{distinct} of {len(points)} points"))
-        row.append(Cell(augmented, "augmented"))
-        row.append(Cell(np.asarray(rendered), "as rendered"))
-        rows.append(row)
+        images = (augmented, "augmented"), (np.asarray(rendered), "as rendered")
+        rows.append([*row, *(Cell(*image) for image in images)])
     return cloud_grid(rows)

@@ -13,19 +13,12 @@ INK = (0.17, 0.27, 0.42)  # clouds that are not coloured by class or part
 
 
 class Cell(NamedTuple):
-    """A cloud or an image, with a text above it.
+    """A cloud or an image, with a text above it."""
 
-    Attributes:
-        shown: points (N, 3), y up, or an image (H, W, 3) uint8.
-        text: of one line or several.
-        colours: RGB in [0, 1] of a cloud, (N, 3), or (3,) for all points.
-        frame: colour of a cloud's frame and of the text; None for no frame.
-    """
-
-    shown: np.ndarray
-    text: str = ""
-    colours: Any = INK
-    frame: tuple[float, float, float] | None = None
+    shown: np.ndarray  # points (N, 3), y up, or an image (H, W, 3) uint8
+    text: str = ""  # of one line or several
+    colours: Any = INK  # RGB in [0, 1] of a cloud: (N, 3), or (3,) for all points
+    frame: tuple[float, float, float] | None = None  # colour, of the text as well
 
 
 def cloud_grid(rows: Sequence[Sequence[Cell]], title: str = "") -> Figure:

@@ -42,9 +42,8 @@ EPOCH_PANELS = {  # with the training split's value if there is one, drawn dashe
 
 
 def read_runs(folders: Sequence[str | Path]) -> dict[str, Records]:
-    """The records of training runs by the name of their folder.
-
-    Folders with the same name are called by their paths.
+    """The records of training runs by the name of their folder, or by its path where
+    several have the same name.
 
     Raises:
         UsageError: naming the folder that has no records of a training run.
@@ -73,21 +72,16 @@ def values_of(records: Records, key: str) -> np.ndarray:
     Steps are counted from 0, as in the file; an epoch's value is drawn at the number of
     epochs done. Accuracies and mIoU are in percent.
     """
-    if key in STEP_PANELS:
-        points = [(r["step"], r[key]) for r in records if "step" in r and key in r]
-    else:
-        ends = [r for r in records if "epoch_end" in r and key in r]
-        points = [(r["epoch"] + 1, r[key]) for r in ends]
+    place, offset = ("step", 0) if key in STEP_PANELS else ("epoch", 1)
+    kind = "step" if key in STEP_PANELS else "epoch_end"
+    points = [(r[place] + offset, r[key]) for r in records if kind in r and key in r]
     unit = 1 if key.endswith("loss") else 100
     return np.array(points, float).reshape(-1, 2) * (1, unit)
 
 
 def curves_figure(runs: Mapping[str, Records]) -> Figure:
-    """A panel for every value that some run has recorded, and a colour for every run.
-
-    Args:
-        runs: records of metrics.jsonl by the name of the run, see :func:`read_runs`.
-    """
+    """A panel for every value that some of the :func:`read_runs` has recorded, and a
+    colour for every run."""
     panels = [
         (key, title)
         for key, title in (STEP_PANELS | EPOCH_PANELS).items()

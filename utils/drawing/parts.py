@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from PIL import ImageColor
 from plyfile import PlyData, PlyElement
 
 from utils.drawing.clouds import Cell, cloud_grid
@@ -17,13 +18,8 @@ from utils.parallel import distributed
 
 # A colour for each part of a category (Okabe and Ito, safe for colour blindness), and
 # one for points that were given a part of another category.
-PALETTE = np.array(
-    [
-        *((0, 114, 178), (230, 159, 0), (0, 158, 115)),
-        *((204, 121, 167), (86, 180, 233), (213, 94, 0)),
-    ],
-    np.uint8,
-)
+_OKABE_ITO = "#0072B2 #E69F00 #009E73 #CC79A7 #56B4E9 #D55E00"
+PALETTE = np.array([*map(ImageColor.getrgb, _OKABE_ITO.split())], np.uint8)
 FOREIGN = np.array((60, 60, 60), np.uint8)
 
 
@@ -43,11 +39,8 @@ def part_colours(parts: np.ndarray, category: int) -> np.ndarray:
 
 
 def check_empty(folder: str | Path, flag: str) -> None:
-    """Refuse a folder with files in it, or one that cannot be written.
-
-    Raises:
-        ValueError: naming the flag.
-    """
+    """Raise a ValueError that names the flag if the folder has files in it, or cannot
+    be written."""
     path = Path(folder)
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise ValueError(f"{flag} {folder} is not an empty folder: choose another")
@@ -64,12 +57,7 @@ def save_part_examples(
     """Rank 0 writes the first ``count`` shapes of each category of the whole split.
 
     Files: ``<category>_<row>_{truth,predicted}.ply`` and ``contact_sheet.png``.
-
-    Args:
-        folder: created if it is missing.
-        test: this rank's shapes.
-        predicted: (M, N) their predicted parts.
-        count: shapes of each category.
+    ``predicted`` (M, N) are the parts of this rank's shapes.
 
     Raises:
         UsageError: if the folder cannot be written.
@@ -111,19 +99,12 @@ def save_part_examples(
 def write_part_cloud(
     path: Path, points: np.ndarray, parts: np.ndarray, category: int
 ) -> None:
-    """A binary PLY file: x, y, z, red, green, blue and part of every point.
+    """A binary PLY file: x, y, z (float32), red, green, blue and part of every point.
 
-    Args:
-        path: of the file.
-        points: (N, 3) float32.
-        parts: (N,) numbered 0 to 49 over all categories.
-        category: of the shape.
+    ``points`` (N, 3); ``parts`` (N,) are numbered 0 to 49 over all categories.
     """
-    red, green, blue = part_colours(parts, category).T
-    columns = dict(zip("xyz", points.T, strict=True))
-    columns |= {"red": red, "green": green, "blue": blue, "part": parts}
-    types = [(name, "f4" if name in "xyz" else "u1") for name in columns]
-    vertices = np.empty(len(points), types)
-    for name, values in columns.items():
-        vertices[name] = values
+    columns = [*points.T, *part_colours(parts, category).T, parts]
+    names = "x,y,z,red,green,blue,part"
+    formats = "f4,f4,f4,u1,u1,u1,u1"
+    vertices = np.rec.fromarrays(columns, names=names, formats=formats)
     PlyData([PlyElement.describe(vertices, "vertex")]).write(str(path))
