@@ -40,18 +40,16 @@ def table(seeds: range) -> str:
     stages.append(["all", str(sum(int(seconds) for _, seconds in stages))])
     lines += [f"  {name:<38}{seconds:>6} s" for name, seconds in stages]
     lines += ["", "Files", "  data/synthetic/                          four data sets"]
+    run = "checkpoints/quickstart"
     for seed in seeds:
-        run = "checkpoints/quickstart"
+        own = f"  {run}_untrained_seed{seed}/, {run}_pretrained_seed{seed}/   "
         lines += [
             f"  {run}_seed{seed}/models/best_model.pth   the point encoder",
             f"  {run}_seed{seed}/metrics.jsonl, run.log, wandb/",
-            f"  {run}_untrained_seed{seed}/, {run}_pretrained_seed{seed}/   "
-            "confusion tables",
+            own + "confusion tables",
         ]
-    lines += [
-        "  checkpoints/quickstart/report.html       curves, maps, neighbours",
-        "  checkpoints/quickstart/table.txt         this table",
-    ]
+    lines.append(f"  {run}/report.html       curves, maps, neighbours")
+    lines.append(f"  {run}/table.txt         this table")
     return "\n".join(lines)
 
 

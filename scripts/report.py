@@ -52,12 +52,13 @@ def what_was_run(
         ("versions", ", ".join(f"{n} {environment[n]}" for n in versions)),
         ("machine", environment["machine"]),
     ]
-    return (
+    introduction = (
         "The numbers of each run are in its metrics.jsonl and below, all its arguments "
         "in its config.json; docs/model_card.md says what such weights are good for, "
-        "and what not.",
-        text("\n".join(map(report_data.command, runs)), "pre") + table(rows),
+        "and what not."
     )
+    commands = "\n".join(map(report_data.command, runs))
+    return introduction, text(commands, "pre") + table(rows)
 
 
 def results(untrained: Sequence[Run], trained: Sequence[Run], root: str) -> str:
@@ -127,10 +128,7 @@ def write_report(
     out: str | Path,
 ) -> None:
     """Read the runs, compute features, and write the page; see this file's docstring.
-
-    Raises:
-        UsageError, DataError, CheckpointError: naming the folder or file.
-    """
+    A UsageError, DataError or CheckpointError names the folder or file."""
     if not len(folders) == len(untrained) == len(pretrained):
         raise UsageError(
             f"{len(folders)} runs, {len(untrained)} --untrained and {len(pretrained)} "

@@ -7,6 +7,7 @@ import json
 import shlex
 from argparse import Namespace
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,8 @@ class Run:
 
 
 def read_run(folder: str | Path, kind: tuple[str, str]) -> Run:
-    """A run of ``PRETRAINING`` or ``JUDGEMENT``.
-
-    Raises:
-        UsageError: naming the file that is missing or damaged.
-    """
+    """A run of ``PRETRAINING`` or ``JUDGEMENT``; a UsageError names a file that is
+    missing or damaged."""
     path = Path(folder, "config.json")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -69,15 +67,13 @@ def read_run(folder: str | Path, kind: tuple[str, str]) -> Run:
 
 
 def read_judged(folder: str | Path, trained: Run | None) -> Run:
-    """A run of eval_svm.py on the weights of a pre-training run, or on none.
-
-    Raises:
-        UsageError: if it evaluated other weights.
-    """
+    """A run of eval_svm.py on the weights of a pre-training run, or on none; a
+    UsageError if it evaluated others."""
     run = read_run(folder, JUDGEMENT)
     actual = run.args.model_path
-    expected, fits = cli.UNTRAINED, actual == cli.UNTRAINED
-    if trained is not None:
+    if trained is None:
+        expected, fits = cli.UNTRAINED, actual == cli.UNTRAINED
+    else:
         expected = str(trained.folder / "models" / "best_model.pth")
         fits = trained.folder.resolve() in Path(actual).resolve().parents
     if not fits:
@@ -89,11 +85,8 @@ def read_judged(folder: str | Path, trained: Run | None) -> Run:
 
 
 def compared(before: Run, after: Run, same_root: bool) -> list[str]:
-    """The data sets that both encoders were evaluated on.
-
-    Raises:
-        UsageError: if there is none, or the encoders got different clouds.
-    """
+    """The data sets that both encoders were evaluated on; a UsageError if there is
+    none, or the encoders got different clouds."""
     judged = {record["dataset"] for record in after.records}
     names = [r["dataset"] for r in before.records if r["dataset"] in judged]
     folders = f"{before.folder} and {after.folder}"
@@ -148,10 +141,8 @@ def set_name(dataset: str, root: str) -> str:
 def read_splits(dataset: str, root: str, judged: Run) -> list[LabelledClouds]:
     """Training and test clouds of a data set, as a run of eval_svm.py had them."""
     size, variant = judged.args.num_points, judged.args.variant
-    return [
-        labelled_clouds(dataset, root, split, size, variant=variant)
-        for split in ("train", "test")
-    ]
+    clouds = partial(labelled_clouds, num_points=size, variant=variant)
+    return [clouds(dataset, root, split) for split in ("train", "test")]
 
 
 def features_of(splits: list[LabelledClouds], judged: Run) -> list[np.ndarray]:
@@ -160,10 +151,8 @@ def features_of(splits: list[LabelledClouds], judged: Run) -> list[np.ndarray]:
     seed_torch(args.seed)
     encoder = point_encoder(args.model, args.k, args.emb_dims, args.edgeconv).to(device)
     checkpoint.load_encoder(encoder, args.model_path, args.seed)
-    return [
-        extract_features(encoder, clouds.points, args.test_batch_size, device)
-        for clouds in splits
-    ]
+    size = args.test_batch_size
+    return [extract_features(encoder, x.points, size, device) for x in splits]
 
 
 def draw_shapes(args: Namespace, root: str) -> Figure:

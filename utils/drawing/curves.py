@@ -1,8 +1,7 @@
 """Curves of training runs, from their metrics.jsonl.
 
-Losses are drawn against steps, for pre-training with both terms. Accuracies and mIoU
-are drawn against epochs: the SVM probe's for pre-training, those of the training and
-test splits for fine-tuning. A run may be finished, resumed or still running.
+Losses are drawn against steps, accuracies and mIoU against epochs. A run may be
+finished, resumed or still running.
 """
 
 from __future__ import annotations
@@ -124,7 +123,10 @@ def _draw(axes: Axes, key: str, records: Records, colour: tuple[float, ...]) -> 
         line |= {"marker": "o", "markersize": 3}
     if key in STEP_PANELS and len(values) >= 2 * _SMOOTH:
         axes.plot(places, values, color=colour, linewidth=0.7, alpha=0.3)
-        values = running_mean(values, len(values) // _SMOOTH)
+        # Near the ends, means over the values that there are.
+        ones = np.ones(len(values) // _SMOOTH)
+        counts = np.convolve(np.ones(len(values)), ones, "same")
+        values = np.convolve(values, ones, "same") / counts
         axes.set_xlabel("training steps (dark: running mean)")
     axes.plot(places, values, **line)
     if key.startswith("test_"):
@@ -132,10 +134,3 @@ def _draw(axes: Axes, key: str, records: Records, colour: tuple[float, ...]) -> 
         axes.plot(*training.T, linestyle="--", **line)
         styles = [Line2D([], [], color="0.4", linestyle=style) for style in ("-", "--")]
         axes.legend(styles, ["test", "training"], fontsize=9, frameon=False)
-
-
-def running_mean(values: np.ndarray, width: int) -> np.ndarray:
-    """Means (R,) of the up to ``width`` values around each of (R,)."""
-    ones = np.ones(min(width, len(values)))
-    sums = np.convolve(values, ones, "same")
-    return sums / np.convolve(np.ones(len(values)), ones, "same")

@@ -68,14 +68,8 @@ def map_figure(
     """t-SNE maps of the same clouds side by side, coloured by class.
 
     The number of a class stands at the median of its clouds; a legend names it.
-
-    Args:
-        features: (M, F) by the heading of the panel, the encoder, for example.
-        labels: (M,) classes, indices into ``class_names``.
-        class_names: of all classes, including those without a cloud.
-        count: clouds in each map at most, by :func:`spread_rows`.
-        seed: of the sample and of t-SNE.
-        title: above the figure, before the number of clouds.
+    ``features`` has (M, F) by the heading of the panel; ``labels`` (M,) are indices
+    into ``class_names``; ``count`` clouds are shown at most, by :func:`spread_rows`.
     """
     rows = spread_rows(labels, count, seed)
     labels = labels[rows]
@@ -154,8 +148,7 @@ def neighbour_figure(
     """Some test clouds, each with its nearest training clouds by the last encoder.
 
     Args:
-        train, test: the clouds.
-        features: of both, by encoder; the last encoder is drawn.
+        features: of both splits, by encoder.
         queries: test clouds drawn, by :func:`spread_rows` with ``seed``.
         count: neighbours of each by :func:`utils.judging.knn.nearest`, framed in
             ``SAME`` if they have the class of the test cloud, otherwise in ``OTHER``.

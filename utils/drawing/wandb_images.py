@@ -8,7 +8,7 @@ a run with images has the same numbers as a run without.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,12 +29,8 @@ def show_pretraining(
 ) -> None:
     """Show some augmented shapes and, if the epoch was probed, what the probe found.
 
-    Args:
-        logger: of the run; without a W&B run nothing is drawn.
-        epoch: the epoch that has just ended, counted from 0.
-        due: whether images are wanted in this epoch.
-        dataset: the :class:`datasets.shapenet_render.ShapeNetRender` trained on.
-        probed: the probe's result, if any.
+    Nothing is drawn without a W&B run, or where no images are due in the epoch, which
+    is counted from 0. ``dataset`` is the ``ShapeNetRender`` trained on.
     """
     draw = {"augmented clouds": lambda: augmented_shapes(dataset, epoch)}
     if probed is not None:
@@ -46,22 +42,15 @@ def show_pretraining(
 
 
 def show_confusion(
-    logger: RunLogger,
-    epoch: int,
-    due: bool,
-    matrix: np.ndarray,
-    class_names: Sequence[str],
+    logger: RunLogger, epoch: int, due: bool, matrix: np.ndarray, names: Sequence[str]
 ) -> None:
     """Show the confusion matrix (C, C) of the test split; see `show_pretraining`."""
-    draw = {"confusion matrix": lambda: confusion("Test", matrix, class_names)}
+    draw = {"confusion matrix": lambda: confusion("Test", matrix, names)}
     _show(logger, epoch, due, draw)
 
 
 def _show(
-    logger: RunLogger,
-    epoch: int,
-    due: bool,
-    draw: Mapping[str, Callable[[], dict[str, Any]]],
+    logger: RunLogger, epoch: int, due: bool, draw: dict[str, Callable[[], dict]]
 ) -> None:
     if logger.wandb is None or not due:
         return
@@ -100,13 +89,11 @@ def feature_map(probed: Probed) -> dict[str, Any]:
     return {"Probe t-SNE": _drawn(figure)}
 
 
-def confusion(
-    split: str, matrix: np.ndarray, class_names: Sequence[str]
-) -> dict[str, Any]:
+def confusion(split: str, matrix: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     """A confusion matrix (C, C) as an image."""
     from utils.drawing.features import confusion_figure
 
-    return {f"{split} Confusion Matrix": _drawn(confusion_figure(matrix, class_names))}
+    return {f"{split} Confusion Matrix": _drawn(confusion_figure(matrix, names))}
 
 
 def _drawn(figure: Any) -> Any:
