@@ -194,7 +194,6 @@ def rendering(_: Setting, views: int, size: int, side: int = 70) -> Forms:
     ring.visual = trimesh.visual.TextureVisuals(uv=uv, image=texture)
     ring.export(folder / "ring.obj")
     settings = Settings(0, views, size, 2048, "r2n2", "y")
-
     ours = partial(make_shape, folder / "ring.obj", "ring/ring", folder, settings)
     return {"ours": ours}
 

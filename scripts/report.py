@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts import report_data
-from scripts.pipeline_table import accuracies, is_synthetic, percent
+from scripts.pipeline_table import is_synthetic, percent
 from scripts.report_data import TRAINED, UNTRAINED, Run, set_name
 from utils.drawing.curves import curves_figure, read_runs
 from utils.drawing.features import confusion_figure, map_figure, neighbour_figure
@@ -63,14 +63,10 @@ def what_was_run(
 
 def results(untrained: Sequence[Run], trained: Sequence[Run], root: str) -> str:
     """Accuracies of the linear SVM, a row for each data set and encoder."""
-    records = {
-        UNTRAINED: accuracies(run.folder for run in untrained),
-        TRAINED: accuracies(run.folder for run in trained),
-    }
     rows = []
-    for name in records[TRAINED]:
-        for who in records:
-            chosen = records[who].get(name, [])
+    for name in dict.fromkeys(r["dataset"] for run in trained for r in run.records):
+        for who, runs in ((UNTRAINED, untrained), (TRAINED, trained)):
+            chosen = [r for x in runs for r in x.records if r["dataset"] == name]
             cells = ["not run", "not run", "", ""]
             if chosen:
                 cells = [

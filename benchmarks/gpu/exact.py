@@ -136,9 +136,8 @@ def error(actual: Tensor, expected: Tensor, least: float = 1e-300) -> float:
 def in_float64(place: Place, passed: Callable[..., Values], sizes: Sizes) -> str:
     """Every tensor of the fused form is the plain one's to 1e-8."""
     need_kernels(place)
-    fused, plain = (
-        passed(place, sizes, form, torch.float64) for form in ("fused", "plain")
-    )
+    fused = passed(place, sizes, "fused", torch.float64)
+    plain = passed(place, sizes, "plain", torch.float64)
     # A bias before BatchNorm has no gradient but rounding.
     gradients = [n for n in plain if n.startswith("gradients")]
     largest = max(plain[n].norm().item() for n in gradients)
@@ -175,10 +174,8 @@ def in_float32(
     need_kernels(place)
     exact = passed(place, sizes, "plain", torch.float64)
     with tf32(fast):
-        fused, plain = (
-            passed(place, sizes, form, torch.float32, **half)
-            for form in ("fused", "plain")
-        )
+        fused = passed(place, sizes, "fused", torch.float32, **half)
+        plain = passed(place, sizes, "plain", torch.float32, **half)
     parts, bad = [], []
     for group, least in allowed.items():
         names = [n for n in exact if n.startswith(group)]

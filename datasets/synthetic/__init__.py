@@ -55,18 +55,19 @@ IMAGE_SIZE = 137
 
 
 def splits(shapes: int) -> list[tuple[str, str, int]]:
-    """Data set, split and number of shapes, at least one a category in HDF5 files.
+    """Data set, split, number of shapes: in HDF5 files one of each category or more.
 
     A split's index here is its random stream: no two splits share a shape.
     """
-    parts = [  # and the divisor of each
-        *((MODELNET40, "train", 1), (MODELNET40, "test", 2)),
-        *((SCANOBJECTNN, "train", 1), (SCANOBJECTNN, "test", 1)),
-        *((SHAPENETPART, "train", 1), (SHAPENETPART, "val", 8)),
-        (SHAPENETPART, "test", 4),
+    least = len(CATEGORIES)
+    full, half, quarter, eighth = (max(shapes // k, least) for k in (1, 2, 4, 8))
+    return [
+        (SHAPENET, "all", shapes),
+        *((MODELNET40, "train", full), (MODELNET40, "test", half)),
+        *((SCANOBJECTNN, "train", full), (SCANOBJECTNN, "test", full)),
+        *((SHAPENETPART, "train", full), (SHAPENETPART, "val", eighth)),
+        (SHAPENETPART, "test", quarter),
     ]
-    sizes = [(name, part, max(shapes // k, len(CATEGORIES))) for name, part, k in parts]
-    return [(SHAPENET, "all", shapes), *sizes]
 
 
 def generate(

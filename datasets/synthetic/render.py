@@ -20,7 +20,7 @@ from datasets.synthetic.shapes import Shape, make_shape
 from datasets.transforms import center_and_scale
 from utils.parallel.seed import SHAPE, generator
 
-Pair = tuple[np.ndarray, np.ndarray]
+Pair = tuple[np.ndarray, np.ndarray]  # points, and the faces or the mask with them
 
 # The unit sphere fills the image: distance * sin(half field of view) is just above 1.
 DISTANCE = 3.2
