@@ -35,9 +35,11 @@ def table(name: str) -> str:
         measured = accuracies([CHECKPOINTS / f"{name}_{run}_svm"])
         cells = [label]
         for dataset, number in zip(SETS, published, strict=True):
-            cells += [number, "not run", ""]
-            for r in measured.get(dataset, [])[-1:]:
-                cells[-2:] = [percent(r["accuracy"]), f"{r['C']:g}"]
+            ours = ("not run", "")
+            if dataset in measured:
+                r = measured[dataset][-1]
+                ours = (percent(r["accuracy"]), f"{r['C']:g}")
+            cells += [number, *ours]
         lines.append(cells)
     head = [f"Ablations, checkpoints/{name}_*", *origin(f"{name}_dgcnn"), ""]
     return "\n".join(head + [form.format(*line).rstrip() for line in lines])
