@@ -107,8 +107,7 @@ from tqdm import tqdm
 from datasets.files import DataError
 from datasets.own_files import Cloud, OwnFiles
 from models import trained_network
-from utils.drawing.clouds import Cell, cloud_grid
-from utils.drawing.parts import write_part_cloud
+from utils.drawing.clouds import Cell, cloud_grid, write_part_cloud
 from utils.errors import UsageError, usage_errors
 from utils.judging import predict
 from utils.parallel import distributed

@@ -74,7 +74,7 @@ from models.dropout import set_dropout_step
 from models.edgeconv import chosen_form
 from models.losses import smoothed_cross_entropy
 from models.partseg import NUM_CATEGORIES, DGCNNPartSeg
-from utils.drawing.parts import check_empty, save_part_examples
+from utils.drawing.clouds import check_empty, save_part_examples
 from utils.judging.metrics import part_figures, shape_iou
 from utils.parallel import distributed
 from utils.parallel.batchnorm import synchronise_batchnorm

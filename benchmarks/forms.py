@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import Forms, Setting
 from benchmarks.roofline import Sizes, clouds
-from datasets.packed import pack
+from datasets.prepare.pack import pack
 from datasets.prepare.views import Settings, make_shape
 from datasets.shapenet_render import ShapeNetRender
 from datasets.synthetic import generate
@@ -53,24 +53,21 @@ def encoder(setting: Setting, sizes: Sizes, training: bool = True) -> Forms:
     x = clouds(sizes.batch, sizes.points, sizes.augmented).to(setting.device)
     precision = Precision(setting.precision, setting.device)
 
-    def step(form: str) -> Callable[[], None]:
-        torch.manual_seed(0)
-        model: Any = point_encoder(sizes.network, sizes.k, 1024, form)
-        model.to(setting.device).train(training)
-
-        def run() -> None:
-            with precision.autocast(), torch.set_grad_enabled(training):
-                feature = model.features(x)
-                loss = feature.sum()
-            if training:
-                loss.backward()
-                model.zero_grad(set_to_none=True)
-
-        return run
+    def step(model: Any) -> None:
+        with precision.autocast(), torch.set_grad_enabled(training):
+            loss = model.features(x).sum()
+        if training:
+            loss.backward()
+            model.zero_grad(set_to_none=True)
 
     fast, _ = chosen_form("auto", setting.device)
     forms = {"reference": "plain"} | ({"ours": fast} if fast != "plain" else {})
-    return {name: step(form) for name, form in forms.items()}
+    made = {}
+    for name, form in forms.items():
+        torch.manual_seed(0)
+        model = point_encoder(sizes.network, sizes.k, 1024, form)
+        made[name] = partial(step, model.to(setting.device).train(training))
+    return made
 
 
 def usual_knn(x: Tensor, k: int) -> Tensor:
@@ -121,8 +118,8 @@ def features_of_classes(samples: int, classes: int) -> tuple[np.ndarray, np.ndar
 def linear_svm(_: Setting, train: int, test: int, classes: int) -> Forms:
     """Fit and score, against scikit-learn's own linear kernel."""
     features, labels = features_of_classes(train + test, classes)
-    train_x, train_y = features[:train], labels[:train]
-    test_x, test_y = features[train:], labels[train:]
+    train_x, test_x = np.split(features, [train])
+    train_y, test_y = np.split(labels, [train])
     exact = train_x.astype(np.float64)
 
     def reference() -> float:
@@ -152,11 +149,9 @@ def few_shot(_: Setting, samples: int, classes: int, episodes: int = 50) -> Form
         return accuracies
 
     def ours() -> list[float]:
-        settings = [
-            evaluate_episodes(features, labels, ways, shots, n_runs=episodes, seed=1)
-            for ways, shots in PUBLISHED_SETTINGS
-        ]
-        return [accuracy for result in settings for accuracy in result.accuracies]
+        judge = partial(evaluate_episodes, features, labels, n_runs=episodes, seed=1)
+        results = [judge(ways, shots) for ways, shots in PUBLISHED_SETTINGS]
+        return [accuracy for result in results for accuracy in result.accuracies]
 
     return {"reference": reference, "ours": ours}
 
@@ -177,16 +172,15 @@ def loader(_: Setting, shapes: int, images: str, views: int = 1) -> Forms:
         * views,
     }
 
-    def read(packed: bool) -> Callable[[], None]:
-        data = ShapeNetRender(folder, 2048, 224, 0, **unchanged, packed=packed)
+    def read(data: ShapeNetRender) -> None:
+        for index in range(len(data)):
+            _ = data[index]
 
-        def run() -> None:
-            for index in range(len(data)):
-                _ = data[index]
-
-        return run
-
-    return {"reference": read(False), "ours": read(True)}
+    plain, packed = (
+        ShapeNetRender(folder, 2048, 224, 0, **unchanged, packed=packed)
+        for packed in (False, True)
+    )
+    return {"reference": partial(read, plain), "ours": partial(read, packed)}
 
 
 def rendering(_: Setting, views: int, size: int, side: int = 70) -> Forms:
@@ -200,10 +194,7 @@ def rendering(_: Setting, views: int, size: int, side: int = 70) -> Forms:
     ring.visual = trimesh.visual.TextureVisuals(uv=uv, image=texture)
     ring.export(folder / "ring.obj")
     settings = Settings(0, views, size, 2048, "r2n2", "y")
-
-    def ours() -> None:
-        make_shape(folder / "ring.obj", "ring/ring", folder, settings)
-
+    ours = partial(make_shape, folder / "ring.obj", "ring/ring", folder, settings)
     return {"ours": ours}
 
 
@@ -252,7 +243,7 @@ def crosspoint_step(
 
     Args:
         model: of :meth:`Step.model`, on the setting's device.
-        batches: views, images and perhaps their layout; batches take turns.
+        batches: views, images and perhaps their layout; they take turns.
         setting: device and precision.
         ours: Adam fused as in the training scripts, or by PyTorch's default.
         gather: of the loss.

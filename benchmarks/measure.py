@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from utils.parallel import distributed
@@ -38,61 +39,36 @@ class Setting:
 
 @dataclass(frozen=True)
 class Work:
-    """The least work of a case, however it is written.
+    """The least work of a case, however it is written."""
 
-    Attributes:
-        operations: floating-point operations of its matrix products.
-        moved: bytes read from memory and written to it.
-        double: whether the products are in float64.
-    """
-
-    operations: float = 0.0
-    moved: float = 0.0
-    double: bool = False
+    operations: float = 0.0  # floating-point ones, of matrix products
+    moved: float = 0.0  # bytes read from memory and written to it
+    double: bool = False  # the products are in float64
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What the machine does in a second.
+    """What the machine does in a second."""
 
-    Attributes:
-        product: floating-point operations of a large product in the chosen precision.
-        double: the same in float64.
-        copied: bytes read and written by a copy larger than the caches.
-    """
-
-    product: float
-    double: float
-    copied: float
+    product: float  # floating-point operations of a large product, chosen precision
+    double: float  # the same in float64
+    copied: float  # bytes read and written by a copy larger than the caches
 
 
 @dataclass(frozen=True)
 class Case:
-    """A row of the table.
+    """A row of the table; with ``processes`` it is pickled."""
 
-    Attributes:
-        name: what ``--only`` searches.
-        make: Setting -> the forms; picklable where ``processes`` is not 0, as ``work``.
-        work: of one call of a form.
-        samples: clouds, pairs or shapes of one call.
-        processes: number of processes started for the case, 0 for this process.
-        threads: of each of them; 0 for as many as here.
-        slow: the reference takes minutes: it is called once, without a warm-up.
-        gib: free memory needed.
-        devices: kinds of device that it runs on.
-        reference_keeps: the reference keeps freed memory on the CPU, as ours does.
-    """
-
-    name: str
+    name: str  # what --only searches
     make: Callable[[Setting], Forms]
-    work: Callable[[], Work]
-    samples: int | None = None
-    processes: int = 0
-    threads: int = 0
-    slow: bool = False
-    gib: float = 0.0
+    work: Callable[[], Work]  # of one call of a form
+    samples: int | None = None  # clouds, pairs or shapes of one call
+    processes: int = 0  # started for the case; 0 for this process
+    threads: int = 0  # of each of them; 0 for as many as here
+    slow: bool = False  # the reference takes minutes: called once, without a warm-up
+    gib: float = 0.0  # free memory needed
     devices: tuple[str, ...] = ("cpu", "cuda")
-    reference_keeps: bool = False
+    reference_keeps: bool = False  # it keeps freed memory on the CPU, as ours does
 
 
 @dataclass(frozen=True)
@@ -158,15 +134,10 @@ def timed(run: Callable[[], object], device: torch.device) -> float:
 
 
 def measure_rates(setting: Setting, size: int = 2048, floats: int = 2**25) -> Rates:
-    """The machine's rates, medians of seven.
-
-    Args:
-        setting: device and precision.
-        size: of the square matrices; four times as large on a GPU, to fill it.
-        floats: numbers of 4 bytes to copy.
-    """
+    """The machine's rates, medians of seven: products of square matrices of ``size``,
+    copies of float32 numbers."""
     device = setting.device
-    size *= 4 if device.type == "cuda" else 1
+    size *= 4 if device.type == "cuda" else 1  # to fill a GPU
 
     def rate(amount: float, run: Callable[[], object]) -> float:
         timed(run, device)
@@ -176,14 +147,11 @@ def measure_rates(setting: Setting, size: int = 2048, floats: int = 2**25) -> Ra
         a = torch.randn(size, size, device=device, dtype=dtype)
         return rate(2 * size**3, lambda: torch.mm(a, a))
 
-    half = setting.precision == "bf16"
+    chosen = torch.bfloat16 if setting.precision == "bf16" else torch.float32
     source = torch.ones(floats, device=device)
     target = torch.empty_like(source)
-    return Rates(
-        product(torch.bfloat16 if half else torch.float32),
-        product(torch.float64),
-        rate(2 * 4 * floats, lambda: target.copy_(source)),
-    )
+    copied = rate(2 * 4 * floats, lambda: target.copy_(source))
+    return Rates(product(chosen), product(torch.float64), copied)
 
 
 def roofline(work: Work, rates: Rates) -> float:
@@ -198,40 +166,29 @@ def take_turns(
     """Measure memory and then time, the forms in turn, after calls to warm up."""
     seconds: dict[str, list[float]] = {form: [] for form in forms}
     extra: dict[str, float | None] = {}
+    once = ("reference",) if case.slow else ()
     for form, run in forms.items():
         keep_freed_memory(form == "ours" or case.reference_keeps)
-        if case.slow and form == "reference":
-            start = time.perf_counter()
-            extra[form] = extra_memory(device, run)
-            seconds[form].append(time.perf_counter() - start)
-            continue
-        run()  # compiles, fills caches
+        if form not in once:
+            run()  # compiles, fills caches
+        start = time.perf_counter()
         extra[form] = extra_memory(device, run)
-        run()  # allocates what that has trimmed
+        if form in once:
+            seconds[form].append(time.perf_counter() - start)
+        else:
+            run()  # allocates what that has trimmed
     for _ in range(repeats):
-        for form, run in forms.items():
+        for form in (name for name in forms if name not in once):
             keep_freed_memory(form == "ours" or case.reference_keeps)
-            if not (case.slow and form == "reference"):
-                seconds[form].append(timed(run, device))
+            seconds[form].append(timed(forms[form], device))
     return Measured(seconds, extra)
 
 
 def measure_apart(case: Case, setting: Setting, repeats: int) -> Measured:
-    """:func:`take_turns` on every rank of new processes; rank 0's result.
-
-    Raises:
-        ChildFailedError: if a process ended early.
-    """
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=case.processes,
-        run_id="benchmarks",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        start_method="spawn",
-    )
+    """:func:`take_turns` on every rank of new processes; rank 0's result. Raises a
+    ChildFailedError if one ended early."""
+    config = LaunchConfig(1, 1, case.processes, run_id="benchmarks", max_restarts=0)
+    config.rdzv_backend, config.rdzv_endpoint = "c10d", "localhost:0"
     threads = case.threads or torch.get_num_threads()
     return elastic_launch(config, _rank)(case, setting, repeats, threads)[0]
 
@@ -266,11 +223,7 @@ COLUMNS = (
 def result(case: Case, measured: Measured, rates: Rates, devices: int) -> dict:
     """A row's values by the keys of ``COLUMNS``, and all seconds; None: not measured.
 
-    Args:
-        case: the row.
-        measured: its forms; "ours" may be missing.
-        rates: of one device.
-        devices: that the forms run on.
+    "ours" may be missing in ``measured``; ``rates`` are those of one of the devices.
     """
     medians = {form: statistics.median(s) for form, s in measured.seconds.items()}
     reference, ours = (medians.get(form) for form in FORMS)
@@ -314,3 +267,28 @@ def row(values: dict[str, Any]) -> str:
     ]
     note = f" ({values['note']})" if values["note"] else ""
     return f"| {' | '.join([values['name'] + note, *cells])} |"
+
+
+def measure_case(case: Case, setting: Setting, repeats: int, rates: Rates) -> dict:
+    """A row's values, or none and a note that says why."""
+    free = free_memory(setting.device)
+    if free is not None and free < case.gib:
+        return unmeasured(case, f"not run: {case.gib:.1f} GiB needed, {free:.1f} free")
+    on_gpu, gpus = setting.device.type == "cuda", torch.cuda.device_count()
+    if on_gpu and case.processes > gpus:
+        return unmeasured(case, f"not run: {gpus} GPU")
+    try:
+        if case.processes:
+            measured = measure_apart(case, setting, repeats)
+        else:
+            forms = case.make(setting)
+            measured = take_turns(forms, repeats, setting.device, case)
+    except torch.OutOfMemoryError as error:
+        return unmeasured(case, str(error).splitlines()[0])
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        killed = failure.exitcode < 0
+        cause = failure.signal_name() if killed else f"exit code {failure.exitcode}"
+        return unmeasured(case, f"ended early: {cause}")
+    # Each process has a GPU of its own; processes on a CPU share it.
+    return result(case, measured, rates, max(1, case.processes) if on_gpu else 1)

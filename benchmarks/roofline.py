@@ -34,13 +34,10 @@ class Sizes(NamedTuple):
 def clouds(batch: int, points: int, augmented: bool = False) -> Tensor:
     """(B, 3, N): standard normal, or such clouds augmented as in pre-training."""
     random = np.random.default_rng(0)
-    tensors = []
-    for index in range(batch):
-        cloud = random.normal(size=(points, 3)).astype(np.float32)
-        if augmented:
-            cloud = augment_points(cloud, generator(POINTS, 0, 0, index))
-        tensors.append(torch.as_tensor(np.ascontiguousarray(cloud.T)))
-    return torch.stack(tensors)
+    made = random.normal(size=(batch, points, 3)).astype(np.float32)
+    for index in range(batch if augmented else 0):
+        made[index] = augment_points(made[index], generator(POINTS, 0, 0, index))
+    return torch.from_numpy(made).transpose(1, 2).contiguous()
 
 
 def encoder_work(network: str, rows: list[int], k: int, passes: int) -> Work:
@@ -48,14 +45,9 @@ def encoder_work(network: str, rows: list[int], k: int, passes: int) -> Work:
 
     Convolutions on N points instead of N K edges, except second layers on edges; one
     product for the distances of every graph; each layer's output written and read once.
-    The backward pass doubles the products. Of an augmented cloud some of the K edges of
-    a point coincide too: not counted, below 1 % of the work.
-
-    Args:
-        network: ``dgcnn``, ``dgcnn_seg`` or ``pointnet``.
-        rows: distinct points of each cloud.
-        k: neighbours of each point.
-        passes: 3 for a training step, 1 for features alone.
+    The backward pass doubles the products: 3 passes are a training step, 1 features
+    alone. ``rows`` are the distinct points of each cloud; that some of the K edges of a
+    point of an augmented cloud coincide is not counted, below 1 % of the work.
     """
     # (in, out) of first layers on edges, which are two products on points, of layers on
     # points and of second layers on edges; channels of the graphs.
@@ -113,31 +105,11 @@ def pretraining_work(pairs: int, views: int = 1) -> Work:
     return Work(clouds.operations + images.operations, clouds.moved + images.moved)
 
 
-def svm_work(train: int, test: int, classes: int) -> Work:
-    """The training set's Gram matrix, and the decisions for the test set."""
-    pairs = classes * (classes - 1) // 2
-    return Work(2048.0 * train * train + 2.0 * test * 2048 * pairs, double=True)
-
-
 def few_shot_work(episodes: int, features: int = 2048) -> Work:
-    """Products of the support with itself and with 20 queries a class, in float64.
-
-    Args:
-        episodes: of each published setting.
-        features: numbers per cloud.
-    """
+    """Products of the support with itself and with 20 queries a class, in float64, in
+    so many episodes of each published setting."""
     operations = 0.0
     for ways, shots in PUBLISHED_SETTINGS:
         support, query = ways * shots, ways * 20
         operations += features * (support * support + 2 * support * query)
     return Work(episodes * operations, double=True)
-
-
-def loader_work(shapes: int, points: int, size: int, views: int = 1) -> Work:
-    """A cloud read, and written for each view; images read and written."""
-    return Work(moved=shapes * (3 * 4 * points * 3 + views * 2 * 3 * size * size))
-
-
-def rendering_work(views: int, size: int) -> Work:
-    """Face and depth of each of four samples a pixel, written and read; the images."""
-    return Work(moved=views * size * size * (4 * 2 * (4 + 8) + 4))

@@ -17,17 +17,20 @@ import json
 import os
 import shlex
 import signal
+import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study_table import Values, differences, table
+from scipy.stats import t as student
+
+from utils.run import cli
 from utils.run.run_folder import CHECKPOINTS, read_metrics, replace_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,13 +46,13 @@ ARMS = {  # and what each adds to the command of pre-training
 SVM = "--C 0.01 0.1 1 10 100 --labels_per_class 1 5 20 --corrupt 3"
 FEW_SHOT = "--table"
 MOST_POINTS = 1024  # of a labelled cloud, as the published SVM has
-FINE_TUNE = {
-    "1 %": "--label_fraction 0.01 --batch_size 10 --epochs 25",
-    "10 %": "--label_fraction 0.1 --batch_size 20 --epochs 15",
+FINE_TUNE = {  # by the share of the labels in %
+    1: "--label_fraction 0.01 --batch_size 10 --epochs 25",
+    10: "--label_fraction 0.1 --batch_size 20 --epochs 15",
 }
 
-
 Work = tuple[str, int]  # arm, seed
+Values = dict[str, dict[str, dict[int, float]]]  # row, arm, seed -> accuracy in %
 
 
 @dataclass(frozen=True)
@@ -71,38 +74,31 @@ def runs_of(arm: str, seed: int, args: argparse.Namespace) -> list[Run]:
     """The runs of one arm and seed, in order; after one that fails none is started."""
     prefix = f"{arm.replace(',', '').replace(' ', '_')}_{seed}"
     best = CHECKPOINTS / f"{prefix}_pretrain" / "models" / "best_model.pth"
-    common = (
-        *("--data_root", str(Path(args.data_root).resolve()), "--seed", str(seed)),
-        *("--emb_dims", str(args.emb_dims), "--wandb", "disabled"),
-    )
+    common = f"--seed {seed} --emb_dims {args.emb_dims} --wandb disabled"
+    own = ("--data_root", str(Path(args.data_root).resolve()), *common.split())
     points = f"--num_points {min(args.num_points, MOST_POINTS)}"
     weights = "none" if arm == UNTRAINED else best
-    commands = {
-        "pretrain": f"train_crosspoint.py --epochs {args.epochs} --batch_size "
-        f"{args.batch_size} --image_encoder {args.image_encoder} --image_size "
-        f"{args.image_size} --num_workers {args.num_workers} --svm_every 0 "
-        f"--checkpoint_steps 50 --num_points {args.num_points} {ARMS[arm]}",
-        "svm": f"eval_svm.py {SVM} {points} --model_path {weights}",
-        "fewshot": f"eval_fewshot.py {FEW_SHOT} {points} --model_path {weights}",
-    }
-    if arm == UNTRAINED:
-        del commands["pretrain"]
+    commands = {}
+    if arm != UNTRAINED:
+        commands["pretrain"] = (
+            f"train_crosspoint.py --epochs {args.epochs} --batch_size "
+            f"{args.batch_size} --image_encoder {args.image_encoder} --image_size "
+            f"{args.image_size} --num_workers {args.num_workers} --svm_every 0 "
+            f"--checkpoint_steps 50 --num_points {args.num_points} {ARMS[arm]}"
+        )
+    commands["svm"] = f"eval_svm.py {SVM} {points} --model_path {weights}"
+    commands["fewshot"] = f"eval_fewshot.py {FEW_SHOT} {points} --model_path {weights}"
     for share, flags in FINE_TUNE.items() if args.finetune else ():
         start = "--from_scratch" if arm == UNTRAINED else f"--model_path {best}"
-        commands[f"finetune {share}"] = (
+        commands[f"finetune{share}pc"] = (
             f"finetune_cls.py --k 15 --num_workers {args.num_workers} {points} "
             f"{flags} {start}"
         )
-    return [
-        Run(
-            f"{prefix}_{kind.replace(' ', '')}".replace("%", "pc"),
-            script,
-            (*flags.split(), *common),
-            commands.get("pretrain", ""),
-        )
-        for kind, command in commands.items()
-        for script, _, flags in [command.partition(" ")]
-    ]
+    before, runs = commands.get("pretrain", ""), []
+    for kind, command in commands.items():
+        script, *words = command.split()
+        runs.append(Run(f"{prefix}_{kind}", script, (*words, *own), before))
+    return runs
 
 
 class Study:
@@ -117,43 +113,44 @@ class Study:
         self.stopped, self.failed = threading.Event(), False
         (out / "runs").mkdir(parents=True, exist_ok=True)
 
+    def _file(self, run: Run, end: str) -> Path:
+        return self.out / "runs" / f"{run.name}.{end}"
+
+    def _folder(self, run: Run) -> Path:
+        return self.out / CHECKPOINTS / run.name
+
     def _state(self, run: Run) -> dict[str, Any]:
         """State of this exact command; empty if it has not been started."""
-        path = self.out / "runs" / f"{run.name}.json"
+        path = self._file(run, "json")
         state = json.loads(path.read_text()) if path.is_file() else {}
         return state if state.get("command") == run.key else {}
 
     def _write_state(self, run: Run, seconds: float | None) -> None:
-        state = {"command": run.key, "seconds": seconds}
-        path = self.out / "runs" / f"{run.name}.json"
-        replace_file(path, json.dumps(state).encode())
+        state = json.dumps({"command": run.key, "seconds": seconds})
+        replace_file(self._file(run, "json"), state.encode())
 
     def complete(self, run: Run) -> bool:
         """Whether this exact command has finished."""
         return self._state(run).get("seconds") is not None
 
-    def _folder(self, run: Run) -> Path:
-        return self.out / CHECKPOINTS / run.name
-
-    def do(self, runs: list[Run], threads: int) -> bool:
-        """Do what is incomplete, one run after the other; whether all were done."""
+    def do(self, runs: list[Run], threads: int) -> None:
+        """Do what is incomplete, one run after the other, until one fails."""
         for run in runs:
-            if self.complete(run):
-                continue
-            if self.stopped.is_set() or not self._do(run, threads):
-                return False
-        return True
+            if not self.complete(run) and not self._do(run, threads):
+                return
 
     def _do(self, run: Run, threads: int) -> bool:
+        if self.stopped.is_set():
+            return False
         # An unfinished training is resumed; everything else is rerun.
         resumable = not run.script.startswith("eval_") and self._state(run)
-        words = [run.script, *run.flags, "--exp_name", run.name]
+        words = [*run.flags, "--exp_name", run.name]
         words.append("--resume" if resumable else "--overwrite")
         self._write_state(run, None)
         begin = time.monotonic()
-        with open(self.out / "runs" / f"{run.name}.log", "a") as log:
+        with open(self._file(run, "log"), "a") as log:
             process = subprocess.Popen(
-                [sys.executable, ROOT / words[0], *words[1:]],
+                [sys.executable, ROOT / run.script, *words],
                 cwd=self.out,
                 env=os.environ | {"OMP_NUM_THREADS": str(threads)},
                 stdout=log,
@@ -164,13 +161,12 @@ class Study:
                 if self.stopped.wait(0.2):
                     process.terminate()  # a training writes a checkpoint
                     process.wait()
-        if self.stopped.is_set() and process.returncode:
+        if process.returncode:
+            if not self.stopped.is_set():
+                self.failed = True
+                print(f"{run.name} failed: see {log.name}", flush=True)
             return False
         seconds = round(time.monotonic() - begin, 1)
-        if process.returncode:
-            self.failed = True
-            print(f"{run.name} failed: see {log.name}", flush=True)
-            return False
         self._write_state(run, seconds)
         for path in self._folder(run).glob("models/checkpoint_*.pth"):
             path.unlink()  # hundreds of MB, of no use to a complete training
@@ -196,7 +192,7 @@ class Study:
         values: Values = {}
         commits = set()
         jobs = [(*key, run) for key, runs in work.items() for run in runs]
-        done = [(arm, seed, run) for arm, seed, run in jobs if self.complete(run)]
+        done = [job for job in jobs if self.complete(job[-1])]
         for arm, seed, run in done:
             config = json.loads((self._folder(run) / "config.json").read_text())
             commits.add(config["environment"]["commit"])
@@ -239,38 +235,91 @@ def svm_rows(record: dict[str, Any]) -> Iterator[tuple[str, float]]:
             yield f"{kind}, {names[key]}", 100 * copies[kind][key]
 
 
+def interval(scores: Sequence[float]) -> float | None:
+    """Half-width of the mean's 95 % interval: t(0.975, n - 1) s / √n; None if n < 2."""
+    count = len(scores)
+    if count < 2:
+        return None
+    error = statistics.stdev(scores) / count**0.5
+    return float(student.ppf(0.975, count - 1)) * error
+
+
+def paired(values: Values, name: str, arm: str, reference: str) -> list[float]:
+    """arm - reference in a row, of the seeds that both have."""
+    own, other = (values[name].get(column, {}) for column in (arm, reference))
+    return [own[seed] - other[seed] for seed in own if seed in other]
+
+
+def differences(values: Values, reference: str) -> dict[str, dict[str, dict]]:
+    """By row and arm: mean paired difference, its interval's half-width, seeds."""
+    result: dict[str, dict[str, dict]] = {name: {} for name in values}
+    for name, row in values.items():
+        for arm in row:
+            pairs = paired(values, name, arm, reference)
+            if arm != reference and pairs:
+                summary = {"mean": statistics.fmean(pairs), "interval": interval(pairs)}
+                result[name][arm] = summary | {"seeds": len(pairs)}
+    return result
+
+
+def table(
+    values: Values, arms: Sequence[str], seeds: Sequence[int], reference: str
+) -> str:
+    """Markdown: accuracies by row and arm, then differences to the reference arm."""
+
+    def cell(scores: list[float], half: float | None, sign: str = "") -> str:
+        if not scores:
+            return "not run"
+        count, spread = len(scores), "" if half is None else f" ± {half:.2f}"
+        few = "" if count == len(seeds) else f" ({count} seed{'s' * (count != 1)})"
+        return f"{statistics.fmean(scores):{sign}.2f}{spread}{few}"
+
+    def accuracy(name: str, arm: str) -> str:
+        scores = [*values[name].get(arm, {}).values()]
+        return cell(scores, statistics.stdev(scores) if len(scores) > 1 else None)
+
+    def difference(name: str, arm: str) -> str:
+        pairs = paired(values, name, arm, reference)
+        return cell(pairs, interval(pairs), "+")
+
+    def grid(columns: Sequence[str], text: Callable[[str, str], str]) -> str:
+        lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+        for name in values:
+            cells = " | ".join(text(name, arm) for arm in columns)
+            lines.append(f"| {name} | {cells} |")
+        return "\n".join(lines)
+
+    others = [arm for arm in arms if arm != reference]
+    return f"""\
+Test accuracy in %, mean ± sample deviation over seeds {", ".join(map(str, seeds))}:
+
+{grid(arms, accuracy)}
+
+Difference to {reference} of the same seed: mean ± half-width of its 95 % interval \
+(t distribution):
+
+{grid(others, difference)}"""
+
+
 def get_args_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
-    add("--data_root", default="data", help="folder of the data sets (default: data)")
-    add("--out", type=Path, default=Path("study"), help="results (default: study)")
-    add(
-        "--arms",
-        nargs="+",
-        choices=ARMS,
-        metavar="ARM",
-        default=[*ARMS],
-        help=f"in quotes: {'; '.join(ARMS)} (default: all)",
-    )
+    add("--data_root", default="data", help="folder of the data sets")
+    add("--out", type=Path, default=Path("study"), help="results")
+    names = f"in quotes: {'; '.join(ARMS)} (default: all)"
+    add("--arms", nargs="+", choices=ARMS, metavar="ARM", default=[*ARMS], help=names)
     add("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(default: 1 2 3)")
-    add("--epochs", type=int, default=2, help="pre-training epochs (default: 2)")
-    add("--batch_size", type=int, default=12, help="in pre-training (default: 12)")
-    add(
-        "--num_points",
-        type=int,
-        default=512,
-        help="per cloud (default: 512); evaluations use at most 1,024",
-    )
+    add("--epochs", type=int, default=2, help="pre-training epochs")
+    add("--batch_size", type=int, default=12, help="in pre-training")
+    points = "per cloud (default: 512); evaluations use at most 1,024"
+    add("--num_points", type=int, default=512, help=points)
     add("--emb_dims", type=int, default=1024, help="(default: 1024)")
     add("--image_encoder", default="resnet18", help="(default: resnet18)")
     add("--image_size", type=int, default=80, help="in pixels (default: 80)")
-    add("--num_workers", type=int, default=0, help="per training run (default: 0)")
+    add("--num_workers", type=int, default=0, help="per training run")
     add("--finetune", action="store_true", help="also fine-tune, with few labels")
-    add("--jobs", type=int, default=2, help="concurrent runs (default: 2)")
-    add("--threads", type=int, default=1, help="per run (default: 1)")
+    add("--jobs", type=int, default=2, help="concurrent runs")
+    add("--threads", type=int, default=1, help="per run")
     add("--minutes", type=float, help="time limit (default: none)")
     return parser
 

@@ -8,12 +8,12 @@ In reading order:
     corruptions.py       rotated, occluded, noisy and sparser copies of test clouds
     shapenet_part.py     ShapeNetPart
     sampler.py           global batches that do not depend on the number of processes
-    packed.py            ShapeNetRender in a few files; a command, which writes them
+    packed.py            ShapeNetRender in a few files; as a command, writes them
     shapenet_files.py    ShapeNetRender as it is unpacked, one file a cloud and image
     files.py hdf5.py     strict readers of single files, and their errors
     own_files.py         the user's own clouds and meshes, in any common format
     download.py verify.py from_meshes.py    commands; their code is in prepare/
-    prepare/             download, verify, make from meshes
+    prepare/             download, verify, pack, make from meshes
     synthetic/           procedural data sets, to try everything without a download
 
 Readers import only ``errors`` and ``parallel`` of `utils`, and nothing here imports

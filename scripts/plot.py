@@ -20,12 +20,8 @@ from utils.run.run_folder import replace_file
 def get_args_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="folders of runs")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE.png",
-        help="the file to write (default: curves.png in the first RUN_DIR)",
-    )
+    text = "the file to write (default: curves.png in the first RUN_DIR)"
+    parser.add_argument("--out", type=Path, metavar="FILE.png", help=text)
     return parser
 
 

@@ -5,30 +5,9 @@ python -m scripts.quickstart_table SEEDS      of the seeds 1 to SEEDS
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterable
-from pathlib import Path
-
-from scripts.pipeline_table import SETS
+from scripts.pipeline_table import SETS, accuracies, percent
 from utils.run import cli
 from utils.run.run_folder import CHECKPOINTS, read_metrics
-
-
-def spread(values: list[float]) -> str:
-    """``91.2 ± 0.4`` in percent, with the sample deviation of two or more values."""
-    mean = f"{100 * statistics.fmean(values):.1f}"
-    if len(values) == 1:
-        return mean
-    return f"{mean} ± {100 * statistics.stdev(values):.1f}"
-
-
-def accuracies(folders: Iterable[Path]) -> dict[str, list[dict]]:
-    """Results of runs of eval_svm.py, a list for each data set."""
-    by_dataset: dict[str, list[dict]] = {}
-    for folder in folders:
-        for result in read_metrics(folder):
-            by_dataset.setdefault(result["dataset"], []).append(result)
-    return by_dataset
 
 
 def table(seeds: range) -> str:
@@ -46,7 +25,7 @@ def table(seeds: range) -> str:
         form.format("", "untrained", "pre-trained", "C untrained | pre-trained"),
     ]
     for name, label in SETS.items():
-        values = [spread([r["accuracy"] for r in kind[name]]) for kind in kinds]
+        values = [percent(*(r["accuracy"] for r in kind[name])) for kind in kinds]
         chosen = [" ".join(f"{r['C']:g}" for r in kind[name]) for kind in kinds]
         lines.append(form.format(f"{label}-like", *values, " | ".join(chosen)))
     lines += ["", "Pre-training loss, first step and mean of the last epoch"]
@@ -61,18 +40,16 @@ def table(seeds: range) -> str:
     stages.append(["all", str(sum(int(seconds) for _, seconds in stages))])
     lines += [f"  {name:<38}{seconds:>6} s" for name, seconds in stages]
     lines += ["", "Files", "  data/synthetic/                          four data sets"]
+    run = "checkpoints/quickstart"
     for seed in seeds:
-        run = f"checkpoints/quickstart_seed{seed}"
+        own = f"  {run}_untrained_seed{seed}/, {run}_pretrained_seed{seed}/   "
         lines += [
-            f"  {run}/models/best_model.pth   the point encoder",
-            f"  {run}/metrics.jsonl, run.log, wandb/",
-            f"  checkpoints/quickstart_untrained_seed{seed}/, "
-            f"checkpoints/quickstart_pretrained_seed{seed}/   confusion tables",
+            f"  {run}_seed{seed}/models/best_model.pth   the point encoder",
+            f"  {run}_seed{seed}/metrics.jsonl, run.log, wandb/",
+            own + "confusion tables",
         ]
-    lines += [
-        "  checkpoints/quickstart/report.html       curves, maps, neighbours",
-        "  checkpoints/quickstart/table.txt         this table",
-    ]
+    lines.append(f"  {run}/report.html       curves, maps, neighbours")
+    lines.append(f"  {run}/table.txt         this table")
     return "\n".join(lines)
 
 

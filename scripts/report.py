@@ -15,24 +15,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from scripts.pipeline_table import is_synthetic
-from scripts.quickstart_table import accuracies, spread
-from scripts.report_data import (
-    PRETRAINING,
-    TRAINED,
-    UNTRAINED,
-    Run,
-    command,
-    compared,
-    draw_shapes,
-    features_of,
-    read_confusion,
-    read_judged,
-    read_run,
-    read_splits,
-    set_name,
-)
+from scripts import report_data
+from scripts.pipeline_table import is_synthetic, percent
+from scripts.report_data import TRAINED, UNTRAINED, Run, set_name
 from utils.drawing.curves import curves_figure, read_runs
 from utils.drawing.features import confusion_figure, map_figure, neighbour_figure
 from utils.drawing.page import image, page, table, text
@@ -47,8 +34,7 @@ def what_was_run(
     runs: Sequence[Run], judged: Sequence[Run], root: str, evaluated_on: str
 ) -> tuple[str, str]:
     """Commands, data, commit and machine, below an introduction."""
-    first = runs[0]
-    environment = first.config["environment"]
+    environment = runs[0].config["environment"]
     commits = [run.config["environment"]["commit"] for run in (*runs, *judged)]
     epochs = [
         f"{sum('epoch_end' in record for record in run.records)} of {run.args.epochs}"
@@ -61,45 +47,42 @@ def what_was_run(
     rows = [
         ("epochs done", ", ".join(dict.fromkeys(epochs))),
         ("data", data),
-        ("processes", str(first.config["world_size"])),
+        ("processes", str(runs[0].config["world_size"])),
         ("commit", ", ".join(dict.fromkeys(commits))),
         ("versions", ", ".join(f"{n} {environment[n]}" for n in versions)),
         ("machine", environment["machine"]),
     ]
-    return (
+    introduction = (
         "The numbers of each run are in its metrics.jsonl and below, all its arguments "
         "in its config.json; docs/model_card.md says what such weights are good for, "
-        "and what not.",
-        text("\n".join(map(command, runs)), "pre") + table(rows),
+        "and what not."
     )
+    commands = "\n".join(map(report_data.command, runs))
+    return introduction, text(commands, "pre") + table(rows)
 
 
 def results(untrained: Sequence[Run], trained: Sequence[Run], root: str) -> str:
     """Accuracies of the linear SVM, a row for each data set and encoder."""
-    runs = {UNTRAINED: untrained, TRAINED: trained}
-    records = {
-        who: accuracies(run.folder for run in kind) for who, kind in runs.items()
-    }
     rows = []
-    for name in records[TRAINED]:
-        for who in records:
-            chosen = records[who].get(name, [])
-            cells = [
-                spread([r[key] for r in chosen]) if chosen else "not run"
-                for key in ("accuracy", "class_accuracy")
-            ]
-            C = " ".join(f"{r['C']:g}" for r in chosen)
-            sizes = " / ".join(
-                f"{r['train_size']} + {r['test_size']}" for r in chosen[:1]
-            )
-            rows.append((set_name(name, root), who, *cells, C, sizes))
+    for name in dict.fromkeys(r["dataset"] for run in trained for r in run.records):
+        for who, runs in ((UNTRAINED, untrained), (TRAINED, trained)):
+            chosen = [r for x in runs for r in x.records if r["dataset"] == name]
+            cells = ["not run", "not run", "", ""]
+            if chosen:
+                cells = [
+                    percent(*(r["accuracy"] for r in chosen)),
+                    percent(*(r["class_accuracy"] for r in chosen)),
+                    " ".join(f"{r['C']:g}" for r in chosen),
+                    "{train_size} + {test_size}".format(**chosen[0]),
+                ]
+            rows.append((set_name(name, root), who, *cells))
     heads = ("data set", "encoder", "accuracy, %", "mean class accuracy, %", "C")
     return table(rows, (*heads, "training + test clouds"))
 
 
 def confusion(run: Run, dataset: str, root: str) -> str:
     """The confusion matrix from the evaluation of the pre-trained encoder."""
-    matrix, names = read_confusion(run.folder / f"confusion_{dataset}.csv")
+    matrix, names = report_data.read_confusion(run.folder / f"confusion_{dataset}.csv")
     title = f"{set_name(dataset, root)}, pre-trained encoder: "
     figure = confusion_figure(matrix, names, title)
     return image(figure, f"Confusion matrix of {title}{matrix.sum()} test clouds.")
@@ -110,23 +93,14 @@ def maps_and_neighbours(
 ) -> tuple[str, str]:
     """t-SNE maps of both encoders, and test clouds with their nearest training clouds.
 
-    Args:
-        dataset: its name on command lines.
-        root: the folder of the data sets.
-        judged: the run of eval_svm.py by encoder; features are computed again.
+    ``judged`` has the run of eval_svm.py by encoder; features are computed again.
     """
-    splits = train, test = read_splits(dataset, root, judged[TRAINED])
-    features = {who: features_of(splits, run) for who, run in judged.items()}
+    splits = train, test = report_data.read_splits(dataset, root, judged[TRAINED])
+    features = {w: report_data.features_of(splits, run) for w, run in judged.items()}
     seed, name = judged[TRAINED].args.seed, set_name(dataset, root)
     tested = {who: pair[1] for who, pair in features.items()}
-    figure = map_figure(
-        tested,
-        test.labels,
-        test.class_names,
-        MAP_CLOUDS,
-        seed,
-        f"{name}, test split",
-    )
+    clouds = (tested, test.labels, test.class_names)
+    figure = map_figure(*clouds, MAP_CLOUDS, seed, f"{name}, test split")
     maps = image(
         figure,
         f"Two t-SNE maps of test clouds of {name}, coloured by class: features of the "
@@ -150,20 +124,17 @@ def write_report(
     out: str | Path,
 ) -> None:
     """Read the runs, compute features, and write the page; see this file's docstring.
-
-    Raises:
-        UsageError, DataError, CheckpointError: naming the folder or file.
-    """
+    A UsageError, DataError or CheckpointError names the folder or file."""
     if not len(folders) == len(untrained) == len(pretrained):
         raise UsageError(
             f"{len(folders)} runs, {len(untrained)} --untrained and {len(pretrained)} "
             "--pretrained: name as many of each, in the same order"
         )
     curves = curves_figure(read_runs(folders))
-    runs = [read_run(folder, PRETRAINING) for folder in folders]
-    before = [read_judged(folder, None) for folder in untrained]
-    after = [read_judged(*pair) for pair in zip(pretrained, runs, strict=True)]
-    names = compared(before[0], after[0], same_root=data_root is None)
+    runs = [report_data.read_run(f, report_data.PRETRAINING) for f in folders]
+    before = [report_data.read_judged(folder, None) for folder in untrained]
+    after = [*map(report_data.read_judged, pretrained, runs)]
+    names = report_data.compared(before[0], after[0], same_root=data_root is None)
     root = data_root or after[0].args.data_root
     trained_on = data_root or runs[0].args.data_root
     judged = {UNTRAINED: before[0], TRAINED: after[0]}
@@ -203,41 +174,29 @@ def write_report(
             "clouds (scale and position do not show, because each is fitted to its "
             "cell), one augmented image, and the rendered image that it was made from.",
             image(
-                draw_shapes(runs[0].args, trained_on),
+                report_data.draw_shapes(runs[0].args, trained_on),
                 "Some training shapes, a row each: the stored cloud, two augmented "
                 "clouds, the augmented image, and the rendered one.",
             ),
         ),
     }
     title = f"What has {ran} learnt without labels?"
-    lead = (
-        "A CrossPoint point encoder, pre-trained on pairs of clouds and images, beside "
-        "the same network with random weights."
-    )
+    lead = "A CrossPoint point encoder, pre-trained on pairs of clouds and images, "
+    lead += "beside the same network with random weights."
     replace_file(out, page(title, lead, sections))
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(__doc__)
-    parser.add_argument(
-        "runs", nargs="+", metavar="RUN_DIR", help="folders of train_crosspoint.py"
-    )
+    folders: dict[str, Any] = {"nargs": "+", "metavar": "RUN_DIR"}
+    parser.add_argument("runs", **folders, help="folders of train_crosspoint.py")
     for flag, weights in ("--untrained", "no"), ("--pretrained", "the run's"):
-        parser.add_argument(
-            flag,
-            nargs="+",
-            required=True,
-            metavar="RUN_DIR",
-            help=f"folder of eval_svm.py on {weights} weights, one for each run",
-        )
-    parser.add_argument(
-        "--data_root", help="folder of the data sets (default: that of the runs)"
-    )
-    parser.add_argument(
-        "--out",
-        metavar="FILE.html",
-        help="the file to write (default: report.html in the first run's folder)",
-    )
+        about = f"folder of eval_svm.py on {weights} weights, one for each run"
+        parser.add_argument(flag, **folders, required=True, help=about)
+    about = "folder of the data sets (default: that of the runs)"
+    parser.add_argument("--data_root", help=about)
+    about = "the file to write (default: report.html in the first run's folder)"
+    parser.add_argument("--out", metavar="FILE.html", help=about)
     return parser
 
 

@@ -7,6 +7,7 @@ import json
 import shlex
 from argparse import Namespace
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ PRETRAINING, JUDGEMENT = ("train_crosspoint.py", "image_size"), ("eval_svm.py", 
 
 @dataclass(frozen=True)
 class Run:
-    """The content of a run's config.json and metrics.jsonl."""
+    """A run's config.json, its arguments alone, and its metrics.jsonl."""
 
     folder: Path
     args: Namespace
@@ -49,11 +50,8 @@ class Run:
 
 
 def read_run(folder: str | Path, kind: tuple[str, str]) -> Run:
-    """A run of ``PRETRAINING`` or ``JUDGEMENT``.
-
-    Raises:
-        UsageError: naming the file that is missing or damaged.
-    """
+    """A run of ``PRETRAINING`` or ``JUDGEMENT``; a UsageError names a file that is
+    missing or damaged."""
     path = Path(folder, "config.json")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -68,15 +66,13 @@ def read_run(folder: str | Path, kind: tuple[str, str]) -> Run:
 
 
 def read_judged(folder: str | Path, trained: Run | None) -> Run:
-    """A run of eval_svm.py on the weights of a pre-training run, or on none.
-
-    Raises:
-        UsageError: if it evaluated other weights.
-    """
+    """A run of eval_svm.py on the weights of a pre-training run, or on none; a
+    UsageError if it evaluated others."""
     run = read_run(folder, JUDGEMENT)
     actual = run.args.model_path
-    expected, fits = cli.UNTRAINED, actual == cli.UNTRAINED
-    if trained is not None:
+    if trained is None:
+        expected, fits = cli.UNTRAINED, actual == cli.UNTRAINED
+    else:
         expected = str(trained.folder / "models" / "best_model.pth")
         fits = trained.folder.resolve() in Path(actual).resolve().parents
     if not fits:
@@ -88,33 +84,25 @@ def read_judged(folder: str | Path, trained: Run | None) -> Run:
 
 
 def compared(before: Run, after: Run, same_root: bool) -> list[str]:
-    """The data sets that both encoders were evaluated on.
-
-    Raises:
-        UsageError: if there is none, or the encoders got different clouds.
-    """
+    """The data sets that both encoders were evaluated on; a UsageError if there is
+    none, or the encoders got different clouds."""
     judged = {record["dataset"] for record in after.records}
     names = [r["dataset"] for r in before.records if r["dataset"] in judged]
     folders = f"{before.folder} and {after.folder}"
     if not names:
-        raise UsageError(
-            f"{folders} have no data set in common: run eval_svm.py with the "
-            "same --dataset for both"
-        )
-    for name in ("num_points", "variant", *(["data_root"] if same_root else [])):
+        remedy = "run eval_svm.py with the same --dataset for both"
+        raise UsageError(f"{folders} have no data set in common: {remedy}")
+    for name in ("num_points", "variant", *["data_root"] * same_root):
         if getattr(before.args, name) != getattr(after.args, name):
-            raise UsageError(
-                f"{folders} differ in --{name}: run eval_svm.py on the same clouds for "
-                "both"
-            )
+            remedy = "run eval_svm.py on the same clouds for both"
+            raise UsageError(f"{folders} differ in --{name}: {remedy}")
     return names
 
 
 def command(run: Run) -> str:
-    """train_crosspoint.py and every flag that is not at its default, with its value.
+    """train_crosspoint.py, as for one node, and every flag that is not at its default.
 
-    Without --overwrite and --resume, which do not change what was trained, and as for
-    one node, however many there were.
+    Without --overwrite and --resume, which do not change what was trained.
     """
     processes = run.config["world_size"]
     torchrun = f"torchrun --nproc_per_node={processes}"
@@ -152,10 +140,8 @@ def set_name(dataset: str, root: str) -> str:
 def read_splits(dataset: str, root: str, judged: Run) -> list[LabelledClouds]:
     """Training and test clouds of a data set, as a run of eval_svm.py had them."""
     size, variant = judged.args.num_points, judged.args.variant
-    return [
-        labelled_clouds(dataset, root, split, size, variant=variant)
-        for split in ("train", "test")
-    ]
+    clouds = partial(labelled_clouds, num_points=size, variant=variant)
+    return [clouds(dataset, root, split) for split in ("train", "test")]
 
 
 def features_of(splits: list[LabelledClouds], judged: Run) -> list[np.ndarray]:
@@ -164,10 +150,8 @@ def features_of(splits: list[LabelledClouds], judged: Run) -> list[np.ndarray]:
     torch.manual_seed(args.seed)
     encoder = point_encoder(args.model, args.k, args.emb_dims, args.edgeconv).to(device)
     checkpoint.load_encoder(encoder, args.model_path, args.seed)
-    return [
-        extract_features(encoder, clouds.points, args.test_batch_size)
-        for clouds in splits
-    ]
+    size = args.test_batch_size
+    return [extract_features(encoder, x.points, size) for x in splits]
 
 
 def draw_shapes(args: Namespace, root: str) -> Figure:
@@ -175,11 +159,7 @@ def draw_shapes(args: Namespace, root: str) -> Figure:
 
     A row for each shape: its cloud, both views, its augmented image, and the rendered
     image that this was made from. Above an augmented cloud stands how many of its
-    points are distinct.
-
-    Args:
-        args: arguments of train_crosspoint.py.
-        root: the folder of the data sets.
+    points are distinct. ``args`` are those of train_crosspoint.py.
     """
     options = {"num_points": args.num_points, "packed": args.packed, "seed": args.seed}
     trained = ShapeNetRender(root, image_size=args.image_size, **options)
@@ -202,7 +182,6 @@ def draw_shapes(args: Namespace, root: str) -> Figure:
         for name, points in zip(("first view", "second view"), views, strict=True):
             distinct = len(np.unique(points, axis=0))
             row.append(Cell(points, f"{name}\n{distinct} of {len(points)} points"))
-        row.append(Cell(augmented, "augmented"))
-        row.append(Cell(np.asarray(rendered), "as rendered"))
-        rows.append(row)
+        images = (augmented, "augmented"), (np.asarray(rendered), "as rendered")
+        rows.append([*row, *(Cell(*image) for image in images)])
     return cloud_grid(rows)

@@ -17,7 +17,7 @@ from datasets.shapenet_part import CATEGORIES, NUM_PARTS, ShapeNetPart
 from models.partseg import DGCNNPartSeg
 from tests.helpers.ddp import Pool
 from tests.helpers.runs import evaluated, metrics, segment
-from utils.drawing.parts import part_colours
+from utils.drawing.clouds import part_colours
 from utils.judging.metrics import shape_iou
 from utils.run import cli
 from utils.run.bookkeeping import DivergenceError

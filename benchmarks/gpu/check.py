@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.metadata
-import itertools
 import json
 import multiprocessing
 import signal
@@ -22,31 +21,28 @@ import subprocess
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.gpu import exact, runs, speed, steps
+from benchmarks.gpu import exact, runs, speed
 from benchmarks.gpu.exact import NotRun, Place
+from utils.run import cli
 from utils.run.flags import positive_float
 from utils.run.logger import describe_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _both(*parts: Callable[[bool], exact.Rows]) -> Callable[[bool], Any]:
-    return lambda gpu: itertools.chain(*(rows(gpu) for rows in parts))
-
-
 # Rows of a section, and the part of the minutes at which it ends: a slow section leaves
 # time to the later ones, a quick one leaves them more.
-SECTIONS: dict[str, tuple[Callable[[bool], exact.Rows], float]] = {
-    "exactness": (_both(exact.rows, steps.checks), 0.35),
+SECTIONS: dict[str, tuple[Callable[[bool], Iterable], float]] = {
+    "exactness": (lambda gpu: (*exact.rows(gpu), *speed.step_checks(gpu)), 0.35),
     "runs": (runs.runs, 0.55),
-    "speed": (_both(speed.rows, steps.speeds), 0.8),
+    "speed": (lambda gpu: (*speed.rows(gpu), *speed.step_speeds(gpu)), 0.8),
     "epoch": (runs.epochs, 1.0),
 }
 DONE = ("PASS", "MEASURED")
@@ -86,8 +82,8 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def result(row: Row, state: str, text: str, seconds: float = 0.0) -> dict[str, Any]:
-    fields = {"section": row.section, "name": row.name, "state": state}
-    return {**fields, "text": text, "seconds": seconds}
+    where = {"section": row.section, "name": row.name}
+    return {**where, "state": state, "text": text, "seconds": seconds}
 
 
 def run_row(row: Row, place: Place) -> dict[str, Any]:
@@ -159,10 +155,9 @@ def describe(device: torch.device) -> dict[str, str]:
     environment = describe_environment() | {"device": device.type}
     environment["cuda"] = str(torch.version.cuda)
     for name in ("triton", "numba"):
-        try:
+        environment[name] = "none"
+        with suppress(importlib.metadata.PackageNotFoundError):
             environment[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            environment[name] = "none"
     if device.type == "cuda":
         environment["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
         query = "--query-gpu=name,driver_version,memory.total"
@@ -173,10 +168,9 @@ def describe(device: torch.device) -> dict[str, str]:
         except OSError:
             environment["gpus"] = "nvidia-smi is not there"
     # The commit does not tell everything: there may be changes, or no git.
-    patterns = ("*.py", "models/**/*.py", "datasets/**/*.py", "utils/**/*.py")
     digest = hashlib.sha256()
-    for pattern in (*patterns, "benchmarks/**/*.py"):
-        for path in sorted(ROOT.glob(pattern)):
+    for folder in ("models/**/", "datasets/**/", "utils/**/", "benchmarks/**/", ""):
+        for path in sorted(ROOT.glob(f"{folder}*.py")):
             digest.update(path.read_bytes())
     return environment | {"source": digest.hexdigest()[:12]}
 
@@ -191,8 +185,9 @@ def write(out: Path, environment: dict[str, str], results: list[dict]) -> str:
 
     lines = [f"- {name}: {value}" for name, value in environment.items()]
     lines += ["", line("section", "row", "state", "result", "s"), "|---" * 5 + "|"]
-    keys = ("section", "name", "state", "text")
-    lines += [line(*(r[k] for k in keys), f"{r['seconds']:.1f}") for r in results]
+    for r in results:
+        cells = (r["section"], r["name"], r["state"], r["text"])
+        lines.append(line(*cells, f"{r['seconds']:.1f}"))
     for r in results:
         if longest := r.get("values", {}).get("longest"):
             lines += ["", f"Longest in {r['name']}:", ""]
@@ -204,15 +199,10 @@ def write(out: Path, environment: dict[str, str], results: list[dict]) -> str:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
-    default = Path("checkpoints/gpu")
-    add(
-        "--out", type=Path, default=default, metavar="DIR", help=f"(default: {default})"
-    )
+    out = "checkpoints/gpu"
+    add("--out", type=Path, default=out, metavar="DIR", help=f"(default: {out})")
     add("--minutes", type=positive_float, default=8.0, help="time limit (default: 8)")
     only = "only rows whose section or name contains it"
     add("--only", default="", metavar="NAME", help=only)

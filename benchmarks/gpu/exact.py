@@ -55,19 +55,18 @@ class Place(NamedTuple):
         return self.device.type == "cuda"
 
 
-def available(place: Place) -> str:
-    """On a GPU that Triton compiles for, the fused form must run."""
-    old = place.gpu and torch.cuda.get_device_capability(place.device)[0] < 8
-    problem = missing_kernels(place.device)
-    if problem and old:
-        raise NotRun(problem)
-    assert not problem, problem
-    return f"kernels: {kernels_for(place.device).__name__}"
-
-
 def need_kernels(place: Place) -> None:
     if problem := missing_kernels(place.device):
         raise NotRun(problem)
+
+
+def available(place: Place) -> str:
+    """On a GPU that Triton compiles for, the fused form must run."""
+    if place.gpu and torch.cuda.get_device_capability(place.device)[0] < 8:
+        need_kernels(place)
+    problem = missing_kernels(place.device)
+    assert not problem, problem
+    return f"kernels: {kernels_for(place.device).__name__}"
 
 
 def randomised(module: nn.Module) -> nn.Module:
@@ -137,16 +136,13 @@ def error(actual: Tensor, expected: Tensor, least: float = 1e-300) -> float:
 def in_float64(place: Place, passed: Callable[..., Values], sizes: Sizes) -> str:
     """Every tensor of the fused form is the plain one's to 1e-8."""
     need_kernels(place)
-    fused, plain = (
-        passed(place, sizes, form, torch.float64) for form in ("fused", "plain")
-    )
+    fused = passed(place, sizes, "fused", torch.float64)
+    plain = passed(place, sizes, "plain", torch.float64)
     # A bias before BatchNorm has no gradient but rounding.
     gradients = [n for n in plain if n.startswith("gradients")]
-    least = 1e-6 * max(plain[n].norm().item() for n in gradients)
-    errors = {
-        n: error(fused[n], x, least if n in gradients else 1e-300)
-        for n, x in plain.items()
-    }
+    largest = max(plain[n].norm().item() for n in gradients)
+    least = dict.fromkeys(gradients, 1e-6 * largest)
+    errors = {n: error(fused[n], x, least.get(n, 1e-300)) for n, x in plain.items()}
     worst = max(errors, key=lambda n: (errors[n] != errors[n], errors[n]))  # NaN first
     message = f"{len(errors)} tensors, largest difference {errors[worst]:.1e}: {worst}"
     assert errors[worst] < 1e-8, f"{message}; allowed 1e-8"
@@ -178,10 +174,8 @@ def in_float32(
     need_kernels(place)
     exact = passed(place, sizes, "plain", torch.float64)
     with tf32(fast):
-        fused, plain = (
-            passed(place, sizes, form, torch.float32, **half)
-            for form in ("fused", "plain")
-        )
+        fused = passed(place, sizes, "fused", torch.float32, **half)
+        plain = passed(place, sizes, "plain", torch.float32, **half)
     parts, bad = [], []
     for group, least in allowed.items():
         names = [n for n in exact if n.startswith(group)]
@@ -221,10 +215,11 @@ def twice(place: Place, sizes: Sizes, **changed: Any) -> str:
 def without_tf32(place: Place, sizes: Sizes) -> str:
     """EdgeConv gives the same bits with TF32 on and off."""
     need_kernels(place)
-    with tf32(False):
-        exact = on_grid(place, sizes, "fused")
-    with tf32(True):
-        return equal_bits(exact, on_grid(place, sizes, "fused"))
+    results = []
+    for enabled in (False, True):
+        with tf32(enabled):
+            results.append(on_grid(place, sizes, "fused"))
+    return equal_bits(*results)
 
 
 def step_twice(place: Place, step: forms.Step) -> str:
@@ -266,9 +261,9 @@ def graphs(place: Place, points: int, channels: int, k: int) -> str:
             if ties:
                 order = d.round().long() * len(d) + torch.arange(len(d), device=device)
                 expected = order.topk(k, largest=False).indices
-                forms = (("kernel", ids), ("plain", knn(cloud.T[None], k)[0]))
-                for name, actual in forms:
-                    assert torch.equal(actual, expected), f"{name}: ties not by index"
+                assert torch.equal(ids, expected), "kernel: ties not by index"
+                plain = knn(cloud.T[None], k)[0]
+                assert torch.equal(plain, expected), "plain: ties not by index"
                 continue
             ascending = ids.sort(dim=1).values
             assert (ascending.diff(dim=1) > 0).all(), "a neighbour occurs twice"

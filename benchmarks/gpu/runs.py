@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.exact import NotRun, Place, Rows, Values, different, equal_bits
-from datasets.packed import pack
+from datasets.prepare.pack import pack
 from datasets.synthetic import generate
 from utils.run.bookkeeping import LAST
 from utils.run.run_folder import CHECKPOINTS, read_metrics
@@ -72,9 +72,7 @@ def train(
 
     Args:
         out: gets the run, as ``checkpoints/<name>``, and the output.
-        name: of the run.
-        data_root: of the run.
-        words: its other flags.
+        name, data_root, words: of the run; the last are its other flags.
         processes: under torchrun; 0 without it.
         cpu: hide the GPUs.
         until: kill it by SIGKILL as soon as this holds.
@@ -186,11 +184,11 @@ def runs(gpu: bool) -> Rows:
     two = partial(elsewhere, name="two", processes=2)
     if gpu:
         yield f"{name}GPU and CPU", partial(elsewhere, name="cpu", cpu=True)
-        yield "killed and resumed", killed_and_resumed
-        yield f"{name}1 and 2 GPUs", partial(two, gpus=2)
     else:
         yield f"{name}1 and 2 processes on the CPU", two
-        yield "killed and resumed", killed_and_resumed
+    yield "killed and resumed", killed_and_resumed
+    if gpu:
+        yield f"{name}1 and 2 GPUs", partial(two, gpus=2)
 
 
 # An epoch
@@ -214,12 +212,10 @@ def epoch(place: Place, shapes: int, copies: int, words: str) -> dict[str, Any]:
 
 def epochs(gpu: bool) -> Rows:
     if not gpu:
-        words = "--num_points 256 --image_encoder resnet18 --image_size 64"
-        run = partial(epoch, shapes=40, copies=1)
-        yield (
-            "40 shapes, batch 4",
-            partial(run, words=f"{words} --batch_size 4 --print_freq 2"),
-        )
+        words = "--num_points 256 --image_encoder resnet18 --image_size 64 "
+        words += "--batch_size 4 --print_freq 2"
+        run = partial(epoch, shapes=40, copies=1, words=words)
+        yield "40 shapes, batch 4", run
         return
     workers = max(1, min(14, (os.cpu_count() or 1) - 2))
     for batch in (128, 20):

@@ -1,4 +1,10 @@
-"""Speed, for :mod:`benchmarks.gpu`: rows return numbers and a "text"; none can fail."""
+"""Speed, for :mod:`benchmarks.gpu`: rows return numbers and a "text"; none can fail.
+
+And ways to launch a pre-training step, each of which is exact, and timed against the
+first. ``counted``: the GPU counts the distinct points, and the host synchronises with
+it. ``layout``: they come with the batch. ``padded``: to a fixed number of rows. ``two
+streams``: padded, and images beside points. ``graph``: as ``--cuda_graph`` does it.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +16,17 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.autograd import DeviceType
 
 from benchmarks import forms
-from benchmarks.gpu.exact import Place, Rows, tf32
+from benchmarks.gpu.exact import NotRun, Place, Rows, need_kernels, tf32
+from benchmarks.gpu.runs import same_losses
 from benchmarks.measure import Case, Forms, Setting, Work, synchronise, take_turns
 from benchmarks.roofline import Sizes
+from datasets.transforms import distinct_after_dropout
 from models import ENCODERS
+from utils.run.training import Precision
 
 # Pairs a second of a pre-training step in bf16 on one H200, by the batch.
 PREDICTED, AIM = {20: 950, 128: 1230}, {20: 1600, 128: 2000}
@@ -60,13 +70,11 @@ def speed(
     Args:
         place: device.
         make: the two forms of the work.
-        samples: of one call.
+        samples: of one call, called ``unit``.
         calls: in a row, without waiting for the GPU between them.
         precision: ``bf16``; ``tf32``, also in products; ``fp32``, PyTorch's default:
             TF32 in convolutions alone.
-        plain: measure the plain form too.
-        unit: name of the samples.
-        other: name of the first form.
+        plain: measure the plain form too, which is called ``other``.
     """
 
     def several(run: Callable[[], object]) -> None:
@@ -85,7 +93,7 @@ def speed(
             if len(repeated) == 1:
                 raise
             note = ", plain out of memory"
-        if note:
+        if note:  # outside of `except`, whose traceback keeps the tensors
             torch.cuda.empty_cache()
             measured = take_turns({"ours": repeated["ours"]}, 3, place.device, case)
         form = [*measured.seconds][-1]  # the plain form where it is the only one
@@ -151,11 +159,82 @@ def rows(gpu: bool) -> Rows:
             sizes = Sizes(network, clouds, points, 15, augmented=training)
             make = partial(forms.encoder, sizes=sizes, training=training)
             yield f"{network} {task}, {clouds} x {points}", partial(run, make=make)
+    graphs = partial(forms.graphs, k=15, batch=clouds, points=points)
     for channels in (3, 64):
-        make = partial(
-            forms.graphs, channels=channels, k=15, batch=clouds, points=points
-        )
+        make = partial(graphs, channels=channels)
         yield f"kNN, {clouds} x {points}, {channels} channels", partial(run, make=make)
     for train, plain in [(2460, True), (9840, False)] if gpu else [(400, True)]:
         name = f"linear SVM, {train} x 2048, 40 classes"
         yield name, partial(svm_speed, train=train, plain=plain)
+
+
+# Ways to launch a step
+
+WAYS = ("layout", "padded", "two streams", "graph")
+ON_GPU = ("two streams", "graph")
+BATCHES = 4  # different ones, which take turns
+# Of losses that rounding alone may change. A graph's are in float32, in which the
+# image encoder's gradients do not repeat their bits on a GPU.
+EXACT, ROUNDED = 1e-8, 1e-2
+
+
+def training(setting: Setting, step: forms.Step, way: str) -> Callable[[], Tensor]:
+    """What takes the next training step, and returns the loss."""
+    device = setting.device
+    if device.type != "cuda" and way in ON_GPU:
+        raise NotRun("no GPU")
+    inputs = step._replace(pairs=BATCHES * step.pairs).inputs()
+    batches: list[Any] = [*zip(*(x.chunk(BATCHES) for x in inputs), strict=True)]
+    if way != "counted":
+        capacity = distinct_after_dropout(2 * step.pairs, step.points)
+        rows = 0 if way == "layout" else capacity
+        batches = [forms.with_layout(batch, rows) for batch in batches]
+    model = step.model(ours=True)
+    model.to(device, Precision(setting.precision, device).dtype)
+    model.two_streams = way in ON_GPU
+    return forms.crosspoint_step(model, batches, setting, graph=way == "graph")
+
+
+def exact_losses(place: Place, step: forms.Step, way: str, steps: int) -> str:
+    """The losses are the counted way's; the text says whether bits are the same again.
+
+    A graph is compared in float32: in float64 kNN synchronises with the GPU.
+    """
+    need_kernels(place)
+    precision, allowed = ("fp32", ROUNDED) if way == "graph" else ("fp64", EXACT)
+    runs = []
+    for name in (way, way, "counted"):
+        take_step = training(Setting(place.device, precision), step, name)
+        losses = [take_step().detach().double().clone() for _ in range(steps)]
+        runs.append(torch.stack(losses).cpu())
+    first, second, expected = runs
+    message = same_losses(first, expected, allowed)
+    repeats = "equal bits" if torch.equal(first, second) else "other bits"
+    return f"{message}; {repeats} when repeated"
+
+
+def against_counted(setting: Setting, step: forms.Step, way: str) -> Forms:
+    return {
+        "reference": training(setting, step, "counted"),
+        "ours": training(setting, step, way),
+    }
+
+
+def step_checks(gpu: bool) -> Rows:
+    # Of fewer pairs BatchNorm's statistics amplify rounding from step to step.
+    sizes = (256, 15, "resnet18", 64) if gpu else (64, 5, "resnet18", 32)
+    step, steps = forms.Step(8, *sizes), 20 if gpu else 4
+    for way in WAYS:
+        name = f"{steps} steps, {way}, {step.pairs} pairs"
+        yield name, partial(exact_losses, step=step, way=way, steps=steps)
+
+
+def step_speeds(gpu: bool) -> Rows:
+    sizes = [forms.Step(20), forms.Step(128)]
+    kind, calls = ("bf16", 2 * BATCHES) if gpu else ("fp32", 1)
+    run = partial(speed, calls=calls, precision=kind, unit="pairs", other="counted")
+    for step in sizes if gpu else [forms.Step(2, 256, 15, "resnet18", 64)]:
+        for way in WAYS:
+            name = f"pre-training step, {way}, {step.pairs} pairs"
+            make = partial(against_counted, step=step, way=way)
+            yield name, partial(run, make=make, samples=step.pairs)

@@ -4,6 +4,7 @@ In reading order:
 
     download.py sources.py   fetch the published archives and unpack them
     verify.py                read every file as training does
+    pack.py                  write the packed form of ShapeNetRender
     from_meshes.py           make a data set from a folder of meshes
     views.py render.py       a shape's images: cameras, contact sheet; rasteriser
     meshes.py                read meshes, and sample their surface

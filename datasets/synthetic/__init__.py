@@ -9,12 +9,11 @@ set and its index alone, so the files are the same bytes for any number of worke
 
 Files, in reading order:
 
-    __init__.py                              the command
-    write.py                                 a shape's points and images, the files
+    __init__.py                              the command, the files
     shapes.py                                the 16 categories, sampling of surfaces
     furniture.py handheld.py vehicles.py     the shapes
     primitives.py                            boxes, tubes, lofts they are made of
-    render.py scans.py preview.py            images, depth scans, the contact sheet
+    render.py                                images, depth scans, the contact sheet
 """
 
 from __future__ import annotations
@@ -31,36 +30,42 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
+from numpy.random import Generator
+from PIL import Image
 from tqdm import tqdm
 
-from datasets import packed
-from datasets.files import MODELNET40, SCANOBJECTNN, SHAPENET, SHAPENETPART
+from datasets.files import MODELNET40, RENDERINGS, SCANOBJECTNN, SHAPENET, SHAPENETPART
+from datasets.labelled import VARIANTS
+from datasets.prepare import pack as packed
 from datasets.prepare.workers import results
 from datasets.shapenet_part import CATEGORIES
-from datasets.synthetic import write
-from datasets.synthetic.preview import contact_sheet
+from datasets.synthetic.render import contact_sheet, render, scan
+from datasets.synthetic.shapes import SYNSETS, Shape, make_shape
+from datasets.transforms import center_and_scale
 from utils.parallel.machine import cores
+from utils.parallel.seed import SHAPE, generator
 
 # Increase when the same arguments give other bytes.
 VERSION = 4
+POINTS = 2048
+VIEWS = 24
+IMAGE_SIZE = 137
 
 
 def splits(shapes: int) -> list[tuple[str, str, int]]:
-    """Data set, split and number of shapes, at least one a category in HDF5 files.
+    """Data set, split, number of shapes: in HDF5 files one of each category or more.
 
     A split's index here is its random stream: no two splits share a shape.
     """
-    full, half, quarter, eighth = (
-        max(shapes // k, len(CATEGORIES)) for k in (1, 2, 4, 8)
-    )
+    least = len(CATEGORIES)
+    full, half, quarter, eighth = (max(shapes // k, least) for k in (1, 2, 4, 8))
     return [
         (SHAPENET, "all", shapes),
-        (MODELNET40, "train", full),
-        (MODELNET40, "test", half),
-        (SCANOBJECTNN, "train", full),
-        (SCANOBJECTNN, "test", full),
-        (SHAPENETPART, "train", full),
-        (SHAPENETPART, "val", eighth),
+        *((MODELNET40, "train", full), (MODELNET40, "test", half)),
+        *((SCANOBJECTNN, "train", full), (SCANOBJECTNN, "test", full)),
+        *((SHAPENETPART, "train", full), (SHAPENETPART, "val", eighth)),
         (SHAPENETPART, "test", quarter),
     ]
 
@@ -76,11 +81,9 @@ def generate(
     """Write the four data sets under ``out``, completely or not at all.
 
     Args:
-        out: output folder.
+        out: replaced with ``overwrite`` if an earlier run of this generator wrote it.
         shapes: rendered shapes; the sizes of the other sets follow (``splits``).
-        seed: random seed.
         workers: processes, by default one per CPU core; does not change the data.
-        overwrite: replace what an earlier run of this generator wrote to ``out``.
         pack: also write the packed form of the rendered shapes (`datasets.packed`).
 
     Returns:
@@ -90,8 +93,7 @@ def generate(
         FileExistsError: if ``out`` holds anything else.
         ValueError: if a number is out of range.
     """
-    if workers is None:
-        workers = cores()
+    workers = cores() if workers is None else workers
     if shapes < 1 or seed < 0 or workers < 1:
         raise ValueError(
             "shapes and workers must be at least 1 and the seed at least 0, got "
@@ -115,12 +117,8 @@ def generate(
 
 def _header(shapes: int, seed: int) -> dict[str, Any]:
     """The part of the manifest that determines the data."""
-    return {
-        "generator": "datasets.synthetic",
-        "version": VERSION,
-        "shapes": shapes,
-        "seed": seed,
-    }
+    made = {"shapes": shapes, "seed": seed}
+    return {"generator": "datasets.synthetic", "version": VERSION, **made}
 
 
 def _is_written(out: Path, header: dict[str, Any], overwrite: bool) -> bool:
@@ -149,7 +147,7 @@ def _is_written(out: Path, header: dict[str, Any], overwrite: bool) -> bool:
 def _write_all(root: Path, shapes: int, seed: int, workers: int) -> None:
     all_splits = splits(shapes)
     jobs = [
-        partial(write.make_row, name, root, seed, stream, index)
+        partial(make_row, name, root, seed, stream, index)
         for stream, (name, _, count) in enumerate(all_splits)
         for index in range(count)
     ]
@@ -160,14 +158,106 @@ def _write_all(root: Path, shapes: int, seed: int, workers: int) -> None:
         rows = iter(bar)
         for name, split, count in all_splits:
             bar.set_description(f"{name} {split}", refresh=False)
-            write.write_split(root, name, split, list(islice(rows, count)))
+            _write_split(root, name, split, list(islice(rows, count)))
             sizes.setdefault(name, {"counts": {}})["counts"][split] = count
     manifest = _header(shapes, seed) | {"datasets": sizes}
     (root / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
+def make_row(name: str, root: Path, seed: int, stream: int, index: int) -> Any:
+    """Make the shape (seed, stream, index) for one data set: the job of a worker.
+
+    Returns:
+        The category, and of ScanObjectNN the result of :func:`scan`, of the others the
+        points (2048,3) f4 and the part of each (2048,) u1. Of ShapeNet, whose files it
+        writes, None.
+    """
+    rng = generator(SHAPE, seed, stream, index)
+    category = index % len(CATEGORIES)
+    shape = make_shape(category, rng)
+    if name == SHAPENET:
+        _write_model(root, shape, index, rng)
+        return None
+    if name == SCANOBJECTNN:
+        return category, scan(shape, POINTS, rng)
+    points, part = shape.sample(POINTS, rng)
+    return category, center_and_scale(points), part.astype(np.uint8)
+
+
+def _write_model(root: Path, shape: Shape, index: int, rng: Generator) -> None:
+    """Write the PLY file and the images of one model."""
+    synset, model = SYNSETS[shape.category], f"synthetic_{index:06d}"
+    points, _ = shape.sample(POINTS, rng)
+    # The second term gives every category both ASCII and binary files.
+    text = (index + index // len(CATEGORIES)) % 2 == 0
+    # Written by hand, since plyfile needs 56 ms for the text form.
+    kind = "ascii" if text else "binary_little_endian"
+    header = f"ply\nformat {kind} 1.0\nelement vertex {len(points)}\n"
+    header += "property float x\nproperty float y\nproperty float z\nend_header\n"
+    points = points.astype("<f4")
+    (root / SHAPENET / synset).mkdir(parents=True, exist_ok=True)
+    with open(root / SHAPENET / synset / f"{model}.ply", "wb") as file:
+        file.write(header.encode())
+        if text:
+            np.savetxt(file, points, "%.8g")
+        else:
+            file.write(points.tobytes())
+    images = root / RENDERINGS / synset / model / "rendering"
+    images.mkdir(parents=True)
+    mesh = shape.in_unit_sphere(), shape.faces, shape.face_colour
+    first = rng.uniform(0, 15)
+    for view in range(VIEWS):
+        azimuth, elevation = first + 360 * view / VIEWS, rng.uniform(25, 30)
+        image = Image.fromarray(render(*mesh, azimuth, elevation, IMAGE_SIZE))
+        image.save(images / f"{view:02d}.png", compress_level=3)
+
+
+def _write_split(root: Path, name: str, split: str, rows: list) -> None:
+    """Write the HDF5 files of one split from the results of :func:`make_row`."""
+    if name == SHAPENET:
+        return  # make_row has written its files
+    folder = root / name
+    labels = np.array([row[0] for row in rows])
+    if name == SCANOBJECTNN:
+        stem = {"train": "training", "test": "test"}[split]
+        for variant, (sub, end) in VARIANTS.items():
+            data, mask = zip(*(row[1][variant] for row in rows), strict=True)
+            arrays = {"data": np.stack(data), "mask": np.stack(mask)}
+            arrays["label"] = labels.astype(np.int32)
+            path = folder / "h5_files" / sub / f"{stem}_objectdataset{end}.h5"
+            _write_h5(path, arrays)
+            _write_names(path.parent)
+        return
+    arrays = {"data": np.stack([row[1] for row in rows])}
+    arrays["label"] = labels[:, None].astype(np.uint8)
+    if name == SHAPENETPART:
+        arrays["pid"] = np.stack([row[2] for row in rows])
+    # Two training files, so that readers have to join several.
+    files = np.array_split(np.arange(len(rows)), 2 if split == "train" else 1)
+    paths = [folder / f"ply_data_{split}{k}.h5" for k in range(len(files))]
+    for path, index in zip(paths, files, strict=True):
+        _write_h5(path, {key: array[index] for key, array in arrays.items()})
+    if name == MODELNET40:
+        # The official lists give paths relative to the parent of the data root.
+        listed = "".join(f"data/{MODELNET40}/{path.name}\n" for path in paths)
+        (folder / f"{split}_files.txt").write_text(listed)
+        _write_names(folder)
+
+
+def _write_h5(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            # Time stamps would make files with the same content differ.
+            file.create_dataset(name, data=array, track_times=False)
+
+
+def _write_names(folder: Path) -> None:
+    """The names of the classes, which are not the published ones."""
+    (folder / "shape_names.txt").write_text("".join(f"{c}\n" for c in CATEGORIES))
+
+
 def get_args_parser() -> argparse.ArgumentParser:
-    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m datasets.synthetic",
         description="Write synthetic data in the formats of the four real data sets.",
@@ -176,21 +266,16 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--out", type=Path, help="output folder, a --data_root")
     add("--shapes", type=int, default=480, help="rendered shapes (default: 480)")
     add("--seed", type=int, default=0, help="random seed (default: 0)")
-    workers = "processes; does not change the data (default: one per core)"
-    add("--workers", type=int, help=workers)
+    text = "processes; does not change the data (default: one per core)"
+    add("--workers", type=int, help=text)
     add("--preview", type=Path, metavar="FILE.png", help="write a contact sheet")
-    add(
-        "--pack",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="also write the rendered shapes in the packed form, which pre-training "
-        "reads several times as fast (default: yes)",
+    text = (
+        "also write the rendered shapes in the packed form, which pre-training reads "
     )
-    add(
-        "--overwrite",
-        action="store_true",
-        help="replace what an earlier run of this generator left in --out",
-    )
+    text += "several times as fast (default: yes)"
+    add("--pack", action=argparse.BooleanOptionalAction, default=True, help=text)
+    text = "replace what an earlier run of this generator left in --out"
+    add("--overwrite", action="store_true", help=text)
     return parser
 
 

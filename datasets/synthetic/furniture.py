@@ -1,8 +1,4 @@
-"""Procedural chairs, lamps, laptops and tables.
-
-Each function draws one random shape. Parts are numbered within the category, in the
-order in which its first line names them.
-"""
+"""Procedural chairs, lamps, laptops and tables."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Procedural bags, caps, earphones, guitars, knives, mugs and pistols.
-
-Each function draws one random shape. Parts are numbered within the category, in the
-order in which its first line names them.
-"""
+"""Procedural bags, caps, earphones, guitars, knives, mugs and pistols."""
 
 from __future__ import annotations
 

@@ -65,15 +65,11 @@ def arc(
 
 
 class Builder:
-    """Collects the primitives of one shape.
-
-    Attributes:
-        rng: source of all randomness.
-        colours: RGB in [0,1] of each part, (parts,3).
-    """
+    """Collects the primitives of one shape."""
 
     def __init__(self, rng: np.random.Generator, parts: int) -> None:
-        self.rng = rng
+        self.rng = rng  # source of all randomness
+        # RGB in [0,1] of each part, (parts,3)
         self.colours = np.array([self.paint() for _ in range(parts)])
         self._meshes: list[tuple[np.ndarray, np.ndarray, int, np.ndarray]] = []
 
@@ -82,11 +78,9 @@ class Builder:
         return float(self.rng.uniform(low, high))
 
     def chance(self, probability: float) -> bool:
-        """True with the given probability."""
         return bool(self.rng.random() < probability)
 
     def pick(self, *choices: Any) -> Any:
-        """One of the choices, all equally likely."""
         return choices[int(self.rng.integers(len(choices)))]
 
     def paint(self, darkest: float = 0.35, brightest: float = 0.95) -> np.ndarray:
@@ -125,7 +119,7 @@ class Builder:
         count, size, _ = rings.shape
         first, here = np.arange(count - 1)[:, None] * size, np.arange(size)
         following = (here + 1) % size
-        a, b = (first + here).reshape(-1), (first + following).reshape(-1)
+        a, b = (first + here).ravel(), (first + following).ravel()
         columns = [(a, b, b + size), (a, b + size, a + size)]
         vertices = rings.reshape(-1, 3)
         if caps:

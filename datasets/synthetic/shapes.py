@@ -2,6 +2,9 @@
 
 The vertical axis is y, and all shapes of a category have the same orientation. As in
 ShapeNet, a shape is centred and its bounding box has a diagonal of 1.
+
+Of ``furniture``, ``handheld`` and ``vehicles`` each function draws one random shape.
+Its parts are numbered in the order in which the function's first line names them.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import trimesh
+from numpy.random import Generator
 
 from datasets.shapenet_part import FIRST_PART, PARTS_PER_CATEGORY
 from datasets.synthetic import furniture, handheld, vehicles
@@ -39,29 +43,27 @@ SYNSETS = tuple(synset for synset, _ in _MODELS)
 
 @dataclass(frozen=True)
 class Shape:
-    """A triangle mesh with a colour and a part label on each face.
+    """A triangle mesh with a colour and a part label on each face."""
 
-    Attributes:
-        category: 0..15, an index of ``CATEGORIES``.
-        vertices: (V,3) f8.
-        faces: (F,3) vertex indices.
-        face_part: (F,) global part ids, 0..49.
-        face_colour: (F,3) RGB in [0,1].
-    """
-
-    category: int
-    vertices: np.ndarray
-    faces: np.ndarray
-    face_part: np.ndarray
-    face_colour: np.ndarray
+    category: int  # 0..15, an index of CATEGORIES
+    vertices: np.ndarray  # (V,3) f8
+    faces: np.ndarray  # (F,3) vertex indices
+    face_part: np.ndarray  # (F,) global part ids, 0..49
+    face_colour: np.ndarray  # (F,3) RGB in [0,1]
 
     def in_unit_sphere(self) -> np.ndarray:
         """The vertices (V,3) centred on the bounding box and scaled to radius 1."""
         centred = self.vertices - (self.vertices.max(0) + self.vertices.min(0)) / 2
         return centred / np.sqrt((centred**2).sum(axis=1)).max()
 
+    def sample(self, count: int, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Points uniform by area, (count,3) f8, and the part (count,) of each."""
+        mesh = trimesh.Trimesh(self.vertices, self.faces, process=False, validate=False)
+        points, face = trimesh.sample.sample_surface(mesh, count, seed=rng)
+        return np.asarray(points), self.face_part[face]
 
-def make_shape(category: int, rng: np.random.Generator) -> Shape:
+
+def make_shape(category: int, rng: Generator) -> Shape:
     """Draw one shape of a category from ``rng``."""
     builder = Builder(rng, PARTS_PER_CATEGORY[category])
     _MODELS[category][1](builder)
@@ -71,12 +73,3 @@ def make_shape(category: int, rng: np.random.Generator) -> Shape:
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     vertices = (vertices - (low + high) / 2) / np.sqrt(((high - low) ** 2).sum())
     return Shape(category, vertices, faces, part + FIRST_PART[category], colour)
-
-
-def sample_surface(
-    vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Points drawn uniformly by area: (count,3) f8 and the face of each, (count,)."""
-    mesh = trimesh.Trimesh(vertices, faces, process=False, validate=False)
-    points, face = trimesh.sample.sample_surface(mesh, count, seed=rng)
-    return np.asarray(points), np.asarray(face)

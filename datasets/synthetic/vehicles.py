@@ -1,7 +1,6 @@
 """Procedural airplanes, cars, motorbikes, rockets and skateboards.
 
-Each function draws one random shape. Parts are numbered within the category, in the
-order in which its first line names them. Fronts point to +z, rockets up.
+Fronts point to +z, rockets up.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import cases, forms, measure, run
+from benchmarks import forms, measure, run
 from benchmarks.measure import Case, Measured, Rates, Setting, Work
 from benchmarks.roofline import Sizes
 from models.knn import knn
@@ -95,7 +95,7 @@ def test_memory_above_that_before() -> None:
         (["--device", "cuda"], ["--device cuda: PyTorch sees no GPU"]),
         (
             ["--only", "nothing like it"],
-            ["--only nothing like it", *(case.name for case in cases.cases("cpu"))],
+            ["--only nothing like it", *(case.name for case in run.cases("cpu"))],
         ),
     ],
 )
@@ -113,7 +113,7 @@ def test_the_rows_in_the_readme_are_measured() -> None:
     kinds = "pre-training step|multi-view|scaling|dgcnn|pointnet|product|knn|svm"
     kinds += "|few-shot, 9840|loader|rendering"
     rows = set(re.findall(rf"^\| ((?:{kinds})[^|]*?)(?:, spinning)? \|", text, re.M))
-    assert {case.name for case in cases.cases("cpu")} == rows
+    assert {case.name for case in run.cases("cpu")} == rows
 
 
 def test_the_rows_of_each_device() -> None:
@@ -121,7 +121,7 @@ def test_the_rows_of_each_device() -> None:
         ("cpu", ()),
         ("cuda", ("svm", "few-shot", "loader", "rendering")),
     ):
-        actual = cases.cases(device)
+        actual = run.cases(device)
         names = [case.name for case in actual]
         assert len(set(names)) == len(names) > 20
         assert not [name for name in names if name.startswith(missing or "-")]
@@ -140,7 +140,7 @@ def test_the_table_and_its_json(
         Case("too large", constant_forms, Work, gib=1e9),
     ]
     monkeypatch.setattr(run, "cases", lambda device: stub_cases)
-    monkeypatch.setattr(run, "measure_rates", lambda setting: RATES)
+    monkeypatch.setattr(measure, "measure_rates", lambda setting: RATES)
     file = tmp_path / "out.json"
     words = ["run", "--repeats", "2", "--json", str(file)]
     monkeypatch.setattr(sys, "argv", words)
@@ -209,7 +209,7 @@ def test_forms_of_the_whole_step_have_equal_weights() -> None:
 
 def measured_apart(make: object, processes: int) -> dict:
     case = Case("apart", make, Work, 4, processes=processes, threads=1)
-    return run.measure(case, CPU, 1, RATES)
+    return measure.measure_case(case, CPU, 1, RATES)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import study, study_table
+from benchmarks import study
 from tests.helpers.small_data import write_small_data
 
 # Stands for every script: notes its command; writes what a run writes, and may fail.
@@ -158,12 +158,12 @@ def test_intervals_are_those_of_paired_differences() -> None:
     mean = sum(pairs) / 3
     variance = sum((x - mean) ** 2 for x in pairs) / 2
     half = 4.302652729911275 * math.sqrt(variance / 3)  # of tables: t, 2 degrees
-    actual = study_table.differences(values, "base")["k-NN"]
+    actual = study.differences(values, "base")["k-NN"]
     assert actual["a"]["mean"] == pytest.approx(mean)
     assert actual["a"]["interval"] == pytest.approx(half)
     assert actual["a"]["seeds"] == 3
     assert actual["b"] == {"mean": -1.0, "interval": None, "seeds": 1}
-    text = study_table.table(values, ["base", "a", "b", "c"], [1, 2, 3], "base")
+    text = study.table(values, ["base", "a", "b", "c"], [1, 2, 3], "base")
     spread = np.std([70, 70.5, 70], ddof=1)
     assert f"| k-NN | 70.17 ± {spread:.2f} | " in text
     assert f"| k-NN | +{mean:.2f} ± {half:.2f} | -1.00 (1 seed) | not run |" in text

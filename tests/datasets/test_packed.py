@@ -13,7 +13,9 @@ import pytest
 from datasets import packed
 from datasets.files import PACKED as FOLDER
 from datasets.files import DataError
-from datasets.packed import PackedShapes, pack
+from datasets.packed import PackedShapes
+from datasets.prepare import pack as pack_module
+from datasets.prepare.pack import PROGRESS, main, pack
 from datasets.shapenet_files import ShapeFiles
 from datasets.shapenet_render import ShapeNetRender
 from tests.datasets.test_shapenet_render import equal
@@ -56,7 +58,7 @@ def test_packing_goes_on_where_it_was(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = pack(root).rename(root / "whole")
-    monkeypatch.setattr(packed, "AT_ONCE", 5)
+    monkeypatch.setattr(pack_module, "AT_ONCE", 5)
     read, calls = ShapeFiles.cloud, []
 
     def interrupted(self: ShapeFiles, index: int) -> np.ndarray:
@@ -81,7 +83,7 @@ def test_packing_goes_on_where_it_was(
     PackedShapes(root / FOLDER).check_sums()
     with pytest.raises(DataError, match="is complete; --overwrite"):
         pack(root, "decoded")
-    (root / FOLDER / packed.PROGRESS).write_text("{}")  # of an older interruption
+    (root / FOLDER / PROGRESS).write_text("{}")  # of an older interruption
     pack(root, "decoded", overwrite=True)
     assert PackedShapes(root / FOLDER).manifest["pictures"] == "decoded"
 
@@ -170,7 +172,7 @@ def test_the_command(
         monkeypatch.setattr(sys, "argv", ["packed", "--data_root", str(root), *words])
         status = 0
         try:
-            packed.main()
+            main()
         except SystemExit as end:
             status = int(end.code or 0)
         return status, "".join(capsys.readouterr())

@@ -13,7 +13,7 @@ from torchvision.transforms import functional as F
 
 from datasets import shapenet_files
 from datasets.files import DataError
-from datasets.packed import pack
+from datasets.prepare.pack import pack
 from datasets.sampler import GlobalBatchSampler
 from datasets.shapenet_render import ShapeNetRender
 from datasets.transforms import (

@@ -16,7 +16,6 @@ from datasets.labelled import VARIANTS
 from datasets.shapenet_part import CATEGORIES, FIRST_PART
 from datasets.shapenet_render import ShapeNetRender
 from datasets.synthetic.shapes import SYNSETS
-from datasets.synthetic.write import make_row
 
 SHAPES, SEED = 18, 1
 
@@ -140,7 +139,7 @@ def test_two_workers_write_the_same_bytes(root, tmp_path):
 def test_a_row_depends_on_seed_and_index(root):
     stored = read(root / PARTS / "ply_data_train0.h5")["data"][4]
     for seed, index, same in ((SEED, 4, True), (SEED + 1, 4, False), (SEED, 20, False)):
-        points = make_row(PARTS, root, seed, 5, index)[1]
+        points = synthetic.make_row(PARTS, root, seed, 5, index)[1]
         assert np.array_equal(points, stored) == same
 
 

@@ -7,8 +7,7 @@ import trimesh
 from datasets import PARTS_PER_CATEGORY
 from datasets.labelled import VARIANTS
 from datasets.shapenet_part import CATEGORIES, FIRST_PART
-from datasets.synthetic.render import camera, project, render, unproject
-from datasets.synthetic.scans import scan
+from datasets.synthetic.render import camera, project, render, scan, unproject
 from datasets.synthetic.shapes import Shape, make_shape
 
 # Parts, numbered within the category, that a shape may lack.

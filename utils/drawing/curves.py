@@ -1,8 +1,7 @@
 """Curves of training runs, from their metrics.jsonl.
 
-Losses are drawn against steps, for pre-training with both terms. Accuracies and mIoU
-are drawn against epochs: the SVM probe's for pre-training, those of the training and
-test splits for fine-tuning. A run may be finished, resumed or still running.
+Losses are drawn against steps, accuracies and mIoU against epochs. A run may be
+finished, resumed or still running.
 """
 
 from __future__ import annotations
@@ -42,9 +41,8 @@ EPOCH_PANELS = {  # with the training split's value if there is one, drawn dashe
 
 
 def read_runs(folders: Sequence[str | Path]) -> dict[str, Records]:
-    """The records of training runs by the name of their folder.
-
-    Folders with the same name are called by their paths.
+    """The records of training runs by the name of their folder, or by its path where
+    several have the same name.
 
     Raises:
         UsageError: naming the folder that has no records of a training run.
@@ -73,21 +71,16 @@ def values_of(records: Records, key: str) -> np.ndarray:
     Steps are counted from 0, as in the file; an epoch's value is drawn at the number of
     epochs done. Accuracies and mIoU are in percent.
     """
-    if key in STEP_PANELS:
-        points = [(r["step"], r[key]) for r in records if "step" in r and key in r]
-    else:
-        ends = [r for r in records if "epoch_end" in r and key in r]
-        points = [(r["epoch"] + 1, r[key]) for r in ends]
+    place, offset = ("step", 0) if key in STEP_PANELS else ("epoch", 1)
+    kind = "step" if key in STEP_PANELS else "epoch_end"
+    points = [(r[place] + offset, r[key]) for r in records if kind in r and key in r]
     unit = 1 if key.endswith("loss") else 100
     return np.array(points, float).reshape(-1, 2) * (1, unit)
 
 
 def curves_figure(runs: Mapping[str, Records]) -> Figure:
-    """A panel for every value that some run has recorded, and a colour for every run.
-
-    Args:
-        runs: records of metrics.jsonl by the name of the run, see :func:`read_runs`.
-    """
+    """A panel for every value that some of the :func:`read_runs` has recorded, and a
+    colour for every run."""
     panels = [
         (key, title)
         for key, title in (STEP_PANELS | EPOCH_PANELS).items()
@@ -130,7 +123,10 @@ def _draw(axes: Axes, key: str, records: Records, colour: tuple[float, ...]) -> 
         line |= {"marker": "o", "markersize": 3}
     if key in STEP_PANELS and len(values) >= 2 * _SMOOTH:
         axes.plot(places, values, color=colour, linewidth=0.7, alpha=0.3)
-        values = running_mean(values, len(values) // _SMOOTH)
+        # Near the ends, means over the values that there are.
+        ones = np.ones(len(values) // _SMOOTH)
+        counts = np.convolve(np.ones(len(values)), ones, "same")
+        values = np.convolve(values, ones, "same") / counts
         axes.set_xlabel("training steps (dark: running mean)")
     axes.plot(places, values, **line)
     if key.startswith("test_"):
@@ -138,10 +134,3 @@ def _draw(axes: Axes, key: str, records: Records, colour: tuple[float, ...]) -> 
         axes.plot(*training.T, linestyle="--", **line)
         styles = [Line2D([], [], color="0.4", linestyle=style) for style in ("-", "--")]
         axes.legend(styles, ["test", "training"], fontsize=9, frameon=False)
-
-
-def running_mean(values: np.ndarray, width: int) -> np.ndarray:
-    """Means (R,) of the up to ``width`` values around each of (R,)."""
-    ones = np.ones(min(width, len(values)))
-    sums = np.convolve(values, ones, "same")
-    return sums / np.convolve(np.ones(len(values)), ones, "same")

@@ -23,15 +23,8 @@ def spread_rows(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """A random sample of rows, equally many of every class that has enough.
 
     Classes take turns in a random order: a sample smaller than the number of classes
-    has different classes, and a larger sample begins with a smaller one.
-
-    Args:
-        labels: (M,) classes.
-        count: size of the sample; all M rows if it is larger.
-        seed: the sample is a function of it and the labels.
-
-    Returns:
-        (min(count, M),) distinct row numbers.
+    has different classes, and a larger sample begins with a smaller one. ``labels``
+    (M,) are classes; returns (min(count, M),) distinct row numbers.
     """
     random = generator(SAMPLE, seed)
     turn, tiebreak = np.empty(len(labels), np.int64), np.empty(len(labels), np.int64)
@@ -53,14 +46,8 @@ def plane_map(features: np.ndarray, seed: int) -> np.ndarray:
     """t-SNE (van der Maaten and Hinton, 2008) of features scaled to length 1.
 
     Neighbourhoods are meaningful; the size of a cluster and the distance between two
-    clusters are not.
-
-    Args:
-        features: (M, F), finite; M of at least 4.
-        seed: of the PCA that initialises the map.
-
-    Returns:
-        (M, 2) float32.
+    clusters are not. ``features`` (M, F) are finite, M at least 4; ``seed`` is of the
+    PCA that initialises the map. Returns (M, 2) float32.
     """
     from sklearn.manifold import TSNE  # slow to import
     from sklearn.preprocessing import normalize
@@ -81,14 +68,8 @@ def map_figure(
     """t-SNE maps of the same clouds side by side, coloured by class.
 
     The number of a class stands at the median of its clouds; a legend names it.
-
-    Args:
-        features: (M, F) by the heading of the panel, the encoder, for example.
-        labels: (M,) classes, indices into ``class_names``.
-        class_names: of all classes, including those without a cloud.
-        count: clouds in each map at most, of all classes in turn.
-        seed: of the sample and of t-SNE.
-        title: above the figure, before the number of clouds.
+    ``features`` has (M, F) by the heading of the panel; ``labels`` (M,) are indices
+    into ``class_names``; ``count`` clouds are shown at most, by :func:`spread_rows`.
     """
     rows = spread_rows(labels, count, seed)
     labels = labels[rows]
@@ -122,12 +103,8 @@ def confusion_figure(
 ) -> Figure:
     """Counts in cells, each coloured by its share of its row, the true class.
 
-    Beside a class's name stands its accuracy, or a dash if it has no sample.
-
-    Args:
-        matrix: (C, C) counts, rows true classes and columns predictions.
-        class_names: C names.
-        title: above the figure, before the accuracy.
+    ``matrix`` (C, C) has a row for each true class, beside whose name stands its
+    accuracy, or a dash if it has no sample. The title precedes the accuracy of all.
     """
     classes = len(class_names)
     count = matrix.sum(axis=1)
@@ -143,10 +120,10 @@ def confusion_figure(
         colour = "white" if share[row, column] > 0.55 else "0.15"
         number = axes.text(column + 0.5, row + 0.5, matrix[row, column], color=colour)
         number.set(ha="center", va="center", fontsize=letter)
-    rates = [
-        f"{x:.0%}" if n else "–" for x, n in zip(np.diag(share), count, strict=True)
+    rows = [
+        f"{name}  " + (f"{rate:.0%}" if samples else "–")
+        for name, rate, samples in zip(class_names, np.diag(share), count, strict=True)
     ]
-    rows = [f"{name}  {rate}" for name, rate in zip(class_names, rates, strict=True)]
     middles = np.arange(classes) + 0.5
     axes.set_xticks(middles, class_names, fontsize=letter, rotation=90)
     axes.set_yticks(middles, rows, fontsize=letter)
@@ -170,16 +147,11 @@ def neighbour_figure(
 ) -> tuple[Figure, dict[str, float]]:
     """Some test clouds, each with its nearest training clouds by the last encoder.
 
-    Nearest as by :func:`utils.judging.knn.nearest`. A neighbour's frame is ``SAME``
-    if it has the class of the test cloud, otherwise ``OTHER``.
-
     Args:
-        train, test: the clouds.
-        features: of both, by encoder; the last encoder is drawn.
-        queries: test clouds drawn, of different classes as far as there are.
-        count: neighbours of each.
-        seed: of the choice of test clouds.
-        title: above the figure.
+        features: of both splits, by encoder.
+        queries: test clouds drawn, by :func:`spread_rows` with ``seed``.
+        count: neighbours of each by :func:`utils.judging.knn.nearest`, framed in
+            ``SAME`` if they have the class of the test cloud, otherwise in ``OTHER``.
 
     Returns:
         The figure and, by encoder, the share of neighbours with the class of their test

@@ -53,22 +53,17 @@ def image(figure: Figure, alt: str) -> str:
 def table(rows: Iterable[Sequence[str]], heads: Sequence[str] = ()) -> str:
     """A table whose first column, and row of ``heads`` if any, are headings."""
     top = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
+    top = f"<thead><tr>{top}</tr></thead>" if heads else ""
     body = ""
     for first, *others in rows:
         cells = "".join(f"<td>{escape(cell)}</td>" for cell in others)
         body += f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>\n'
-    top = f"<thead><tr>{top}</tr></thead>" if heads else ""
     return f"<table>{top}<tbody>\n{body}</tbody></table>\n"
 
 
 def page(title: str, lead: str, sections: Mapping[str, Sequence[str]]) -> bytes:
-    """The complete file, in UTF-8.
-
-    Args:
-        title: of the page.
-        lead: a sentence below it.
-        sections: an introduction and HTML below each heading, in this order.
-    """
+    """The complete file, in UTF-8: the title, a sentence, and below the heading of each
+    section its introduction and HTML."""
     body = "".join(
         f"<section>{text(heading, 'h2')}{text(words)}{''.join(parts)}</section>\n"
         for heading, (words, *parts) in sections.items()

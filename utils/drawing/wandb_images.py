@@ -8,7 +8,7 @@ a run with images has the same numbers as a run without.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,12 +29,8 @@ def show_pretraining(
 ) -> None:
     """Show some augmented shapes and, if the epoch was probed, what the probe found.
 
-    Args:
-        logger: of the run; without a W&B run nothing is drawn.
-        epoch: the epoch that has just ended, counted from 0.
-        due: whether images are wanted in this epoch.
-        dataset: the :class:`datasets.shapenet_render.ShapeNetRender` trained on.
-        probed: the probe's result; None if this epoch was not probed.
+    Nothing is drawn without a W&B run, or where no images are due in the epoch, which
+    is counted from 0. ``dataset`` is the ``ShapeNetRender`` trained on.
     """
     draw = {"augmented clouds": lambda: augmented_shapes(dataset, epoch)}
     if probed is not None:
@@ -46,22 +42,15 @@ def show_pretraining(
 
 
 def show_confusion(
-    logger: RunLogger,
-    epoch: int,
-    due: bool,
-    matrix: np.ndarray,
-    class_names: Sequence[str],
+    logger: RunLogger, epoch: int, due: bool, matrix: np.ndarray, names: Sequence[str]
 ) -> None:
     """Show the confusion matrix (C, C) of the test split; see `show_pretraining`."""
-    draw = {"confusion matrix": lambda: confusion("Test", matrix, class_names)}
+    draw = {"confusion matrix": lambda: confusion("Test", matrix, names)}
     _show(logger, epoch, due, draw)
 
 
 def _show(
-    logger: RunLogger,
-    epoch: int,
-    due: bool,
-    draw: Mapping[str, Callable[[], dict[str, Any]]],
+    logger: RunLogger, epoch: int, due: bool, draw: dict[str, Callable[[], dict]]
 ) -> None:
     if logger.wandb is None or not due:
         return
@@ -79,39 +68,32 @@ def augmented_shapes(dataset: Any, epoch: int) -> dict[str, Any]:
     """Views and images of a few shapes, the same in every epoch, as trained on."""
     import wandb
 
-    panels: dict[str, list[Any]] = {"View 1": [], "View 2": [], "Picture": []}
+    kinds = {"View 1": wandb.Object3D, "View 2": wandb.Object3D, "Picture": wandb.Image}
+    shown: dict[str, Any] = {f"Augmented/{kind}": [] for kind in kinds}
     total = len(dataset.shapes)
     for index in np.linspace(0, total - 1, min(SHAPES, total)).astype(int).tolist():
-        name = dataset.shapes[index]
-        view1, view2, image = dataset.example((epoch, index))
-        panels["View 1"].append(wandb.Object3D(view1, caption=name))
-        panels["View 2"].append(wandb.Object3D(view2, caption=name))
-        panels["Picture"].append(wandb.Image(image, caption=name))
-    return {f"Augmented/{key}": items for key, items in panels.items()}
+        example = zip(kinds.items(), dataset.example((epoch, index)), strict=True)
+        for (kind, show), item in example:
+            panel = show(item, caption=dataset.shapes[index])
+            shown[f"Augmented/{kind}"].append(panel)
+    return shown
 
 
 def feature_map(probed: Probed) -> dict[str, Any]:
     """A t-SNE map of the test split's features, coloured by class."""
     from utils.drawing.features import map_figure  # matplotlib is slow to import
 
-    figure = map_figure(
-        {"t-SNE": probed.features},
-        probed.labels,
-        probed.class_names,
-        MAPPED,
-        _MAP_SEED,
-        "Features of the probe's test split",
-    )
+    features, title = {"t-SNE": probed.features}, "Features of the probe's test split"
+    classes = (probed.labels, probed.class_names)
+    figure = map_figure(features, *classes, MAPPED, _MAP_SEED, title)
     return {"Probe t-SNE": _drawn(figure)}
 
 
-def confusion(
-    split: str, matrix: np.ndarray, class_names: Sequence[str]
-) -> dict[str, Any]:
+def confusion(split: str, matrix: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     """A confusion matrix (C, C) as an image."""
     from utils.drawing.features import confusion_figure
 
-    return {f"{split} Confusion Matrix": _drawn(confusion_figure(matrix, class_names))}
+    return {f"{split} Confusion Matrix": _drawn(confusion_figure(matrix, names))}
 
 
 def _drawn(figure: Any) -> Any:

@@ -13,8 +13,9 @@ import pytest
 
 from datasets import shapenet_files
 from datasets.files import GENERATE, PACKED, DataError
-from datasets.packed import POINTS, pack
+from datasets.packed import POINTS
 from datasets.prepare import verify
+from datasets.prepare.pack import pack
 from datasets.shapenet_render import ShapeNetRender
 
 MODELNET, PART = "modelnet40_ply_hdf5_2048", "shapenet_part_seg_hdf5_data"

@@ -1,24 +1,38 @@
-"""The grid of clouds and images."""
+"""The grid of clouds and images; clouds coloured by part, and their contact sheet."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from mpl_toolkits.mplot3d import proj3d
 
+from datasets.shapenet_part import CATEGORIES, FIRST_PART, PARTS_PER_CATEGORY
 from tests.utils.drawing.overlaps import assert_readable
-from utils.drawing.clouds import INK, Cell, cloud_grid
+from utils.drawing import clouds
+from utils.drawing.clouds import (
+    FOREIGN,
+    INK,
+    PALETTE,
+    Cell,
+    check_empty,
+    cloud_grid,
+    part_colours,
+    save_part_examples,
+)
 
 
 def test_every_cell_is_in_its_place_with_its_text_and_colours() -> None:
     random = np.random.default_rng(0)
-    clouds = random.normal(size=(3, 30, 3))
+    points = random.normal(size=(3, 30, 3))
     image = random.integers(0, 255, (8, 8, 3), np.uint8)
     reds = np.tile((1.0, 0, 0), (30, 1))
     rows = [
-        [Cell(clouds[0], "ant\n30 points"), Cell(clouds[1], "bee\nfar", reds)],
-        [Cell(clouds[2], "cat", frame=(0, 1, 0)), Cell(image, "seen"), Cell(image)],
+        [Cell(points[0], "ant\n30 points"), Cell(points[1], "bee\nfar", reds)],
+        [Cell(points[2], "cat", frame=(0, 1, 0)), Cell(image, "seen"), Cell(image)],
     ]
     figure = cloud_grid(rows, "a title")
     assert figure.get_suptitle() == "a title"
@@ -48,3 +62,56 @@ def test_a_cloud_is_upright_and_comes_towards_the_viewer() -> None:
     assert x[1] == pytest.approx(x[0]) and y[1] > y[0]
     assert x[3] > x[0] > x[2]  # seen from the front and the right
     assert (depth[1:] < depth[0]).all() or (depth[1:] > depth[0]).all()
+
+
+def test_parts_of_a_category_differ_and_foreign_ones_are_grey() -> None:
+    for category, (first, count) in enumerate(
+        zip(FIRST_PART, PARTS_PER_CATEGORY, strict=True)
+    ):
+        colours = part_colours(np.arange(50), category)
+        assert len({tuple(c) for c in colours[first : first + count].tolist()}) == count
+        others = np.delete(colours, range(first, first + count), axis=0)
+        assert (others == FOREIGN).all()
+
+
+def test_the_sheet_shows_truth_beside_prediction(tmp_path: Path, monkeypatch) -> None:
+    sheets = []
+
+    def noted(rows, title):
+        sheets.append(rows)
+        return grid(rows, title)
+
+    grid = clouds.cloud_grid
+    monkeypatch.setattr(clouds, "cloud_grid", noted)
+    test = SimpleNamespace(
+        class_names=list(CATEGORIES),
+        start=0,
+        points=np.random.default_rng(0).normal(size=(3, 20, 3)).astype(np.float32),
+        labels=np.array([4, 0, 4]),
+        parts=np.array([[12] * 20, [0] * 20, [13] * 20]),
+    )
+    predicted = np.array([[12] * 10 + [13] * 10, [0] * 20, [40] * 20])
+    save_part_examples(tmp_path, test, predicted, 2)
+    assert (tmp_path / "contact_sheet.png").read_bytes().startswith(b"\x89PNG")
+    ((planes, chairs),) = sheets
+    assert [cell.text for cell in (*planes, *chairs)] == [
+        *("airplane #1\ntrue", "predicted\nIoU 100%"),
+        *("chair #0\ntrue", "predicted\nIoU 62%"),
+        *("chair #2\ntrue", "predicted\nIoU 75%"),
+    ]
+    for cells, rows in ((planes, [1]), (chairs, [0, 2])):
+        for i, row in enumerate(rows):
+            for cell, own in zip(cells[2 * i :], (test.parts, predicted), strict=False):
+                assert np.array_equal(cell.shown, test.points[row])
+                colours = part_colours(own[row], test.labels[row]) / 255
+                assert np.array_equal(cell.colours, colours)
+    assert (chairs[1].colours * 255 == PALETTE[[0] * 10 + [1] * 10]).all()
+
+
+def test_only_empty_folders_are_written_to(tmp_path: Path) -> None:
+    check_empty(tmp_path / "new", "--flag")
+    check_empty(tmp_path, "--flag")
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file"):
+        with pytest.raises(ValueError, match=r"--flag .* is not an empty folder"):
+            check_empty(path, "--flag")
