@@ -10,10 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import finetune_cls
+import train_partseg
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
 from tests.helpers.ddp import Pool
-from tests.helpers.runs import finetune, segment, starting_state, weights
+from tests.helpers.runs import finetune, segment, weights
+from utils.parallel import distributed
 from utils.run import cli
 from utils.run.checkpoint import published_weights
 
@@ -37,6 +40,27 @@ CASES = {
         "conv7.0, ",
     ),
 }
+
+
+class _Stopped(Exception):
+    pass
+
+
+def starting_state(run: Callable, *args: Any) -> dict[str, Tensor]:
+    """The weights before the first step of ``run(*args)``, which ends there."""
+    result = {}
+
+    def capture(model: nn.Module, *_: Any) -> None:
+        inner = distributed.unwrap(model)
+        assert (inner is model) == (distributed.world_size() == 1)
+        result.update({name: v.clone() for name, v in inner.state_dict().items()})
+        raise _Stopped
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(_Stopped):
+        for script in (finetune_cls, train_partseg):
+            patch.setattr(script, "train_one_epoch", capture)
+        run(*args)
+    return result
 
 
 @pytest.mark.parametrize("script", CASES)
@@ -68,17 +92,13 @@ def test_training_starts_from_the_file(
     ("script", "file", "message", "words"),
     [
         (
-            "finetune_cls",
-            "tuned",
-            "--eval takes the whole",
+            *("finetune_cls", "tuned", "--eval takes the whole"),
             "--eval --label_fraction .5",
         ),
         ("finetune_cls", "tuned", r"linear3\.weight has shape .*of classes", "--eval"),
         ("finetune_cls", "encoder", "--eval needs .*complete .*linear1", "--eval"),
         (
-            "finetune_cls",
-            "part",
-            r"would train on .*conv1\.1",
+            *("finetune_cls", "part", r"would train on .*conv1\.1"),
             "--freeze_encoder --model dgcnn",
         ),
         ("train_partseg", "encoder", "has shape", ""),
@@ -86,13 +106,7 @@ def test_training_starts_from_the_file(
     ],
 )
 def test_weights_that_do_not_fit_stop_the_run(
-    script: str,
-    file: str,
-    message: str,
-    words: str,
-    tmp_path: Path,
-    tuned: Path,
-    synthetic_root: Path,
+    *, script, file, message, words, tmp_path: Path, tuned: Path, synthetic_root: Path
 ) -> None:
     encoder = DGCNN(5, 16).state_dict()
     states: dict[str, dict[str, Tensor]] = {
