@@ -44,6 +44,21 @@ def parameters_of(notebook: Any) -> Any:
     return tagged[0]
 
 
+def executed(folder: Path, monkeypatch, **values: object) -> dict[str, Any]:
+    """The code cells by their ids, after a run with these parameters."""
+    notebook = read()
+    cell = parameters_of(notebook)
+    known = {node.targets[0].id for node in ast.parse(cell.source).body}
+    assert set(values) <= known, "a parameter that the notebook does not have"
+    cell.source += "".join(f"\n{k} = {v!r}" for k, v in values.items())
+    # Nothing of the user's own set-up of Jupyter plays a part, or is written to.
+    for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(folder / name.lower()))
+    place = {"metadata": {"path": str(ROOT)}}
+    NotebookClient(notebook, timeout=300, resources=place).execute()
+    return {cell.id: cell for cell in code_cells(notebook)}
+
+
 def printed(cell: Any) -> str:
     return "".join(o.text for o in cell.outputs if o.get("name") == "stdout")
 
@@ -92,29 +107,20 @@ def test_the_notebook_gives_the_numbers_of_the_functions(
     # The notebook takes k, the width and the number of points from network.json.
     settings = argparse.Namespace(model="dgcnn", **SMALL)
     write_network(tmp_path / "encoder", settings, "projection")
-    values = {
-        "data_root": str(synthetic_root),
-        "model_path": str(weights),
-        "candidates": CANDIDATES,
-        "tsne_clouds": 12,
-        "batch_size": 7,
-        "own_files": [str(tmp_path / "box.stl"), str(tmp_path / "damaged.xyz")],
-        "classifier_path": str(tmp_path / "classifier.pth"),
-        "segmenter_path": str(tmp_path / "segmenter.pth"),
-        "seed": SMALL["seed"],
-        "num_queries": SMALL["num_queries"],
-    }
-    notebook = read()
-    cell = parameters_of(notebook)
-    known = {node.targets[0].id for node in ast.parse(cell.source).body}
-    assert set(values) <= known, "a parameter that the notebook does not have"
-    cell.source += "".join(f"\n{k} = {v!r}" for k, v in values.items())
-    # Nothing of the user's own set-up of Jupyter plays a part, or is written to.
-    for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"):
-        monkeypatch.setenv(name, str(tmp_path / name.lower()))
-    place = {"metadata": {"path": str(ROOT)}}
-    NotebookClient(notebook, timeout=300, resources=place).execute()
-    cells = {cell.id: cell for cell in code_cells(notebook)}
+    cells = executed(
+        tmp_path,
+        monkeypatch,
+        data_root=str(synthetic_root),
+        model_path=str(weights),
+        candidates=CANDIDATES,
+        tsne_clouds=12,
+        batch_size=7,
+        own_files=[str(tmp_path / "box.stl"), str(tmp_path / "damaged.xyz")],
+        classifier_path=str(tmp_path / "classifier.pth"),
+        segmenter_path=str(tmp_path / "segmenter.pth"),
+        seed=SMALL["seed"],
+        num_queries=SMALL["num_queries"],
+    )
     entries = len(encoders["pre-trained"].state_dict())
     loaded = f"w.pth: {entries} entries loaded\n"
     assert printed(cells["weights"]).endswith(loaded)  # and nothing left out

@@ -88,8 +88,7 @@ def run_in(folder: Path) -> Path:
 
 
 def steps_done(folder: Path) -> int:
-    path = run_in(folder) / "metrics.jsonl"
-    return path.read_text().count('"step"') if path.is_file() else 0
+    return len(metrics(run_in(folder))[0])
 
 
 def starts(folder: Path) -> int:
