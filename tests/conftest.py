@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import torch
 
+from datasets import PARTS_PER_CATEGORY
+from datasets.files import SHAPENETPART
 from tests.helpers.ddp import Pool
 
 # The tests are many and small, and some run several processes: threads of one would
@@ -64,11 +68,8 @@ def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def write_modelnet(root: Path, counts: Mapping[str, Sequence[int]]) -> Path:
+def write_modelnet(root: Path, **counts: Sequence[int]) -> Path:
     """A ``--data_root`` of ModelNet40 alone: so many clouds of each class by split."""
-    import h5py
-    import numpy as np
-
     folder = root / "modelnet40_ply_hdf5_2048"
     folder.mkdir()
     (folder / "shape_names.txt").write_text("\n".join(UNEVEN_CLASSES) + "\n")
@@ -86,15 +87,14 @@ def write_modelnet(root: Path, counts: Mapping[str, Sequence[int]]) -> Path:
 @pytest.fixture(scope="session")
 def uneven_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """21 and 13 labelled clouds: neither a batch of 8 nor 2 or 3 ranks divide them."""
-    counts = {"train": (9, 6, 5, 1, 0), "test": (6, 2, 4, 1, 0)}
-    return write_modelnet(tmp_path_factory.mktemp("uneven"), counts)
+    root = tmp_path_factory.mktemp("uneven")
+    return write_modelnet(root, train=(9, 6, 5, 1, 0), test=(6, 2, 4, 1, 0))
 
 
 @pytest.fixture(scope="session")
 def even_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """6 training and 4 test clouds of each of five classes, of which two look alike."""
-    counts = {"train": [6] * 5, "test": [4] * 5}
-    return write_modelnet(tmp_path_factory.mktemp("even"), counts)
+    return write_modelnet(tmp_path_factory.mktemp("even"), train=[6] * 5, test=[4] * 5)
 
 
 @pytest.fixture(scope="session")
@@ -111,22 +111,14 @@ def part_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ``--data_root`` of 4 training, 2 validation and 7 test shapes: 2, 3 and 4 do
     not divide the 6 that are trained on and the 7 both. The test split begins with 4
     chairs, more than are drawn of a category."""
-    import h5py
-    import numpy as np
-
-    from datasets import PARTS_PER_CATEGORY
-    from datasets.files import SHAPENETPART as FOLDER
-
     root = tmp_path_factory.mktemp("partseg")
-    (root / FOLDER).mkdir()
+    (root / SHAPENETPART).mkdir()
     random = np.random.default_rng(0)
     first_part = np.cumsum((0, *PARTS_PER_CATEGORY))
-    for name, categories in (
-        *(("train", [4, 4, 0, 1]), ("val", [2, 3])),
-        ("test", [4, 4, 4, 4, 0, 1, 2]),
-    ):
+    splits = {"train": [4, 4, 0, 1], "val": [2, 3], "test": [4, 4, 4, 4, 0, 1, 2]}
+    for split, categories in splits.items():
         parts = random.integers(0, 2, (len(categories), 80))
-        with h5py.File(root / FOLDER / f"ply_data_{name}0.h5", "w") as file:
+        with h5py.File(root / SHAPENETPART / f"ply_data_{split}0.h5", "w") as file:
             file["data"] = random.normal(size=(*parts.shape, 3)).astype("f4")
             file["label"] = np.array(categories, "u1")[:, None]
             file["pid"] = (first_part[categories][:, None] + parts).astype("u1")

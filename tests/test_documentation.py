@@ -20,12 +20,12 @@ from torch.distributed.run import get_args_parser as torchrun_parser
 
 import eval_fewshot
 import predict
+from tests.test_imports import ROOT, SCRIPTS, sources
 from utils.parallel import distributed
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
 DOCUMENTS = ("README.md", "data/README.md", "benchmarks/README.md", *PAGES)
-SCRIPTS = {p.name: p.stem for p in ROOT.glob("*.py") if p.name != "hubconf.py"}
+COMMANDS = {f"{script}.py": script for script in SCRIPTS if script != "hubconf"}
 PROGRAMS = {"python", "torchrun", "bash", "sbatch", "wandb", "pip", "papermill"}
 FOREIGN = {"wandb", "pip", "papermill"}  # not ours to check
 OF_SBATCH = {"--nodes", "--gpus-per-node", "--cpus-per-task", "--time"}
@@ -73,14 +73,6 @@ def commands(document: str) -> tuple[list[list[str]], list[list[str]]]:
     return result, [words for words in inline if not {"...", "NAME"} & {*words}]
 
 
-def in_docstring(script: str) -> list[list[str]]:
-    """The commands that a script's ``--help`` shows."""
-    text = importlib.import_module(SCRIPTS[script]).__doc__ or ""
-    lines = text.replace("\\\n", " ").splitlines()
-    result = [re.search(r"\b(python|torchrun) .*\.py.*", line) for line in lines]
-    return [shlex.split(match[0].replace("=N ", "=2 ")) for match in result if match]
-
-
 def understand(words: list[str]) -> None:
     """Parse a command with the parser of what it starts."""
     program, *rest = words
@@ -113,14 +105,12 @@ def understand(words: list[str]) -> None:
             assert re.search(rf"{flag}\b[^\n]*\)|{flag} \|", text), f"{path}: {flag}"
         return
     if rest[0] == "-m":
-        module = importlib.import_module(rest[1])
-        if rest[-1] == "--help" or not hasattr(module, "get_args_parser"):
-            return
-        rest = rest[2:]
+        _, name, *rest = rest
     else:
-        module = importlib.import_module(SCRIPTS[rest[0]])
-        rest = rest[1:]
-    module.get_args_parser().parse_args(rest)
+        name, rest = COMMANDS[rest[0]], rest[1:]
+    module = importlib.import_module(name)
+    if rest[-1:] != ["--help"] and hasattr(module, "get_args_parser"):
+        module.get_args_parser().parse_args(rest)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -134,12 +124,14 @@ def test_every_command_is_understood(document: str) -> None:
             pytest.fail(f"{document}: {shlex.join(words)}")
 
 
-@pytest.mark.parametrize("script", sorted(SCRIPTS))
+@pytest.mark.parametrize("script", COMMANDS)
 def test_every_command_of_a_script_s_help_is_understood(script: str) -> None:
-    in_blocks = in_docstring(script)
-    assert len(in_blocks) >= 2
-    for words in in_blocks:
-        understand(words)
+    text = importlib.import_module(COMMANDS[script]).__doc__ or ""
+    text = text.replace("\\\n", " ").replace("=N ", "=2 ")
+    lines = re.findall(r"\b(?:python|torchrun) .*\.py.*", text)
+    assert len(lines) >= 2
+    for line in lines:
+        understand(shlex.split(line))
 
 
 def test_the_readme_is_a_map() -> None:
@@ -185,13 +177,10 @@ OTHERS += ["num_pt_points", "wb_key"]
 
 def flags_of_the_code() -> set[str]:
     """Those that a parser is given, and any that a shell script has."""
-    folders = ("models", "utils", "datasets", "scripts", "benchmarks")
-    paths = [p for folder in folders for p in (ROOT / folder).rglob("*")]
     result = {*OTHERS}
-    for path in (*paths, *ROOT.glob("*.py")):
-        if path.suffix in (".py", ".sh"):
-            name = r"--(\w[\w-]*)" if path.suffix == ".sh" else r'"--(\w[\w-]*)"'
-            result |= {*re.findall(name, path.read_text(encoding="utf-8"))}
+    for path in (*sources(), *ROOT.glob("scripts/*.sh")):
+        name = r"--(\w[\w-]*)" if path.suffix == ".sh" else r'"--(\w[\w-]*)"'
+        result |= {*re.findall(name, path.read_text(encoding="utf-8"))}
     return result
 
 
@@ -207,13 +196,11 @@ def test_flags_in_the_text_exist(document: str) -> None:
 def messages() -> list[str]:
     """The texts in the code, with a space for each value."""
     result = []
-    for folder in (".", "models", "datasets", "utils"):
-        pattern = "*.py" if folder == "." else "**/*.py"
-        for path in (ROOT / folder).glob(pattern):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                parts = node.values if isinstance(node, ast.JoinedStr) else [node]
-                texts = [p.value if isinstance(p, ast.Constant) else " " for p in parts]
-                result.append("".join(t for t in texts if isinstance(t, str)))
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            texts = [p.value if isinstance(p, ast.Constant) else " " for p in parts]
+            result.append("".join(t for t in texts if isinstance(t, str)))
     return result
 
 
@@ -247,27 +234,22 @@ def test_a_mistake_is_seen(line: str) -> None:
         understand(shlex.split(line))
 
 
-ENCODER = "--emb_dims 16 --num_points 64 --k 5".split()
-TRAINING = "--epochs 1 --batch_size 8 --num_workers 0".split()
+ENCODER = "--emb_dims 16 --num_points 64 --k 5"
+TRAINING = "--epochs 1 --batch_size 8 --num_workers 0"
+IMAGES = "--image_encoder resnet18 --image_size 32 --svm_every 0"
 SMALLER = {  # what makes a documented command small; later flags win
-    "train_crosspoint": [
-        *(*ENCODER, *TRAINING, "--image_encoder", "resnet18"),
-        *("--image_size", "32", "--svm_every", "0"),
-    ],
-    "finetune_cls": [*ENCODER, *TRAINING],
-    "train_partseg": [*ENCODER, *TRAINING],
+    "train_crosspoint": f"{ENCODER} {TRAINING} {IMAGES}",
+    "finetune_cls": f"{ENCODER} {TRAINING}",
+    "train_partseg": f"{ENCODER} {TRAINING}",
     "eval_svm": ENCODER,
-    "eval_fewshot": [*ENCODER, "--n_query", "1", "--n_runs", "2"],
-    "predict": ["--overwrite"],
+    "eval_fewshot": f"{ENCODER} --n_query 1 --n_runs 2",
+    "predict": "",
 }
 
 
 @pytest.mark.slow
 def test_the_readme_s_commands_run_one_after_the_other(
-    synthetic_root: Path,
-    even_root: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    synthetic_root: Path, even_root: Path, tmp_path: Path, monkeypatch
 ) -> None:
     """In the order of the README, on small data and one process: what one command
     writes is where the next one looks for it."""
@@ -289,20 +271,19 @@ def test_the_readme_s_commands_run_one_after_the_other(
             words = [args.training_script, *args.training_script_args]
         elif words[0] == "python" and words[1] != "-m":
             words = words[1:]
-        if words[0] not in SCRIPTS or words in done:
+        if words[0] not in COMMANDS or words in done:
             continue
-        script = importlib.import_module(SCRIPTS[words[0]])
+        script = importlib.import_module(COMMANDS[words[0]])
         data = few if words[0].startswith("eval") else synthetic_root
-        common = ["--data_root", str(data), "--overwrite", "--wandb", "disabled"]
-        common = [] if script is predict else common
-        flags = [*words[1:], *SMALLER[script.__name__], *common]
-        args = script.get_args_parser().parse_args(flags)
+        flags = [*words[1:], *SMALLER[script.__name__].split(), "--overwrite"]
         if script is predict:
-            predict.main(args)
+            predict.main(predict.get_args_parser().parse_args(flags))
         else:
+            flags += ["--data_root", str(data), "--wandb", "disabled"]
+            args = script.get_args_parser().parse_args(flags)
             distributed.run(script.main, args)
         done.append(words)
-    assert {SCRIPTS[words[0]] for words in done} == set(SMALLER)
+    assert {COMMANDS[words[0]] for words in done} == set(SMALLER)
 
 
 @pytest.mark.slow
@@ -326,11 +307,8 @@ def test_the_commands_on_data_run(
         ],
     }
     for name, smaller in modules.items():
-        lines = {
-            tuple(words[3:])
-            for words in in_blocks
-            if words[:3] == ["python", "-m", name]
-        }
+        module = ["python", "-m", name]
+        lines = {tuple(words[3:]) for words in in_blocks if words[:3] == module}
         assert lines, name
         for words in sorted(lines):
             monkeypatch.setattr(sys, "argv", [name, *words, *smaller])

@@ -17,14 +17,13 @@ from datasets import labelled_clouds
 from models import point_encoder
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
-from tests.test_imports import PACKAGES, modules_in, within
+from tests.test_imports import PACKAGES, ROOT, modules_in, within
 from utils.drawing.features import neighbour_figure
 from utils.judging import svm
 from utils.judging.features import extract_features
 from utils.run.checkpoint import save_weights
 from utils.run.network import write_network
 
-ROOT = Path(__file__).resolve().parents[1]
 SMALL = {"num_points": 48, "k": 5, "emb_dims": 16, "seed": 3, "num_queries": 2}
 CANDIDATES = [0.1, 1000.0]
 SETS = ("modelnet40", "scanobjectnn")
@@ -44,10 +43,9 @@ def parameters_of(notebook: Any) -> Any:
     return tagged[0]
 
 
-def run(
-    notebook: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, **values: object
-) -> dict[str, Any]:
-    """Set the parameters, execute, and give the code cells by their ids."""
+def executed(folder: Path, monkeypatch, **values: object) -> dict[str, Any]:
+    """The code cells by their ids, after a run with these parameters."""
+    notebook = read()
     cell = parameters_of(notebook)
     known = {node.targets[0].id for node in ast.parse(cell.source).body}
     assert set(values) <= known, "a parameter that the notebook does not have"
@@ -55,9 +53,8 @@ def run(
     # Nothing of the user's own set-up of Jupyter plays a part, or is written to.
     for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(name, str(folder / name.lower()))
-    NotebookClient(
-        notebook, timeout=300, resources={"metadata": {"path": str(ROOT)}}
-    ).execute()
+    place = {"metadata": {"path": str(ROOT)}}
+    NotebookClient(notebook, timeout=300, resources=place).execute()
     return {cell.id: cell for cell in code_cells(notebook)}
 
 
@@ -109,8 +106,7 @@ def test_the_notebook_gives_the_numbers_of_the_functions(
     # The notebook takes k, the width and the number of points from network.json.
     settings = argparse.Namespace(model="dgcnn", **SMALL)
     write_network(tmp_path / "encoder", settings, "projection")
-    cells = run(
-        read(),
+    cells = executed(
         tmp_path,
         monkeypatch,
         data_root=str(synthetic_root),
@@ -158,9 +154,7 @@ def test_the_notebook_gives_the_numbers_of_the_functions(
     assert printed(cells["own"]).startswith(damaged)
     assert f"{tmp_path / 'box.stl'}  " in printed(cells["trained"])
     drawn = {name: images(cell) for name, cell in cells.items() if images(cell)}
-    assert drawn == {
-        **{"confusion": 2, "tsne": 2, "neighbours": 2},
-        **{"own": 1, "trained": 1},
-    }
+    two = dict.fromkeys(("confusion", "tsne", "neighbours"), 2)
+    assert drawn == {**two, "own": 1, "trained": 1}
     for name in set(cells) - {"svm"}:  # sklearn warns of classes of one or two clouds
         assert not [o.text for o in cells[name].outputs if o.get("name") == "stderr"]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import functools
-import http.server
 import subprocess
 import sys
 import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import hubconf
-from models import point_encoder
 from models.dgcnn import DGCNN
 from models.partseg import DGCNNPartSeg
 from models.pointnet import PointNet
@@ -23,7 +23,11 @@ from utils.run.checkpoint import save_weights
 from utils.run.network import write_network
 
 ROOT = Path(__file__).resolve().parents[1]
+MODELS = {"dgcnn_cls": "dgcnn", "dgcnn_partseg": "dgcnn_seg"}
+MODELS |= {"pointnet_cls": "pointnet"}
 POINTS = torch.randn(2, 3, 40, generator=torch.Generator().manual_seed(0))
+CATEGORY = torch.eye(16)[[4, 0]]
+NAMES = ("chair", "table")
 
 
 def saved(folder: Path, network: torch.nn.Module, model: str, *head) -> str:
@@ -37,53 +41,37 @@ def saved(folder: Path, network: torch.nn.Module, model: str, *head) -> str:
 def test_the_entries_are_listed_and_nothing_else() -> None:
     public = {n for n in vars(hubconf) if not n.startswith("_")}  # as torch.hub.list
     listed = {name for name in public if callable(getattr(hubconf, name))}
-    assert listed == {"dgcnn_cls", "dgcnn_partseg", "pointnet_cls"}
+    assert listed == set(MODELS)
 
 
-@pytest.mark.parametrize("name", ["dgcnn", "dgcnn_seg"])
-def test_encoders_are_those_of_the_file(name: str, tmp_path: Path) -> None:
-    encoder = point_encoder(name, 7, 16).eval()
-    path = saved(tmp_path, encoder, name, "projection")
-    entry = "dgcnn_cls" if name == "dgcnn" else "dgcnn_partseg"
+@pytest.mark.parametrize(
+    ("entry", "network", "head", "given"),
+    [
+        ("dgcnn_cls", DGCNN(7, 16), ("projection",), ()),
+        ("dgcnn_partseg", DGCNNPartSeg(7, 16), ("projection",), ()),
+        ("pointnet_cls", PointNet(16), ("projection",), ()),
+        ("pointnet_cls", PointNet(16, 3), ("classifier", 3), ()),
+        ("dgcnn_cls", DGCNN(7, 16, 2), ("classifier", 2, NAMES), ()),
+        ("dgcnn_cls", DGCNN(7, 16, 2, linear_head=True), ("linear", 2, NAMES), ()),
+        ("dgcnn_partseg", DGCNNPartSeg(7, 16, 9), ("parts", 9), (CATEGORY,)),
+    ],
+)
+def test_networks_are_those_of_the_file(
+    entry: str, network: Any, head: tuple, given: tuple, tmp_path: Path
+) -> None:
+    path = saved(tmp_path, network.eval(), MODELS[entry], *head)
     loaded = torch.hub.load(str(ROOT), entry, source="local", weights=path)
-    assert not loaded.training and loaded.k == loaded.network.k == 7
+    assert not loaded.training
+    assert loaded.network.class_names == (NAMES if NAMES in head else None)
     with torch.no_grad():
-        assert torch.equal(loaded.features(POINTS), encoder.features(POINTS))
-        assert loaded(POINTS)[0].shape == (2, 256)
-    assert getattr(hubconf, entry)(path, k=3).k == 3
-
-
-def test_pointnet_is_that_of_the_file_and_has_no_graph(tmp_path: Path) -> None:
-    for classes, head in ((None, "projection"), (3, "classifier")):
-        network = PointNet(16, classes).eval()
-        loaded = hubconf.pointnet_cls(
-            saved(tmp_path / head, network, "pointnet", head, classes)
-        )
-        assert loaded.network.k == 1
-        with torch.no_grad():
-            assert torch.equal(loaded.features(POINTS), network.features(POINTS))
-    assert hubconf.pointnet_cls(emb_dims=24).feature_dim == 24
-
-
-def test_fine_tuned_networks_have_their_heads(tmp_path: Path) -> None:
-    classifier, probe = DGCNN(7, 16, 2), DGCNN(7, 16, 2, linear_head=True)
-    for network, head in ((classifier, "classifier"), (probe, "linear")):
-        path = saved(tmp_path / head, network, "dgcnn", head, 2, ["chair", "table"])
-        loaded = hubconf.dgcnn_cls(path)
-        with torch.no_grad():
-            assert torch.equal(loaded(POINTS), network.eval()(POINTS))
-        assert loaded.network.class_names == ("chair", "table")
-    segmenter = DGCNNPartSeg(7, 16, 9).eval()
-    path = saved(tmp_path / "parts", segmenter, "dgcnn_seg", "parts", 9)
-    category = torch.eye(16)[[4, 0]]
-    with torch.no_grad():
-        loaded = hubconf.dgcnn_partseg(path)(POINTS, category)
-        assert torch.equal(loaded, segmenter(POINTS, category))
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
+        assert torch.equal(loaded.features(POINTS), network.features(POINTS))
+        actual, expected = loaded(POINTS, *given), network(POINTS, *given)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+    if entry == "pointnet_cls":
+        assert loaded.network.k == 1  # it has no graph
+    else:
+        assert loaded.k == loaded.network.k == 7
+        assert getattr(hubconf, entry)(path, k=3).k == 3
 
 
 def test_weights_by_url_come_with_their_network(
@@ -93,8 +81,8 @@ def test_weights_by_url_come_with_their_network(
     saved(tmp_path / "files" / "bare", DGCNN(7, 16), "dgcnn", "projection")
     (tmp_path / "files" / "bare" / "network.json").unlink()
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    handler = functools.partial(Quiet, directory=str(tmp_path / "files"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "files"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         assert hubconf.dgcnn_cls(f"{url}/w.pth").k == 7
@@ -103,7 +91,9 @@ def test_weights_by_url_come_with_their_network(
     assert hubconf.dgcnn_cls(f"{url}/w.pth").k == 7  # kept
 
 
-def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_another_network_is_refused(
+    tmp_path: Path,
+) -> None:
     path = saved(tmp_path, DGCNN(7, 16), "dgcnn", "projection")
     with pytest.raises(UsageError, match=r"w\.pth: .* its --model is dgcnn, not"):
         hubconf.dgcnn_partseg(path)
@@ -113,6 +103,7 @@ def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"w\.pth does not hold .*: conv2\.0 "):
         hubconf.dgcnn_cls(path)
     assert hubconf.dgcnn_cls(emb_dims=16).network.origin == "random weights"
+    assert hubconf.pointnet_cls(emb_dims=24).feature_dim == 24
 
 
 # In a folder of its own; no package but those named is found.
@@ -135,12 +126,6 @@ print(tuple(found.features(torch.rand(2, 3, 40)).shape))
 
 def test_the_dependencies_are_all_that_is_needed(tmp_path: Path) -> None:
     path = saved(tmp_path, DGCNN(7, 16), "dgcnn", "projection")
-    done = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE, str(ROOT), path],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0] == "(2, 32)"
+    command = [sys.executable, "-c", ELSEWHERE, str(ROOT), path]
+    output = subprocess.check_output(command, cwd=tmp_path, text=True, timeout=120)
+    assert output.splitlines()[0] == "(2, 32)"

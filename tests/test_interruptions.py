@@ -8,11 +8,11 @@ import re
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,15 +25,14 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 import finetune_cls
 import train_partseg
 from datasets.files import DataError
-from tests.helpers.ddp import Pool
+from tests.helpers.ddp import ROOT, Pool, free_port
 from tests.helpers.runs import (
     PRETRAIN,
     finetune,
     interrupted,
     metrics,
     pretrain,
-    same_records,
-    same_weights,
+    same_run,
     segment,
     weights,
 )
@@ -43,7 +42,6 @@ from utils.parallel import distributed
 from utils.run import checkpoint, training
 from utils.run.signals import Interrupted
 
-ROOT = Path(__file__).resolve().parents[1]
 TORCHRUN = ("-m", "torch.distributed.run")
 SCRIPT = ("-m", "tests.helpers.small_resnet", str(ROOT / "train_crosspoint.py"))
 LONG = ("--epochs", "20")  # of three steps each: time enough to come between
@@ -53,7 +51,7 @@ def start(folder: Path, data: Path, *words: str, launcher: Sequence[str] = ()) -
     """Pre-training as a process, or as torchrun's, in a process group of its own."""
     folder.mkdir(exist_ok=True)
     output = tempfile.TemporaryFile("w+", encoding="utf-8")
-    flags = ("--data_root", str(data), "--exp_name", "run", *PRETRAIN, *words)
+    flags = ("--data_root", str(data), "--exp_name", "run", *PRETRAIN.split(), *words)
     process: Any = subprocess.Popen(
         [sys.executable, *launcher, *SCRIPT, *flags],
         cwd=folder,
@@ -90,8 +88,7 @@ def run_in(folder: Path) -> Path:
 
 
 def steps_done(folder: Path) -> int:
-    path = run_in(folder) / "metrics.jsonl"
-    return path.read_text().count('"step"') if path.is_file() else 0
+    return len(metrics(run_in(folder))[0])
 
 
 def starts(folder: Path) -> int:
@@ -124,17 +121,15 @@ def test_ctrl_c_ends_the_step_and_resuming_gives_the_undisturbed_run(
     run = run_in(tmp_path)
     assert "ended by Interrupted: SIGINT" in (run / "run.log").read_text()
     assert progress_in(run)["step"] == int(match[1]) + 1 == steps_done(tmp_path)
-    pretrain(tmp_path, synthetic_root, *LONG, "--resume")
-    same_records(whole, run)
-    same_weights(whole, run)
+    same_run(whole, pretrain(tmp_path, synthetic_root, *LONG, "--resume"))
 
 
 @pytest.mark.slow
 def test_a_signal_at_the_end_of_an_epoch(
     tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ("--epochs", "3", "--svm_every", "1")
-    seen = {"fits": 0, "updates": 0}
+    words = (synthetic_root, "--epochs", "3", "--svm_every", "1")
+    seen: Counter[str] = Counter()
     stop_at: tuple[str, int] | None = None
 
     def count(what: str) -> None:
@@ -148,30 +143,24 @@ def test_a_signal_at_the_end_of_an_epoch(
             return super().fit(*data)
 
     monkeypatch.setattr(sklearn.svm, "SVC", Fit)
-    hook = register_optimizer_step_pre_hook(lambda *_: count("updates"))
-    try:
-        undisturbed = pretrain(tmp_path / "whole", synthetic_root, *words)
+    with register_optimizer_step_pre_hook(lambda *_: count("updates")):
+        undisturbed = pretrain(tmp_path / "whole", *words)
         assert seen["updates"] == 9
         # Inside the second epoch's probe, which fits every pair of classes once; or in
         # the sixth step, the last of that epoch.
-        fits = seen["fits"] // 3 + 2
         for place, target in (
-            ("in the fit of the SVM", ("fits", fits)),
+            ("in the fit of the SVM", ("fits", seen["fits"] // 3 + 2)),
             ("after step 5", ("updates", 6)),
         ):
             stop_at = target
-            seen.update(fits=0, updates=0)
+            seen.clear()
             with pytest.raises(Interrupted, match=f"^SIGTERM: stopped {place}$"):
-                pretrain(tmp_path / place, synthetic_root, *words)
+                pretrain(tmp_path / place, *words)
             run = run_in(tmp_path / place)
             progress = progress_in(run)
             assert (progress["step"], progress["epoch"]) == (6, 1)
             assert len(metrics(run)[1]) == 1  # the second epoch is not evaluated yet
-            pretrain(tmp_path / place, synthetic_root, *words, "--resume")
-            same_records(undisturbed, run)
-            same_weights(undisturbed, run)
-    finally:
-        hook.remove()
+            same_run(undisturbed, pretrain(tmp_path / place, *words, "--resume"))
 
 
 def stopped_by_a_signal(after: int, run: Callable, *args: Any) -> tuple[str, int]:
@@ -219,17 +208,13 @@ def test_a_signal_to_one_rank_in_an_evaluation_ends_all_ranks_before_the_next_ba
     progress = progress_in(folder)
     assert progress["epoch"] == 1 and progress["step"] == 2 * progress["step_in_epoch"]
     assert len(metrics(folder)[1]) == 1  # the second epoch is not evaluated yet
-    two_ranks.run(run, parts, *words, "--resume")
-    same_records(whole, folder)
-    same_weights(whole, folder)
+    same_run(whole, two_ranks.run(run, parts, *words, "--resume")[0])
 
 
 def ranks(process: subprocess.Popen) -> list[int]:
     """Process numbers of torchrun's ranks, in order."""
-    done = subprocess.run(
-        ["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True
-    )
-    return sorted(map(int, done.stdout.split()))
+    command = ["ps", "--ppid", str(process.pid), "-o", "pid="]
+    return sorted(map(int, subprocess.check_output(command).split()))
 
 
 def survive(
@@ -261,8 +246,7 @@ def survive(
     run = run_in(killed)
     assert starts(killed) == 1 + len(kills)
     assert [line["step"] for line in metrics(run)[0]] == list(range(3 * epochs))
-    same_records(whole, run)
-    same_weights(whole, run)
+    same_run(whole, run)
 
 
 @pytest.mark.slow
@@ -274,9 +258,7 @@ def test_a_killed_rank_and_a_restart_by_torchrun(
 
 def nodes(folder: Path, data: Path, *words: str) -> list[subprocess.Popen]:
     """Two torchrun agents of one process each, that meet on the loopback interface."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     place = f"--nnodes=2 --nproc_per_node=1 --rdzv_backend=c10d --rdzv_id={port}"
     place += f" --rdzv_endpoint=127.0.0.1:{port} --local_addr=127.0.0.1"
     return [
@@ -301,10 +283,9 @@ def test_a_signal_to_the_second_of_two_nodes_stops_both(
     assert said.count("8 global, 4 a rank on 2 processes") == 1  # rank 0 alone speaks
     assert said.count("SIGTERM: stopped after step") == 1, said
     assert steps_done(tmp_path) < 60
-    two_ranks.run(pretrain, tmp_path, synthetic_root, *LONG, "--resume")
-    one_node = two_ranks.run(pretrain, tmp_path / "one", synthetic_root, *LONG)[0]
-    same_records(one_node, run_in(tmp_path))
-    same_weights(one_node, run_in(tmp_path))
+    words = (synthetic_root, *LONG)
+    resumed = two_ranks.run(pretrain, tmp_path, *words, "--resume")[0]
+    same_run(two_ranks.run(pretrain, tmp_path / "one", *words)[0], resumed)
 
 
 @contextmanager
@@ -340,9 +321,7 @@ def test_a_disk_that_is_full_leaves_the_checkpoint_before(
         pretrain(tmp_path, synthetic_root, *LONG, "--resume")
     assert (run / "models" / "checkpoint_last.pth").read_bytes() == before
     assert not list(run.glob("models/.*"))
-    pretrain(tmp_path, synthetic_root, *LONG, "--resume")
-    same_records(whole, run)
-    same_weights(whole, run)
+    same_run(whole, pretrain(tmp_path, synthetic_root, *LONG, "--resume"))
 
 
 @contextmanager

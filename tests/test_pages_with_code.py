@@ -34,22 +34,22 @@ def test_the_page_on_extending_can_be_followed(
     shutil.copy(ROOT / "eval_svm.py", tmp_path)
     encoder, encoders, build, shapes, names, choose, _ = code_of("extending.md")
 
-    def edit(path: str, old: str, new: str) -> None:
+    (tmp_path / "models/tiny.py").write_text(encoder)
+    network = "    network = {"
+    candidates = "def scanobjectnn_candidates("
+    known = '    names = ", ".join(CLASSIFICATION)'
+    built_in = 'ENCODERS = ("dgcnn", "dgcnn_seg", "pointnet")\n'
+    sets = 'CLASSIFICATION = ("modelnet40", "scanobjectnn")\n'
+    for path, old, new in (
+        ("models/__init__.py", network, build + network),
+        ("models/__init__.py", built_in, encoders),
+        ("datasets/labelled.py", candidates, f"{shapes}\n\n{candidates}"),
+        ("datasets/__init__.py", known, choose + known),
+        ("datasets/__init__.py", sets, names),
+    ):
         text = (tmp_path / path).read_text(encoding="utf-8")
         assert text.count(old) == 1, path
         (tmp_path / path).write_text(text.replace(old, new))
-
-    (tmp_path / "models/tiny.py").write_text(encoder)
-    before = "    network = {"
-    edit("models/__init__.py", before, build + before)
-    old = 'ENCODERS = ("dgcnn", "dgcnn_seg", "pointnet")\n'
-    edit("models/__init__.py", old, encoders)
-    before = "def scanobjectnn_candidates("
-    edit("datasets/labelled.py", before, f"{shapes}\n\n{before}")
-    before = '    names = ", ".join(CLASSIFICATION)'
-    edit("datasets/__init__.py", before, choose + before)
-    old = 'CLASSIFICATION = ("modelnet40", "scanobjectnn")\n'
-    edit("datasets/__init__.py", old, names)
     (tmp_path / "MyShapes").mkdir()
     for split in ("train", "test"):
         source = synthetic_root / f"modelnet40_ply_hdf5_2048/ply_data_{split}0.h5"

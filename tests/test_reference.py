@@ -25,15 +25,11 @@ import pytest
 import torch
 from torch import nn
 
-import finetune_cls
-import train_crosspoint
-import train_partseg
 from models import point_encoder
 from models.image import ImageEncoder
-from tests.helpers.runs import SPEED, run_main
+from tests.helpers.runs import records, run_main
 from tests.helpers.small_data import write_small_data
 from utils.run.checkpoint import load_pretrained
-from utils.run.run_folder import read_metrics
 
 REFERENCE = Path(__file__).with_name("reference")
 COMMON = (
@@ -42,10 +38,10 @@ COMMON = (
 )
 IMAGES = "--image_encoder resnet18 --image_size 32 "
 RUNS = {
-    "train_crosspoint": (train_crosspoint, IMAGES),
-    "train_crosspoint_seg": (train_crosspoint, IMAGES + "--model dgcnn_seg "),
-    "finetune_cls": (finetune_cls, "--from_scratch --lr 0.001 "),
-    "train_partseg": (train_partseg, "--from_scratch "),
+    "train_crosspoint": ("train_crosspoint", IMAGES),
+    "train_crosspoint_seg": ("train_crosspoint", IMAGES + "--model dgcnn_seg "),
+    "finetune_cls": ("finetune_cls", "--from_scratch --lr 0.001 "),
+    "train_partseg": ("train_partseg", "--from_scratch "),
 }
 OLD = ("train_crosspoint", "finetune_cls", "train_partseg")
 
@@ -55,18 +51,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_small_data(tmp_path_factory.mktemp("small"))
 
 
-def records(case: str, folder: Path, data: Path, words: str) -> list[dict[str, Any]]:
+def curve(
+    case: str, folder: Path, data: Path, words: str = "--epochs 10"
+) -> list[dict[str, Any]]:
     """What the run writes to metrics.jsonl, without its speed."""
-    script, more = RUNS[case]
-    run = run_main(script, folder, data, *(COMMON + more + words).split())
-    return [
-        {name: value for name, value in line.items() if name not in SPEED}
-        for line in read_metrics(run)
-    ]
-
-
-def curve(case: str, folder: Path, data: Path) -> list[dict[str, Any]]:
-    return records(case, folder, data, "--epochs 10")
+    script, flags = RUNS[case]
+    return records(run_main(script, COMMON + flags + words, folder, data))
 
 
 def same(actual: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
@@ -93,7 +83,7 @@ def test_an_old_checkpoint_resumes(case: str, tmp_path: Path, data: Path) -> Non
     words = "--epochs 6 --checkpoint_steps 1 --resume"
     expected = json.loads((REFERENCE / case / "following.json").read_text())
     assert [line["step"] for line in expected if "step" in line] == [7, 8, 9, 10, 11]
-    actual = records(case, tmp_path, data, words)
+    actual = curve(case, tmp_path, data, words)
     # Later versions record more, such as knn_accuracy.
     known = [
         {name: line[name] for name in old if name in line}
@@ -103,18 +93,15 @@ def test_an_old_checkpoint_resumes(case: str, tmp_path: Path, data: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("file", "build"),
+    ("file", "build", "words"),
     [
-        ("train_crosspoint/best_model.pth", lambda: point_encoder("dgcnn", 5, 16)),
-        ("train_crosspoint/img_model_best.pth", lambda: ImageEncoder("resnet18")),
-        (
-            "train_crosspoint_seg/best_model.pth",
-            lambda: point_encoder("dgcnn_seg", 5, 16),
-        ),
+        ("train_crosspoint/best_model.pth", point_encoder, ("dgcnn", 5, 16)),
+        ("train_crosspoint/img_model_best.pth", ImageEncoder, ("resnet18",)),
+        ("train_crosspoint_seg/best_model.pth", point_encoder, ("dgcnn_seg", 5, 16)),
     ],
 )
-def test_old_weights_load(file: str, build: Any) -> None:
-    model: nn.Module = build()
+def test_old_weights_load(file: str, build: Any, words: tuple) -> None:
+    model: nn.Module = build(*words)
     report = str(load_pretrained(model, REFERENCE / file))
     saved = torch.load(REFERENCE / file, weights_only=True)
     loaded = model.state_dict()

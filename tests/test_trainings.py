@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,6 +22,7 @@ from utils.run.training import cosine, scheduled
 
 STEP_KEYS = {"step", "epoch", "loss", "lr", "samples_per_second", "data_wait"}
 EPOCH_KEYS = {"epoch", "epoch_end", "train_loss"}
+TEST_KEYS = {"test_loss", "test_accuracy", "test_class_accuracy"}
 
 
 class Case(NamedTuple):
@@ -38,6 +40,7 @@ class Case(NamedTuple):
     said: tuple[str, ...]
 
 
+COSINE = [cosine(1e-3, epoch, 3) for epoch in range(3)]
 CASES = {
     "train_crosspoint": Case(
         pretrain,
@@ -47,7 +50,7 @@ CASES = {
         {"imid_loss", "cmid_loss"},
         {"train_imid_loss", "train_cmid_loss", "svm_accuracy", "knn_accuracy"},
         "svm_accuracy",
-        [cosine(1e-3, epoch, 3) for epoch in range(3)],
+        COSINE,
         ("projection", None),
         (
             *("24 shapes", "8 global, 8 a rank on 1 process", "3 an epoch"),
@@ -61,12 +64,9 @@ CASES = {
         ("--from_scratch",),
         3,
         set(),
-        {
-            *("train_accuracy", "train_class_accuracy", "test_loss"),
-            *("test_accuracy", "test_class_accuracy", "best_test_accuracy"),
-        },
+        {"train_accuracy", "train_class_accuracy", "best_test_accuracy", *TEST_KEYS},
         "test_accuracy",
-        [cosine(1e-3, epoch, 3) for epoch in range(3)],
+        COSINE,
         ("classifier", 5),
         (
             *("random weights (seed 1)", "8 global, 8 a rank on 1 process"),
@@ -82,11 +82,8 @@ CASES = {
         ("--from_scratch",),
         2,
         set(),
-        {
-            *("train_miou", "train_accuracy", "test_loss", "test_miou"),
-            *("test_class_miou", "test_accuracy", "test_class_accuracy"),
-            "best_test_miou",
-        },
+        {"train_miou", "train_accuracy", "test_miou", "test_class_miou"}
+        | {"best_test_miou", *TEST_KEYS},
         "test_miou",
         [scheduled("cos", 0.1, epoch, 3) for epoch in range(3)],
         ("parts", 50),
@@ -101,55 +98,37 @@ CASES = {
 }
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(scope="module", params=CASES)
 def case(request: pytest.FixtureRequest) -> Case:
     return CASES[request.param]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def data(case: Case, request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue(case.data)
 
 
 @pytest.fixture(scope="module")
-def runs() -> dict[str, Path]:
-    return {}
-
-
-@pytest.fixture
-def finished(
-    case: Case,
-    data: Path,
-    runs: dict[str, Path],
-    tmp_path_factory: pytest.TempPathFactory,
-    request: pytest.FixtureRequest,
-) -> Path:
-    """The run folder of three epochs, weights of each kept; made once."""
+def finished(case: Case, data: Path, tmp_path_factory, request) -> Path:
+    """The run folder of three epochs, weights of each kept."""
     if case.run is finetune:
         return request.getfixturevalue("tuned")
-    if case.merit not in runs:
-        words = (*case.words, "--epochs", "3", "--save_freq", "1")
-        runs[case.merit] = case.run(tmp_path_factory.mktemp("whole"), data, *words)
-    return runs[case.merit]
+    words = (*case.words, "--epochs", "3", "--save_freq", "1")
+    return case.run(tmp_path_factory.mktemp("whole"), data, *words)
 
 
 def test_files_and_records(case: Case, finished: Path) -> None:
-    second = set()
+    files = {f"ckpt_epoch_{n}.pth" for n in (1, 2, 3)} | {"network.json"}
+    files |= {"best_model.pth", "checkpoint_last.pth", "checkpoint_previous.pth"}
     if case.run is pretrain:
-        second = {"img_model_best.pth", "img_model_last.pth", "ckpt_epoch_last.pth"}
-    names = {str(p.relative_to(finished)) for p in finished.rglob("*") if p.is_file()}
-    assert names == {f"models/{name}" for name in second} | {
-        *("config.json", "run.log", "metrics.jsonl", "models/best_model.pth"),
-        *(f"models/ckpt_epoch_{n}.pth" for n in (1, 2, 3)),
-        *("models/checkpoint_last.pth", "models/checkpoint_previous.pth"),
-        "models/network.json",
-    }
+        files |= {"img_model_best.pth", "img_model_last.pth", "ckpt_epoch_last.pth"}
+    assert {path.name for path in (finished / "models").iterdir()} == files
+    files = {"config.json", "run.log", "metrics.jsonl", "models"}
+    assert {path.name for path in finished.iterdir()} == files
     steps, epochs = metrics(finished)
     assert [line["step"] for line in steps] == list(range(3 * case.steps))
     assert all(set(line) == STEP_KEYS | case.step_keys for line in steps)
-    assert [x["lr"] for x in steps] == [
-        r for r in case.rates for _ in range(case.steps)
-    ]
+    assert [x["lr"] for x in steps] == list(np.repeat(case.rates, case.steps))
     best = 0.0
     for number, line in enumerate(epochs):
         assert set(line) == EPOCH_KEYS | case.epoch_keys
@@ -258,16 +237,14 @@ def test_a_resumed_run_keeps_its_configuration_and_needs_no_weights_to_start_fro
 ) -> None:
     start = tmp_path / "w.pth"
     shutil.copy(finished / "models" / "best_model.pth", start)
-    words = ("--epochs", "1", "--model_path", str(start))
-    words += ("--svm_every", "1") if case.run is pretrain else ()
-    run = case.run(tmp_path, data, *words)
+    words = ("--svm_every", "1") if case.run is pretrain else ()
+    once = (*words, "--epochs", "1", "--model_path")
+    run = case.run(tmp_path, data, *once, str(start))
     config, records = (run / "config.json").read_bytes(), metrics(run)
     start.unlink()
-    for flags in ((), ("--model_path", "other.pth")):
-        flags = (*words[:2], *words[4:], *flags, "--resume")
-        case.run(tmp_path, data, *flags, "--print_freq", "7")
+    for other in ("", "other.pth"):
+        case.run(tmp_path, data, *once, other, "--resume", "--print_freq", "7")
         log = (run / "run.log").read_text()
-        other = "other.pth" if "other.pth" in flags else ""
         assert f"--model_path {str(start)!r} -> {other!r}" in log
         assert "--print_freq 1 -> 7" in log and "--resume" not in log
         assert (run / "config.json").read_bytes() == config
@@ -275,55 +252,61 @@ def test_a_resumed_run_keeps_its_configuration_and_needs_no_weights_to_start_fro
     assert "entries loaded" in log and log.count("random weights") == 0
     # Nor does one that started from random weights need to be told so again.
     shutil.copytree(finished, tmp_path / "scratch" / "checkpoints" / "run")
-    words = ("--epochs", "3", *words[4:], "--resume")
+    words += ("--epochs", "3", "--resume")
     run = case.run(tmp_path / "scratch", data, *words)
     assert metrics(run) == metrics(finished)
 
 
-FINE_TUNING = ("finetune_cls", "train_partseg")
 START = "either --model_path FILE .* or --from_scratch "
-REFUSED = [  # scripts, message, flags beside those of the case
-    (CASES, "exp_name", "--exp_name ../other"),
-    (CASES, "--k 65 is more than --num_points 64", "--k 65 --num_points 64"),
-    (CASES, "--batch_size 1 leaves", "--batch_size 1"),
-    (CASES, "fewer than the 4096 asked for", "--num_points 4096"),
-    (CASES, "nowhere", "--data_root nowhere"),
-    (["train_crosspoint"], "--batch_size", "--batch_size 25"),
-    (["train_crosspoint"], "no.pth: no such file", "--img_model_path no.pth"),
-    (FINE_TUNING, "--dropout 1 must be below 1", "--dropout 1"),
-    (FINE_TUNING, START, "--model_path w"),
-    (["finetune_cls"], "--label_fraction 1.5 is more than 1", "--label_fraction 1.5"),
-]
-REFUSED_STARTS = [  # flags alone
-    (START, ""),
-    (START, "--resume"),
-    ("--eval evaluates the weights of --model_path", "--eval"),
-    ("--eval evaluates the weights of --model_path", "--eval --from_scratch"),
-    ("--eval has nothing to --resume", "--eval --resume --model_path w"),
-    ("w: no such file", "--model_path w"),
-]
+EVAL = "--eval evaluates the weights of --model_path"
+# Messages by flags beside those of the case.
+REFUSED = {
+    "--exp_name ../other": "exp_name",
+    "--k 65 --num_points 64": "--k 65 is more than --num_points 64",
+    "--batch_size 1": "--batch_size 1 leaves",
+    "--num_points 4096": "fewer than the 4096 asked for",
+    "--data_root nowhere": "nowhere",
+}
+PRETRAINING = {
+    "--batch_size 25": "--batch_size",
+    "--img_model_path no.pth": "no.pth: no such file",
+    "--imid_weight 0 --cmid_weight 0": "leave no loss: give one",
+    "--image_jitter 0.4 1.5 --num_images 2": "--image_jitter 1.5 is more than 1",
+    "--image_jitter 0.4 0.5": "has 2 values: give one, or .* --num_images 1",
+    "--view_dims 64": "--view_dims needs --objective multiview",
+    "--objective multiview --view_dims 8 9": "--view_dims has 2 values",
+    "--num_images 99": r"rendering: \d+ images, fewer than --num_images 99",
+}
+FINE_TUNING = {"--dropout 1": "--dropout 1 must be below 1", "--model_path w": START}
+REFUSED_OF = {
+    "train_crosspoint": PRETRAINING,
+    "finetune_cls": {
+        **FINE_TUNING,
+        "--label_fraction 1.5": "--label_fraction 1.5 is more than 1",
+    },
+    "train_partseg": FINE_TUNING,
+}
+REFUSED_STARTS = {  # fine-tuning with these flags alone
+    "": START,
+    "--resume": START,
+    "--eval": EVAL,
+    "--eval --from_scratch": EVAL,
+    "--eval --resume --model_path w": "--eval has nothing to --resume",
+    "--model_path w": "w: no such file",
+}
 
 
-@pytest.mark.parametrize(
-    ("script", "message", "words"),
-    [
-        *(
-            (name, message, (*CASES[name].words, *flags.split()))
-            for names, message, flags in REFUSED
-            for name in names
-        ),
-        *(
-            (name, message, tuple(flags.split()))
-            for name in FINE_TUNING
-            for message, flags in REFUSED_STARTS
-        ),
-    ],
-)
+@pytest.mark.parametrize("script", CASES)
 def test_bad_requests_stop_before_anything_is_written(
-    script: str, message: str, words: tuple[str, ...], tmp_path: Path, request
+    script: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     case = CASES[script]
-    data = request.getfixturevalue(case.data)
-    with pytest.raises(cli.UsageError, match=message):
-        case.run(tmp_path, data, *words)
+    where = (tmp_path, request.getfixturevalue(case.data))
+    asked = [(case.words, REFUSED | REFUSED_OF[script])]
+    if case.run is not pretrain:
+        asked += [((), REFUSED_STARTS)]
+    for words, refused in asked:
+        for flags, message in refused.items():
+            with pytest.raises(cli.UsageError, match=message):
+                case.run(*where, *words, *flags.split())
     assert not (tmp_path / "checkpoints").exists()

@@ -29,6 +29,12 @@ ROOT = Path(__file__).resolve().parents[2]
 GRACE_S = 15.0
 
 
+def free_port() -> int:
+    """A port of the loopback interface that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
 class Pool:
     """``world_size`` processes on gloo and the loopback interface.
 
@@ -79,9 +85,7 @@ class Pool:
         self.processes, self._ranks = [], []
 
     def _start(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         spawn = multiprocessing.get_context("spawn")
         for rank in range(self.world_size):
             place = (rank, self.world_size, port)

@@ -25,16 +25,16 @@ NAME = "resnet_small"
 def resnet_small(weights: None = None) -> nn.Module:
     """The parts that ``ImageEncoder`` uses, named as torchvision names them."""
     shorter = nn.Sequential(nn.Conv2d(8, 16, 1, 2, bias=False), nn.BatchNorm2d(16))
-    parts = {
-        "conv1": nn.Conv2d(3, 8, 3, 2, 1, bias=False),
-        "bn1": nn.BatchNorm2d(8),
-        "relu": nn.ReLU(),
-        "layer1": nn.Sequential(BasicBlock(8, 16, stride=2, downsample=shorter)),
-        "avgpool": nn.AdaptiveAvgPool2d(1),
-        "flatten": nn.Flatten(),
-        "fc": nn.Linear(16, 10),
-    }
-    return nn.Sequential(OrderedDict(parts))
+    parts = OrderedDict(
+        conv1=nn.Conv2d(3, 8, 3, 2, 1, bias=False),
+        bn1=nn.BatchNorm2d(8),
+        relu=nn.ReLU(),
+        layer1=nn.Sequential(BasicBlock(8, 16, stride=2, downsample=shorter)),
+        avgpool=nn.AdaptiveAvgPool2d(1),
+        flatten=nn.Flatten(),
+        fc=nn.Linear(16, 10),
+    )
+    return nn.Sequential(parts)
 
 
 if NAME not in models.BACKBONES:

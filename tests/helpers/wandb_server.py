@@ -61,28 +61,27 @@ class WandbServer(ThreadingHTTPServer):
 
     def history(self, whole: bool = False) -> list[dict[str, Any]]:
         """The rows of values that were uploaded; ``whole``: with W&B's own in them."""
-        files = [
-            b.get("files", {}) for p, b in self.bodies if p.endswith("file_stream")
-        ]
-        parts = [f["wandb-history.jsonl"] for f in files if "wandb-history.jsonl" in f]
-        rows = [json.loads(line) for part in parts for line in part["content"]]
+        rows = []
+        for path, body in self.bodies:
+            if path.endswith("file_stream"):
+                part = body.get("files", {}).get("wandb-history.jsonl", {})
+                rows += map(json.loads, part.get("content", []))
         return [{k: v for k, v in r.items() if whole or k[0] != "_"} for r in rows]
 
     def reply(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         """The data that answer a GraphQL query."""
         bucket = {"id": "b", "name": variables.get("name"), "displayName": "run"}
         bucket |= {"project": PROJECT}
-        if "UpsertBucket" in query:
-            return {"upsertBucket": {"bucket": bucket, "inserted": True}}
-        if "RunResumeStatus" in query:
-            return {
-                "model": PROJECT | {"bucket": bucket | RESUMED if self.known else None}
-            }
-        if "CreateRunFiles" in query:
-            return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": []}}
-        if "ServerFeatures" in query:
-            return {"serverInfo": {"features": []}}
-        return {}
+        resumed = bucket | RESUMED if self.known else None
+        answers: dict[str, dict[str, Any]] = {
+            "UpsertBucket": {"upsertBucket": {"bucket": bucket, "inserted": True}},
+            "RunResumeStatus": {"model": PROJECT | {"bucket": resumed}},
+            "CreateRunFiles": {
+                "createRunFiles": {"runID": "b", "uploadHeaders": [], "files": []}
+            },
+            "ServerFeatures": {"serverInfo": {"features": []}},
+        }
+        return next((data for name, data in answers.items() if name in query), {})
 
 
 class _Handler(BaseHTTPRequestHandler):

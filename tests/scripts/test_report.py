@@ -19,8 +19,7 @@ import train_crosspoint
 from datasets.shapenet_render import ShapeNetRender
 from scripts import report, report_data
 from scripts.report import TRAINED, UNTRAINED, write_report
-from tests.helpers.runs import pretrain
-from tests.test_eval_svm import judge
+from tests.helpers.runs import judge_svm, pretrain
 from tests.utils.drawing.test_page import images, read, texts
 from utils.errors import UsageError
 from utils.parallel.seed import IMAGE, generator
@@ -50,11 +49,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory, synthetic_root: Path) -> Runs
     folder = tmp_path_factory.mktemp("report")
     trained = pretrain(folder, synthetic_root, "--epochs", "2")
     weights = str(trained / "models" / "best_model.pth")
-    words = ("--C", "1", "--dataset", *SETS)
-    before = judge(folder / "a", synthetic_root, *words)
-    after = judge(folder / "b", synthetic_root, *words, "--model_path", weights)
+    words = ("--C", "1", "--dataset", *SETS, "--model_path")
+    before = judge_svm(folder / "a", synthetic_root, *words, "none")
+    after = judge_svm(folder / "b", synthetic_root, *words, weights)
     features = folder / "f.npz"
-    judge(folder / "c", synthetic_root, "--save_features", str(features))
+    words = ("--model_path", "none", "--save_features", str(features))
+    judge_svm(folder / "c", synthetic_root, *words)
     return Runs(trained, before, after, features, synthetic_root)
 
 
