@@ -8,7 +8,7 @@ import pytest
 
 from datasets.files import DataError
 from datasets.hdf5 import read_hdf5
-from tests.datasets.refusals import refused
+from tests.datasets.helpers import refused, write_h5
 
 
 def write_hdf5(path, rows=5, points=6, seed=0, **replaced):
@@ -19,11 +19,8 @@ def write_hdf5(path, rows=5, points=6, seed=0, **replaced):
         "pid": rng.integers(0, 50, (rows, points)).astype(np.uint8),
         "normal": np.zeros((rows, 2, 2)),  # a key nobody asks for
     }
-    content.update(replaced)
-    with h5py.File(path, "w") as file:
-        for key, value in content.items():
-            if value is not None:
-                file[key] = value
+    content = {k: v for k, v in (content | replaced).items() if v is not None}
+    write_h5(path, **content)
     return content
 
 

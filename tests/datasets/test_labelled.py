@@ -1,5 +1,7 @@
 """ModelNet40 and ScanObjectNN: files, layouts, class names, points and shards."""
 
+from functools import partial
+
 import h5py
 import numpy as np
 import pytest
@@ -8,11 +10,13 @@ import torch
 from datasets.labelled import (
     MODELNET40_CLASSES,
     SCANOBJECTNN_CLASSES,
+    VARIANTS,
     ModelNet40,
     ScanObjectNN,
     labelled_share,
 )
-from tests.datasets import refusals
+from tests.datasets import helpers
+from tests.datasets.helpers import check_shards, write_h5
 
 STORED = 16
 LONG = "{long}_objectdataset.h5"
@@ -31,21 +35,16 @@ LAYOUTS = [
 
 
 def write(path, labels, seed=0, flat=False):
-    path.parent.mkdir(parents=True, exist_ok=True)
     labels = np.asarray(labels, np.uint8)
     points = np.random.default_rng(seed).normal(size=(len(labels), STORED, 3))
-    with h5py.File(path, "w") as file:
-        file["data"] = points.astype(np.float32)
-        file["label"] = labels if flat else labels[:, None]
-        file["mask"] = np.zeros(len(labels))  # a key that is not read
+    label, mask = labels if flat else labels[:, None], np.zeros(len(labels))
+    write_h5(path, data=points.astype("f4"), label=label, mask=mask)  # mask: not read
 
 
 def write_layout(root, layout, seed=0):
-    for short, long, labels in (
-        ("train", "training", [0, 14, 3, 7, 7]),
-        ("test", "test", [5, 6]),
-    ):
-        write(root / layout.format(short=short, long=long), labels, seed)
+    train, test = [0, 14, 3, 7, 7], [5, 6]
+    write(root / layout.format(short="train", long="training"), train, seed)
+    write(root / layout.format(short="test", long="test"), test, seed)
 
 
 @pytest.fixture
@@ -68,7 +67,7 @@ def folder_of(root):
 
 def refused(root, *texts, split="train", data=ModelNet40, **kwargs):
     only = "modelnet40" if data is ModelNet40 else "scanobjectnn"
-    refusals.refused(lambda: data(root, split, **kwargs), *texts, only=only)
+    helpers.refused(lambda: data(root, split, **kwargs), *texts, only=only)
 
 
 def test_published_names():
@@ -99,14 +98,9 @@ def test_a_complete_split(root):
 
 @pytest.mark.parametrize(("split", "world"), [("train", 5), ("test", 6)])
 def test_shards_concatenate_to_the_complete_split(root, split, world):
-    whole = ModelNet40(root, split)
-    shards = [ModelNet40(root, split, 8, (rank, world)) for rank in range(world)]
-    for name, rows in (("points", whole.points[:, :8]), ("labels", whole.labels)):
-        together = np.concatenate([getattr(shard, name) for shard in shards])
-        np.testing.assert_array_equal(together, rows)
-    assert {shard.total for shard in shards} == {len(whole)}
-    starts = np.cumsum([0] + [len(shard) for shard in shards[:-1]])
-    assert [shard.start for shard in shards] == list(starts)
+    check_shards(partial(ModelNet40, root, split, 8), world, "points", "labels")
+    first = ModelNet40(root, split).points[:, :8]
+    np.testing.assert_array_equal(ModelNet40(root, split, 8).points, first)
 
 
 def test_a_shard_does_not_read_the_points_of_others(root):
@@ -117,9 +111,8 @@ def test_a_shard_does_not_read_the_points_of_others(root):
 
 
 def test_class_names_come_from_the_list_or_the_labels(root):
-    names, test = (
-        folder_of(root) / x for x in ("shape_names.txt", "ply_data_test0.h5")
-    )
+    folder = folder_of(root)
+    names, test = folder / "shape_names.txt", folder / "ply_data_test0.h5"
     names.write_text("\n".join(f"class {i}" for i in range(50)))
     assert ModelNet40(root, "train").class_names[49] == "class 49"
     names.write_text("cube\nball\n")
@@ -127,7 +120,7 @@ def test_class_names_come_from_the_list_or_the_labels(root):
     names.write_text("\n")
     refused(root, f"{names}: lists no class names")
     names.unlink()
-    (folder_of(root) / "train_files.txt").unlink()
+    (folder / "train_files.txt").unlink()
     data = ModelNet40(root, "train")
     assert len(data) == 12 and data.class_names == list(MODELNET40_CLASSES)
     # Labels beyond the published ones: numbers, the same in both splits and all ranks.
@@ -137,7 +130,7 @@ def test_class_names_come_from_the_list_or_the_labels(root):
         assert data.class_names == [str(i) for i in range(45)]
     # One that leaves a gap is damaged.
     write(test, [3, 3, 200, 3])
-    refused(root, folder_of(root), "label 200", "0 .. 39", "shape_names.txt")
+    refused(root, folder, "label 200", "0 .. 39", "shape_names.txt")
 
 
 def test_what_is_missing_or_damaged_is_named(root):
@@ -167,7 +160,7 @@ def test_every_layout_of_scanobjectnn(tmp_path, variant, layout):
     shard = ScanObjectNN(tmp_path, "train", variant, 4, shard=(1, 2))
     assert shard.total == 5
     np.testing.assert_array_equal(shard.points, data.points[shard.start :, :4])
-    for other in {"obj_bg", "obj_only", "pb_t50_rs"} - {variant}:
+    for other in VARIANTS.keys() - {variant}:
         refused(tmp_path, other, data=ScanObjectNN, variant=other)
     path = tmp_path / layout.format(short="train", long="training")
     path.write_bytes(path.read_bytes()[:700])
@@ -181,7 +174,7 @@ def test_variants_are_not_mixed_up_and_the_first_layout_is_read(tmp_path, layout
     for seed, (_, layout) in enumerate(layouts):
         write_layout(tmp_path, layout, seed)
     variants = [variant for variant, _ in layouts]
-    for variant in set(variants):
+    for variant in VARIANTS:
         actual = ScanObjectNN(tmp_path, "test", variant).points[0, 0]
         random = np.random.default_rng(variants.index(variant))
         np.testing.assert_array_equal(actual, random.normal(size=3).astype("f4"))

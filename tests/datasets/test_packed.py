@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,11 @@ from datasets import packed
 from datasets.files import PACKED as FOLDER
 from datasets.files import DataError
 from datasets.packed import PackedShapes
-from datasets.prepare import pack as pack_module
-from datasets.prepare.pack import PROGRESS, main, pack
+from datasets.prepare import pack as packing
+from datasets.prepare.pack import pack
 from datasets.shapenet_files import ShapeFiles
 from datasets.shapenet_render import ShapeNetRender
+from tests.datasets.helpers import exit_status
 from tests.datasets.test_shapenet_render import equal
 
 
@@ -32,9 +32,8 @@ def root(synthetic_root: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("pictures", packed.KINDS)
 def test_items_are_those_of_single_files(pictures: str, root: Path) -> None:
     folder = pack(root, pictures)
-    assert sorted(p.name for p in folder.iterdir()) == sorted(
-        [packed.POINTS, packed.IMAGES, packed.INDEX, packed.MANIFEST]
-    )
+    names = {packed.POINTS, packed.IMAGES, packed.INDEX, packed.MANIFEST}
+    assert {path.name for path in folder.iterdir()} == names
     raw = ShapeNetRender(root, 128, 32, seed=4, packed=False)
     mapped = ShapeNetRender(root, 128, 32, seed=4)
     assert not raw.packed and mapped.packed
@@ -54,11 +53,9 @@ def test_items_are_those_of_single_files(pictures: str, root: Path) -> None:
             assert np.array_equal(np.asarray(one), np.asarray(other))
 
 
-def test_packing_goes_on_where_it_was(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_packing_goes_on_where_it_was(root: Path, monkeypatch) -> None:
     whole = pack(root).rename(root / "whole")
-    monkeypatch.setattr(pack_module, "AT_ONCE", 5)
+    monkeypatch.setattr(packing, "AT_ONCE", 5)
     read, calls = ShapeFiles.cloud, []
 
     def interrupted(self: ShapeFiles, index: int) -> np.ndarray:
@@ -83,7 +80,7 @@ def test_packing_goes_on_where_it_was(
     PackedShapes(root / FOLDER).check_sums()
     with pytest.raises(DataError, match="is complete; --overwrite"):
         pack(root, "decoded")
-    (root / FOLDER / PROGRESS).write_text("{}")  # of an older interruption
+    (root / FOLDER / packing.PROGRESS).write_text("{}")  # of an older interruption
     pack(root, "decoded", overwrite=True)
     assert PackedShapes(root / FOLDER).manifest["pictures"] == "decoded"
 
@@ -158,25 +155,14 @@ def test_a_pack_of_other_shapes_is_refused(root: Path) -> None:
 
 
 def test_a_damaged_raw_file_stops_packing_with_its_name(root: Path) -> None:
-    (path,) = list(root.glob("ShapeNetRendering/*/*/rendering/*.png"))[:1]
+    path = next(root.glob("ShapeNetRendering/*/*/rendering/*.png"))
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(DataError, match=path.name):
         pack(root)
     assert not (root / FOLDER / packed.MANIFEST).exists()
 
 
-def test_the_command(
-    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    def run(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["packed", "--data_root", str(root), *words])
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        return status, "".join(capsys.readouterr())
-
+def test_the_command(root: Path, capsys: pytest.CaptureFixture) -> None:
     for words, status, message in (
         (["--check"], 2, "packing did not finish"),
         ([], 0, "24 shapes, 576 pictures (files)"),
@@ -184,5 +170,6 @@ def test_the_command(
         ([], 2, "is complete"),
         (["--overwrite", "--pictures", "decoded"], 0, "576 pictures (decoded)"),
     ):
-        actual, text = run(*words)
+        actual = exit_status(packing.main, "--data_root", root, *words)
+        text = "".join(capsys.readouterr())
         assert actual == status and message in text, text

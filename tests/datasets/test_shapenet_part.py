@@ -1,5 +1,7 @@
 """ShapeNetPart: splits, parts, categories, order of the points."""
 
+from functools import partial
+
 import h5py
 import numpy as np
 import pytest
@@ -14,7 +16,8 @@ from datasets.shapenet_part import (
     ShapeNetPart,
 )
 from datasets.transforms import shuffle_points
-from tests.datasets import refusals
+from tests.datasets import helpers
+from tests.datasets.helpers import check_shards, write_h5
 
 STORED = 12
 
@@ -24,17 +27,14 @@ def write(path, labels, seed=0):
     labels = np.asarray(labels)
     first = np.asarray(FIRST_PART)[labels][:, None]
     count = np.asarray(PARTS_PER_CATEGORY)[labels][:, None]
-    with h5py.File(path, "w") as file:
-        file["data"] = rng.normal(size=(len(labels), STORED, 3)).astype(np.float32)
-        file["label"] = labels.astype(np.uint8)[:, None]
-        parts = first + rng.integers(0, 60, (len(labels), STORED)) % count
-        file["pid"] = parts.astype(np.uint8)
+    points = rng.normal(size=(len(labels), STORED, 3)).astype(np.float32)
+    parts = (first + rng.integers(0, 60, (len(labels), STORED)) % count).astype("u1")
+    write_h5(path, data=points, label=labels.astype("u1")[:, None], pid=parts)
 
 
 @pytest.fixture
 def root(tmp_path):
-    folder = tmp_path / "shapenet_part_seg_hdf5_data"
-    folder.mkdir()
+    folder = folder_of(tmp_path)
     write(folder / "ply_data_train0.h5", range(16), seed=0)
     write(folder / "ply_data_train1.h5", [4, 4, 0, 15, 4], seed=1)
     write(folder / "ply_data_val0.h5", [4, 1, 2], seed=2)
@@ -76,17 +76,8 @@ def test_splits(root):
 
 @pytest.mark.parametrize(("class_choice", "world"), [(None, 2), ("chair", 3)])
 def test_shards_concatenate_to_the_complete_split(root, world, class_choice):
-    whole = ShapeNetPart(root, "trainval", 6, class_choice=class_choice)
-    shards = [
-        ShapeNetPart(root, "trainval", 6, (rank, world), class_choice)
-        for rank in range(world)
-    ]
-    for name in ("points", "labels", "parts"):
-        together = np.concatenate([getattr(shard, name) for shard in shards])
-        np.testing.assert_array_equal(together, getattr(whole, name))
-    starts = np.cumsum([0] + [len(shard) for shard in shards[:-1]])
-    assert [shard.start for shard in shards] == list(starts)
-    assert {shard.total for shard in shards} == {len(whole)}
+    read = partial(ShapeNetPart, root, "trainval", 6, class_choice=class_choice)
+    check_shards(lambda shard: read(shard=shard), world, "points", "labels", "parts")
 
 
 def test_one_category(root):
@@ -106,11 +97,9 @@ def test_points_are_shuffled_by_seed_epoch_and_row(root):
     stored = ShapeNetPart(root, "train")
     data = ShapeNetPart(root, "train", transform=shuffle_points, seed=2)
     points, category, parts = data[(1, 4)]
-    label_of = {
-        tuple(p): part
-        for p, part in zip(stored.points[4].tolist(), stored.parts[4], strict=True)
-    }
-    assert [label_of[tuple(p)] for p in points.T.tolist()] == parts.tolist()
+    order = (points.T[:, None] == torch.tensor(stored.points[4])).all(2).int().argmax(1)
+    assert order.unique().tolist() == [*range(STORED)]
+    assert parts.tolist() == stored.parts[4][order].tolist()
     assert not torch.equal(points, stored[4][0]) and category == stored[4][1]
     assert torch.equal(points, data[(1, 4)][0])
     for key in ((0, 4), (2, 4)):
@@ -122,10 +111,8 @@ def test_points_are_shuffled_by_seed_epoch_and_row(root):
 
 
 def refused(root, *texts, split="train", **kwargs):
-    def read():
-        ShapeNetPart(root, split, **kwargs)
-
-    refusals.refused(read, *texts, only="shapenetpart")
+    read = partial(ShapeNetPart, root, split, **kwargs)
+    helpers.refused(read, *texts, only="shapenetpart")
 
 
 @pytest.mark.parametrize("part", [11, 16])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 from torchvision.transforms import functional as F
 
@@ -24,19 +25,13 @@ from datasets.transforms import (
     augment_points,
     jitter_images,
 )
-from tests.datasets import refusals
+from tests.datasets import helpers
+from tests.datasets.helpers import ply
 from utils.parallel.seed import IMAGE, POINTS, generator
 
 POINTS_STORED = 32
 # Unsorted on purpose; unlike numbers and sizes of views.
 SHAPES = {"04/b": 3, "04/a": 1, "02/z": 2, "02/y": 4, "03/c": 5, "02/x": 3}
-
-
-def write_cloud(path, points):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(points)}\n"
-    header += "property float x\nproperty float y\nproperty float z\nend_header\n"
-    path.write_bytes(header.encode() + points.astype("<f4").tobytes())
 
 
 def write_views(folder, count, seed):
@@ -51,7 +46,10 @@ def write_views(folder, count, seed):
 def root(tmp_path):
     for seed, (shape, views) in enumerate(SHAPES.items()):
         points = np.random.default_rng(seed).normal(size=(POINTS_STORED, 3))
-        write_cloud(tmp_path / "ShapeNet" / f"{shape}.ply", points)
+        path = tmp_path / "ShapeNet" / f"{shape}.ply"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        head = ply(POINTS_STORED, kind="binary_little_endian").encode()
+        path.write_bytes(head + points.astype("<f4").tobytes())
         write_views(tmp_path / "ShapeNetRendering" / shape / "rendering", views, seed)
     # What is not part of the data set is passed over.
     (tmp_path / "ShapeNet" / "readme.txt").write_text("hello")
@@ -64,11 +62,8 @@ def root(tmp_path):
 
 def equal(one, two):
     """Of each view and image of two items or batches, whether they are equal."""
-    flat = [
-        [part for x in item for part in (x if isinstance(x, RawImage) else [x])]
-        for item in (one, two)
-    ]
-    return [torch.equal(a, b) for a, b in zip(*flat, strict=True)]
+    pairs = zip(tree_leaves(list(one)), tree_leaves(list(two)), strict=True)
+    return [torch.equal(a, b) for a, b in pairs]
 
 
 def picture_paths(data, index):
@@ -76,9 +71,7 @@ def picture_paths(data, index):
     return [Path(data.source.image_path(index, view)) for view in views]
 
 
-def make(root, **kwargs):
-    kwargs = {"num_points": POINTS_STORED, "image_size": 16, **kwargs}
-    return ShapeNetRender(root, **kwargs)
+make = partial(ShapeNetRender, num_points=POINTS_STORED, image_size=16)
 
 
 def test_shapes_and_views_are_listed_sorted(root):
@@ -94,9 +87,8 @@ def test_shapes_and_views_are_listed_sorted(root):
 def test_an_item_is_a_function_of_seed_epoch_and_index(root):
     data = make(root, seed=3)
     for epoch, index in [(0, 0), (2, 3), (5, 5)]:
-        path = data.source.cloud_path(index)
-        points = np.frombuffer(path.read_bytes()[-12 * POINTS_STORED :], "<f4")
-        points = points.reshape(-1, 3)
+        content = data.source.cloud_path(index).read_bytes()[-12 * POINTS_STORED :]
+        points = np.frombuffer(content, "<f4").reshape(-1, 3)
         view1, view2, picture = data[(epoch, index)]
         for view, got in enumerate((view1, view2)):
             expected = augment_points(points, generator(POINTS, 3, epoch, index, view))
@@ -185,16 +177,12 @@ def test_v_images_are_different_ones_each_with_a_jitter_of_its_own(several, pack
     for key in [(epoch, index) for epoch in range(9) for index in range(4)]:
         *views, images = data[key]
         assert images.pixels.shape == (3, 3, 16, 16) and images.jitter.shape == (3, 7)
-        paths = picture_paths(files, key[1])
-        resized = [
-            F.pil_to_tensor(F.resize(Image.open(path).convert("RGB"), [16, 16]))
-            for path in paths
-        ]
-        actual = [
-            [i for i, r in enumerate(resized) if torch.equal(r, pixels)]
-            for pixels in images.pixels
-        ]
-        assert all(len(f) == 1 for f in actual) and len({f[0] for f in actual}) == 3
+        pictures = [Image.open(x).convert("RGB") for x in picture_paths(files, key[1])]
+        resized = torch.stack(
+            [F.pil_to_tensor(F.resize(x, [16, 16])) for x in pictures]
+        )
+        found = (images.pixels[:, None] == resized).flatten(2).all(dim=2)  # (3, V)
+        assert found.sum(1).tolist() == [1] * 3 and found.any(0).sum() == 3
         assert torch.equal(images.jitter[1, 3:6], torch.ones(3))
         # The first images are those of a smaller V, and for V = 1 the item as ever.
         assert all(equal((*views, RawImage(*(x[0] for x in images))), one[key]))
@@ -260,8 +248,7 @@ def test_the_first_vertices_are_taken(root):
         make(root, num_points=33)[0]
 
 
-def refused(call, *texts):
-    refusals.refused(call, *texts, only="shapenet")
+refused = partial(helpers.refused, only="shapenet")
 
 
 def test_a_missing_folder_or_no_shapes_at_all_are_named(root):

@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.kernel_inputs import moved
 from models.edgeconv import PlainClouds
-from models.fused.batch import Graph, RaggedBatch
 from models.fused.clouds import FusedClouds
 
 Kernels = ModuleType | SimpleNamespace
 
 
-def _moved(x: Any, device: str) -> Any:
-    if isinstance(x, Tensor | nn.Module):
-        return x.to(device)  # a module itself, a tensor's copy
-    if isinstance(x, tuple | list):
-        return tuple(_moved(one, device) for one in x)
-    if isinstance(x, Graph | RaggedBatch):
-        return type(x)(*(_moved(one, device) for one in vars(x).values()))
-    return x
-
-
 def load_kernels(name: str) -> Kernels:
     """``numba``, or ``triton``: by its interpreter, or with TEST_ON_GPU on the GPU.
 
-    Tensors are copied there and back.
+    Tensors are copied there and back; a module, whose buffers change, is moved itself.
     """
     pytest.importorskip(name)
     package = importlib.import_module(f"models.fused.{name}")
@@ -39,9 +31,12 @@ def load_kernels(name: str) -> Kernels:
         return package
 
     def run(operation: str, *given: Any) -> Any:
-        result = getattr(package, operation)(*_moved(given, "cuda"))
-        _moved([x for x in given if isinstance(x, nn.Module)], "cpu")
-        return _moved(result, "cpu")
+        norms = [x.cuda() for x in given if isinstance(x, nn.Module)]
+        there = [x if isinstance(x, nn.Module) else moved(x, "cuda") for x in given]
+        result = getattr(package, operation)(*there)
+        for norm in norms:
+            norm.cpu()
+        return moved(result, "cpu")
 
     operations = {name: functools.partial(run, name) for name in package.__all__}
     return SimpleNamespace(**operations)
@@ -73,3 +68,28 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> typ
         return PlainClouds
     use_kernels(request.param, monkeypatch)
     return FusedClouds
+
+
+@pytest.fixture
+def set_threads() -> Iterator[Callable[[int], None]]:
+    """``torch.set_num_threads``, undone after the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+class Record(TorchDispatchMode):
+    """What ``note`` says of each operation, forward and backward, unless None.
+
+    Args:
+        note: called with the operation's name and its positional arguments.
+    """
+
+    def __init__(self, note: Callable[[str, tuple], object]) -> None:
+        super().__init__()
+        self.note, self.seen = note, []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        noted = self.note(func.overloadpacket.__name__, args)
+        self.seen += [noted] if noted is not None else []
+        return func(*args, **(kwargs or {}))

@@ -7,7 +7,6 @@ running statistics, so that they can be compared afterwards.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -54,29 +53,21 @@ def random_clouds(batch: int, points: int, seed: int = 0, channels: int = 3) -> 
 
 
 def neighbours(x: Tensor, k: int) -> Tensor:
-    """(B, C, N) -> (B, N, k): all distances of a point, sorted."""
-    clouds = x.detach().double().numpy()
-    result = np.empty((len(clouds), clouds.shape[2], k), dtype=np.int64)
-    for b, cloud in enumerate(clouds):
-        for i in range(cloud.shape[1]):
-            distances = [
-                (float(np.square(cloud[:, j] - cloud[:, i]).sum()), j)
-                for j in range(cloud.shape[1])
-            ]
-            result[b, i] = [j for _, j in sorted(distances)[:k]]
-    return torch.from_numpy(result)
+    """(B, C, N) -> (B, N, k): all distances of a point, sorted, ties by index."""
+    x = x.detach().double().transpose(1, 2)  # (B, N, C)
+    square = (x[:, :, None] - x[:, None]).square().sum(3)  # (B, N, N)
+    return square.argsort(dim=2, stable=True)[..., :k]
 
 
 def edges(x: Tensor, idx: Tensor) -> Tensor:
     """(B, C, N), (B, N, K) -> (B, N, K, 2C): [x_j - x_i, x_i] of every edge."""
-    batch, points, k = idx.shape
-    rows = []
-    for b in range(batch):
-        for i in range(points):
-            for n in range(k):
-                j = int(idx[b, i, n])
-                rows.append(torch.cat([x[b, :, j] - x[b, :, i], x[b, :, i]]))
-    return torch.stack(rows).view(batch, points, k, 2 * x.shape[1])
+    rows = [
+        torch.cat([x[b, :, j] - x[b, :, i], x[b, :, i]])
+        for b, cloud in enumerate(idx.tolist())
+        for i, neighbours_of_i in enumerate(cloud)
+        for j in neighbours_of_i
+    ]
+    return torch.stack(rows).view(*idx.shape, -1)
 
 
 def batch_norm(x: Tensor, weights: Weights, name: str, training: bool) -> Tensor:
@@ -107,10 +98,17 @@ def first_maximum(x: Tensor, dim: int) -> Tensor:
     return best
 
 
-def layer(x: Tensor, weights: Weights, name: str, training: bool) -> Tensor:
+def layer(
+    x: Tensor, weights: Weights, name: str, training: bool, slope: float = 0.2
+) -> Tensor:
     """1x1 convolution without bias, BatchNorm, LeakyReLU; channels last."""
     matrix = weights[f"{name}.0.weight"].flatten(1)  # (C', C)
-    return leaky(batch_norm(x @ matrix.T, weights, f"{name}.1", training))
+    return leaky(batch_norm(x @ matrix.T, weights, f"{name}.1", training), slope)
+
+
+def linear(x: Tensor, weights: Weights, name: str) -> Tensor:
+    """With a bias where there is one."""
+    return x @ weights[f"{name}.weight"].T + weights.get(f"{name}.bias", 0)
 
 
 def edge_conv(
@@ -126,14 +124,13 @@ def edge_conv(
 def projection_head(
     x: Tensor, weights: Weights, training: bool, name: str = "inv_head"
 ) -> Tensor:
-    """Linear, BatchNorm, ReLU, Linear; biases where there are any."""
-    x = x @ weights[f"{name}.0.weight"].T + weights.get(f"{name}.0.bias", 0)
-    x = leaky(batch_norm(x, weights, f"{name}.1", training), slope=0.0)
-    return x @ weights[f"{name}.3.weight"].T + weights.get(f"{name}.3.bias", 0)
+    """Linear, BatchNorm, ReLU, Linear."""
+    x = batch_norm(linear(x, weights, f"{name}.0"), weights, f"{name}.1", training)
+    return linear(leaky(x, slope=0.0), weights, f"{name}.3")
 
 
 def dgcnn(points: Tensor, k: int, weights: Weights, training: bool) -> list[Tensor]:
-    """[projection, feature], or [logits] where the weights are a classifier's."""
+    """EdgeConv four times, a layer on points, both poolings, and :func:`head`."""
     x, outputs = points, []
     for name in ("conv1", "conv2", "conv3", "conv4"):
         x = edge_conv(x, k, weights, [name], training)
@@ -148,21 +145,18 @@ def head(feature: Tensor, weights: Weights, training: bool) -> list[Tensor]:
     """[projection, feature], or [logits] where the weights are a classifier's."""
     if "inv_head.0.weight" in weights:
         return [projection_head(feature, weights, training), feature]
-    x = feature @ weights["linear1.weight"].T
-    x = leaky(batch_norm(x, weights, "bn6", training))
-    x = x @ weights["linear2.weight"].T + weights["linear2.bias"]
+    x = linear(feature, weights, "linear1")
+    x = linear(leaky(batch_norm(x, weights, "bn6", training)), weights, "linear2")
     x = leaky(batch_norm(x, weights, "bn7", training))
-    return [x @ weights["linear3.weight"].T + weights["linear3.bias"]]
+    return [linear(x, weights, "linear3")]
 
 
 def pointnet(points: Tensor, _: int, weights: Weights, training: bool) -> list[Tensor]:
     """The MLP on every point, the maximum over the points, and :func:`head`."""
     x = points.transpose(1, 2)  # (B, N, 3)
     for name in ("conv1", "conv2", "conv3", "conv4", "conv5"):
-        x = x @ weights[f"{name}.0.weight"][:, :, 0].T
-        x = leaky(batch_norm(x, weights, f"{name}.1", training), slope=0.0)
-    feature = first_maximum(x, 1)  # (B, E)
-    return head(feature, weights, training)
+        x = layer(x, weights, name, training, slope=0.0)
+    return head(first_maximum(x, 1), weights, training)
 
 
 def transform(points: Tensor, k: int, weights: Weights, training: bool) -> Tensor:
@@ -171,20 +165,16 @@ def transform(points: Tensor, k: int, weights: Weights, training: bool) -> Tenso
     names = [f"{net}.conv1", f"{net}.conv2"]
     x = edge_conv(points, k, weights, names, training).transpose(1, 2)
     x = first_maximum(layer(x, weights, f"{net}.conv3", training), 1)  # (B, 1024)
-    x = x @ weights[f"{net}.linear1.weight"].T
-    x = leaky(batch_norm(x, weights, f"{net}.bn3", training))
-    x = x @ weights[f"{net}.linear2.weight"].T
-    x = leaky(batch_norm(x, weights, f"{net}.bn4", training))
-    x = x @ weights[f"{net}.transform.weight"].T + weights[f"{net}.transform.bias"]
-    return x.view(-1, 3, 3)
+    for name, norm in (
+        (f"{net}.linear1", f"{net}.bn3"),
+        (f"{net}.linear2", f"{net}.bn4"),
+    ):
+        x = leaky(batch_norm(linear(x, weights, name), weights, norm, training))
+    return linear(x, weights, f"{net}.transform").view(-1, 3, 3)
 
 
 def partseg(
-    points: Tensor,
-    k: int,
-    weights: Weights,
-    training: bool,
-    category: Tensor | None = None,
+    points: Tensor, k: int, weights: Weights, training: bool, category=None
 ) -> list[Tensor]:
     """[projection, feature], or [logits (B, parts, N)] where a category is given."""
     matrix = transform(points, k, weights, training)
@@ -227,22 +217,6 @@ def relative_error(value: Tensor, expected: Tensor, floor: float = 0.0) -> float
     return difference / max(expected.double().norm().item(), floor, 1e-300)
 
 
-def dropout_widths(module: nn.Module) -> list[int]:
-    """A list to which every later pass adds the channels that each dropout gets."""
-    widths: list[int] = []
-    for part in module.modules():
-        if "dropout" in type(part).__name__.lower():
-            part.register_forward_pre_hook(
-                lambda _, args: widths.append(args[0].shape[1])
-            )
-    return widths
-
-
-def gradients(weights: Weights) -> Weights:
-    """The gradients that a backward pass left in ``weights``."""
-    return {name: w.grad for name, w in weights.items() if w.grad is not None}
-
-
 def check_close(
     actual: Weights, expected: Weights, tolerance: float, floor: float = 0.0
 ) -> None:
@@ -252,8 +226,8 @@ def check_close(
     assert not wrong, f"relative errors: {wrong}"
 
 
-def check_gradients(module: nn.Module, expected: Weights) -> None:
-    """Every parameter's gradient, by name; none may be missing.
+def check_gradients(module: nn.Module, weights: Weights) -> None:
+    """Every parameter's gradient is that of ``weights``; none may be missing.
 
     Biases in front of a BatchNorm have no gradient but rounding: norms below 1e-6 of
     the largest one are compared with that instead of with themselves.
@@ -261,7 +235,8 @@ def check_gradients(module: nn.Module, expected: Weights) -> None:
     actual = {name: p.grad for name, p in module.named_parameters()}
     missing = [name for name, grad in actual.items() if grad is None]
     assert not missing, f"no gradient: {missing}"
-    floor = 1e-6 * max(expected[name].norm().item() for name in actual)
+    expected = {name: weights[name].grad for name in actual}
+    floor = 1e-6 * max(grad.norm().item() for grad in expected.values())
     check_close(actual, expected, 1e-8, floor)
 
 

@@ -9,7 +9,6 @@ import importlib.util
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.dgcnn import DGCNN, point_layer
 from models.edgeconv import (
@@ -24,7 +23,7 @@ from models.fused.functions import NormActivation, Pool
 from models.partseg import DGCNNPartSeg
 from models.pointnet import mlp_layer
 from tests.models import reference
-from tests.models.conftest import load_kernels
+from tests.models.conftest import Record, load_kernels
 from tests.models.reference import random_clouds, randomise, weights_of
 
 # Batch, points, k: every point a neighbour, and more than a task or tile of points.
@@ -58,13 +57,11 @@ class Rows:
         self.plain = isinstance(clouds, PlainClouds)
         self.merged = not self.plain and clouds.batch.merged
         points = x.transpose(1, 2).flatten(0, 1)  # (B N, C)
-        kept = (x != x[:, :, :1]).any(dim=1)
-        kept[:, 0] = True
-        self.first = kept.flatten().nonzero()[:, 0]  # the point of each row
-        every = torch.arange(len(points))
-        of_point = torch.where(kept.flatten(), every, every // x.shape[2] * x.shape[2])
-        self.row = torch.searchsorted(self.first, of_point)  # of each point
-        given = x if self.plain else points[self.first] if self.merged else points
+        every = torch.arange(len(points)).view(len(x), -1)  # (B, N)
+        copies = (x == x[:, :, :1]).all(dim=1)
+        first = torch.where(copies, every[:, :1], every).flatten()
+        kept, self.row = first.unique(return_inverse=True)  # of rows, of points
+        given = x if self.plain else points[kept] if self.merged else points
         self.x = given.clone().requires_grad_()
 
     def of_points(self, features: Tensor) -> Tensor:
@@ -78,7 +75,7 @@ class Rows:
         alone is defined where equal points tie."""
         if gradient.dim() == 3:
             gradient = gradient.transpose(1, 2).flatten(0, 1)
-        rows = gradient.new_zeros(len(self.first), gradient.shape[1])
+        rows = gradient.new_zeros(int(self.row.max()) + 1, gradient.shape[1])
         return rows.index_add_(0, self.row, gradient)
 
     def gradient(self) -> Tensor:
@@ -120,7 +117,7 @@ def test_edge_conv_is_the_loop_with_gradients_and_statistics(
     torch.testing.assert_close(
         rows.gradient(), rows.add_duplicates(x_ref.grad), rtol=1e-8, atol=1e-9
     )
-    reference.check_gradients(module, reference.gradients(weights))
+    reference.check_gradients(module, weights)
     reference.check_running_statistics(module, weights)
     assert {int(layer[1].num_batches_tracked) for layer in module} == {int(training)}
     if not training:
@@ -140,49 +137,34 @@ def test_edge_conv_without_gradients_with_any_number_of_neighbours(k):
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-11)
 
 
-def twins(layer: nn.Sequential, training: bool) -> tuple[nn.Module, nn.Module]:
-    """The layer (6 channels to 70) at random, twice; channel 2 is constant."""
-    randomise(layer).train(training)[1].weight.data[2] = 0.0
-    return layer, copy.deepcopy(layer)
-
-
-def assert_equal_gradients_and_buffers(one: nn.Module, two: nn.Module) -> None:
-    for p, q in zip(one.parameters(), two.parameters(), strict=True):
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("make", "pools"), [(point_layer, True), (point_layer, False), (mlp_layer, False)]
+)
+def test_layers_on_points_and_their_pooling_are_the_plain_ones(
+    make, pools, training, kernels
+):
+    layer = randomise(make(6, 70)).train(training)
+    layer[1].weight.data[2] = 0.0  # all points tie for the maximum of channel 2
+    twin = copy.deepcopy(layer)
+    x = with_duplicates(random_clouds(3, 45, seed=5, channels=6))
+    clouds = FusedClouds(x[:, :3], 4)
+    rows, y = Rows(clouds, x), x.clone().requires_grad_()
+    if pools:
+        actual, expected = clouds.pool(rows.x, layer), PlainClouds(x, 4).pool(y, twin)
+    else:
+        actual = [rows.of_points(clouds.point_layer(rows.x, layer))]
+        expected = [twin(y).transpose(1, 2).flatten(0, 1)]  # (B N, C)
+    torch.testing.assert_close(list(actual), list(expected), rtol=1e-10, atol=1e-12)
+    untied = [c for c in range(70) if c != 2] if pools else slice(None)
+    for first, *mean in (actual, expected):
+        weight = random_clouds(1, len(first), seed=7, channels=70)[0].T
+        loss = (first * weight)[:, untied].sum() + sum((m**3).sum() for m in mean)
+        loss.backward()
+    torch.testing.assert_close(rows.gradient(), rows.add_duplicates(y.grad))
+    for p, q in zip(layer.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(p.grad, q.grad, rtol=1e-9, atol=1e-11)
-    torch.testing.assert_close([*one.buffers()], [*two.buffers()])
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_pooling_is_the_plain_one(training, kernels):
-    layer, twin = twins(point_layer(6, 70), training)
-    x = with_duplicates(random_clouds(3, 45, seed=5, channels=6))
-    clouds = FusedClouds(x[:, :3], 4)
-    rows, y = Rows(clouds, x), x.clone().requires_grad_()
-    pairs = (clouds.pool(rows.x, layer), PlainClouds(x, 4).pool(y, twin))
-    torch.testing.assert_close(*pairs, rtol=1e-10, atol=1e-12)
-    for maximum, mean in pairs:
-        # All points tie for the maximum of channel 2.
-        maximum = maximum[:, [c for c in range(70) if c != 2]]
-        ((maximum**2).sum() + (mean**3).sum()).backward()
-    torch.testing.assert_close(rows.gradient(), rows.add_duplicates(y.grad))
-    assert_equal_gradients_and_buffers(layer, twin)
-
-
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("make", [point_layer, mlp_layer])
-def test_a_layer_on_points_is_the_plain_one(make, training, kernels):
-    layer, twin = twins(make(6, 70), training)
-    x = with_duplicates(random_clouds(3, 45, seed=5, channels=6))
-    clouds = FusedClouds(x[:, :3], 4)
-    rows, y = Rows(clouds, x), x.clone().requires_grad_()
-    actual = rows.of_points(clouds.point_layer(rows.x, layer))
-    expected = twin(y).transpose(1, 2).flatten(0, 1)  # (B N, C)
-    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
-    weight = random_clouds(1, len(actual), seed=7, channels=70)[0].T
-    for one in (actual, expected):
-        (one * weight).sum().backward()
-    torch.testing.assert_close(rows.gradient(), rows.add_duplicates(y.grad))
-    assert_equal_gradients_and_buffers(layer, twin)
+    torch.testing.assert_close([*layer.buffers()], [*twin.buffers()])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -227,10 +209,9 @@ def test_in_float32_no_worse_than_the_plain_form(widths, autocast, kernels):
     if autocast:  # points that are near each other: a and b nearly cancel
         x = 0.3 * x + random_clouds(1, 1, seed=7, channels=widths[0]).float()
     results = []
-    for dtype, form in (
-        *((torch.float64, FusedClouds), (torch.float32, FusedClouds)),
-        (torch.float32, PlainClouds),
-    ):
+    single = torch.float32
+    cases = [(torch.float64, FusedClouds), (single, FusedClouds), (single, PlainClouds)]
+    for dtype, form in cases:
         module, given = copy.deepcopy(exact).to(dtype), x.to(dtype)
         clouds = form(given[:, :3], 6)
         rows, half = Rows(clouds, given), dtype == torch.float32 and autocast
@@ -245,18 +226,10 @@ def test_in_float32_no_worse_than_the_plain_form(widths, autocast, kernels):
         assert error < 2 * reference.relative_error(plain, expected) + 1e-6
 
 
-class Products(TorchDispatchMode):
-    """Records float32's precision at every matrix product, forward and backward."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[tuple[str, str]] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        if name in ("mm", "bmm", "addmm", "baddbmm"):
-            self.seen.append((name, torch.get_float32_matmul_precision()))
-        return func(*args, **(kwargs or {}))
+def precision_of_product(name: str, args: tuple) -> str | None:
+    if name in ("mm", "bmm", "addmm", "baddbmm"):
+        return torch.get_float32_matmul_precision()
+    return None
 
 
 @pytest.mark.parametrize("widths", [(6, 8), (6, 8, 7)])
@@ -266,7 +239,7 @@ def test_tf32_is_off_where_numbers_nearly_cancel(widths, form, request):
     rows, before = Rows(clouds, x.float()), torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("high")
-        with Products() as products:
+        with Record(precision_of_product) as products:
             clouds.edge_conv(rows.x, *module).square().sum().backward()
         assert torch.get_float32_matmul_precision() == "high"
     finally:
@@ -274,23 +247,19 @@ def test_tf32_is_off_where_numbers_nearly_cancel(widths, form, request):
     # The graph's distances on a CPU, or a and b with their gradients, which Numba's
     # package leaves to NumPy.
     assert len(products.seen) >= (6 if "triton" in request.node.name else 1)
-    assert {precision for _, precision in products.seen} == {"highest"}
+    assert set(products.seen) == {"highest"}
 
 
-def test_the_number_of_threads_changes_no_bit():
-    points = random_clouds(3, 300, seed=6).float()
-    results, before = [], torch.get_num_threads()
-    try:
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
-            model = randomise(DGCNNPartSeg(k=6, emb_dims=24)).float()
-            clouds = FusedClouds(points, 6)
-            rows = Rows(clouds, points)
-            y = clouds.edge_conv(rows.x, model.conv1, model.conv2)
-            y.sin().sum().backward()
-            results.append([y, rows.x.grad, model.conv2[0].weight.grad])
-    finally:
-        torch.set_num_threads(before)
+def test_the_number_of_threads_changes_no_bit(set_threads):
+    points, results = random_clouds(3, 300, seed=6).float(), []
+    for threads in (1, 3):
+        set_threads(threads)
+        model = randomise(DGCNNPartSeg(k=6, emb_dims=24)).float()
+        clouds = FusedClouds(points, 6)
+        rows = Rows(clouds, points)
+        y = clouds.edge_conv(rows.x, model.conv1, model.conv2)
+        y.sin().sum().backward()
+        results.append([y, rows.x.grad, model.conv2[0].weight.grad])
     assert torch.equal(results[0][0], results[1][0])
     # PyTorch's own sums in the backward pass may depend on its threads.
     torch.testing.assert_close(*results, rtol=1e-6, atol=1e-6)

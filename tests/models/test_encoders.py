@@ -1,4 +1,4 @@
-"""Both point encoders against literal float64 re-implementations; shapes and errors."""
+"""The encoders against literal float64 re-implementations; shapes and errors."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor, nn
 
 import models
 from models import ENCODERS, point_encoder, trained_network
 from models.dgcnn import DGCNN
 from models.edgeconv import cloud_batch
+from models.image import ImageEncoder
 from models.partseg import DGCNNPartSeg, SpatialTransformer
 from models.pointnet import PointNet
 from tests.models import reference
@@ -61,7 +63,7 @@ def test_the_loop_with_gradients_and_statistics(network, training):
     torch.testing.assert_close(outputs, expected, rtol=1e-8, atol=1e-9)
     for values in (outputs, expected):
         sum((v * v).sum() + v.sum() for v in values).backward()
-    reference.check_gradients(model, reference.gradients(weights))
+    reference.check_gradients(model, weights)
     reference.check_running_statistics(model, weights)
     counted = {n: b for n, b in model.named_buffers() if n.endswith("tracked")}
     assert {int(b) for b in counted.values()} == {int(training)}
@@ -95,20 +97,18 @@ def test_one_cloud_alone_gives_its_row_of_the_batch(network):
     torch.testing.assert_close(alone, tuple(x[1:2] for x in every))
 
 
-@pytest.mark.parametrize(
-    ("network", "widths"),
-    [
-        ("classifier", [512, 256]),
-        ("pointnet classifier", [512, 256]),
-        ("segmenter", [256, 256]),
-    ],
-)
-def test_dropout_acts_in_training_alone_after_the_hidden_layers(network, widths):
+@pytest.mark.parametrize("network", ["classifier", "pointnet classifier", "segmenter"])
+def test_dropout_acts_in_training_alone_after_the_hidden_layers(network):
     given = inputs(network)
     dropping, keeping = build(network, dropout=0.5), build(network, dropout=0.0)
-    seen = reference.dropout_widths(dropping)
+    seen = []  # widths of what each dropout gets
+    for part in dropping.modules():
+        if "Dropout" in type(part).__name__:
+            part.register_forward_pre_hook(
+                lambda _, args: seen.append(args[0].shape[1])
+            )
     dropped = dropping.train()(*given)
-    assert seen == widths
+    assert seen == ([256, 256] if network == "segmenter" else [512, 256])
     assert not torch.equal(dropped, keeping.train()(*given))
     dropping.load_state_dict(keeping.state_dict())
     assert torch.equal(dropping.eval()(*given), keeping.eval()(*given))
@@ -154,3 +154,38 @@ def test_a_linear_head_is_one_layer():
     points = random_clouds(2, N)
     weight, bias = model.linear.weight, model.linear.bias
     torch.testing.assert_close(model(points), model.features(points) @ weight.T + bias)
+
+
+# The image encoder
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet34", "resnet50"])
+def test_any_size_of_picture_gives_256_numbers(backbone):
+    encoder = ImageEncoder(backbone).eval()
+    with torch.inference_mode():
+        assert encoder(torch.randn(2, 3, 32, 48)).shape == (2, 256)
+        assert encoder(torch.randn(1, 3, 64, 64)).shape == (1, 256)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_projection_is_the_head_of_what_torchvisions_network_says(training):
+    encoder = randomise(ImageEncoder("resnet18")).train(training)
+    weights = weights_of(encoder)
+    resnet = torchvision.models.resnet18().double().train(training)
+    resnet.fc = nn.Identity()
+    resnet.load_state_dict(encoder.resnet.state_dict())
+    images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        expected = reference.projection_head(resnet(images), weights, training)
+        torch.testing.assert_close(encoder(images), expected, rtol=1e-7, atol=1e-8)
+
+
+def test_an_unknown_backbone_is_refused():
+    with pytest.raises(ValueError, match=r"'vgg16' is not one of .*resnet50"):
+        ImageEncoder("vgg16")
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (2, 4, 32, 32), (2, 32, 32, 3)])
+def test_pictures_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match=r"images must be \(B, 3, H, W\), got shape"):
+        ImageEncoder("resnet18")(torch.zeros(shape))

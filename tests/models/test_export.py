@@ -29,6 +29,14 @@ def run(*words: object) -> None:
     export.main(export.get_args_parser().parse_args([*map(str, words)]))
 
 
+def run_onnx(path: Path, clouds: torch.Tensor) -> np.ndarray:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path))
+    (features,) = session.run(["features"], {"points": clouds.numpy()})
+    return features
+
+
 def trained(network: nn.Module) -> nn.Module:
     """With running statistics that matter."""
     torch.manual_seed(0)
@@ -36,12 +44,6 @@ def trained(network: nn.Module) -> nn.Module:
         if buffer.is_floating_point():
             buffer.uniform_(0.5, 1.5)
     return network.eval()
-
-
-@pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    save_weights(trained(DGCNN(K, WIDTH)), tmp_path / "w.pth")
-    return tmp_path / "w.pth"
 
 
 NETWORKS = {
@@ -55,9 +57,7 @@ NETWORKS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("form", ["torch", pytest.param("onnx", marks=needs_onnx)])
-def test_any_number_of_clouds_and_points(
-    form: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_any_number_of_clouds_and_points(form, name, tmp_path, capsys):
     network = trained(NETWORKS[name]())
     save_weights(network, tmp_path / "w.pth")
     out = tmp_path / ("f.pt2" if form == "torch" else "f.onnx")
@@ -75,10 +75,7 @@ def test_any_number_of_clouds_and_points(
         if form == "torch":
             actual = torch.export.load(out).module()(clouds).detach().numpy()
         else:
-            import onnxruntime
-
-            session = onnxruntime.InferenceSession(str(out))
-            (actual,) = session.run(["features"], {"points": clouds.numpy()})
+            actual = run_onnx(out, clouds)
         assert actual.shape == (batch, network.feature_dim)
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
@@ -86,22 +83,17 @@ def test_any_number_of_clouds_and_points(
 @pytest.mark.slow
 @needs_onnx
 def test_equal_distances_are_settled_in_onnx_as_here(tmp_path: Path) -> None:
-    import onnxruntime
-
     network = trained(DGCNN(K, WIDTH, edgeconv="plain"))
     save_weights(network, tmp_path / "w.pth")
     run("--model_path", tmp_path / "w.pth", "--out", tmp_path / "f.onnx", "--k", K)
     grid = torch.stack(torch.meshgrid(*[torch.arange(4.0)] * 3, indexing="ij"))
     grid = grid.reshape(1, 3, 64)[:, :, torch.randperm(64)]
-    session = onnxruntime.InferenceSession(str(tmp_path / "f.onnx"))
-    (actual,) = session.run(None, {"points": grid.numpy()})
+    actual = run_onnx(tmp_path / "f.onnx", grid)
     with torch.no_grad():
         np.testing.assert_allclose(actual, network.features(grid), rtol=1e-4, atol=1e-5)
 
 
-def test_without_onnxruntime_the_command_says_what_was_not_checked(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_without_onnxruntime_it_says_what_was_not_checked(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     lines = export.compare(nn.Identity(), tmp_path / "f.onnx", "onnx", SIZES)
     assert lines == ["not compared with PyTorch: pip install onnxruntime does that"]
@@ -127,11 +119,10 @@ def test_an_exported_file_of_other_numbers_is_refused(tmp_path: Path) -> None:
         ("--out f.pt2 --format torch --model dgcnn_seg", r"w\.pth: .* is dgcnn, not"),
     ],
 )
-def test_refusals_name_the_file_and_what_to_do(
-    words: str, message: str, weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(weights.parent)
+def test_refusals_name_the_file_and_what_to_do(words, message, tmp_path, monkeypatch):
+    save_weights(DGCNN(K, WIDTH), tmp_path / "w.pth")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=message):
-        run("--model_path", weights, *words.split())
-    assert [path.name for path in weights.parent.iterdir()] == ["w.pth"]
+        run("--model_path", "w.pth", *words.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["w.pth"]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 import torchvision
+from torch import nn
 
 from models.dgcnn import DGCNN
 from models.image import ImageEncoder
@@ -16,6 +19,10 @@ from models.pointnet import PointNet
 from utils.run.checkpoint import load_pretrained, published_weights, save_weights
 
 Shapes = dict[str, tuple[int, ...]]
+
+
+def shapes_of(state: dict[str, torch.Tensor]) -> Shapes:
+    return {name: tuple(value.shape) for name, value in state.items()}
 
 
 def batch_norm(name: str, width: int) -> Shapes:
@@ -52,7 +59,6 @@ DGCNN_BODY: Shapes = {
     **named("conv4", "bn4", 256, 256, 1, 1),
     **named("conv5", "bn5", 1024, 512, 1),
 }
-DGCNN_PRETRAINING: Shapes = {**DGCNN_BODY, **projection_head(2048)}
 DGCNN_CLASSIFIER: Shapes = {
     **DGCNN_BODY,
     "linear1.weight": (512, 2048),
@@ -81,7 +87,6 @@ PARTSEG_BODY: Shapes = {
     **named("conv5", "bn5", 64, 128, 1, 1),
     **named("conv6", "bn6", 1024, 192, 1),
 }
-PARTSEG_PRETRAINING: Shapes = {**PARTSEG_BODY, **projection_head(1024)}
 PARTSEG_SEGMENTATION: Shapes = {
     **PARTSEG_BODY,
     **named("conv7", "bn7", 64, 16, 1),
@@ -91,36 +96,36 @@ PARTSEG_SEGMENTATION: Shapes = {
     "conv11.weight": (50, 128, 1),
 }
 IMAGE_HEAD: Shapes = {
-    "inv_head.0.weight": (512, 2048),
     **batch_norm("inv_head.1", 512),
     "inv_head.3.weight": (256, 512),
 }
 
-NETWORKS = {
-    "dgcnn pre-training": (DGCNN, {}, DGCNN_PRETRAINING),
-    "dgcnn classifier": (DGCNN, {"num_classes": 40}, DGCNN_CLASSIFIER),
-    "partseg pre-training": (DGCNNPartSeg, {}, PARTSEG_PRETRAINING),
-    "partseg segmentation": (DGCNNPartSeg, {"num_parts": 50}, PARTSEG_SEGMENTATION),
-}
-# In the published files too, whose networks have them and do not use them.
-UNUSED: dict[str, Shapes] = {
-    "dgcnn pre-training": {},
-    "dgcnn classifier": projection_head(2048),
-    "partseg pre-training": {
-        **batch_norm("bn7", 64),
-        **batch_norm("bn8", 256),
-        **batch_norm("bn9", 256),
-        **batch_norm("bn10", 128),
-    },
-    "partseg segmentation": projection_head(1024),
+PARTSEG_UNUSED: Shapes = {
+    **batch_norm("bn7", 64),
+    **batch_norm("bn8", 256),
+    **batch_norm("bn9", 256),
+    **batch_norm("bn10", 128),
 }
 
+# How to build a network, its entries, and those that the published files have as well:
+# their networks have them and do not use them.
+NETWORKS: list[tuple[Callable[[], nn.Module], Shapes, Shapes]] = [
+    (DGCNN, DGCNN_BODY | projection_head(2048), {}),
+    (partial(DGCNN, num_classes=40), DGCNN_CLASSIFIER, projection_head(2048)),
+    (DGCNNPartSeg, PARTSEG_BODY | projection_head(1024), PARTSEG_UNUSED),
+    (
+        partial(DGCNNPartSeg, num_parts=50),
+        PARTSEG_SEGMENTATION,
+        projection_head(1024),
+    ),
+]
+IDS = ["dgcnn", "dgcnn classifier", "partseg", "partseg segmentation"]
+networks = pytest.mark.parametrize(("build", "shapes", "unused"), NETWORKS, ids=IDS)
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_two_names_of_a_batch_norm_are_one(name):
-    kind, options, _ = NETWORKS[name]
-    model = kind(**options)
-    state = model.state_dict(keep_vars=True)
+
+@networks
+def test_two_names_of_a_batch_norm_are_one(build, shapes, unused):
+    state = build().state_dict(keep_vars=True)
     twins = {
         key: key.replace("conv", "bn").replace(".1.", ".")
         for key in state
@@ -131,20 +136,11 @@ def test_two_names_of_a_batch_norm_are_one(name):
 
 
 def test_the_picture_side_is_torchvisions_network_without_classifier_and_the_head():
-    state = ImageEncoder("resnet50").state_dict()
-    backbone = {
-        f"resnet.{name}": tuple(value.shape)
-        for name, value in torchvision.models.resnet50().state_dict().items()
-        if not name.startswith("fc.")
-    }
-    assert {n: tuple(v.shape) for n, v in state.items()} == backbone | IMAGE_HEAD
-
-
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet34"])
-def test_smaller_backbones_keep_the_names_of_the_head(backbone):
-    state = ImageEncoder(backbone).state_dict()
-    head = {n: tuple(v.shape) for n, v in state.items() if n.startswith("inv_head.")}
-    assert head == IMAGE_HEAD | {"inv_head.0.weight": (512, 512)}
+    for name, width in (("resnet50", 2048), ("resnet34", 512), ("resnet18", 512)):
+        resnet = shapes_of(getattr(torchvision.models, name)().state_dict())
+        expected = {f"resnet.{n}": x for n, x in resnet.items() if n[:3] != "fc."}
+        expected |= IMAGE_HEAD | {"inv_head.0.weight": (512, width)}
+        assert shapes_of(ImageEncoder(name).state_dict()) == expected
 
 
 def written_by_hand(shapes: Shapes) -> dict[str, torch.Tensor]:
@@ -162,37 +158,36 @@ def written_by_hand(shapes: Shapes) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_published_file_loads_whole(name, prefix, tmp_path):
-    kind, options, shapes = NETWORKS[name]
-    state = written_by_hand(shapes | UNUSED[name])
+@networks
+def test_a_published_file_loads_whole(build, shapes, unused, prefix, tmp_path):
+    state = written_by_hand(shapes | unused)
     torch.save({prefix + key: value for key, value in state.items()}, tmp_path / "w")
-    model = kind(**options)
+    model = build()
     report = load_pretrained(model, tmp_path / "w")
-    assert report.initialised == ()
-    assert set(report.left_out) == set(UNUSED[name])
+    assert report.initialised == () and set(report.left_out) == set(unused)
     for key, value in model.state_dict().items():
         assert torch.equal(value, state[key]), key
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_file_written_here_has_exactly_the_published_entries(name, tmp_path):
-    kind, options, shapes = NETWORKS[name]
-    model, random = kind(**options), torch.get_rng_state()
+@networks
+def test_a_file_written_here_has_exactly_the_published_entries(
+    build, shapes, unused, tmp_path
+):
+    model, random = build(), torch.get_rng_state()
     save_weights(model, tmp_path / "w")
     assert torch.equal(torch.get_rng_state(), random)  # only rank 0 writes
     actual = torch.load(tmp_path / "w", weights_only=True)
     # What load_state_dict(strict=True) of a network with these names asks for.
-    expected = shapes | UNUSED[name]
-    assert {key: tuple(value.shape) for key, value in actual.items()} == expected
+    assert shapes_of(actual) == shapes | unused
     for key, value in model.state_dict().items():
         assert torch.equal(value, actual[key]), key
 
 
-@pytest.mark.parametrize("kind", [DGCNN, DGCNNPartSeg])
-def test_an_unused_projection_head_is_not_loaded(kind, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "head"), [(DGCNN, {"num_classes": 3}), (DGCNNPartSeg, {"num_parts": 50})]
+)
+def test_an_unused_projection_head_is_not_loaded(kind, head, tmp_path):
     """Its zeros would leave pre-training no gradient."""
-    head = {DGCNN: {"num_classes": 3}, DGCNNPartSeg: {"num_parts": 50}}[kind]
     save_weights(kind(emb_dims=16, **head), tmp_path / "w")
     model = kind(emb_dims=16)
     before = copy.deepcopy(model.inv_head.state_dict())

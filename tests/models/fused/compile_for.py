@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -29,20 +30,13 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 ROWS, CHANNELS, NEIGHBOURS = 273, 64, 15
 
 
-class Absent:
+def absent_gpu(capability: int) -> SimpleNamespace:
     """The parts of a driver that compiling asks."""
-
-    def __init__(self, capability: int) -> None:
-        self.target = GPUTarget("cuda", capability, 32)
-
-    def get_current_target(self) -> GPUTarget:
-        return self.target
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
+    return SimpleNamespace(
+        get_current_target=lambda: GPUTarget("cuda", capability, 32),
+        get_current_device=lambda: 0,
+        get_current_stream=lambda device: 0,
+    )
 
 
 def resources(cubin: bytes) -> dict[str, int]:
@@ -99,7 +93,7 @@ def launch_all(dtype: torch.dtype, half: torch.dtype) -> None:
 
 
 if __name__ == "__main__":
-    driver.set_active(Absent(int(sys.argv[1])))
+    driver.set_active(absent_gpu(int(sys.argv[1])))
     compile_instead_of_launching()
     launch_all(torch.float32, torch.bfloat16)
     launch_all(torch.float64, torch.float64)

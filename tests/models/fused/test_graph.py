@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
 
@@ -10,69 +11,74 @@ import pytest
 import torch
 
 from models.fused.batch import RaggedBatch
-from tests.models.conftest import load_kernels
+from tests.models.conftest import Kernels, load_kernels
 from tests.models.reference import neighbours, random_clouds
 
 
 def ragged(sizes: list[int], counts: np.ndarray) -> RaggedBatch:
     offsets = torch.tensor([0, *itertools.accumulate(sizes)])
     points = max(*sizes, int(counts.sum()) // len(sizes))
-    return RaggedBatch(
-        offsets, torch.from_numpy(counts), points, bool(counts.max() > 1)
-    )
+    merged = bool(counts.max() > 1)
+    return RaggedBatch(offsets, torch.from_numpy(counts), points, merged)
+
+
+def found(
+    package: Kernels, x: torch.Tensor, sizes: list[int], k: int, counts=None
+) -> np.ndarray:
+    """The neighbours by a package of kernels, in clouds of the given sizes."""
+    counts = np.ones(len(x), np.float32) if counts is None else counts
+    result = package.knn(x, ragged(sizes, counts), k)
+    assert result.dtype == torch.int32 and result.shape == (len(x), k)
+    return result.numpy()
 
 
 @pytest.fixture
 def knn(kernels):
-    def found(x: torch.Tensor, sizes: list[int], k: int, counts=None) -> np.ndarray:
-        counts = np.ones(len(x), np.float32) if counts is None else counts
-        result = kernels.knn(x, ragged(sizes, counts), k)
-        assert result.dtype == torch.int32 and result.shape == (len(x), k)
-        return result.numpy()
-
-    return found
+    return functools.partial(found, kernels)
 
 
-def knn_by(name: str, x: torch.Tensor, k: int) -> np.ndarray:
-    """The neighbours in one cloud, by one package of kernels."""
-    batch = ragged([len(x)], np.ones(len(x), np.float32))
-    return load_kernels(name).knn(x, batch, k).numpy()
+def by_sorting(x: np.ndarray | torch.Tensor, k: int) -> np.ndarray:
+    """The nearest points of one cloud (N, C), by the definition."""
+    return neighbours(torch.as_tensor(x).T[None], k)[0].numpy()
 
 
-def by_sorting(x: np.ndarray, k: int) -> np.ndarray:
-    """All squared distances of a cloud, sorted; of equal ones the smaller index."""
-    distance = ((x[:, None] - x[None]) ** 2).sum(axis=2)
-    return np.stack([np.lexsort((np.arange(len(x)), row))[:k] for row in distance])
+def random_rows(points: int, channels: int = 5) -> torch.Tensor:
+    """(N, C) in float64."""
+    return random_clouds(1, points, channels=channels)[0].T.contiguous()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
-    ("points", "k", "channels"), [(1, 1, 5), (9, 9, 3), (66, 17, 34), (40, 5, 3)]
+    ("sizes", "k", "channels"),
+    [
+        *(([1, 1], 1, 5), ([9, 9], 9, 3), ([66, 66], 17, 34)),
+        *(([40, 40], 5, 3), ([30, 7, 70], 6, 4)),
+    ],
 )
-def test_the_nearest_in_order(points, k, channels, dtype, knn):
-    clouds = random_clouds(2, points, channels=channels).to(dtype)
-    rows = clouds.transpose(1, 2).reshape(-1, channels).contiguous()
-    actual = knn(rows, [points, points], k).reshape(2, points, k)
-    actual -= np.array([0, points])[:, None, None]
-    assert np.array_equal(actual, neighbours(clouds, k).numpy())
+def test_the_nearest_in_order(sizes, k, channels, dtype, knn):
+    x = random_rows(sum(sizes), channels).to(dtype)
+    clouds = zip(itertools.accumulate([0, *sizes]), x.split(sizes), strict=False)
+    expected = [start + by_sorting(cloud, k) for start, cloud in clouds]
+    assert np.array_equal(knn(x, sizes, k), np.concatenate(expected))
+
+
+def equal_points(places: int) -> torch.Tensor:
+    x = np.random.default_rng(3).integers(0, places, 600)
+    return torch.tensor(np.stack([x, x % 7, -x, x, x], axis=1), dtype=torch.float32)
 
 
 @pytest.mark.parametrize(
-    ("points", "k", "name"),
-    # 130 neighbours are more than registers hold on a GPU.
-    [(257, 40, "numba"), (700, 100, "numba"), (131, 130, "triton")],
+    ("name", "x", "k"),
+    [
+        ("numba", random_rows(257).float(), 40),
+        ("numba", random_rows(700).float(), 100),
+        ("triton", random_rows(131).float(), 130),  # more than a GPU's registers hold
+        *(("numba", equal_points(places), 20) for places in (1, 2, 30)),
+    ],
 )
-def test_many_points_or_neighbours(points, k, name):
-    x = random_clouds(1, points, channels=5)[0].T.float().contiguous()
-    assert np.array_equal(knn_by(name, x, k), by_sorting(x.double().numpy(), k))
-
-
-@pytest.mark.parametrize("places", [1, 2, 30])
-def test_many_equal_points(places):
-    x = np.random.default_rng(3).integers(0, places, 600)
-    x = np.stack([x, x % 7, -x, x, x], axis=1).astype(np.float32)
-    actual = knn_by("numba", torch.from_numpy(x), 20)
-    assert np.array_equal(actual, by_sorting(x, 20))
+def test_many_points_neighbours_or_equal_points(name, x, k):
+    actual = found(load_kernels(name), x, [len(x)], k)
+    assert np.array_equal(actual, by_sorting(x, k))
 
 
 @pytest.mark.slow
@@ -82,8 +88,8 @@ def test_more_candidates_than_a_list_holds(knn):
 
 
 def test_a_point_with_nan_hides_no_other(knn):
-    x = random_clouds(1, 80, channels=5)[0].T.float().contiguous()
-    expected = by_sorting(x[1:].numpy(), 15) + 1
+    x = random_rows(80).float()
+    expected = by_sorting(x[1:], 15) + 1
     x[0] = float("nan")
     assert np.array_equal(knn(x, [80], 15)[1:], expected)
 
@@ -94,17 +100,6 @@ def test_of_equally_far_points_the_smaller_index_comes_first(dtype, knn):
     grid = np.stack(np.meshgrid(np.arange(6), np.arange(5)), axis=-1).reshape(-1, 2)
     x = np.concatenate([grid, grid[::3]]).astype(dtype)
     assert np.array_equal(knn(torch.from_numpy(x), [len(x)], 11), by_sorting(x, 11))
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_clouds_of_different_sizes(dtype, knn):
-    sizes, k = [30, 7, 70], 6
-    x = np.random.default_rng(0).normal(size=(sum(sizes), 4)).astype(dtype)
-    actual, start = knn(torch.from_numpy(x), sizes, k), 0
-    for size in sizes:
-        own = slice(start, start + size)
-        assert np.array_equal(actual[own] - start, by_sorting(x[own], k))
-        start += size
 
 
 @pytest.mark.parametrize(
@@ -125,10 +120,10 @@ def test_merged_points_take_as_many_places(sizes, counts, k, knn):
 
 
 def test_distances_that_are_not_finite_give_rows_of_the_cloud(knn):
-    x = random_clouds(1, 40)[0].T.float().contiguous()
+    x = random_rows(40, 3).float()
     x[25] = float("nan")
     actual = knn(x, [20, 20], 5)
-    assert np.array_equal(actual[:20], by_sorting(x[:20].numpy(), 5))
+    assert np.array_equal(actual[:20], by_sorting(x[:20], 5))
     assert ((actual[20:] >= 20) & (actual[20:] < 40)).all()
 
 

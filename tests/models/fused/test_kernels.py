@@ -1,9 +1,16 @@
-"""How the kernels are called: equal names, strided tensors, the device, tasks."""
+"""How the kernels are called: equal names, strided tensors, the device, tasks.
+
+And the Triton kernels as machine code: the interpreter accepts more than a compiler.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import os
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -74,15 +81,8 @@ def test_every_launch_is_on_the_device_of_its_tensors(monkeypatch):
     assert len(launches) >= 7 and all(launches)
 
 
-@pytest.fixture
-def three_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
-
-
-def test_every_task_runs_once_on_one_of_the_threads(three_threads: None):
+def test_every_task_runs_once_on_one_of_the_threads(set_threads):
+    set_threads(3)
     done, met = [], threading.Barrier(3)
 
     def task(number: int, waits: bool) -> None:
@@ -97,10 +97,41 @@ def test_every_task_runs_once_on_one_of_the_threads(three_threads: None):
 
 
 @pytest.mark.parametrize("bad", [0, 49])
-def test_the_error_of_a_task_is_raised(bad: int, three_threads: None):
+def test_the_error_of_a_task_is_raised(bad: int, set_threads):
+    set_threads(3)
+
     def task(number: int) -> None:
         if number == bad:
             raise ValueError(f"task {number}")
 
     with pytest.raises(ValueError, match=f"task {bad}$"):
         run_tasks(task, [(number,) for number in range(50)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", ["80", "90"])
+def test_kernels_compile_without_spilling_and_stay_in_float64(capability, tmp_path):
+    pytest.importorskip("triton")
+    variables = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.models.fused.compile_for", capability],
+        env=variables | {"TRITON_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if " registers, " in line]
+    assert {line.split()[0] for line in lines} == {
+        *("_knn", "_edge_extremes", "_edge_gradients"),
+        *("_column_sums", "_pool", "_pool_gradient"),
+        *("_pack", "_combine", "_activation_gradient", "_statistics_gradient"),
+    }
+    assert sum(" float64:" in line for line in lines) > 5
+    for line in lines:
+        actual = re.findall(r"(\d+) [a-z]", line.split(": ")[1])
+        registers, spilled, single = map(int, actual)
+        assert registers <= 255
+        assert spilled <= 64, line
+        if "float32" not in line:  # a slope as an argument would be float32
+            assert single == 0, line

@@ -9,17 +9,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import (
-    DynamicOutputShapeException,
-    FakeTensorMode,
-)
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 
 from models import ENCODERS, point_encoder
 from models.fused.batch import Layout, distinct_points
 from models.fused.clouds import FusedClouds
 from models.losses import NTXentLoss
-from tests.models.conftest import use_kernels
+from tests.models.conftest import Record, use_kernels
 from tests.models.reference import random_clouds, randomise
 from tests.models.test_edgeconv import with_duplicates
 
@@ -75,12 +71,11 @@ def test_a_given_layout_changes_no_bit(name, training):
 @pytest.fixture
 def nothing_is_initialised(monkeypatch: pytest.MonkeyPatch):
     """Memory that nothing is written to has NaN in it."""
-    like = np.empty_like
-    monkeypatch.setattr(
-        np,
-        "empty_like",
-        lambda x: np.full_like(x, np.nan) if x.dtype.kind == "f" else like(x),
-    )
+
+    def filled(x: np.ndarray, like=np.empty_like) -> np.ndarray:
+        return np.full_like(x, np.nan) if x.dtype.kind == "f" else like(x)
+
+    monkeypatch.setattr(np, "empty_like", filled)
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield  # torch.empty gives NaN as well
     torch.use_deterministic_algorithms(False)
@@ -131,22 +126,13 @@ def test_a_layout_of_other_clouds_is_refused():
         FusedClouds(clouds()[:2], 6, layout=layout)
 
 
-class Waits(TorchDispatchMode):
-    """Operations for which the host would wait for a GPU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[str] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        lists = [x for x in args if isinstance(x, list | tuple)]
-        indices = [i for one in lists for i in one if isinstance(i, Tensor)]
-        masked = "index" in name and any(i.dtype == torch.bool for i in indices)
-        slow = ("nonzero", "_local_scalar_dense", "masked_select", "_unique2")
-        if masked or name in slow:
-            self.seen.append(name)
-        return func(*args, **(kwargs or {}))
+def name_if_it_waits(name: str, args: tuple) -> str | None:
+    """The operation if the host would wait for a GPU's result."""
+    lists = [x for x in args if isinstance(x, list | tuple)]
+    indices = [i for one in lists for i in one if isinstance(i, Tensor)]
+    masked = "index" in name and any(i.dtype == torch.bool for i in indices)
+    slow = ("nonzero", "_local_scalar_dense", "masked_select", "_unique2")
+    return name if masked or name in slow else None
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -164,7 +150,7 @@ def test_with_a_layout_the_host_never_waits_for_a_gpu(name, monkeypatch):
         layout = Layout(*map(torch.empty_like, layout))
 
         def step(layout: Layout | None) -> list[str]:
-            with Waits() as waits:
+            with Record(name_if_it_waits) as waits:
                 z1, z2 = model(points, layout=layout)[0].chunk(2)
                 NTXentLoss()(z1, z2).backward()
                 update.step()
