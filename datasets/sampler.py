@@ -12,7 +12,11 @@ Key = tuple[int, int]
 
 
 def shard_range(total: int, rank: int, world_size: int) -> range:
-    """A rank's contiguous share of `total` rows; shares differ by at most one row."""
+    """This rank's contiguous share of `total` rows; shares differ by at most one row.
+
+    Raises:
+        ValueError: if `rank` is not in 0 .. world_size - 1.
+    """
     if not 0 <= rank < world_size:
         raise ValueError(f"rank {rank} is not one of {world_size} processes")
     return range(total * rank // world_size, total * (rank + 1) // world_size)
@@ -20,12 +24,18 @@ def shard_range(total: int, rank: int, world_size: int) -> range:
 
 def split_key(key: int | Key) -> Key:
     """(epoch, index) of a key, which is such a pair or an index of epoch 0."""
-    epoch, index = key if isinstance(key, tuple) else (0, key)
-    return int(epoch), int(index)
+    if isinstance(key, tuple):
+        epoch, index = key
+        return int(epoch), int(index)
+    return 0, int(key)
 
 
 def check_batch_size(batch_size: int, world_size: int) -> None:
-    """Raise a ValueError with the nearest sizes that fit, if there is a remainder."""
+    """Refuse a global batch that `world_size` does not divide.
+
+    Raises:
+        ValueError: naming the nearest sizes that fit.
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size {batch_size} is below 1 (--batch_size)")
     if batch_size % world_size:
@@ -40,13 +50,17 @@ def check_batch_size(batch_size: int, world_size: int) -> None:
 class GlobalBatchSampler(Sampler[list[Key]]):
     """One rank's share of global batches that are the same for any world size.
 
-    The order of `size` samples is a permutation, a function of (seed, epoch) alone.
-    Step s takes its entries [s B, (s + 1) B), rank r the r-th of W contiguous parts of
-    these. Yields lists of B / W keys (epoch, index): persistent workers learn the epoch
-    from the key.
+    An epoch's order is a permutation, a function of (seed, epoch) alone. Step s takes
+    its entries [s B, (s + 1) B), rank r the r-th of W contiguous parts of these.
+
+    Yields lists of B / W keys (epoch, index): persistent workers learn the epoch from
+    the key.
 
     Args:
-        batch_size: global batch B, over all W processes.
+        size: samples in the set.
+        batch_size: global batch B, over all processes.
+        rank, world_size: this process r and the number of processes W.
+        seed: for the order.
         last: what to do with an incomplete last batch: "drop" it, or "fill" it from
             the head of the same permutation, repeated if the set is smaller than a
             batch.
@@ -87,9 +101,15 @@ class GlobalBatchSampler(Sampler[list[Key]]):
         return -(-self.size // self.batch_size)
 
     def set_epoch(self, epoch: int, start_step: int = 0) -> None:
-        """Choose the epoch to iterate over and how many of its steps to skip."""
-        if not 0 <= start_step <= (steps := len(self)):
-            raise ValueError(f"step {start_step} is not in an epoch of {steps} steps")
+        """Choose the epoch to iterate over and how many of its steps to skip.
+
+        Raises:
+            ValueError: if `start_step` is beyond the epoch's end.
+        """
+        if not 0 <= start_step <= len(self):
+            raise ValueError(
+                f"step {start_step} is not in an epoch of {len(self)} steps"
+            )
         self.epoch, self.start_step = epoch, start_step
 
     def __iter__(self) -> Iterator[list[Key]]:
