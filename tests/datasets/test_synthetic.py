@@ -1,12 +1,15 @@
-"""The synthetic generator: its files, its reproducibility, its folders."""
+"""The synthetic generator: shapes, scans, images, files, reproducibility, folders."""
 
+import contextlib
 import json
+from collections import Counter
 from pathlib import Path
 
 import h5py
 import numpy as np
 import plyfile
 import pytest
+import trimesh
 from PIL import Image
 
 from datasets import PARTS_PER_CATEGORY, synthetic
@@ -15,31 +18,130 @@ from datasets.files import SHAPENETPART as PARTS
 from datasets.labelled import VARIANTS
 from datasets.shapenet_part import CATEGORIES, FIRST_PART
 from datasets.shapenet_render import ShapeNetRender
-from datasets.synthetic.shapes import SYNSETS
+from datasets.synthetic.render import camera, project, render, scan, unproject
+from datasets.synthetic.shapes import SYNSETS, Shape, make_shape
+from tests.datasets import helpers
 
-SHAPES, SEED = 18, 1
+# Parts, numbered within the category, that a shape may lack.
+OPTIONAL = {
+    "airplane": {3},
+    "chair": {3},
+    "earphone": {1, 2},
+    "lamp": {0},
+    "table": {2},
+}
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("synthetic") / "data"
-    assert synthetic.generate(out, SHAPES, SEED, workers=1)
-    return out
+def rng(*key: int) -> np.random.Generator:
+    return np.random.default_rng(key)
+
+
+def mesh_shape(mesh: trimesh.Trimesh) -> Shape:
+    part, colour = np.zeros(len(mesh.faces), int), np.ones((len(mesh.faces), 3))
+    return Shape(0, mesh.vertices, mesh.faces, part, colour)
+
+
+@pytest.mark.parametrize("category", range(16), ids=CATEGORIES)
+def test_parts_of_a_category(category):
+    shapes = [make_shape(category, rng(category, k)) for k in range(25)]
+    every = set(range(PARTS_PER_CATEGORY[category]))
+    optional = OPTIONAL.get(CATEGORIES[category], set())
+    seen = [set(np.unique(s.face_part) - FIRST_PART[category]) for s in shapes]
+    assert set.union(*seen) == every
+    assert set.intersection(*seen) == every - optional
+    for shape in shapes:
+        assert shape.faces.max() < len(shape.vertices)
+        assert len(shape.face_part) == len(shape.face_colour) == len(shape.faces)
+        assert np.isfinite(shape.vertices).all()
+        diagonal = np.linalg.norm(np.ptp(shape.vertices, axis=0))
+        assert diagonal == pytest.approx(1)
+    proportions = {tuple(np.ptp(s.vertices, axis=0).round(6)) for s in shapes}
+    assert len(proportions) == len(shapes)
+
+
+# Scans
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_scan_sees_one_side(variant):
+    ball = mesh_shape(trimesh.creation.icosphere(subdivisions=4))
+    directions = rng(0).normal(size=(500, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    for k in range(4):
+        points, mask = scan(ball, 2048, rng(5, k))[variant]
+        own = points[mask == 0]
+        extent = np.ptp(own @ directions.T, axis=0)
+        # Half a ball is half as deep as wide.
+        assert extent.min() < 0.68 * extent.max()
+
+
+def test_scans_are_turned_about_the_vertical_alone():
+    upright = mesh_shape(trimesh.creation.box(extents=(0.1, 2, 0.4)))
+    headings = []
+    for k in range(12):
+        points, _ = scan(upright, 2048, rng(6, k))["obj_only"]
+        # The long axis stays vertical, the broad side points anywhere.
+        assert np.ptp(points[:, 1]) > 3 * np.ptp(points[:, [0, 2]], axis=0).max()
+        flat = points[:, [0, 2]] - points[:, [0, 2]].mean(axis=0)
+        axis = np.linalg.eigh(flat.T @ flat)[1][:, 1]
+        headings.append(np.arctan2(axis[1], axis[0]) % np.pi)
+    assert np.ptp(headings) > 1
+
+
+def test_background_lies_below_the_object():
+    ball = mesh_shape(trimesh.creation.icosphere(subdivisions=3))
+    for k in range(6):
+        points, mask = scan(ball, 2048, rng(7, k))["obj_bg"]
+        height = points[:, 1]
+        assert np.median(height[mask == -1]) < np.quantile(height[mask == 0], 0.05)
+
+
+# Renderer
+
+
+def test_unproject_inverts_project():
+    points = rng(1).uniform(-0.6, 0.6, (50, 3))
+    back = unproject(project(points, 137), 137)
+    np.testing.assert_allclose(back, points, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("azimuth", "elevation", "seen"),
+    [(0, 0, (0, 0, 1)), (180, 0, (0, 0, -1)), (90, 0, (1, 0, 0)), (0, 89, (0, 1, 0))],
+)
+def test_camera_position(azimuth, elevation, seen):
+    towards = camera(azimuth, elevation)[2]
+    np.testing.assert_allclose(towards, seen, atol=0.02)
+    box = trimesh.creation.box(extents=(0.8, 0.8, 0.8))
+    facing = (np.asarray(box.face_normals) @ np.array(seen, float)) > 0.9
+    colours = np.where(facing[:, None], [1.0, 0, 0], [0, 0, 1.0])
+    image = render(box.vertices, box.faces, colours, azimuth, elevation, 137)
+    assert image[68, 68, 0] > 80 and image[68, 68, 2] == 0
+    assert image[0, 0, 3] == 0 and image[68, 68, 3] == 255
+
+
+# Files
+
+SHAPES, SEED = 24, 0
+
+
+@pytest.fixture
+def root(synthetic_root) -> Path:
+    return synthetic_root
 
 
 def read(*paths: Path) -> dict[str, np.ndarray]:
-    files = []
-    for path in paths:
-        with h5py.File(path, "r") as file:
-            files.append({name: file[name][()] for name in file})
-    shared = set.intersection(*map(set, files))
-    return {name: np.concatenate([f[name] for f in files]) for name in shared}
+    """Of several files one after the other, the keys that all of them have."""
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(h5py.File(path, "r")) for path in paths]
+        shared = set.intersection(*map(set, files))
+        return {name: np.concatenate([f[name] for f in files]) for name in shared}
 
 
 def test_shapenet_models_and_renderings(root):
     models = sorted(root.glob("ShapeNet/*/*.ply"))
-    per_category = [sum(m.parent.name == synset for m in models) for synset in SYNSETS]
-    assert per_category == [2, 2] + [1] * 14
+    counts = Counter(model.parent.name for model in models)
+    assert [counts[synset] for synset in SYNSETS] == [2] * 8 + [1] * 8
     texts = set()
     for model in models:
         ply = plyfile.PlyData.read(model)
@@ -129,11 +231,7 @@ def test_the_manifest_says_what_was_written(root):
 @pytest.mark.slow
 def test_two_workers_write_the_same_bytes(root, tmp_path):
     synthetic.generate(tmp_path / "data", SHAPES, SEED, workers=2)
-    one, two = (
-        {p.relative_to(top): p.read_bytes() for p in top.rglob("*") if p.is_file()}
-        for top in (root, tmp_path / "data")
-    )
-    assert one == two
+    assert helpers.files(tmp_path / "data") == helpers.files(root)
 
 
 def test_a_row_depends_on_seed_and_index(root):
@@ -147,13 +245,7 @@ def test_a_row_depends_on_seed_and_index(root):
 
 
 def run(*arguments, status: int = 0) -> None:
-    words = [str(a) for a in arguments] + ["--no-pack"]
-    if status == 0:
-        synthetic.main(words)
-        return
-    with pytest.raises(SystemExit) as error:
-        synthetic.main(words)
-    assert error.value.code == status
+    assert helpers.exit_status(synthetic.main, *arguments, "--no-pack") == status
 
 
 @pytest.fixture
@@ -188,7 +280,7 @@ def test_same_data_is_kept_and_other_data_needs_overwrite(tmp_path, quick, capsy
     out = tmp_path / "data"
     run("--out", out, "--shapes", 16)
     (out / "old").touch()
-    capsys.readouterr()
+    assert f"16 shapes of seed 0 written to {out}\n" == capsys.readouterr().out
     run("--out", out, "--shapes", 16)
     output = capsys.readouterr().out
     assert output.count("\n") == 1 and "--overwrite writes them again" in output
@@ -219,9 +311,10 @@ def test_interruption_keeps_the_old_data_and_leaves_no_new(tmp_path, quick):
     assert [p.name for p in tmp_path.rglob("*")] == ["data", "manifest.json"]
 
 
-@pytest.mark.parametrize("bad", ["", "--shapes 0", "--seed -1", "--workers 0"])
-def test_bad_arguments(tmp_path, bad):
-    run(*(("--out", tmp_path / "data", *bad.split()) if bad else ()), status=2)
+def test_bad_arguments(tmp_path):
+    run(status=2)
+    for bad in ("--shapes 0", "--seed -1", "--workers 0"):
+        run("--out", tmp_path / "data", *bad.split(), status=2)
     assert not (tmp_path / "data").exists()
 
 

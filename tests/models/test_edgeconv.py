@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib.util
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -314,11 +315,8 @@ def test_without_a_compiler_the_plain_form_runs(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "device_of", lambda x: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert tiles.launch_error.__wrapped__(cpu) == ""
-
-    def compile_stub(*args: object) -> None:
-        raise RuntimeError("Failed to find C compiler.\nPlease specify via CC")
-
-    monkeypatch.setattr(tiles, "launch", compile_stub)
+    error = RuntimeError("Failed to find C compiler.\nPlease specify via CC")
+    monkeypatch.setattr(tiles, "launch", Mock(side_effect=error))
     tiles.launch_error.cache_clear()
     form, reason = chosen_form("auto", gpu)
     assert form == "plain"

@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest.mock import Mock
 
 import gdown
 import pytest
@@ -194,10 +195,8 @@ def test_sources_are_asked_in_order_and_their_bytes_compared(place: Place) -> No
 
 
 def test_google_drive_s_refusal_is_said_with_what_to_do(place, monkeypatch) -> None:
-    def refuse(**_: object) -> None:
-        raise gdown.exceptions.FileURLRetrievalError("Too many users have viewed it")
-
-    monkeypatch.setattr(gdown, "download", refuse)
+    refusal = gdown.exceptions.FileURLRetrievalError("Too many users have viewed it")
+    monkeypatch.setattr(gdown, "download", Mock(side_effect=refusal))
     monkeypatch.setattr(download, "ITEMS", sources.ITEMS)
     status, output = place.run("--only scanobjectnn")
     assert status == 1 and "Too many users have viewed it" in output

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -63,16 +64,11 @@ def made(meshes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def made_now(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The shapes that are made during a test, in order."""
-    shapes, make_shape = [], from_meshes.make_shape
-
-    def noted(path: Path, shape: str, *rest: object) -> object:
-        shapes.append(shape)
-        return make_shape(path, shape, *rest)
-
+def make_shape(monkeypatch: pytest.MonkeyPatch) -> Mock:
+    """Notes which shapes are made during a test, in order."""
+    noted = Mock(wraps=from_meshes.make_shape)
     monkeypatch.setattr(from_meshes, "make_shape", noted)
-    return shapes
+    return noted
 
 
 # What is written
@@ -173,7 +169,7 @@ from_meshes.main(sys.argv[1:])
 
 
 @pytest.mark.slow
-def test_killed_and_started_again_it_goes_on(meshes, made, tmp_path, made_now):
+def test_killed_and_started_again_it_goes_on(meshes, made, tmp_path, make_shape):
     out = tmp_path / "data"
     words = ("--meshes", str(meshes), "--out", str(out), *SMALL, "--labels")
     # Returns when all who write to the pipes have ended: workers too.
@@ -187,7 +183,7 @@ def test_killed_and_started_again_it_goes_on(meshes, made, tmp_path, made_now):
     with pytest.raises(DataError, match=r"has not finished writing it; rerun"):
         ShapeNetRender(out)
     run(meshes, out, "--labels")
-    assert len(made_now) == 9  # of twelve, two of which can't be read
+    assert make_shape.call_count == 9  # of twelve, two of which can't be read
     assert files(out) == files(made)
 
 
@@ -206,14 +202,15 @@ def test_points_and_cameras_are_functions_of_seed_and_name(meshes, made, tmp_pat
             assert same == ("--seed" not in words)
 
 
-def test_only_what_changed_is_made_again(meshes, made, tmp_path, made_now):
+def test_only_what_changed_is_made_again(meshes, made, tmp_path, make_shape):
     shutil.copytree(meshes, tmp_path / "meshes")
     shutil.copytree(made, tmp_path / "data")
     (tmp_path / "meshes/rod/rod0.obj").unlink()
     trimesh.creation.box((1, 9, 2)).export(tmp_path / "meshes/rod/rod1.ply")
     trimesh.creation.box((1, 9, 3)).export(tmp_path / "meshes/rod/rod9.ply")
     run(tmp_path / "meshes", tmp_path / "data")
-    assert made_now == ["ball/broken", "rod/flat", "rod/rod1", "rod/rod9"]
+    shapes = [call.args[1] for call in make_shape.call_args_list]
+    assert shapes == ["ball/broken", "rod/flat", "rod/rod1", "rod/rod9"]
     run(tmp_path / "meshes", tmp_path / "anew")
     assert files(tmp_path / "data") == files(tmp_path / "anew")
 
@@ -315,9 +312,7 @@ def test_other_settings_need_overwrite(meshes, made, tmp_path, capsys):
 
 
 def test_an_interruption_says_how_to_go_on(meshes, tmp_path, monkeypatch, capsys):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
+    interrupted = Mock(side_effect=KeyboardInterrupt)
     monkeypatch.setattr(from_meshes, "make_shape", interrupted)
     run(meshes, tmp_path / "data", status=130)
     assert "the same command resumes" in capsys.readouterr().err

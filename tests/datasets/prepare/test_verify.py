@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import h5py
 import numpy as np
@@ -274,17 +275,13 @@ def test_packed_shapes(run, root):
 
 
 def test_quick_reads_one_image_a_shape(run, root, monkeypatch):
-    read, original = [], shapenet_files.read_image
-
-    def noted(path):
-        read.append(os.path.basename(path))
-        return original(path)
-
-    monkeypatch.setattr(shapenet_files, "read_image", noted)
+    reader = Mock(wraps=shapenet_files.read_image)
+    monkeypatch.setattr(shapenet_files, "read_image", reader)
     run(root, "--dataset shapenet --quick")
-    assert len(read) == len(set(read)) == 24
+    names = {os.path.basename(call.args[0]) for call in reader.call_args_list}
+    assert reader.call_count == len(names) == 24
     run(root, "--dataset shapenet")
-    assert len(read) == 24 + 576
+    assert reader.call_count == 24 + 576
 
 
 def test_wrong_arguments():
