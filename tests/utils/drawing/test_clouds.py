@@ -1,14 +1,35 @@
-"""The grid of clouds and images."""
+"""The grid of clouds and images, and clouds coloured by part on it."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from mpl_toolkits.mplot3d import proj3d
 
-from tests.utils.drawing.overlaps import assert_readable
+from datasets.shapenet_part import CATEGORIES, FIRST_PART, PARTS_PER_CATEGORY
+from utils.drawing import parts
 from utils.drawing.clouds import INK, Cell, cloud_grid
+
+
+def assert_readable(figure: Figure, texts: Iterable[Text]) -> None:
+    """Draw the figure: no text covers another or leaves the page."""
+    FigureCanvasAgg(figure).draw()
+    boxes = [(t.get_text(), t.get_window_extent()) for t in texts if t.get_text()]
+    for (a, one), (b, other) in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other), (a, b)
+    width, height = figure.bbox.size
+    for name, box in boxes:
+        assert 0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= height, name
 
 
 def test_every_cell_is_in_its_place_with_its_text_and_colours() -> None:
@@ -48,3 +69,50 @@ def test_a_cloud_is_upright_and_comes_towards_the_viewer() -> None:
     assert x[1] == pytest.approx(x[0]) and y[1] > y[0]
     assert x[3] > x[0] > x[2]  # seen from the front and the right
     assert (depth[1:] < depth[0]).all() or (depth[1:] > depth[0]).all()
+
+
+def test_parts_of_a_category_differ_and_foreign_ones_are_grey() -> None:
+    parts_of = zip(FIRST_PART, PARTS_PER_CATEGORY, strict=True)
+    for category, (first, count) in enumerate(parts_of):
+        colours = parts.part_colours(np.arange(50), category)
+        assert len({tuple(c) for c in colours[first : first + count].tolist()}) == count
+        others = np.delete(colours, range(first, first + count), axis=0)
+        assert (others == parts.FOREIGN).all()
+
+
+def test_the_sheet_shows_truth_beside_prediction(tmp_path: Path, monkeypatch) -> None:
+    noted = Mock(side_effect=cloud_grid)
+    monkeypatch.setattr(parts, "cloud_grid", noted)
+    test = SimpleNamespace(
+        class_names=list(CATEGORIES),
+        start=0,
+        points=np.random.default_rng(0).normal(size=(3, 20, 3)).astype(np.float32),
+        labels=np.array([4, 0, 4]),
+        parts=np.array([[12] * 20, [0] * 20, [13] * 20]),
+    )
+    predicted = np.array([[12] * 10 + [13] * 10, [0] * 20, [40] * 20])
+    parts.save_part_examples(tmp_path, test, predicted, 2)
+    assert (tmp_path / "contact_sheet.png").read_bytes().startswith(b"\x89PNG")
+    noted.assert_called_once()
+    (planes, chairs), _ = noted.call_args.args
+    assert [cell.text for cell in (*planes, *chairs)] == [
+        *("airplane #1\ntrue", "predicted\nIoU 100%"),
+        *("chair #0\ntrue", "predicted\nIoU 62%"),
+        *("chair #2\ntrue", "predicted\nIoU 75%"),
+    ]
+    for cells, rows in ((planes, [1]), (chairs, [0, 2])):
+        for i, row in enumerate(rows):
+            for cell, own in zip(cells[2 * i :], (test.parts, predicted), strict=False):
+                assert np.array_equal(cell.shown, test.points[row])
+                colours = parts.part_colours(own[row], test.labels[row]) / 255
+                assert np.array_equal(cell.colours, colours)
+    assert (chairs[1].colours * 255 == parts.PALETTE[[0] * 10 + [1] * 10]).all()
+
+
+def test_only_empty_folders_are_written_to(tmp_path: Path) -> None:
+    parts.check_empty(tmp_path / "new", "--flag")
+    parts.check_empty(tmp_path, "--flag")
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file"):
+        with pytest.raises(ValueError, match=r"--flag .* is not an empty folder"):
+            parts.check_empty(path, "--flag")
