@@ -1,4 +1,5 @@
-"""The benchmark program: rows, roofline, JSON, flags, forms at small sizes."""
+"""The benchmark program: the least work against counts by hand, rows, JSON, flags,
+forms at small sizes."""
 
 from __future__ import annotations
 
@@ -14,9 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import forms, measure, run
+from benchmarks import forms, measure, roofline, run
 from benchmarks.measure import Case, Measured, Rates, Setting, Work
 from benchmarks.roofline import Sizes
+from models.image import ImageEncoder
 from models.knn import knn
 
 CPU = Setting(torch.device("cpu"))
@@ -41,28 +43,64 @@ def killed(_: Setting) -> dict:
         (Work(200.0, 10.0, double=True), 4.0),
     ],
 )
-def test_the_roofline_is_the_larger_of_products_and_traffic(
-    work: Work, seconds: float
-) -> None:
+def test_the_roofline_is_the_larger_of_products_and_traffic(work, seconds) -> None:
     assert measure.roofline(work, RATES) == seconds
 
 
-def test_values_of_a_row() -> None:
-    seconds = {"reference": [8.0, 6.0, 9.0], "ours": [2.0, 3.0, 1.0]}
-    measured = Measured(seconds, {"reference": 300.0, "ours": None})
+def test_work_is_counted_on_distinct_points() -> None:
+    sizes = Sizes("dgcnn", 3, 64, 15, augmented=True)
+    points = roofline.clouds(3, 64, augmented=True)
+    rows = [len(cloud.unique(dim=1).T) for cloud in points]
+    assert min(rows) < 64
+    assert roofline.cloud_work(sizes) == roofline.encoder_work("dgcnn", rows, 15, 3)
+    # One cloud of n points: the terms in n and in n² of the products, by hand.
+    convolutions = 4 * (3 * 64 + 64 * 64 + 64 * 128 + 128 * 256) + 2 * 512 * 1024
+    distances = 2 * (3 + 64 + 64 + 128)
+    work = roofline.encoder_work("dgcnn", [10, 20], 15, 3)
+    assert work.operations == 3 * 30 * convolutions + distances * (100 + 400)
+
+
+def test_work_of_images_is_that_of_the_published_network() -> None:
+    # 4.09 G multiplications an image, three times in a step but for the first layer's.
+    work = roofline.image_work(2)
+    assert math.isclose(work.operations, 2 * 3 * 2 * 4.09e9, rel_tol=0.02)
+    parameters = sum(p.numel() for p in ImageEncoder().parameters())
+    assert work.moved > 28 * parameters
+
+
+def test_work_of_the_part_segmentation_network() -> None:
+    # One cloud of n points: three blocks of two layers, by hand.
+    convolutions = 4 * (2 * 3 * 64 + 2 * 64 * 64) + 2 * 1024 * (128 + 192)
+    second = 2 * 10 * 5 * (64 * 128 + 64 * 64 + 64 * 64)
+    distances = 2 * (3 + 3 + 64 + 64)
+    work = roofline.encoder_work("dgcnn_seg", [10], 5, 1)
+    assert work.operations == 10 * convolutions + second + 100 * distances
+    sizes = (Sizes("dgcnn_seg", 2, 64, 4, augmented) for augmented in (False, True))
+    random, augmented = (roofline.cloud_work(x).operations for x in sizes)
+    assert augmented < random
+
+
+@pytest.mark.parametrize(
+    ("seconds", "memory", "cells"),
+    [
+        (
+            {"reference": [8.0, 6.0, 9.0], "ours": [2.0, 3.0, 1.0]},
+            {"reference": 300.0, "ours": None},
+            "8.000 | 2.000 | 4.00 | 2.00 - 9.00 | 100% | 300 | - | 50% | 2.0",
+        ),
+        (  # the reference alone
+            {"reference": [2.0, 2.0]},
+            {"reference": 1.0},
+            "2.000 | - | - | - | 0% | 1 | - | 50% | 2.0",
+        ),
+    ],
+)
+def test_values_of_a_row(seconds: dict, memory: dict, cells: str) -> None:
     case = Case("a name", constant_forms, lambda: Work(100.0), samples=4)
-    actual = measure.result(case, measured, RATES, 1)
-    cells = "a name | 8.000 | 2.000 | 4.00 | 2.00 - 9.00 | 100% | 300 | - | 50% | 2.0"
-    assert measure.row(actual) == f"| {cells} |"
+    row = measure.row(measure.result(case, Measured(seconds, memory), RATES, 1))
+    assert row == f"| a name | {cells} |"
     first, second = measure.heading().splitlines()
-    assert first.count("|") == second.count("|") == measure.row(actual).count("|")
-
-
-def test_a_row_of_the_reference_alone() -> None:
-    case = Case("alone", constant_forms, Work, samples=2)
-    measured = Measured({"reference": [2.0, 2.0]}, {"reference": 1.0})
-    cells = "alone | 2.000 | - | - | - | 0% | 1 | - | 0% | 1.0"
-    assert measure.row(measure.result(case, measured, RATES, 1)) == f"| {cells} |"
+    assert first.count("|") == second.count("|") == row.count("|")
 
 
 def test_forms_take_turns_and_a_slow_one_is_called_once() -> None:
@@ -89,19 +127,19 @@ def test_memory_above_that_before() -> None:
     assert measure.free_memory(CPU.device) > 0
 
 
+NAMES = [case.name for case in run.cases("cpu")]
+
+
 @pytest.mark.parametrize(
     ("flags", "texts"),
     [
-        (["--device", "cuda"], ["--device cuda: PyTorch sees no GPU"]),
-        (
-            ["--only", "nothing like it"],
-            ["--only nothing like it", *(case.name for case in run.cases("cpu"))],
-        ),
+        ("--device cuda", ["--device cuda: PyTorch sees no GPU"]),
+        ("--only nothing", ["--only nothing", *NAMES]),
     ],
 )
 def test_wrong_flags_are_answered(flags, texts, monkeypatch, capsys) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(sys, "argv", ["run", *flags])
+    monkeypatch.setattr(sys, "argv", ["run", *flags.split()])
     with pytest.raises(SystemExit):
         run.main()
     error = capsys.readouterr().err
@@ -113,14 +151,12 @@ def test_the_rows_in_the_readme_are_measured() -> None:
     kinds = "pre-training step|multi-view|scaling|dgcnn|pointnet|product|knn|svm"
     kinds += "|few-shot, 9840|loader|rendering"
     rows = set(re.findall(rf"^\| ((?:{kinds})[^|]*?)(?:, spinning)? \|", text, re.M))
-    assert {case.name for case in run.cases("cpu")} == rows
+    assert {*NAMES} == rows
 
 
 def test_the_rows_of_each_device() -> None:
-    for device, missing in (
-        ("cpu", ()),
-        ("cuda", ("svm", "few-shot", "loader", "rendering")),
-    ):
+    on_cpu = ("svm", "few-shot", "loader", "rendering")
+    for device, missing in (("cpu", ()), ("cuda", on_cpu)):
         actual = run.cases(device)
         names = [case.name for case in actual]
         assert len(set(names)) == len(names) > 20
@@ -131,9 +167,7 @@ def test_the_rows_of_each_device() -> None:
     assert any("128 pairs" in name for name in names)
 
 
-def test_the_table_and_its_json(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_the_table_and_its_json(tmp_path: Path, monkeypatch, capsys) -> None:
     graph = partial(forms.graphs, channels=3, k=4, batch=2, points=50)
     stub_cases = [
         Case("graph", graph, lambda: Work(1.0), samples=2),
@@ -142,8 +176,7 @@ def test_the_table_and_its_json(
     monkeypatch.setattr(run, "cases", lambda device: stub_cases)
     monkeypatch.setattr(measure, "measure_rates", lambda setting: RATES)
     file = tmp_path / "out.json"
-    words = ["run", "--repeats", "2", "--json", str(file)]
-    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.setattr(sys, "argv", ["run", "--repeats", "2", "--json", str(file)])
     run.main()
     printed = capsys.readouterr().out
     assert "| graph | 0.0" in printed
@@ -225,13 +258,10 @@ def test_a_killed_process_is_a_row_that_says_so() -> None:
     assert measured_apart(killed, 1)["note"] == "ended early: SIGKILL"
 
 
-def test_svm_and_episodes() -> None:
+def test_svm_episodes_and_rendering() -> None:
     for form in forms.linear_svm(CPU, 60, 20, 4).values():
         assert form() > 0.3
     reference, ours = forms.few_shot(CPU, 400, 10, episodes=2).values()
     assert reference() == ours()
-
-
-def test_rendering() -> None:
     (ours,) = forms.rendering(CPU, views=2, size=16, side=6).values()
     ours()

@@ -19,7 +19,6 @@ from tests.helpers.small_data import write_small_data
 # Stands for every script: notes its command; writes what a run writes, and may fail.
 SCRIPT = """
 import json, pathlib, shutil, sys, time
-words = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 name = pathlib.Path(sys.argv[0]).name
 folder = pathlib.Path("checkpoints", sys.argv[sys.argv.index("--exp_name") + 1])
 with open("commands.txt", "a") as file:
@@ -56,16 +55,16 @@ def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("train_crosspoint", "eval_svm", "eval_fewshot", "finetune_cls"):
         (tmp_path / f"{name}.py").write_text(SCRIPT)
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # pytest's own stay
-    return tmp_path / "out"
+    (out := tmp_path / "out").mkdir()
+    return out
 
 
 def run(out: Path, *words: str) -> tuple[int, list[str], dict]:
     """Exit status, the commands of this call, and study.json."""
-    (out / "commands.txt").unlink(missing_ok=True)
+    (out / "commands.txt").write_text("")
     code = study.main(["--out", str(out), *ARMS, "--seeds", "1", "2", *words])
-    path = out / "commands.txt"
-    done = path.read_text().splitlines() if path.exists() else []
-    return code, sorted(done), json.loads((out / "study.json").read_text())
+    done = sorted((out / "commands.txt").read_text().splitlines())
+    return code, done, json.loads((out / "study.json").read_text())
 
 
 def test_every_command_is_understood_by_its_script() -> None:
@@ -88,14 +87,10 @@ def test_every_command_is_understood_by_its_script() -> None:
 def test_complete_runs_are_not_repeated(scripts: Path) -> None:
     code, done, content = run(scripts)
     assert code == 0
-    assert done == sorted(
-        f"{name} --overwrite"
-        for seed in (1, 2)
-        for name in (
-            *(f"untrained_{seed}_svm", f"untrained_{seed}_fewshot"),
-            *(f"crosspoint_{seed}_{kind}" for kind in ("pretrain", "svm", "fewshot")),
-        )
-    )
+    kinds = {"untrained": ("svm", "fewshot")}
+    kinds["crosspoint"] = ("pretrain", *kinds["untrained"])
+    names = {f"{arm}_{n}_{x}" for arm in kinds for n in (1, 2) for x in kinds[arm]}
+    assert done == sorted(f"{name} --overwrite" for name in names)
     assert content["values"]["linear SVM"] == {
         "untrained": {"1": 50, "2": 50},
         "crosspoint": {"1": 60, "2": 70},
@@ -118,7 +113,6 @@ def test_complete_runs_are_not_repeated(scripts: Path) -> None:
 
 @pytest.mark.slow
 def test_a_stopped_training_is_resumed(scripts: Path) -> None:
-    scripts.mkdir()
     (scripts / "hang").touch()
     begin = time.monotonic()
     code, done, content = run(scripts, "--minutes", "0.05")
@@ -127,9 +121,8 @@ def test_a_stopped_training_is_resumed(scripts: Path) -> None:
     assert "crosspoint_1_pretrain --overwrite" in done
     assert not any(line.startswith("crosspoint_1_svm") for line in done)
     assert set(content["values"]["linear SVM"]) <= {"untrained"}
-    assert (
-        "| linear SVM | 50.00 ± 0.00 | not run |" in (scripts / "table.md").read_text()
-    )
+    table = (scripts / "table.md").read_text()
+    assert "| linear SVM | 50.00 ± 0.00 | not run |" in table
     (scripts / "hang").unlink()
     done = run(scripts)[1]
     assert "crosspoint_1_pretrain --resume" in done
@@ -137,10 +130,7 @@ def test_a_stopped_training_is_resumed(scripts: Path) -> None:
     assert run(scripts)[1] == []
 
 
-def test_a_failed_run_is_named_and_the_others_go_on(
-    scripts: Path, capfd: pytest.CaptureFixture
-) -> None:
-    scripts.mkdir()
+def test_a_failed_run_is_named_and_the_others_go_on(scripts: Path, capfd) -> None:
     (scripts / "fail").touch()
     code, done, content = run(scripts)
     assert code == 1
@@ -170,9 +160,7 @@ def test_intervals_are_those_of_paired_differences() -> None:
 
 
 @pytest.mark.slow
-def test_real_runs_end_in_a_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_real_runs_end_in_a_table(tmp_path: Path, monkeypatch) -> None:
     data = write_small_data(tmp_path / "data")
     monkeypatch.setattr(study, "SVM", "--C 1 --labels_per_class 1 --corrupt 3")
     few_shot = "--k_way 3 --m_shot 1 --n_query 1 --n_runs 3"

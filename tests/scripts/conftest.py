@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -40,13 +41,11 @@ class Shell:
         text = log.read_text() if log.exists() else ""
         return [call.split("\n")[:-1] for call in text.split("END\n")[:-1]]
 
-    def run(
-        self, script: str | Path, *words: str, **variables: str
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a script of ``scripts/``."""
+    def call(self, *command: str, **variables: str) -> CompletedProcess[str]:
+        """Run a command in the folder."""
         variables = {**self.variables, **variables}
         return subprocess.run(
-            ["/bin/bash", str(ROOT / "scripts" / script), *words],
+            command,
             capture_output=True,
             text=True,
             cwd=self.folder,
@@ -54,10 +53,25 @@ class Shell:
             timeout=120,
         )
 
+    def run(self, script: str | Path, *words: str, **variables: str):
+        """Run a script of ``scripts/``."""
+        path = str(ROOT / "scripts" / script)
+        return self.call("/bin/bash", path, *words, **variables)
+
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
-    return Shell(tmp_path)
+    """With a torchrun that says its words, waits while there is a file ``hold``, and
+    fails for the run that is named in FAIL."""
+    shell = Shell(tmp_path)
+    shell.program(
+        "torchrun",
+        f"""echo "run: $*"
+while [ -e {tmp_path}/hold ]; do sleep 0.05; done
+case " $* " in *" ${{FAIL:--}} "*) exit 3 ;; esac""",
+    )
+    shell.variables["NGPU"] = "0"
+    return shell
 
 
 needs_pueue = pytest.mark.skipif(not INSTALLED, reason="no pueue is installed")

@@ -1,10 +1,8 @@
-"""The complete study, queued and in order, with stand-ins; and its table."""
+"""The complete study and the ablations, queued and in order, with stand-ins."""
 
 from __future__ import annotations
 
 import importlib
-import json
-import re
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -12,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from datasets import synthetic
-from scripts import pipeline_table
-from tests.scripts.conftest import ROOT, Shell
+from tests.scripts.conftest import Shell
 from tests.scripts.pueue import Pueue, StandIn, Task
 
 # Each task, the task it needs, and its script.
@@ -26,15 +23,17 @@ STUDY = {
     "ft-so": ("pt-cls", "finetune_cls.py"),
     "ft-partseg": ("pt-partseg", "train_partseg.py"),
 }
+# Of each pre-training of the ablations: encoder, weights of the losses, images a shape.
+ABLATIONS = {
+    "dgcnn": ("dgcnn", 1, 1, 1),
+    "dgcnn_intra": ("dgcnn", 1, 0, 1),
+    "dgcnn_cross": ("dgcnn", 0, 1, 1),
+    "pointnet": ("pointnet", 1, 1, 1),
+    "pointnet_intra": ("pointnet", 1, 0, 1),
+    "pointnet_cross": ("pointnet", 0, 1, 1),
+    **{f"dgcnn_{images}": ("dgcnn", 1, 1, images) for images in range(2, 6)},
+}
 SMOKE_DATA = "data/synthetic_smoke"
-
-
-@pytest.fixture
-def shell(shell: Shell) -> Shell:
-    # Fails for the run that is named in FAIL.
-    shell.program("torchrun", 'case " $* " in *" ${FAIL:--} "*) exit 3 ;; esac')
-    shell.variables["NGPU"] = "0"
-    return shell
 
 
 def enqueued(
@@ -68,9 +67,7 @@ def enqueued(
 
 
 @pytest.mark.parametrize("smoke", [False, True])
-def test_the_queue_holds_every_task_after_those_it_needs(
-    smoke: bool, shell: Shell, queue: Pueue | StandIn
-) -> None:
+def test_the_queue_holds_every_task_after_those_it_needs(smoke, shell, queue) -> None:
     first = shell.run("pt-cls.sh", QUEUE="pueue").stdout.strip()
     shell.variables |= {"PUEUE_GROUP": "gpu", "PUEUE_AFTER": first}
     name = "smoke" if smoke else "nightly"
@@ -103,62 +100,18 @@ def test_a_failed_run_stops_only_those_that_need_it(shell: Shell) -> None:
     assert "part segmentation, instance mIoU" in done.stdout  # the table comes anyway
 
 
-def test_the_published_numbers_of_the_readme() -> None:
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    actual = re.search(
-        r"(\S+) \(linear SVM, ModelNet40\), (\S+) \(ScanObjectNN\) and (\S+) instance "
-        r"mIoU \(part segmentation\)",
-        text,
-    )
-    published = pipeline_table.PUBLISHED
-    assert actual is not None and actual.groups() == (
-        published["linear SVM, ModelNet40"],
-        published["linear SVM, ScanObjectNN"],
-        published["part segmentation, instance mIoU"],
-    )
-
-
-def write(run: str, *records: dict, **arguments: object) -> None:
-    folder = Path("checkpoints", run)
-    folder.mkdir(parents=True)
-    text = "".join(json.dumps(record) + "\n" for record in records)
-    (folder / "metrics.jsonl").write_text(text + '{"cut o')
-    environment = {"commit": "abc123", "machine": "a machine"}
-    config = {"arguments": arguments, "environment": environment}
-    (folder / "config.json").write_text(json.dumps(config))
-
-
-def test_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    rows = [{"C": 10.0, "test": 0.8025}, {"C": 0.1, "test": 0.816}]
-    svm = {"dataset": "scanobjectnn", "accuracy": 0.8025, "C": 10.0, "table": rows}
-    write("study_svm", svm, data_root="data", seed=4)
-    few = {"mean": 0.9, "deviation": 0.041, "accuracies": [0.9] * 50}
-    few["dataset"] = "modelnet40"
-    write("study_fewshot", {**few, "k_way": 10, "m_shot": 20})
-    epoch = {"epoch_end": True, "test_accuracy": 0.915, "best_test_accuracy": 0.925}
-    write("study_ft-mn", {"step": 0}, epoch, epochs=300, batch_size=600)
-    part = {"epoch_end": True, "test_miou": 0.8, "best_test_miou": 0.81}
-    runs = ({**part, "test_miou": 0.5}, part)
-    write("study_ft-partseg", *runs, epochs=2, batch_size=32)
-    text = pipeline_table.table("study")
-    assert "data data, seed 4; commit abc123; a machine" in text
-    assert "synthetic" not in text
-    lines = text.splitlines()
-    rows = {line[:40].strip(): line[40:].split() for line in lines[3:18]}
-    for task, cells in {
-        "linear SVM, ScanObjectNN": "81.7 80.2 81.6 -0.1 C = 10; 0.1 by test data",
-        "linear SVM, ModelNet40": "91.2 - not run",
-        "few-shot, ModelNet40, 10 ways 20 shots": "87.9 ± 4.2 90.0 ± 4.1 +2.1 50 epis",
-        "few-shot, ModelNet40, 5 ways 10 shots": "92.5 ± 3.0 - not run",
-        "fine-tuning, ModelNet40, accuracy": "- 91.5 92.5 batch 600; after 1 of 300 ",
-        "part segmentation, instance mIoU": "85.5 80.0 81.0 -4.5 batch 32, published 8",
-    }.items():
-        assert " ".join(rows[task]).startswith(cells)
-    assert "best epoch or C by test data" in text
-    assert len(rows) == 15  # with the two lines of the heading
-
-    Path("data").mkdir()
-    Path("data/manifest.json").write_text("{}")
-    text = pipeline_table.table("study")
-    assert "the differences from published numbers mean nothing" in text
+@pytest.mark.parametrize("smoke", [False, True])
+def test_every_ablation_is_what_its_name_says_and_is_judged(smoke, shell, queue):
+    name = "ablation_smoke" if smoke else "ablation_study"
+    words = ["--smoke"] * smoke + ["--seed", "4", "--", "--epochs", "9"]
+    actual = enqueued(shell, queue, "ablations.sh", name, *words)
+    assert actual.keys() == {*ABLATIONS, *(f"{run}_svm" for run in ABLATIONS)}
+    for run, expected in ABLATIONS.items():
+        number, task, args = actual[run]
+        assert (args.imid_weight, args.cmid_weight) == expected[1:3]
+        assert (args.model, args.num_images) == expected[::3]
+        assert args.epochs == 9 and task.after == set()
+        assert args.data_root == (SMOKE_DATA if smoke else "data")
+        _, task, args = actual[f"{run}_svm"]
+        assert args.model_path == f"checkpoints/{name}_{run}/models/best_model.pth"
+        assert args.seed == 4 and task.after == {number}

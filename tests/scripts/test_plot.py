@@ -12,9 +12,7 @@ from tests.utils.drawing.test_curves import step, write
 from utils.errors import UsageError
 
 
-def test_it_writes_a_png_or_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_it_writes_a_png_or_nothing(tmp_path: Path, capsys) -> None:
     run = write(tmp_path / "run", step(0, 1.0), step(10, 0.5))
     plot.main([str(run)])
     assert capsys.readouterr().out.split() == [str(run / "curves.png")]

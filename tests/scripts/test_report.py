@@ -6,9 +6,8 @@ import json
 import re
 import shutil
 from argparse import Namespace
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -28,8 +27,7 @@ from utils.run.run_folder import read_metrics
 SETS = ("modelnet40", "scanobjectnn")
 
 
-@dataclass(frozen=True)
-class Runs:
+class Runs(NamedTuple):
     """Folders of a small pre-training and of both judgements."""
 
     trained: Path
@@ -66,7 +64,7 @@ def copied(runs: Runs, tmp_path: Path) -> Runs:
         for name in ("trained", "untrained", "pretrained")
     }
     change(new["pretrained"], model_path=str(new["trained"] / "models/best_model.pth"))
-    return Runs(**new, features=runs.features, data=runs.data)
+    return runs._replace(**new)
 
 
 def change(folder: Path, part: str = "arguments", **values: object) -> None:
@@ -147,18 +145,15 @@ def test_features_are_those_that_were_judged(runs: Runs) -> None:
     actual = report_data.features_of(splits, before)
     trained = report_data.features_of(splits, after)
     with np.load(runs.features) as saved:
-        for features, others, split in zip(
-            actual, trained, ("train", "test"), strict=True
-        ):
-            assert np.array_equal(features, saved[split])
-            assert not np.allclose(others, features)
+        for own, other, split in zip(actual, trained, ("train", "test"), strict=True):
+            assert np.array_equal(own, saved[split])
+            assert not np.allclose(other, own)
         assert np.array_equal(splits[1].labels, saved["test_labels"])
 
 
 def test_the_confusion_is_that_of_the_file(runs: Runs, tmp_path: Path) -> None:
-    matrix, names = report_data.read_confusion(
-        runs.pretrained / "confusion_modelnet40.csv"
-    )
+    path = runs.pretrained / "confusion_modelnet40.csv"
+    matrix, names = report_data.read_confusion(path)
     accuracy = read_metrics(runs.pretrained)[0]["accuracy"]
     assert np.trace(matrix) / matrix.sum() == pytest.approx(accuracy)
     assert matrix.shape == (16, 16) and len(names) == 16

@@ -130,9 +130,7 @@ def test_processes_of_a_node(variables, processes, slurm: Slurm) -> None:
         ("train_partseg.py", {**STOPPED, "CANCEL": "1"}, 143, "cancel"),
     ],
 )
-def test_a_stopped_training_alone_is_requeued(
-    script, variables, code, message, slurm
-) -> None:
+def test_only_a_stopped_training_is_requeued(script, variables, code, message, slurm):
     done = slurm.submit(script, **variables)
     assert done.returncode == code, done.stderr
     requeued = message == "back in the queue"

@@ -1,28 +1,35 @@
-"""The grid of clouds and images; clouds coloured by part, and their contact sheet."""
+"""The grid of clouds and images, and clouds coloured by part on it."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from mpl_toolkits.mplot3d import proj3d
 
 from datasets.shapenet_part import CATEGORIES, FIRST_PART, PARTS_PER_CATEGORY
-from tests.utils.drawing.overlaps import assert_readable
 from utils.drawing import clouds
-from utils.drawing.clouds import (
-    FOREIGN,
-    INK,
-    PALETTE,
-    Cell,
-    check_empty,
-    cloud_grid,
-    part_colours,
-    save_part_examples,
-)
+from utils.drawing.clouds import INK, Cell, cloud_grid
+
+
+def assert_readable(figure: Figure, texts: Iterable[Text]) -> None:
+    """Draw the figure: no text covers another or leaves the page."""
+    FigureCanvasAgg(figure).draw()
+    boxes = [(t.get_text(), t.get_window_extent()) for t in texts if t.get_text()]
+    for (a, one), (b, other) in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other), (a, b)
+    width, height = figure.bbox.size
+    for name, box in boxes:
+        assert 0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= height, name
 
 
 def test_every_cell_is_in_its_place_with_its_text_and_colours() -> None:
@@ -65,23 +72,16 @@ def test_a_cloud_is_upright_and_comes_towards_the_viewer() -> None:
 
 
 def test_parts_of_a_category_differ_and_foreign_ones_are_grey() -> None:
-    for category, (first, count) in enumerate(
-        zip(FIRST_PART, PARTS_PER_CATEGORY, strict=True)
-    ):
-        colours = part_colours(np.arange(50), category)
+    parts_of = zip(FIRST_PART, PARTS_PER_CATEGORY, strict=True)
+    for category, (first, count) in enumerate(parts_of):
+        colours = clouds.part_colours(np.arange(50), category)
         assert len({tuple(c) for c in colours[first : first + count].tolist()}) == count
         others = np.delete(colours, range(first, first + count), axis=0)
-        assert (others == FOREIGN).all()
+        assert (others == clouds.FOREIGN).all()
 
 
 def test_the_sheet_shows_truth_beside_prediction(tmp_path: Path, monkeypatch) -> None:
-    sheets = []
-
-    def noted(rows, title):
-        sheets.append(rows)
-        return grid(rows, title)
-
-    grid = clouds.cloud_grid
+    noted = Mock(side_effect=cloud_grid)
     monkeypatch.setattr(clouds, "cloud_grid", noted)
     test = SimpleNamespace(
         class_names=list(CATEGORIES),
@@ -91,9 +91,10 @@ def test_the_sheet_shows_truth_beside_prediction(tmp_path: Path, monkeypatch) ->
         parts=np.array([[12] * 20, [0] * 20, [13] * 20]),
     )
     predicted = np.array([[12] * 10 + [13] * 10, [0] * 20, [40] * 20])
-    save_part_examples(tmp_path, test, predicted, 2)
+    clouds.save_part_examples(tmp_path, test, predicted, 2)
     assert (tmp_path / "contact_sheet.png").read_bytes().startswith(b"\x89PNG")
-    ((planes, chairs),) = sheets
+    noted.assert_called_once()
+    (planes, chairs), _ = noted.call_args.args
     assert [cell.text for cell in (*planes, *chairs)] == [
         *("airplane #1\ntrue", "predicted\nIoU 100%"),
         *("chair #0\ntrue", "predicted\nIoU 62%"),
@@ -103,15 +104,15 @@ def test_the_sheet_shows_truth_beside_prediction(tmp_path: Path, monkeypatch) ->
         for i, row in enumerate(rows):
             for cell, own in zip(cells[2 * i :], (test.parts, predicted), strict=False):
                 assert np.array_equal(cell.shown, test.points[row])
-                colours = part_colours(own[row], test.labels[row]) / 255
+                colours = clouds.part_colours(own[row], test.labels[row]) / 255
                 assert np.array_equal(cell.colours, colours)
-    assert (chairs[1].colours * 255 == PALETTE[[0] * 10 + [1] * 10]).all()
+    assert (chairs[1].colours * 255 == clouds.PALETTE[[0] * 10 + [1] * 10]).all()
 
 
 def test_only_empty_folders_are_written_to(tmp_path: Path) -> None:
-    check_empty(tmp_path / "new", "--flag")
-    check_empty(tmp_path, "--flag")
+    clouds.check_empty(tmp_path / "new", "--flag")
+    clouds.check_empty(tmp_path, "--flag")
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file"):
         with pytest.raises(ValueError, match=r"--flag .* is not an empty folder"):
-            check_empty(path, "--flag")
+            clouds.check_empty(path, "--flag")

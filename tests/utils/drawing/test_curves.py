@@ -10,7 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tests.utils.drawing.overlaps import assert_readable
+from tests.utils.drawing.test_clouds import assert_readable
 from utils.drawing.curves import curves_figure, read_runs
 from utils.errors import UsageError
 
@@ -66,15 +66,15 @@ def test_pretraining_has_its_terms_and_its_probe() -> None:
     assert loss.lines[1].get_marker() == "o"  # a line of one point is not seen
 
 
-@pytest.mark.parametrize(
-    ("kind", "title"), [("accuracy", "Accuracy, %"), ("miou", "Instance mIoU, %")]
-)
+TITLES = [("accuracy", "Accuracy, %"), ("miou", "Instance mIoU, %")]
+
+
+@pytest.mark.parametrize(("kind", "title"), TITLES)
 def test_fine_tuning_has_both_splits(kind: str, title: str) -> None:
     values = {f"train_{kind}": 0.5, f"test_{kind}": 0.25, "train_loss": 2.0}
     run = [step(0, 3.0), epoch(0, test_loss=2.5, **values)]
-    shown = panels(
-        curves_figure({"a": [step(0, 9.0), epoch(0, train_loss=1.0)], "b": run})
-    )
+    other = [step(0, 9.0), epoch(0, train_loss=1.0)]
+    shown = panels(curves_figure({"a": other, "b": run}))
     assert list(shown) == ["Loss of a batch", "Loss of an epoch", title]
     assert points(shown["Loss of an epoch"]) == [[(1, 2.5)], [(1, 2)]]
     assert points(shown[title]) == [[(1, 25)], [(1, 50)]]

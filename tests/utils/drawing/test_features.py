@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from tests.utils.drawing.overlaps import assert_readable
+from tests.utils.drawing.test_clouds import assert_readable
+from tests.utils.judging.test_knn import nearest
 from utils.drawing import features
 from utils.drawing.features import (
     OTHER,
@@ -147,21 +147,18 @@ def test_neighbours_are_those_of_a_naive_loop_and_framed_by_their_class() -> Non
     encoders["before"][0][:] *= np.exp(random.normal(size=(40, 1)))
     figure, shares = neighbour_figure(train, test, encoders, 2, 5, seed=0, title="t")
     for name, (vectors, queries) in encoders.items():
-        near, right = [], 0
-        for query, label in zip(queries, test.labels, strict=True):
-            similarities = []
-            for i, vector in enumerate(vectors):
-                dot = sum(a * b for a, b in zip(query, vector, strict=True))
-                similarities.append((dot / math.hypot(*query) / math.hypot(*vector), i))
-            near.append(sorted(similarities, reverse=True)[:5])
-            right += sum(train.labels[i] == label for _, i in near[-1])
-        assert shares[name] == pytest.approx(right / 45)
+        near = [nearest(query, vectors, 5) for query in queries]
+        same = [
+            train.labels[i] == label
+            for label, neighbours in zip(test.labels, near, strict=True)
+            for _, i in neighbours
+        ]
+        assert shares[name] == pytest.approx(np.mean(same))
     assert list(shares) == list(encoders)
     assert figure.get_suptitle() == "t"
     rows = spread_rows(test.labels, 2, seed=0)
-    for q, (first, *others) in zip(
-        rows, np.array(figure.axes).reshape(2, 6), strict=True
-    ):
+    cells = np.array(figure.axes).reshape(2, 6)
+    for q, (first, *others) in zip(rows, cells, strict=True):
         assert first.get_title() == f"{names[test.labels[q]]}\nquery"
         drawn = [np.transpose(a.collections[0]._offsets3d) for a in (first, *others)]
         expected = [test.points[q], *(train.points[i] for _, i in near[q])]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from PIL import Image
 from datasets.shapenet_render import ShapeNetRender
 from tests.helpers.runs import finetune, metrics, pretrain, same_records, weights
 from tests.helpers.wandb_file import config, history
+from tests.utils.conftest import wandb_files
 from utils.drawing import wandb_images
 from utils.drawing.wandb_images import show_confusion, show_pretraining
 from utils.judging.probe import Probed
@@ -27,16 +27,6 @@ SHAPES = {*VIEWS, "Augmented/Picture"}
 DRAWN = {*SHAPES, "Probe t-SNE", "Probe Confusion Matrix"}
 
 
-class Logger:
-    """A run's logger as the images see it: the values and lines that it is told."""
-
-    def __init__(self) -> None:
-        self.values: list[dict[str, Any]] = []
-        self.lines: list[str] = []
-        self.wandb: Any = SimpleNamespace(log=self.values.append)
-        self.info = self.lines.append
-
-
 @pytest.fixture
 def probed() -> Probed:
     features = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
@@ -46,23 +36,19 @@ def probed() -> Probed:
 
 def recorded(run: Path, count: int) -> tuple[list[dict[str, Any]], Path]:
     """The rows of the only W&B file, once there are so many, and its folder."""
-    (path,) = (run / "wandb").glob("offline-run-*/*.wandb")
-    end = time.monotonic() + 30
-    while len(history(path)) < count:  # another process writes them
-        assert time.monotonic() < end, f"{len(history(path))} rows instead of {count}"
-        time.sleep(0.05)
+    (path,) = wandb_files(run, count)
     return history(path), path.parent / "files"
 
 
 def test_shapes_map_and_confusion_are_recorded(probed, synthetic_root) -> None:
     data = ShapeNetRender(synthetic_root, 64, 32, seed=7)
-    logger, run = Logger(), Path("run")
+    logger, run = Mock(), Path("run")
     run.mkdir()
     url = "http://127.0.0.1:9"
     arguments = {"wandb": "offline", "wb_url": url, "exp_name": "run"}
     logger.wandb = wandb_run.start(run, arguments, {}, False, logger.info)
     show_pretraining(logger, 1, True, data, probed)
-    assert logger.lines == []
+    logger.info.assert_not_called()
     logger.wandb.finish(exit_code=0)
     (shown,), files = recorded(run, 1)
     assert set(shown) == {"epoch", *DRAWN}
@@ -83,28 +69,24 @@ def test_shapes_map_and_confusion_are_recorded(probed, synthetic_root) -> None:
 
 
 def test_a_failed_drawing_is_one_line_and_the_rest_is_recorded(
-    probed: Probed, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
+    probed, synthetic_root, monkeypatch
 ) -> None:
-    def fail(*_: Any) -> None:
-        raise RuntimeError("no map\nadvice of many lines")
-
-    monkeypatch.setattr(wandb_images, "feature_map", fail)
-    logger, data = Logger(), ShapeNetRender(synthetic_root, 64, 32)
+    fails = Mock(side_effect=RuntimeError("no map\nadvice of many lines"))
+    monkeypatch.setattr(wandb_images, "feature_map", fails)
+    logger, data = Mock(), ShapeNetRender(synthetic_root, 64, 32)
     show_pretraining(logger, 0, True, data, probed)
-    assert logger.lines == ["no t-SNE of epoch 1 for W&B: no map"]
-    (shown,) = logger.values
+    logger.info.assert_called_once_with("no t-SNE of epoch 1 for W&B: no map")
+    logger.wandb.log.assert_called_once()
+    (shown,) = logger.wandb.log.call_args.args
     assert set(shown) == {"epoch", *DRAWN} - {"Probe t-SNE"}
 
 
-def test_what_is_drawn_and_nothing_that_nobody_sees(
-    probed: Probed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_drawn_and_nothing_that_nobody_sees(probed, monkeypatch) -> None:
     drawn: list[Any] = []
     for name in ("augmented_shapes", "feature_map", "confusion"):
         monkeypatch.setattr(wandb_images, name, lambda *a: drawn.append(a) or {})
     data: Any = []
-    logger, without = Logger(), Logger()
-    without.wandb = None
+    logger, without = Mock(), Mock(wandb=None)
     show_pretraining(logger, 0, False, data, probed)
     show_confusion(logger, 0, False, np.eye(2, dtype=int), ["a", "b"])
     show_pretraining(without, 0, True, data, probed)
@@ -146,16 +128,13 @@ def test_a_pretraining_with_images_has_the_numbers_of_one_without(
             assert torch.equal(value, theirs[key]), key
 
 
-def test_fine_tuning_shows_the_confusion_of_the_test_split(
-    tmp_path: Path, uneven_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: list[Any] = []
-    monkeypatch.setattr(
-        wandb_images, "confusion", lambda *args: drawn.append(args) or {}
-    )
+def test_fine_tuning_shows_its_confusion(tmp_path, uneven_root, monkeypatch) -> None:
+    confusion = Mock(return_value={})
+    monkeypatch.setattr(wandb_images, "confusion", confusion)
     words = "--from_scratch --wandb offline --epochs 2 --save_freq 10".split()
     run = finetune(tmp_path, uneven_root, *words)
-    ((split, matrix, names),) = drawn  # of the last epoch alone
+    confusion.assert_called_once()  # of the last epoch alone
+    split, matrix, names = confusion.call_args.args
     assert split == "Test"
     assert matrix.sum(axis=1).tolist() == [6, 2, 4, 1, 0]
     assert np.trace(matrix) / matrix.sum() == metrics(run)[1][1]["test_accuracy"]

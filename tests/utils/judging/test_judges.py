@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.svm import SVC
 
+from tests.utils.judging.test_fewshot import predictions
 from utils.judging.judges import (
     check_labels_per_class,
     draw_labelled,
@@ -29,11 +29,8 @@ def few_labels(train, tests, truth, count: int, draw: int, seed: int) -> list[fl
     """Of every copy, the accuracy of an SVM on the standardised labelled rows."""
     vectors, labels = train
     rows = draw_labelled(labels, count, seed, draw)
-    mean = sum(vectors[row] for row in rows) / len(rows)
-    variance = sum((vectors[row] - mean) ** 2 for row in rows) / len(rows)
-    scale = np.sqrt(variance)
-    svm = SVC(kernel="linear", C=1.0).fit((vectors[rows] - mean) / scale, labels[rows])
-    return [np.mean(svm.predict((x - mean) / scale) == truth) for x in tests.values()]
+    predicted = predictions(vectors[rows], labels[rows], *tests.values())
+    return [np.mean(own == truth) for own in predicted]
 
 
 def test_every_figure_is_that_of_its_judge_and_clouds() -> None:

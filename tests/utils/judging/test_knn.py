@@ -10,18 +10,22 @@ import pytest
 from utils.judging import knn
 
 
+def nearest(query, rows, k: int) -> list[tuple[float, int]]:
+    """Cosine and number of the k rows most like the query."""
+    similarities = []
+    for i, row in enumerate(rows):
+        dot = sum(float(a) * float(b) for a, b in zip(query, row, strict=True))
+        similarities.append((dot / math.hypot(*query) / math.hypot(*row), i))
+    return sorted(similarities, reverse=True)[:k]
+
+
 def slow_predict(train, labels, test, k: int) -> list[int]:
     """The same by the equation, one test row after the other."""
     predicted = []
     for row in test:
-        result = []
-        for other, label in zip(train, labels, strict=True):
-            dot = sum(float(a) * float(b) for a, b in zip(row, other, strict=True))
-            lengths = (sum(float(a) ** 2 for a in v) for v in (row, other))
-            result.append((dot / math.sqrt(math.prod(lengths)), int(label)))
         votes = dict.fromkeys(range(int(max(labels)) + 1), 0.0)
-        for cosine, label in sorted(result, reverse=True)[:k]:
-            votes[label] += math.exp(cosine / 0.07)
+        for cosine, i in nearest(row, train, k):
+            votes[int(labels[i])] += math.exp(cosine / 0.07)
         predicted.append(max(votes, key=lambda c: (votes[c], -c)))
     return predicted
 

@@ -31,10 +31,9 @@ def iou_of_one_shape(pred: np.ndarray, target: np.ndarray, category: int) -> flo
     return sum(result) / len(result)
 
 
-def shapes(
-    count: int, categories: tuple[int, ...] = tuple(range(16)), points: int = 30
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Predictions, some of other categories' parts, truths with parts missing."""
+def shapes(count: int, categories: tuple[int, ...], points: int = 30):
+    """Predictions, some of other categories' parts; truths with parts missing; the
+    categories, drawn from those given."""
     random = np.random.default_rng(count)
     category = random.choice(categories, count)
     target = np.empty((count, points), np.int64)
@@ -49,19 +48,16 @@ def shapes(
 @pytest.mark.parametrize("categories", [tuple(range(16)), (10,), (1,)])
 def test_shape_iou_against_the_definition(categories: tuple[int, ...]) -> None:
     pred, target, category = shapes(40, categories)
-    expected = [
-        iou_of_one_shape(*shape) for shape in zip(pred, target, category, strict=True)
-    ]
+    expected = [*map(iou_of_one_shape, pred, target, category)]
     actual = shape_iou(pred, target, category)
     assert actual.shape == (40,)
     assert actual.dtype == torch.float64
     np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-12)
     tensors = shape_iou(*map(torch.from_numpy, (pred, target, category)))
     assert torch.equal(actual, tensors)
-    alone = [
-        shape_iou(*(x[i : i + 1] for x in (pred, target, category))) for i in (0, 7)
-    ]
-    assert torch.equal(torch.cat(alone), actual[[0, 7]])  # bit for bit
+    for i in (0, 7):  # bit for bit
+        alone = shape_iou(*(x[i : i + 1] for x in (pred, target, category)))
+        assert torch.equal(alone, actual[i : i + 1])
 
 
 def test_absent_and_foreign_parts() -> None:
@@ -87,7 +83,7 @@ def figures(count: int, end: int) -> tuple[dict, dict]:
 def test_figures_are_exact_on_any_number_of_ranks(two_ranks) -> None:
     pred, target, category = shapes(9, (0, 4, 15))
     values, by_category = figures(9, 0)
-    iou = [iou_of_one_shape(*s) for s in zip(pred, target, category, strict=True)]
+    iou = [*map(iou_of_one_shape, pred, target, category)]
     means = {
         NAMES[c]: np.mean([v for v, k in zip(iou, category, strict=True) if k == c])
         for c in sorted(set(category.tolist()))

@@ -63,9 +63,8 @@ def test_held_out_rows_are_stratified_disjoint_and_seeded() -> None:
 def test_C_is_the_best_on_the_held_out_rows() -> None:
     features, labels = blobs(200, 4, 1.2)
     features *= 0.02  # small features, as an untrained encoder has
-    chosen, accuracy = svm.choose_C(
-        svm.SVMProblem(features, labels), CANDIDATES, seed=0
-    )
+    problem = svm.SVMProblem(features, labels)
+    chosen, accuracy = svm.choose_C(problem, CANDIDATES, seed=0)
     kept, held = svm.held_out_split(labels, 0)
     for C in CANDIDATES:
         reference = SVC(kernel="linear", C=C).fit(features[kept], labels[kept])
@@ -73,7 +72,6 @@ def test_C_is_the_best_on_the_held_out_rows() -> None:
     best = max(accuracy.values())
     assert chosen == min(C for C, value in accuracy.items() if value == best)
     assert accuracy[0.01] < best
-    problem = svm.SVMProblem(features, labels)
     assert svm.choose_C(problem, [0.5]) == (0.5, {})  # nothing to choose
     equal, accuracy = svm.choose_C(svm.SVMProblem(*blobs(40, 2, 0.01)), [9.0, 4.0])
     assert (equal, accuracy) == (4.0, {4.0: 1.0, 9.0: 1.0})  # the smallest
@@ -96,9 +94,8 @@ def test_a_judgement_is_that_of_the_chosen_C_on_the_test_rows() -> None:
     assert chosen == every.C
     assert {row["C"]: row["held_out"] for row in every.table} == held_out
     assert (every.train_size, every.test_size) == (200, 100)
-    predicted = {
-        C: SVC(kernel="linear", C=C).fit(*train).predict(test[0]) for C in CANDIDATES
-    }
+    fitted = {C: SVC(kernel="linear", C=C).fit(*train) for C in CANDIDATES}
+    predicted = {C: reference.predict(test[0]) for C, reference in fitted.items()}
     accuracy = {C: np.mean(predicted[C] == test[1]) for C in CANDIDATES}
     assert {row["C"]: row["test"] for row in every.table} == accuracy
     assert every.accuracy == accuracy[chosen] == every.svm.score(*test)

@@ -36,36 +36,36 @@ def two_steps(norm: nn.Module, x: Tensor, rows: slice):
     return y.detach(), *gradients, {n: b.clone() for n, b in norm.named_buffers()}
 
 
-def two_steps_on_rank(
-    kind: type, x: Tensor, counts: tuple[int, int], training: bool = True
-):
+def two_steps_on_rank(mode: str, x: Tensor, counts: tuple[int, int]):
     """Two steps of a BatchNorm on this rank's rows of ``x``."""
+    registered = gpu_kernels_by_definition() if mode == "gpu" else None  # until the end
+    norm = random_norm(AsOnGPU if mode == "gpu" else GlobalBatchNorm, x.shape[1])
     first = sum(counts[: distributed.rank()])
     rows = slice(first, first + counts[distributed.rank()])
-    return two_steps(random_norm(kind, x.shape[1]).train(training), x, rows)
+    result = two_steps(norm.train(mode != "eval"), x, rows)
+    del registered
+    return result
 
 
-@pytest.mark.parametrize("training", [True, False])
+SHAPES = [
+    (nn.BatchNorm1d, (), (1, 1)),
+    (nn.BatchNorm1d, (7,), (2, 5)),
+    (nn.BatchNorm2d, (4, 3), (3, 2)),
+]
+WITHOUT_ROWS = (nn.BatchNorm1d, (7,), (4, 0))  # a rank, which takes part on the CPU
+
+
 @pytest.mark.parametrize(
-    ("kind", "tail", "counts"),
+    ("mode", "kind", "tail", "counts"),
     [
-        (nn.BatchNorm1d, (), (1, 1)),
-        (nn.BatchNorm1d, (7,), (2, 5)),
-        (nn.BatchNorm1d, (7,), (4, 0)),  # a rank without rows takes part
-        (nn.BatchNorm2d, (4, 3), (3, 3)),
+        *[(mode, *shape) for mode in ("training", "eval", "gpu") for shape in SHAPES],
+        *[(mode, *WITHOUT_ROWS) for mode in ("training", "eval")],
     ],
 )
-def test_two_ranks_compute_batch_norm_of_all_rows(
-    two_ranks, kind, tail, counts, training
-):
+def test_two_ranks_compute_batch_norm_of_all_rows(two_ranks, mode, kind, tail, counts):
     x = 3 * normal(sum(counts), 6, *tail) + 5
-    norm = random_norm(kind, 6).train(training)
-    expected = two_steps(norm, x, slice(None))
-    results = two_ranks.run(two_steps_on_rank, GlobalBatchNorm, x, counts, training)
-    equal_to_one_process(results, expected)
-
-
-def equal_to_one_process(results: list[tuple], expected: tuple) -> None:
+    expected = two_steps(random_norm(kind, 6).train(mode != "eval"), x, slice(None))
+    results = two_ranks.run(two_steps_on_rank, mode, x, counts)
     ys, x_grads, weight_grads, bias_grads, buffers = zip(*results, strict=True)
     # Each rank has its own rows' share; data-parallel training adds them up.
     result = (torch.cat(ys), torch.cat(x_grads), sum(weight_grads), sum(bias_grads))
@@ -130,21 +130,6 @@ class AsOnGPU(GlobalBatchNorm):
         self.num_batches_tracked.add_(1)
         running = (self.running_mean, self.running_var, self.momentum)
         return _OnGPU.apply(x, self.weight, self.bias, *running, self.eps)
-
-
-def two_steps_as_on_gpu(x: Tensor, counts: tuple[int, int]):
-    _registered = gpu_kernels_by_definition()  # until the end
-    return two_steps_on_rank(AsOnGPU, x, counts)
-
-
-@pytest.mark.parametrize(
-    ("kind", "tail", "counts"),
-    [(nn.BatchNorm1d, (), (1, 2)), (nn.BatchNorm2d, (4, 3), (3, 2))],
-)
-def test_two_gpus_would_compute_batch_norm_of_all_rows(two_ranks, kind, tail, counts):
-    x = 3 * normal(sum(counts), 6, *tail) + 5
-    expected = two_steps(random_norm(kind, 6).train(), x, slice(None))
-    equal_to_one_process(two_ranks.run(two_steps_as_on_gpu, x, counts), expected)
 
 
 def low_precision_on_rank(x: Tensor) -> tuple[Tensor, Tensor]:

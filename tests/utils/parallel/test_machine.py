@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 
 import pytest
 
+from tests.utils.conftest import start_python
 from utils.parallel import machine
 
 FAULTS = """
@@ -28,14 +27,10 @@ print(by_default, faults())
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_a_further_step_needs_no_new_pages() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FAULTS],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
-    )
-    assert done.returncode == 0, done.stderr
-    by_default, kept = map(int, done.stdout.split())
+    process = start_python(FAULTS, env={"CUDA_VISIBLE_DEVICES": ""})
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    by_default, kept = map(int, output.split())
     assert kept < 100 < 10_000 < by_default
 
 

@@ -19,12 +19,9 @@ def test_different_names_give_different_streams() -> None:
     # Trailing zeros, numbers of two words, and the purpose are where names could meet.
     keys = [(), (0,), (0, 0), (1,), (1, 0), (0, 1), (2**32,), (2**32 + 1,), (1, 1)]
     names = [(purpose, *key) for purpose in (ORDER, POINTS) for key in keys]
-    streams = [generator(*name).random(4) for name in names]
-    for one, other in itertools.combinations(range(len(names)), 2):
-        assert not np.array_equal(streams[one], streams[other]), (
-            names[one],
-            names[other],
-        )
+    streams = [(name, generator(*name).random(4)) for name in names]
+    for (one, a), (other, b) in itertools.combinations(streams, 2):
+        assert not np.array_equal(a, b), (one, other)
 
 
 def test_negative_numbers_are_refused() -> None:

@@ -6,7 +6,6 @@ import contextlib
 import copy
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -54,22 +53,13 @@ class StandIn(GraphedStep):
         def replay() -> None:
             StandIn.replays += 1
             attributes = [p.grad for p in self._parameters]
-            result = self._run(self._batch)
-            for kept, new in zip(results, result, strict=True):
-                kept.copy_(new)
-            for p, kept, attribute in zip(
-                self._parameters, gradients, attributes, strict=True
-            ):
-                kept.copy_(p.grad)
+            new = [*self._run(self._batch), *(p.grad for p in self._parameters)]
+            for kept, x in zip([*results, *gradients], new, strict=True):
+                kept.copy_(x)
+            for p, attribute in zip(self._parameters, attributes, strict=True):
                 p.grad = attribute
 
         return replay, results
-
-
-@pytest.fixture
-def replays(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    monkeypatch.setattr(StandIn, "replays", 0)
-    return lambda: StandIn.replays
 
 
 def batch(number: int) -> tuple:
@@ -106,16 +96,17 @@ def train(graphed: bool, rates: list[float]) -> list[Tensor]:
     return [*losses, *model.state_dict().values()]
 
 
-def test_graphed_steps_are_the_eager_ones_bit_for_bit(replays) -> None:
+def test_graphed_steps_are_the_eager_ones_bit_for_bit() -> None:
     rates = [1e-3] * 5 + [3e-4] * 4
+    before = StandIn.replays
     actual = train(True, rates)
     # Two batches overflow, three warm up, the next is captured and replayed.
-    assert replays() == 9 - len(OVERFLOWING) - 3
+    assert StandIn.replays - before == 9 - len(OVERFLOWING) - 3
     assert all(map(torch.equal, actual, train(False, rates)))
 
 
 def test_pretraining_with_graphs_has_the_same_losses(
-    replays, tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path, synthetic_root, monkeypatch
 ) -> None:
     words = ("--epochs", "2", "--batch_size", "4", "--precision", "fp64")
     wanted = metrics(pretrain(tmp_path / "eager", synthetic_root, *words))[0]
@@ -146,9 +137,10 @@ def test_pretraining_with_graphs_has_the_same_losses(
     monkeypatch.setattr(train_crosspoint, "CrossPoint", remembered)
     monkeypatch.setattr(train_crosspoint, "GraphedStep", step)
     monkeypatch.setattr(train_crosspoint, "distinct_points", laid_out)
+    before = StandIn.replays
     run = pretrain(tmp_path / "graph", synthetic_root, *words, "--cuda_graph")
     actual = metrics(run)[0]
-    assert len(actual) == 12 and replays() == 6  # each epoch warms up
+    assert len(actual) == 12 and StandIn.replays - before == 6  # each epoch warms up
     assert set(sizes) == {distinct_after_dropout(8, 64)}
     for name in ("loss", "imid_loss", "cmid_loss", "lr"):
         expected = pytest.approx([line[name] for line in wanted], rel=1e-9)

@@ -8,13 +8,14 @@ import json
 import os
 import pty
 import struct
-import subprocess
-import sys
 import termios
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+import wandb
 
+from tests.utils.conftest import start_python
 from utils.errors import UsageError
 from utils.run.logger import RunLogger
 from utils.run.run_folder import open_run_folder, read_metrics
@@ -22,9 +23,7 @@ from utils.run.run_folder import open_run_folder, read_metrics
 ARGUMENTS = {"exp_name": "run", "wandb": "disabled", "wb_url": "http://localhost:9"}
 
 
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def test_what_ended_a_run_is_in_its_log() -> None:
@@ -66,14 +65,8 @@ def test_a_resumed_run_drops_later_steps_and_keeps_its_configuration() -> None:
     assert json.loads((folder / "config.json").read_text())["arguments"] == now
 
 
-def test_a_wandb_that_cannot_start_does_not_stop_a_run(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    import wandb
-
-    def refuses(**options) -> None:
-        raise wandb.errors.CommError("refused")
-
+def test_a_wandb_that_cannot_start_does_not_stop_a_run(monkeypatch) -> None:
+    refuses = Mock(side_effect=wandb.errors.CommError("refused"))
     monkeypatch.setattr(wandb, "init", refuses)
     folder = open_run_folder("run")
     log = RunLogger(folder, {**ARGUMENTS, "wandb": "offline"})
@@ -97,18 +90,14 @@ log.info("done")
 
 
 @pytest.mark.slow
-def test_a_bar_is_for_terminals_and_apart_from_the_log(
-    tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_bar_is_for_terminals_and_apart_from_the_log(tmp_path: Path, capsys) -> None:
     code = BAR.format(folder=str(tmp_path), arguments=ARGUMENTS)
     exec(code)
     assert capsys.readouterr() == ("a line of the log\ndone\n", "")
 
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
-    root = Path(__file__).parents[3]
-    command = [sys.executable, "-c", code]
-    process = subprocess.Popen(command, cwd=root, stdout=theirs, stderr=theirs)
+    process = start_python(code, stdout=theirs, stderr=theirs)
     os.close(theirs)
     seen = b""
     with contextlib.suppress(OSError):  # raised when the other end is closed

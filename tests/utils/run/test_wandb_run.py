@@ -8,10 +8,8 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import wandb
@@ -19,10 +17,11 @@ import wandb
 from tests.helpers.runs import pretrain
 from tests.helpers.wandb_file import config, history
 from tests.helpers.wandb_server import WandbServer
+from tests.utils.conftest import ROOT, start_python, wandb_files
 from utils.run import wandb_run
 
-ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "wandb.md").read_text(encoding="utf-8")
+NOWHERE = "http://127.0.0.1:9"  # where no server is
 KEY = "0123456789abcdef" * 2 + "deadbeef"  # looks like a key, and can be searched for
 STEP = {"step": 0, "epoch": 0, "loss": 2.5}
 EPOCH = {"epoch": 0, "epoch_end": True}
@@ -40,22 +39,18 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
         yield server
 
 
-def started(
-    mode: str, url: str, messages: list[str], resumed: bool = False
-) -> wandb_run.WandbRun:
+def started(mode: str, url: str = NOWHERE, resumed: bool = False):
+    """W&B's part of a run in ``run/``, and the list of the lines that it will say."""
     Path("run").mkdir(exist_ok=True)
+    messages: list[str] = []
     arguments = {"wandb": mode, "wb_url": url, "exp_name": "run"}
     run = wandb_run.start(Path("run"), arguments, CONFIG, resumed, messages.append)
-    assert run is not None, messages
-    return run
+    return run, messages
 
 
-def record(
-    mode: str, url: str = "http://127.0.0.1:9", resumed: bool = False
-) -> list[str]:
-    """A short complete run in ``run/``; returns the lines it said."""
-    messages: list[str] = []
-    run = started(mode, url, messages, resumed)
+def record(mode: str, url: str = NOWHERE, resumed: bool = False) -> list[str]:
+    """A short complete run; returns the lines it said."""
+    run, messages = started(mode, url, resumed)
     run.log(STEP)
     run.log(EPOCH | {name: number / 8 for number, name in enumerate(wandb_run.NAMES)})
     run.finish(exit_code=0)
@@ -63,13 +58,8 @@ def record(
 
 
 def files(pattern: str = "offline-run-*") -> list[Path]:
-    """The records on disk, once W&B's process has written both rows of each."""
-    paths = sorted(Path("run/wandb").glob(f"{pattern}/*.wandb"))
-    end = time.monotonic() + 30
-    while not all(len(history(path)) == 2 for path in paths):
-        assert time.monotonic() < end, "a row is missing"
-        time.sleep(0.05)
-    return paths
+    """The records on disk, with both rows."""
+    return wandb_files(Path("run"), 2, pattern)
 
 
 def test_a_record_on_disk_has_the_configuration_and_the_published_names() -> None:
@@ -96,11 +86,9 @@ def test_a_record_on_disk_has_the_configuration_and_the_published_names() -> Non
         ("401", "needs a valid key: set WANDB_API_KEY"),
     ],
 )
-def test_without_a_server_the_run_is_offline_and_says_so_in_one_line(
-    mood: str, reason: str, server: WandbServer
-) -> None:
+def test_without_a_server_the_run_is_offline_and_says_so(mood, reason, server) -> None:
     server.mood = mood
-    url = "http://127.0.0.1:9" if mood == "refuses" else server.url
+    url = NOWHERE if mood == "refuses" else server.url
     (line,) = record("online", url)
     assert line.startswith("W&B is offline for this run: ")
     assert reason in line and url in line
@@ -110,9 +98,7 @@ def test_without_a_server_the_run_is_offline_and_says_so_in_one_line(
     assert not server.runs
 
 
-def test_an_offline_run_and_its_resumption_are_uploaded_as_one(
-    server: WandbServer,
-) -> None:
+def test_an_offline_run_and_its_resumption_are_uploaded_as_one(server) -> None:
     record("offline")
     record("offline", resumed=True)
     both = files()
@@ -144,11 +130,8 @@ def test_an_online_run_is_resumed_as_the_same_run(server: WandbServer) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_that_hangs_in_the_middle_does_not_block_the_run(
-    server: WandbServer,
-) -> None:
-    messages: list[str] = []
-    run = started("online", server.url, messages)
+def test_a_server_that_hangs_in_the_middle_does_not_block_the_run(server) -> None:
+    run, messages = started("online", server.url)
     run.log(STEP)
     server.mood = "hangs"
     recovery = threading.Timer(20, setattr, (server, "mood", "well"))
@@ -165,8 +148,7 @@ def test_a_server_that_hangs_in_the_middle_does_not_block_the_run(
 
 
 def test_a_wandb_that_fails_in_the_middle_says_so_once() -> None:
-    messages: list[str] = []
-    run = started("offline", "http://127.0.0.1:9", messages)
+    run, messages = started("offline")
     wandb.finish()  # from here on, logging to it raises
     run.log(STEP)
     run.log(STEP)
@@ -177,32 +159,21 @@ def test_a_wandb_that_fails_in_the_middle_says_so_once() -> None:
 
 def test_without_a_key_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_SERVICE", raising=False)  # of this process
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    url = "http://127.0.0.1:9"
     script = (
         "from pathlib import Path; from utils.run import wandb_run; "
-        f"arguments = {{'exp_name': 'run', 'wandb': 'online', 'wb_url': '{url}'}}; "
+        f"arguments = {{'exp_name': 'run', 'wandb': 'online', 'wb_url': '{NOWHERE}'}}; "
         "run = wandb_run.start(Path(), arguments, {}, False, print); run.finish(0)"
     )
     ours, terminal = pty.openpty()
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        stdin=terminal,
-        stdout=subprocess.PIPE,
-        stderr=terminal,
-        text=True,
-        timeout=60,
-    )
+    process = start_python(script, stdin=terminal, stderr=terminal)
+    (line,) = process.communicate(timeout=60)[0].splitlines()
     os.close(terminal)
     os.close(ours)
-    (line,) = done.stdout.splitlines()
     assert line.startswith("W&B is offline for this run: ")
-    assert f"set WANDB_API_KEY, or run 'wandb login --host {url}'" in line
+    assert f"set WANDB_API_KEY, or run 'wandb login --host {NOWHERE}'" in line
 
 
-def test_the_key_is_used_and_in_no_file(
-    server: WandbServer, tmp_path: Path, synthetic_root: Path
-) -> None:
+def test_the_key_is_used_and_in_no_file(server, tmp_path, synthetic_root) -> None:
     words = ("--wandb", "online", "--wb_url", server.url, "--epochs", "1")
     run = pretrain(tmp_path, synthetic_root, *words)
     assert any("epoch_end" in row for row in server.history())
@@ -216,6 +187,5 @@ def test_the_key_is_used_and_in_no_file(
 
 
 def test_disabled_leaves_nothing_behind() -> None:
-    arguments: dict[str, Any] = {"wandb": "disabled", "wb_url": "", "exp_name": "run"}
-    assert wandb_run.start(Path(), arguments, {}, False, print) is None
-    assert not Path("wandb").exists()
+    assert started("disabled") == (None, [])
+    assert not list(Path("run").iterdir())
