@@ -10,8 +10,6 @@ seed are the same for any number of processes.
                 --model_path best_model.pth --table
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 

@@ -12,8 +12,6 @@ labels, corrupted test clouds (docs/evaluation.md). Compare with an untrained en
                 --labels_per_class 1 5 20 --corrupt 3
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import time

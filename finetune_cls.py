@@ -14,8 +14,6 @@ and the logits are gathered, so the figures do not depend on the number of proce
                   --model_path checkpoints/finetune_modelnet40/models/best_model.pth
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 from collections.abc import Sequence

@@ -8,8 +8,6 @@ folder's packages ``models`` and ``utils``, so the calling program cannot have i
 packages of these names.
 """
 
-from __future__ import annotations
-
 import hashlib
 import pathlib
 import urllib.error

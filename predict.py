@@ -14,8 +14,6 @@ the exit status is then 1.
                 --model_path checkpoints/partseg/models/best_model.pth
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Iterator
 

@@ -11,8 +11,6 @@ images of the same shape. The number of processes changes the time, nothing else
               (the same line on both nodes, HOST being one of them)
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from functools import partial

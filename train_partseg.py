@@ -14,8 +14,6 @@ one rank. The number of processes changes the time, nothing else.
                   --save_predictions predictions
 """
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

@@ -3,8 +3,6 @@
 Functions take a setting and sizes, and return the forms by name.
 """
 
-from __future__ import annotations
-
 import atexit
 import itertools
 import shutil

@@ -1,7 +1,5 @@
 """Random arguments of every kernel, to compare the packages of kernels."""
 
-from __future__ import annotations
-
 import copy
 import functools
 from typing import Any

@@ -4,8 +4,6 @@ A case has up to two forms of the same work, the plain reference and what is use
 They take turns, so that other work on the machine slows both down.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import os

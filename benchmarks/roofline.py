@@ -4,8 +4,6 @@ Work is counted on the measured input, duplicate points once, and without what a
 computes twice or in vain.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -19,8 +19,6 @@ system, as PyTorch programs do; in rows that say so both keep it. On a GPU there
 only the rows that use it, and no "ours" where the fused form has no kernels.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Callable, Iterator

@@ -10,8 +10,6 @@ complete run is not repeated, and an unfinished training is resumed.
     python -m benchmarks.study --data_root ../shared/data --out study --minutes 60
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -5,8 +5,6 @@ Every corruption keeps the number of points, by repeating those that are left, a
 pure function of its random generator. All levels use the same random numbers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -4,8 +4,6 @@ A file that is missing, damaged or of another kind raises a `DataError` that nam
 No reader opens a file for writing, and none leaves one open.
 """
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Iterator

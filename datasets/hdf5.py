@@ -1,7 +1,5 @@
 """Clouds and labels in HDF5 files: reads and checks only the requested rows."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Labelled clouds in HDF5: ModelNet40 and ScanObjectNN."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

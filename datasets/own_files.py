@@ -3,8 +3,6 @@
 Iterate over `OwnFiles`. Files that cannot be read are noted and skipped.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace

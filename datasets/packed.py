@@ -16,8 +16,6 @@ Items are bit for bit those read from single files. This file is the reader;
 `datasets.prepare.pack` writes.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

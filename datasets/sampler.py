@@ -1,7 +1,5 @@
 """Global batches of samples that do not depend on the number of processes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from torch.utils.data import Sampler

@@ -1,7 +1,5 @@
 """ShapeNetRender as it is unpacked: a PLY and a folder of PNG for every shape."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

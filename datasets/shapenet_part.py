@@ -1,7 +1,5 @@
 """ShapeNetPart: 16 categories of shapes, each point labelled with one of 50 parts."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

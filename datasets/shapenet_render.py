@@ -1,7 +1,5 @@
 """ShapeNet clouds with rendered images: what CrossPoint is pre-trained on."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,6 +38,7 @@ class ShapeNetRender(Dataset):
         data_root: the folder that holds `ShapeNet` and `ShapeNetRendering`.
         num_points: take the first `num_points` of each PLY; None for all.
         image_size: height and width of an image in pixels.
+        seed: for the augmentations and the choice of images.
         point_transform: (points (N, 3), rng) -> points (N, 3).
         image_transform: (RGB image, rng, image_size) -> `RawImage`, whose jitter the
             training loop applies by `jitter_images`, or a finished float tensor
@@ -133,9 +132,7 @@ class ShapeNetRender(Dataset):
         The image is (S, S, 3) uint8, V images side by side (S, V S, 3).
         """
         view1, view2, images = self[key]
-        images = jitter_images(default_collate([images]))[
-            0
-        ]  # (3, S, S) or (V, 3, S, S)
-        pixels = image_bytes(images).movedim(-3, -1)  # (..., S, S, 3)
+        (jittered,) = jitter_images(default_collate([images]))  # ([V,] 3, S, S)
+        pixels = image_bytes(jittered).movedim(-3, -1)  # (..., S, S, 3)
         pixels = torch.cat(list(pixels), dim=1) if pixels.dim() == 4 else pixels
         return view1.T.numpy(), view2.T.numpy(), pixels.numpy()

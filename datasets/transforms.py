@@ -4,8 +4,6 @@ Points are (N, 3) float32 arrays in and out. No function changes what it is give
 none draws from any generator but the one that is passed.
 """
 
-from __future__ import annotations
-
 import math
 from functools import cache
 from typing import NamedTuple
@@ -32,9 +30,11 @@ def center_and_scale(points: np.ndarray) -> np.ndarray:
     return (centered / radius).astype(np.float32)
 
 
-def random_scale(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Scale all axes by the same factor ~ U(0.5, 2)."""
-    return points * np.float32(rng.uniform(0.5, 2.0))
+def random_scale(
+    points: np.ndarray, rng: np.random.Generator, low: float = 0.5, high: float = 2.0
+) -> np.ndarray:
+    """Scale all axes by the same factor ~ U(low, high)."""
+    return points * np.float32(rng.uniform(low, high))
 
 
 def random_rotate_y(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -46,38 +46,47 @@ def random_rotate_y(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.stack([cos * x + sin * z, y, cos * z - sin * x], axis=1)
 
 
-def random_translate(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Move each axis by U(-0.5, 0.5) times the cloud's extent along it."""
+def random_translate(
+    points: np.ndarray, rng: np.random.Generator, limit: float = 0.5
+) -> np.ndarray:
+    """Move each axis by U(-limit, limit) times the cloud's extent along it."""
     extent = points.max(axis=0) - points.min(axis=0)
-    return points + (rng.uniform(-0.5, 0.5, 3) * extent).astype(np.float32)
+    return points + (rng.uniform(-limit, limit, 3) * extent).astype(np.float32)
 
 
 def jitter(
-    points: np.ndarray, rng: np.random.Generator, sigma: float = 0.01
+    points: np.ndarray,
+    rng: np.random.Generator,
+    sigma: float = 0.01,
+    clip: float = 0.05,
 ) -> np.ndarray:
-    """Add N(0, sigma) clipped at ±0.05 to every coordinate."""
-    noise = np.clip(sigma * rng.standard_normal(points.shape), -0.05, 0.05)
+    """Add N(0, sigma) clipped at ±clip to every coordinate."""
+    noise = np.clip(sigma * rng.standard_normal(points.shape), -clip, clip)
     return points + noise.astype(np.float32)
 
 
-def random_dropout(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Replace each point by the first with probability r, where r ~ U(0, MAX_DROPOUT).
+def random_dropout(
+    points: np.ndarray, rng: np.random.Generator, max_ratio: float = MAX_DROPOUT
+) -> np.ndarray:
+    """Replace each point by the first with probability r, where r ~ U(0, max_ratio).
 
     The number of points stays; replaced points are exact copies of point 0.
     """
-    ratio = rng.uniform(0.0, MAX_DROPOUT)
+    ratio = rng.uniform(0.0, max_ratio)
     dropped = rng.random(len(points)) < ratio
     return np.where(dropped[:, None], points[:1], points)
 
 
-def distinct_after_dropout(clouds: int, points: int) -> int:
+def distinct_after_dropout(
+    clouds: int, points: int, max_ratio: float = MAX_DROPOUT
+) -> int:
     """Rows to reserve for the distinct points that :func:`random_dropout` leaves.
 
-    A cloud keeps a share 1 - r of its points, r ~ U(0, MAX_DROPOUT). The rows are four
+    A cloud keeps a share 1 - r of its points, r ~ U(0, max_ratio). The rows are four
     standard deviations above the mean: about one batch in 30,000 has more.
     """
-    deviation = MAX_DROPOUT / math.sqrt(12 * clouds)
-    share = 1 - MAX_DROPOUT / 2 + 4 * deviation
+    deviation = max_ratio / math.sqrt(12 * clouds)
+    share = 1 - max_ratio / 2 + 4 * deviation
     return min(clouds * points, math.ceil(clouds * points * share))
 
 
@@ -110,14 +119,29 @@ def as_channels(points: np.ndarray) -> torch.Tensor:
 class RawImage(NamedTuple):
     """An image before its colour jitter, which :func:`jitter_images` applies.
 
-    PyTorch's collate function makes a `RawImage` of batches from a list of them. Those
-    of V images have a leading V.
+    PyTorch's collate function makes a `RawImage` of batches from a list of them.
+
+    Attributes:
+        pixels: (3, S, S) uint8, RGB, already resized; (V, 3, S, S) for V images.
+        jitter: (7,) float32, see :func:`draw_jitter`; (V, 7) for V images.
     """
 
-    pixels: torch.Tensor  # (3, S, S) uint8, RGB, already resized
-    # (7,) float32: the order in which brightness (0), contrast (1) and saturation (2)
-    # are adjusted; the factor of each; 1 for a horizontal flip, else 0
+    pixels: torch.Tensor
     jitter: torch.Tensor
+
+
+def draw_jitter(rng: np.random.Generator, strength: float = 0.4) -> torch.Tensor:
+    """Draw the random part of an image's augmentation.
+
+    Returns:
+        (7,) float32: the order in which brightness (0), contrast (1) and saturation (2)
+        are adjusted; the factor of each, from U(1 - strength, 1 + strength); 1 for a
+        horizontal flip, else 0.
+    """
+    order = rng.permutation(3)
+    factors = rng.uniform(1 - strength, 1 + strength, 3)
+    flip = rng.random() < 0.5
+    return torch.tensor([*order, *factors, flip], dtype=torch.float32)
 
 
 def augment_image(
@@ -128,13 +152,10 @@ def augment_image(
 ) -> RawImage:
     """Resize an RGB image to size x size pixels and draw its jitter.
 
-    Factors are from U(1 - strength, 1 + strength). The jitter itself is applied to the
-    whole batch, on the device of the model: see :func:`jitter_images`.
+    The jitter itself is applied to the whole batch, on the device of the model: see
+    :func:`jitter_images`.
     """
-    order = rng.permutation(3)
-    factors = rng.uniform(1 - strength, 1 + strength, 3)
-    flip = rng.random() < 0.5
-    jitter = torch.tensor([*order, *factors, flip], dtype=torch.float32)
+    jitter = draw_jitter(rng, strength)
     pixels = F.pil_to_tensor(F.resize(image, [size, size])).contiguous()
     return RawImage(pixels, jitter)
 
@@ -150,11 +171,16 @@ def jitter_images(
 
     Args:
         images: a batch of `RawImage`: pixels (B, 3, H, W) uint8 and jitter (B, 7), or
-            with V images each (B, V, 3, H, W) and (B, V, 7); for other shapes or dtypes
-            a ValueError. A tensor, as another `image_transform` may give, is returned
-            as it is.
-        dtype: of the result, which is computed in float32; None for that of the jitter,
-            which ``to_device`` has made that of the model.
+            with V images each (B, V, 3, H, W) and (B, V, 7). A tensor, as another
+            `image_transform` may give, is returned as it is.
+        dtype: of the result; None for that of the jitter, which ``to_device`` has made
+            that of the model.
+
+    Returns:
+        Shape as the pixels; computed in float32.
+
+    Raises:
+        ValueError: if the pixels have another shape or dtype.
     """
     if isinstance(images, torch.Tensor):
         return images

@@ -1,7 +1,5 @@
 """Both encoders as one module, so that one DDP wrapper covers the training step."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any

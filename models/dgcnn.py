@@ -1,7 +1,5 @@
 """DGCNN (Wang et al., TOG 2019): the point encoder and its classification head."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Dropout with masks that do not depend on the number of processes."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor, nn

@@ -5,8 +5,6 @@ methods and results: :class:`PlainClouds` here is the definition,
 :class:`models.fused.clouds.FusedClouds` the fast form, used where it can run.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

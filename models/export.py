@@ -11,8 +11,6 @@ compared with PyTorch on random clouds before the command ends.
   torch    torch.export.load("encoder.pt2").module()(points)
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import os

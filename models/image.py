@@ -1,7 +1,5 @@
 """The image encoder: a torchvision ResNet and a projection head."""
 
-from __future__ import annotations
-
 import torch
 import torchvision
 from torch import Tensor, nn

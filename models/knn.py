@@ -1,7 +1,5 @@
 """Exact k nearest neighbours: the kNN graph that EdgeConv is computed on."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 

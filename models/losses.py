@@ -1,7 +1,5 @@
 """NT-Xent over the global batch, the objectives, smoothed cross-entropy."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

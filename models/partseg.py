@@ -1,7 +1,5 @@
 """The part-segmentation DGCNN (Wang et al., TOG 2019, figure 3) and its transformer."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

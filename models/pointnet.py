@@ -1,7 +1,5 @@
 """PointNet (Qi et al., CVPR 2017) without its transforms: a point encoder."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from models.dgcnn import HeadedEncoder, check_points

@@ -3,8 +3,6 @@
 python -m scripts.ablations_table NAME      of the runs checkpoints/NAME_*
 """
 
-from __future__ import annotations
-
 from scripts.pipeline_table import SETS, accuracies, origin, percent
 from utils.run import cli
 from utils.run.run_folder import CHECKPOINTS

@@ -3,8 +3,6 @@
 python -m scripts.pipeline_table NAME      of the runs checkpoints/NAME_*
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 from collections.abc import Iterable

@@ -6,8 +6,6 @@ Losses are drawn against steps, for pre-training with both terms. Accuracies and
 are drawn against epochs. A run may be finished, resumed or still running.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

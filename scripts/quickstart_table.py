@@ -3,8 +3,6 @@
 python -m scripts.quickstart_table SEEDS      of the seeds 1 to SEEDS
 """
 
-from __future__ import annotations
-
 from scripts.pipeline_table import SETS, accuracies, percent
 from utils.run import cli
 from utils.run.run_folder import CHECKPOINTS, read_metrics

@@ -10,8 +10,6 @@ the first. Numbers are read from the runs' files; maps and neighbours use featur
 are computed here.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

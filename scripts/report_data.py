@@ -1,7 +1,5 @@
 """What the report shows: runs that belong together, features, training shapes."""
 
-from __future__ import annotations
-
 import csv
 import json
 import shlex

@@ -3,8 +3,6 @@
 python -m tests.soak [--kills 20] [--seed 0]
 """
 
-from __future__ import annotations
-
 import argparse
 import random
 import tempfile

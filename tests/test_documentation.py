@@ -1,7 +1,5 @@
 """The documentation: commands are understood or run; links, flags and paths exist."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 import os

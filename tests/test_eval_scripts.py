@@ -1,8 +1,6 @@
 """The evaluations of a frozen encoder, by SVM and by few-shot episodes: their numbers
 against scikit-learn's, honest choices, files, refusals."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The notebook: as committed, and run from top to bottom."""
 
-from __future__ import annotations
-
 import argparse
 import ast
 from pathlib import Path

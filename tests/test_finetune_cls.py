@@ -1,7 +1,5 @@
 """Fine-tuning for classification: the same numbers on any world size; its weights."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The encoders by torch.hub, as another program loads them."""
 
-from __future__ import annotations
-
 import argparse
 import subprocess
 import sys

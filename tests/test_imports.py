@@ -1,7 +1,5 @@
 """Who may import whom, and that importing a script does nothing."""
 
-from __future__ import annotations
-
 import ast
 import re
 import subprocess

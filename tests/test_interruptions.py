@@ -1,7 +1,5 @@
 """Runs that are stopped, killed or hang, or cannot write: nothing is lost."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import re

@@ -1,7 +1,5 @@
 """Scripts given a weight file alone use its network, and a line says so."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from functools import partial

@@ -1,7 +1,5 @@
 """The Python code of the documentation's pages, run as the pages say."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """predict.py: its numbers are those of the evaluations, its errors one line each."""
 
-from __future__ import annotations
-
 import csv
 import shutil
 from argparse import Namespace

@@ -12,8 +12,6 @@ files of that age have to load. All tensors of a file are views of a few short r
 numbers, which keeps names, shapes and dtypes in a fraction of the size.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Fine-tuning starts from weight files: what is loaded, and what is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Pre-training: its two weight files, its probe, the forms of the point operations."""
 
-from __future__ import annotations
-
 import math
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Part segmentation: the same numbers on any number of ranks, from the definition."""
 
-from __future__ import annotations
-
 import copy
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the three training scripts have in common: files, start, resuming, refusals."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import math

@@ -4,8 +4,6 @@ Ruff refuses ``eval``, shells, and imports of pickle and its like (pyproject.tom
 are the calls that are safe with one argument alone.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 

@@ -4,8 +4,6 @@ One float64 run on one process is the reference of each case; float32 has its ow
 there rounding decides which points are neighbours.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Errors whose message is written for the user: the scripts print it and exit."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

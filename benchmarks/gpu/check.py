@@ -9,8 +9,6 @@ versions continues there: what passed or was measured is not run again. The exit
 is 1 if a row failed. See docs/gpu.md.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import importlib.metadata

@@ -4,8 +4,6 @@ A row's function returns a text, and the row has passed. It raises an error wher
 failed, and `NotRun` where it cannot be run. Sizes on a CPU are small: the same code.
 """
 
-from __future__ import annotations
-
 import importlib
 import itertools
 import os

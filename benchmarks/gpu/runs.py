@@ -4,8 +4,6 @@ A row of `runs` returns a text, as in :mod:`benchmarks.gpu.exact`; one of `epoch
 numbers and a "text".
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import shutil

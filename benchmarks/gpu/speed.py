@@ -6,8 +6,6 @@ it. ``layout``: they come with the batch. ``padded``: to a fixed number of rows.
 streams``: padded, and images beside points. ``graph``: as ``--cuda_graph`` does it.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable

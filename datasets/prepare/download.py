@@ -11,8 +11,6 @@ if everything is complete and passed the checks, 1 if not, 2 for wrong arguments
 after Ctrl-C.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import fcntl

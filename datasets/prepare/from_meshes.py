@@ -11,8 +11,6 @@ used. If interrupted, the same command resumes. The output is the same, byte for
 after an interruption and with any number of --workers.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import hashlib

@@ -4,8 +4,6 @@ Scenes are flattened: every part is moved to where the scene places it. The vert
 axis and the units are the file's.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ If packing is interrupted, the same command resumes it. The manifest is written 
 an incomplete folder is never read.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -4,8 +4,6 @@ Ray casters (embree, mitsuba) need no display either, but took two to five times
 long at these sizes: benchmarks/README.md.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +29,9 @@ class Surface:
     textures: tuple[np.ndarray, ...] = ()  # (height,width,3) u1 each
 
     @staticmethod
-    def plain(vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray) -> Surface:
+    def plain(
+        vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray
+    ) -> "Surface":
         """Faces of one colour each, (F,3), without textures."""
         corners = np.repeat(np.asarray(colours, float)[:, None], 3, axis=1)
         uv, none = np.zeros((len(faces), 3, 2)), np.full(len(faces), -1)

@@ -4,8 +4,6 @@ Checksums are listed where one is published; for the authors' archives there is 
 This project's tests have not fetched any source.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from datasets.files import (

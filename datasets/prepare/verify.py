@@ -14,8 +14,6 @@ ShapeNetRendering.damaged beside it. A shape keeps its other images, or all of t
 none is intact.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

@@ -7,8 +7,6 @@ Both look at the centre of the bounding box, whose diagonal is 1, through a lens
 gives (Choy et al., ECCV 2016; Xu et al., NeurIPS 2019).
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass

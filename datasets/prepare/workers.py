@@ -1,7 +1,5 @@
 """Jobs on several processes, for the commands that make or check data."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

@@ -16,8 +16,6 @@ Files, in reading order:
     render.py                                images, depth scans, the contact sheet
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

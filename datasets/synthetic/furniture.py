@@ -1,7 +1,5 @@
 """Procedural chairs, lamps, laptops and tables."""
 
-from __future__ import annotations
-
 import itertools
 from typing import Any
 

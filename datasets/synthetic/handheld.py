@@ -1,7 +1,5 @@
 """Procedural bags, caps, earphones, guitars, knives, mugs and pistols."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from datasets.synthetic.primitives import DARK, GOLD, METAL, Builder, arc

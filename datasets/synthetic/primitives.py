@@ -5,8 +5,6 @@ cylinder, cone or torus), a solid of revolution, or a loft through cross-section
 the vertical axis and shapes face +z. Lengths are relative: shapes are scaled later.
 """
 
-from __future__ import annotations
-
 import colorsys
 from collections.abc import Sequence
 from typing import Any

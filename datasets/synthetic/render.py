@@ -3,8 +3,6 @@
 The camera looks at the origin from ``DISTANCE``; shapes must lie in the unit sphere.
 """
 
-from __future__ import annotations
-
 import colorsys
 from functools import partial
 from pathlib import Path

@@ -7,8 +7,6 @@ Of ``furniture``, ``handheld`` and ``vehicles`` each function draws one random s
 Its parts are numbered in the order in which the function's first line names them.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

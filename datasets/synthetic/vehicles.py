@@ -3,8 +3,6 @@
 Fronts point to +z, rockets up.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from datasets.synthetic.primitives import (

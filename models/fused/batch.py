@@ -1,7 +1,5 @@
 """Ragged batches and their graphs, and the kernels that work on them."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 from dataclasses import dataclass

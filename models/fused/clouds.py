@@ -1,7 +1,5 @@
 """A batch of clouds in the fused form; the algebra is in :mod:`models.fused`."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

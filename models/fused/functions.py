@@ -1,7 +1,5 @@
 """The autograd functions of the fused form; the algebra is in :mod:`models.fused`."""
 
-from __future__ import annotations
-
 from types import ModuleType
 from typing import Any, cast
 

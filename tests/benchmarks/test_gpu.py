@@ -1,7 +1,5 @@
 """The check of a GPU, on the CPU: its rows, states, continuing, and time limits."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json

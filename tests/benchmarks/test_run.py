@@ -1,8 +1,6 @@
 """The benchmark program: the least work against counts by hand, rows, JSON, flags,
 forms at small sizes."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """The study: its commands, what is repeated after a stop, and its table."""
 
-from __future__ import annotations
-
 import importlib
 import itertools
 import json

@@ -1,7 +1,5 @@
 """Corruptions: their geometry at every level, and what they are functions of."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

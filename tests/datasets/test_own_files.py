@@ -1,7 +1,5 @@
 """The user's own files: every format, every kind of damage, and the sampling."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The packed ShapeNetRender: the same items, interruptions, and damage."""
 
-from __future__ import annotations
-
 import pickle
 import shutil
 from pathlib import Path

@@ -9,8 +9,6 @@
 Arguments and results are pickled; tensors arrive as copies.
 """
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os

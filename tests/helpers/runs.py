@@ -4,8 +4,6 @@ The scripts run in this process. For several ranks, hand the functions to a
 pool: ``two_ranks.run(pretrain, folder, data, "--epochs", "2")``.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from functools import partial

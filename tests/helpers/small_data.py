@@ -4,8 +4,6 @@ They do not change with the synthetic shapes, so that numbers computed from them
 kept: see test_reference.py.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import h5py

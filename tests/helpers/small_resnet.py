@@ -7,8 +7,6 @@ has to come before them. As a program it runs a script that way:
         resnet_small ...
 """
 
-from __future__ import annotations
-
 import runpy
 import sys
 from collections import OrderedDict

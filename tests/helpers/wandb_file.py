@@ -1,7 +1,5 @@
 """Reads a ``.wandb`` file: LevelDB's log, whose records are protocol buffers."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path

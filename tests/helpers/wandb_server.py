@@ -1,7 +1,5 @@
 """A server that answers as much of W&B as one run asks for, or fails as told."""
 
-from __future__ import annotations
-
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -43,7 +41,7 @@ class WandbServer(ThreadingHTTPServer):
         self.closing = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}"
 
-    def __enter__(self) -> WandbServer:
+    def __enter__(self) -> "WandbServer":
         threading.Thread(target=self.serve_forever, daemon=True).start()
         return self
 

@@ -1,7 +1,5 @@
 """The forms of the point operations: plain, or fused with a package of kernels."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 from collections.abc import Callable, Iterator

@@ -5,8 +5,6 @@ from the names of the weight files to tensors, in which training mode replaces t
 running statistics, so that they can be compared afterwards.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Both objectives' networks: outputs, and one step on two ranks against one process."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Dropout: the right share, scaled, and the same for any number of processes."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

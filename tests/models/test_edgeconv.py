@@ -1,7 +1,5 @@
 """EdgeConv and pooling in every form, against a loop over every edge."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import importlib.util

@@ -1,7 +1,5 @@
 """The encoders against literal float64 re-implementations; shapes and errors."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import pytest

@@ -1,7 +1,5 @@
 """Exported encoders against PyTorch, for numbers of clouds and points of any kind."""
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Nearest neighbours against sorting all distances."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """NT-Xent against a double loop, on one process and on two; the other losses."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

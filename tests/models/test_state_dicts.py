@@ -1,7 +1,5 @@
 """Names and shapes of all weights: the published code loads them strictly."""
 
-from __future__ import annotations
-
 import copy
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Shell scripts run with stand-ins for the programs that they call."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Queues to enqueue in: a private daemon of pueue's own, and a stand-in for it."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

@@ -4,8 +4,6 @@ A controller and two nodes in a temporary folder of this machine. What a user is
 about it is in docs/clusters.md.
 """
 
-from __future__ import annotations
-
 import getpass
 import platform
 import re

@@ -3,8 +3,6 @@
 What a user is told about it is in docs/clusters.md.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

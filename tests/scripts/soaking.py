@@ -1,7 +1,5 @@
 """What the long tests share: a folder like the repository, and one small training."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The scripts as they are started from a shell, torchrun included."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,8 +1,6 @@
 """The launchers, with a stand-in for torchrun that records its arguments; some with
 pueue's own daemon, of which soak_queue.py has the long form, with real trainings."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path

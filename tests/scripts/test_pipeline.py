@@ -1,7 +1,5 @@
 """The complete study and the ablations, queued and in order, with stand-ins."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from argparse import Namespace

@@ -1,7 +1,5 @@
 """The command that draws the curves of runs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The page on a pre-training run: its parts, its numbers, and what it refuses."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The Slurm job, with stand-ins for Slurm's commands and for torchrun."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,8 +1,6 @@
 """The tables that end the quick start, the study and the ablations, from files as the
 runs write them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """scripts/wandb_server.sh, with a stand-in for docker that records its arguments."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.scripts.conftest import Shell

@@ -1,7 +1,5 @@
 """What tests of ``utils`` share: a folder of their own, W&B's files, processes."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Clouds and images in a grid; clouds coloured by part, as PLY files and as a sheet."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

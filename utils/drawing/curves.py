@@ -4,8 +4,6 @@ Losses are drawn against steps, accuracies and mIoU against epochs. A run may be
 finished, resumed or still running.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What an encoder's features separate: t-SNE maps, confusions, nearest neighbours."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

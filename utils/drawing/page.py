@@ -3,8 +3,6 @@
 The functions return HTML that is XML, too; the texts that they are given are escaped.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence

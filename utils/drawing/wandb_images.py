@@ -5,8 +5,6 @@ random generators and calls no collective, and an error in it is one line in the
 a run with images has the same numbers as a run without.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Features of a frozen encoder, computed over all ranks, no sample twice."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 

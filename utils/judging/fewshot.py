@@ -1,7 +1,5 @@
 """Few-shot episodes on frozen features: N ways, m shots, one linear SVM each."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Classifiers of frozen features: linear SVM, k-NN, few labels; on any test clouds."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Nearest neighbours of features, and classification by them: nothing to fit."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import torch.nn.functional as F

@@ -1,7 +1,5 @@
 """Confusion matrices and IoU: counts are added over ranks, rates computed last."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Sequence
 from pathlib import Path

@@ -5,8 +5,6 @@ What predict.py and the notebook call, and predict.py's file of features. Clouds
 network's mode is restored; the size of a batch does not change the result.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """The probe of pre-training: linear SVM and k-NN accuracy of the features so far."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Linear SVM on frozen features, and the choice of its C without test data."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """BatchNorm with the statistics of the global batch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

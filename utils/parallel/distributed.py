@@ -4,8 +4,6 @@ With one process nothing is initialised and every function here is the identity,
 ``python script.py`` and ``torchrun script.py`` run the same code.
 """
 
-from __future__ import annotations
-
 import inspect
 import os
 import threading

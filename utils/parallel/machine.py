@@ -1,7 +1,5 @@
 """Cores of this process, and reuse of its memory on the CPU."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import sys

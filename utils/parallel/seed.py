@@ -5,8 +5,6 @@ the worker, the rank, or earlier draws. So any world size sees the same global b
 and a resumed run continues with the same numbers.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 # One number per purpose: two purposes never share a stream.

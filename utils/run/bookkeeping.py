@@ -1,7 +1,5 @@
 """State of a training run: records, sums, checkpoints, divergence, signals."""
 
-from __future__ import annotations
-
 import argparse
 import math
 import time
@@ -98,7 +96,7 @@ class Run:
             sizes[f"ckpt_epoch_{done}.pth"] = sizes[BEST.name]
         return {Path("models", name): size for name, size in sizes.items()}
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> "Run":
         start = (self.state.epoch, self.state.step) if self.resumed else None
         self._exits = ExitStack()
         self._exits.enter_context(signals.listening())

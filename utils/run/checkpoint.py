@@ -1,7 +1,5 @@
 """Weight files and checkpoints: atomic writing, strict reading, exact resuming."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ graph (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs) replays
 recorded launches on the same memory. Not run on a GPU yet.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any

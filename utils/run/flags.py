@@ -3,8 +3,6 @@
 Nothing heavy is imported here, so that ``--help`` answers at once.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """Records of a run: config.json, run.log, metrics.jsonl, progress bars, W&B."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -137,7 +135,7 @@ class RunLogger:
         if self.wandb is not None:
             self.wandb.log(values)
 
-    def __enter__(self) -> RunLogger:
+    def __enter__(self) -> "RunLogger":
         return self
 
     def __exit__(self, kind: Any, error: Any, _: Any) -> None:

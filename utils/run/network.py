@@ -5,8 +5,6 @@ network and its width. The rest, which changes features without an error, is in
 ``network.json`` beside it: neighbours, points and class names.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The flags of the pre-training objective, and their checks."""
 
-from __future__ import annotations
-
 import argparse
 
 from utils.run.flags import natural_float, positive_int

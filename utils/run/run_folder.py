@@ -1,7 +1,5 @@
 """The folder of a run: naming, locking, creating, clearing; atomic files, records."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl

@@ -4,8 +4,6 @@ SIGTERM (queues, ``kill``) and SIGINT (Ctrl-C) let a training script finish its 
 write a checkpoint. A second Ctrl-C ends it at once.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -3,8 +3,6 @@
 The loops themselves are in the scripts.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import time

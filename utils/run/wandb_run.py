@@ -6,8 +6,6 @@ log, with the command that uploads the record later, and training continues.
 W&B finds the key in ``WANDB_API_KEY`` or ``.netrc``; this program never reads it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import secrets
@@ -42,7 +40,7 @@ def start(
     config: dict[str, Any],
     resumed: bool,
     say: Callable[[str], None],
-) -> WandbRun | None:
+) -> "WandbRun | None":
     """Start or resume a run's record; None if W&B is disabled or cannot start.
 
     Args:

@@ -1,7 +1,5 @@
 """EdgeConv with one layer on the edges."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The exact kNN graph, and its reverse adjacency."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np

@@ -1,7 +1,5 @@
 """BatchNorm's statistics, and the gradients through them and the activation."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

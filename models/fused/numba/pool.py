@@ -1,7 +1,5 @@
 """BatchNorm, LeakyReLU and the poolings over the points of each cloud."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from models.fused.batch import RaggedBatch

@@ -4,8 +4,6 @@ A step of DGCNN (8 x 2048, K = 15, random) takes 6 % longer with PyTorch's produ
 AMD's processors OpenBLAS is faster, and no second set of threads wakes up.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from threadpoolctl import ThreadpoolController

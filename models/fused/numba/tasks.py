@@ -8,8 +8,6 @@ one row in place leaves most entries as they are, which LLVM compiles to masked 
 and those are slow on AMD's processors.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import os

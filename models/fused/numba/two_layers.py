@@ -5,8 +5,6 @@ as fast as the plain form, these kernels 4.7 times, in
 ``python -m benchmarks.run --only "dgcnn_seg step, 2 x 2048, K=40, random"``.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

@@ -1,7 +1,5 @@
 """EdgeConv with one layer on the edges."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 import triton.language as tl

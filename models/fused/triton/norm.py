@@ -4,8 +4,6 @@ In PyTorch's operations they are some 60 launches for each layer and direction, 
 microseconds each, for vectors of a few hundred numbers.
 """
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl

@@ -5,8 +5,6 @@ the BatchNorm's parameters. Slopes are compile-time constants: as an argument a 
 float is rounded to float32, also in kernels of float64.
 """
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl

@@ -1,7 +1,5 @@
 """What all kernels share: the tiles of a program, how it is compiled and launched."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

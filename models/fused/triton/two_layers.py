@@ -5,8 +5,6 @@ work is matrix products. Blocks bound the memory; their edges are recomputed in 
 backward pass.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

@@ -1,7 +1,5 @@
 """Downloads by gdown itself, from a server on this machine, and what can go wrong."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

@@ -1,7 +1,5 @@
 """Meshes: reading them, and where and in which colours their images show them."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import trimesh

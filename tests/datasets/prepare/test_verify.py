@@ -1,7 +1,5 @@
 """`python -m datasets.verify`: each kind of damage is found, named, and explained."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

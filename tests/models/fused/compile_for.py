@@ -8,8 +8,6 @@ registers of a thread, bytes spilled out of them, and uses of float32 in Triton'
 intermediate representation.
 """
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

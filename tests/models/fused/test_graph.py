@@ -1,7 +1,5 @@
 """The kernels' kNN graph against sorting, and its reverse adjacency."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import itertools

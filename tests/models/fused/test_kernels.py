@@ -3,8 +3,6 @@
 And the Triton kernels as machine code: the interpreter accepts more than a compiler.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import os

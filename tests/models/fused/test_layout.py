@@ -1,7 +1,5 @@
 """The layout of distinct points that is made on the host: exact, padded, no waiting."""
 
-from __future__ import annotations
-
 import copy
 import importlib
 

@@ -1,7 +1,5 @@
 """The grid of clouds and images, and clouds coloured by part on it."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable
 from pathlib import Path

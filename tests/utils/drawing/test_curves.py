@@ -1,7 +1,5 @@
 """Curves of runs: every record in its place, and the errors of folders without any."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Maps, confusion matrices and neighbours: what they show, where, in which colour."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A page that needs nothing but itself, whatever the texts on it are."""
 
-from __future__ import annotations
-
 import base64
 import io
 from xml.etree import ElementTree

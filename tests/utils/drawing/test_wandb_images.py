@@ -1,7 +1,5 @@
 """Images in W&B: what a run's file holds, and that the run is not affected."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,8 +1,6 @@
 """Features: every cloud once, in order, whatever the batches and ranks. The probe of
 pre-training: both classifiers on the same features."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +54,7 @@ def test_both_classifiers_see_the_features_of_both_splits(even_root: Path) -> No
     torch.manual_seed(0)
     encoder = DGCNN(k=5, emb_dims=16)
     splits = [ModelNet40(even_root, split, 64) for split in ("train", "test")]
-    probed = run_probe(encoder, *splits, C=10.0, batch_size=8, device=CPU)
+    probed = run_probe(encoder, *splits, C=10.0, batch_size=8)
     (train, labels), (test, truth) = (
         (extract_features(encoder, s.points, 8), s.labels) for s in splits
     )

@@ -1,7 +1,5 @@
 """Few-shot episodes: what is drawn, and the accuracy against a loop."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """All judges on clean and corrupted features: which figure is of what."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

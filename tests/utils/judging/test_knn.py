@@ -1,7 +1,5 @@
 """k-nearest-neighbour votes against a loop in float64."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

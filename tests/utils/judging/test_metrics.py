@@ -1,7 +1,5 @@
 """Part IoU against a loop written from its definition, and figures over ranks."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """The SVM and the choice of its C."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from sklearn.svm import SVC

@@ -1,7 +1,5 @@
 """BatchNorm over the global batch: two ranks against BatchNorm of all rows."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Two ranks against one process: gathering, rank 0's work, the wrap."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """Cores are shared, and memory that a step frees is the next step's."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

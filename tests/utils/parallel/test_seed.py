@@ -1,7 +1,5 @@
 """Streams are functions of their names, and different names give different streams."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

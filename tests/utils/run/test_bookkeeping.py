@@ -1,7 +1,5 @@
 """The books of a run: records, sums, checkpoints, divergence."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Files of weights: whole or not at all, and never loaded in silence."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import re

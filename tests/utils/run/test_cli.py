@@ -1,7 +1,5 @@
 """The command line: what users of earlier code type, and errors without tracebacks."""
 
-from __future__ import annotations
-
 import argparse
 import errno
 import importlib

@@ -1,7 +1,5 @@
 """A step as a CUDA graph, with a stand-in for the graph that runs on the CPU."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The records of a run: its log, metrics and configuration; bars; W&B."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json

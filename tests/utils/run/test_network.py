@@ -1,7 +1,5 @@
 """Which network a weight file is of: entries, network.json, flags, published values."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Run folders: what may be used, what is kept, what is refused before it is lost."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 from collections import namedtuple

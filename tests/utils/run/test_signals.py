@@ -1,7 +1,5 @@
 """Signals: noted inside, acted on where the run says so, and handed back afterwards."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

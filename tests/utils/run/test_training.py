@@ -1,7 +1,5 @@
 """The optimisers, schedules, and the batches of an evaluation."""
 
-from __future__ import annotations
-
 import argparse
 import copy
 import math

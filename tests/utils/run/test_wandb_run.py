@@ -1,7 +1,5 @@
 """W&B: what is recorded, and that it neither stops nor blocks a run."""
 
-from __future__ import annotations
-
 import os
 import pty
 import re
