@@ -51,6 +51,8 @@ def test_every_section_on_the_cpu(tmp_path: Path, monkeypatch) -> None:
     twice = "dgcnn_seg|bf16|float16|TF32 on|strided|features|3 channels|2 proc"
     kept = [row for row in check.all_rows(gpu=False) if not re.search(twice, row.name)]
     monkeypatch.setattr(check, "all_rows", lambda gpu: kept)
+    small = runs.RUN.replace("256", "64").replace("--image_size 64", "--image_size 32")
+    monkeypatch.setattr(runs, "RUN", small)
     code, rows = call(tmp_path, "--minutes", "20")
     states = {name: row["state"] for name, row in rows.items()}
     assert code == 0, rows
