@@ -117,8 +117,15 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
             )
         torch.manual_seed(args.seed)
         head = "linear" if args.freeze_encoder else "classifier"
-        size = (args.model, args.k, args.emb_dims, head, test.num_classes)
-        model = trained_network(*size, args.edgeconv, args.dropout)
+        model = trained_network(
+            args.model,
+            args.k,
+            args.emb_dims,
+            head,
+            outputs=test.num_classes,
+            edgeconv=args.edgeconv,
+            dropout=args.dropout,
+        )
         model.to(precision.dtype)  # first: loading rounds float64 weights otherwise
         report, start = None, args.model_path or f"random weights (seed {args.seed})"
         if args.model_path and not resumed:

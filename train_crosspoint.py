@@ -128,7 +128,10 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
             check_cuda_graph(device, process.world_size, args.precision, form)
         jitter = [partial(augment_image, strength=s) for s in args.image_jitter]
         dataset = ShapeNetRender(
-            *(args.data_root, args.num_points, args.image_size, args.seed),
+            args.data_root,
+            args.num_points,
+            args.image_size,
+            args.seed,
             point_transform=augment_points,
             image_transform=jitter,
             packed=args.packed,
@@ -211,8 +214,13 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
             probed, is_best = None, not probe
             last = epoch + 1 == args.epochs
             if probe and ((epoch + 1) % args.svm_every == 0 or last):
-                options = (args.svm_C, args.test_batch_size)
-                probed = run_probe(model.point_encoder, probe[0], probe[1], *options)
+                probed = run_probe(
+                    model.point_encoder,
+                    probe[0],
+                    probe[1],
+                    C=args.svm_C,
+                    batch_size=args.test_batch_size,
+                )
                 values["svm_accuracy"] = probed.accuracy
                 values["knn_accuracy"] = probed.knn_accuracy
                 is_best = run.improves(probed.accuracy)

@@ -28,14 +28,20 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(__doc__)
     name = "partseg; with --eval eval_shapenetpart_<run and file of the weights>"
     flags.add_run_flags(parser, name, resumable=True)
-    own, aliases = ("emb_dims", "k", "num_points"), {"dgcnn": "dgcnn_seg"}
-    flags.add_model_flags(parser, ("dgcnn_seg",), PUBLISHED, "", own, aliases)
+    flags.add_model_flags(
+        parser,
+        ("dgcnn_seg",),
+        PUBLISHED,
+        of_weights=("emb_dims", "k", "num_points"),
+        aliases={"dgcnn": "dgcnn_seg"},
+    )
     training = flags.add_training_flags(
         parser, batch_size=32, epochs=300, weight_decay=1e-4, optimizer="sgd"
     )
     text = "cos: cosine to 1e-3; step: halved every 20 epochs, not below 1e-5"
-    scheduler = training.add_argument
-    scheduler("--scheduler", choices=("cos", "step"), default="cos", help=text)
+    training.add_argument(
+        "--scheduler", choices=("cos", "step"), default="cos", help=text
+    )
     group = flags.add_downstream_flags(parser)
     only, same = "shapenetpart", "the only data set; accepted for compatibility"
     group.add_argument("--dataset", choices=(only,), default=only, help=same)
@@ -113,14 +119,24 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
         data = {"num_points": args.num_points, "class_choice": args.class_choice}
         test = ShapeNetPart(args.data_root, "test", shard=process.shard, **data)
         if not args.eval:
-            augmented = {"transform": shuffle_points, "seed": args.seed}
-            train = ShapeNetPart(args.data_root, "trainval", **augmented, **data)
+            train = ShapeNetPart(
+                args.data_root,
+                "trainval",
+                transform=shuffle_points,
+                seed=args.seed,
+                **data,
+            )
             sampler = GlobalBatchSampler(
                 len(train), args.batch_size, *process.shard, args.seed, last="fill"
             )
         torch.manual_seed(args.seed)
-        size = (args.k, args.emb_dims, NUM_PARTS)
-        model = DGCNNPartSeg(*size, dropout=args.dropout, edgeconv=args.edgeconv)
+        model = DGCNNPartSeg(
+            k=args.k,
+            emb_dims=args.emb_dims,
+            num_parts=NUM_PARTS,
+            dropout=args.dropout,
+            edgeconv=args.edgeconv,
+        )
         model.to(precision.dtype)  # first: loading rounds float64 weights otherwise
         report, start = None, args.model_path or f"random weights (seed {args.seed})"
         if args.model_path and not resumed:
