@@ -96,6 +96,7 @@ def read_hdf5(
     """Read the named keys of several files as if the files were one.
 
     Args:
+        paths: the files, in order.
         fields: keys to read, and their limits. Other keys of the files are ignored.
         rows: a contiguous range of rows of the concatenation; None for all. Only these
             are read from the disk.

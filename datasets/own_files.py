@@ -265,10 +265,13 @@ def _read_arrays(path: Path, kind: str) -> list[np.ndarray]:
 def _split_clouds(path: Path, arrays: Any) -> list[np.ndarray]:
     """The clouds of the one array that has any, or of that under one of `KEYS`."""
     shapes = {name: (arrays[name].dtype, arrays[name].shape) for name in arrays}
-    fit = []
-    for name, (dtype, shape) in shapes.items():
-        if dtype.kind in "fiu" and len(shape) in (2, 3):
-            fit += [name] * (3 <= shape[-1] <= MAX_COLUMNS)
+    fit = [
+        name
+        for name, (dtype, shape) in shapes.items()
+        if dtype.kind in "fiu"
+        and len(shape) in (2, 3)
+        and 3 <= shape[-1] <= MAX_COLUMNS
+    ]
     named = [name for name in KEYS if name in fit] or fit
     if not named or (len(named) > 1 and named[0] not in KEYS):
         holds = ", ".join(f"{n} {kind} {shape}" for n, (kind, shape) in shapes.items())

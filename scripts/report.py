@@ -122,7 +122,9 @@ def write_report(
     out: str | Path,
 ) -> None:
     """Read the runs, compute features, and write the page; see this file's docstring.
-    A UsageError, DataError or CheckpointError names the folder or file."""
+
+    A UsageError, DataError or CheckpointError names the folder or file.
+    """
     if not len(folders) == len(untrained) == len(pretrained):
         raise UsageError(
             f"{len(folders)} runs, {len(untrained)} --untrained and {len(pretrained)} "

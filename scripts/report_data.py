@@ -48,8 +48,10 @@ class Run:
 
 
 def read_run(folder: str | Path, kind: tuple[str, str]) -> Run:
-    """A run of ``PRETRAINING`` or ``JUDGEMENT``; a UsageError names a file that is
-    missing or damaged."""
+    """A run of ``PRETRAINING`` or ``JUDGEMENT``.
+
+    A UsageError names the file that is missing or damaged.
+    """
     path = Path(folder, "config.json")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -64,8 +66,10 @@ def read_run(folder: str | Path, kind: tuple[str, str]) -> Run:
 
 
 def read_judged(folder: str | Path, trained: Run | None) -> Run:
-    """A run of eval_svm.py on the weights of a pre-training run, or on none; a
-    UsageError if it evaluated others."""
+    """A run of eval_svm.py on the weights of a pre-training run, or on none.
+
+    A UsageError if it evaluated other weights.
+    """
     run = read_run(folder, JUDGEMENT)
     actual = run.args.model_path
     if trained is None:
@@ -82,15 +86,17 @@ def read_judged(folder: str | Path, trained: Run | None) -> Run:
 
 
 def compared(before: Run, after: Run, same_root: bool) -> list[str]:
-    """The data sets that both encoders were evaluated on; a UsageError if there is
-    none, or the encoders got different clouds."""
+    """The data sets that both encoders were evaluated on.
+
+    A UsageError if there is none, or the encoders got different clouds.
+    """
     judged = {record["dataset"] for record in after.records}
     names = [r["dataset"] for r in before.records if r["dataset"] in judged]
     folders = f"{before.folder} and {after.folder}"
     if not names:
         remedy = "run eval_svm.py with the same --dataset for both"
         raise UsageError(f"{folders} have no data set in common: {remedy}")
-    for name in ("num_points", "variant", *["data_root"] * same_root):
+    for name in ("num_points", "variant", *(["data_root"] if same_root else [])):
         if getattr(before.args, name) != getattr(after.args, name):
             remedy = "run eval_svm.py on the same clouds for both"
             raise UsageError(f"{folders} differ in --{name}: {remedy}")
