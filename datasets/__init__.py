@@ -47,7 +47,15 @@ def labelled_clouds(
     shard: tuple[int, int] = (0, 1),
     variant: str = "obj_bg",
 ) -> LabelledClouds:
-    """A data set of `CLASSIFICATION`, or one rank's share: see `datasets.labelled`.
+    """A classification data set, or one rank's share of it.
+
+    Args:
+        name: ``modelnet40`` or ``scanobjectnn``.
+        data_root: the folder of the data sets.
+        split: ``train`` or ``test``.
+        num_points: take the first `num_points` of each cloud; None for all.
+        shard: (rank, world size): read only this rank's contiguous share.
+        variant: of ScanObjectNN; ModelNet40 has none.
 
     Raises:
         ValueError: for another name.
