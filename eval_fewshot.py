@@ -38,7 +38,8 @@ def get_args_parser() -> argparse.ArgumentParser:
         ("--n_runs", 50, "episodes"),
     ):
         add(name, type=flags.positive_int, default=default, help=text)
-    text = "5 and 10 ways with 10 and 20 shots, as published; no --k_way and --m_shot"
+    text = "5 and 10 ways with 10 and 20 shots, as published, "
+    text += "instead of --k_way and --m_shot"
     add("--table", action="store_true", help=text)
     flags.add_corrupt_flag(group, "the query samples")
     return parser

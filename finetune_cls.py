@@ -205,8 +205,11 @@ def train_one_epoch(
     precision: Precision,
     run: Run,
 ) -> dict[str, float]:
-    """One pass over the clouds left of the epoch, and the epoch's mean loss, and
-    accuracies as predicted while training."""
+    """One pass over the clouds left of the epoch.
+
+    Returns:
+        The epoch's mean loss, and accuracies as predicted while training.
+    """
     args, device, dtype = run.args, run.process.device, precision.dtype
     model.train()
     run.start_epoch(loader, cosine(args.lr, run.epoch, args.epochs))

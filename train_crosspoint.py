@@ -236,7 +236,7 @@ def train_one_epoch(
     precision: Precision,
     run: Run,
 ) -> dict[str, float]:
-    """One pass over the shapes left of the epoch, and the epoch's mean losses."""
+    """One pass over the shapes left of the epoch; returns the epoch's mean losses."""
     args, device, dtype = run.args, run.process.device, precision.dtype
     criterion = NTXentLoss(args.temperature)
     objective = multiview_loss if args.objective == "multiview" else crosspoint_loss

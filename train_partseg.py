@@ -223,8 +223,11 @@ def train_one_epoch(
     precision: Precision,
     run: Run,
 ) -> dict[str, float]:
-    """One pass over the shapes left of the epoch, and the epoch's mean loss, and mIoU
-    and accuracy as predicted while training."""
+    """One pass over the shapes left of the epoch.
+
+    Returns:
+        The epoch's mean loss, mIoU and accuracy as predicted while training.
+    """
     args, device, dtype = run.args, run.process.device, precision.dtype
     model.train()
     run.start_epoch(loader, scheduled(args.scheduler, args.lr, run.epoch, args.epochs))

@@ -243,8 +243,14 @@ class Run:
             raise DivergenceError(self.state.step - 1, "a weight", self.args)
 
     def means_and_sums(self, *names: str) -> tuple[dict[str, float], list[float]]:
-        """The epoch's means over its global batches, in the order of :meth:`step`, by
-        these names; and its sums. Complete after the epoch's last step."""
+        """The epoch's numbers after its last step, also when resumed there.
+
+        Args:
+            names: of the means that were given to :meth:`step`, in its order.
+
+        Returns:
+            The means over the epoch's global batches; the sums given to :meth:`step`.
+        """
         means = zip(names, self.state.sums, strict=False)
         sums = list(self.state.sums[len(names) :])
         return {name: total / self._steps for name, total in means}, sums

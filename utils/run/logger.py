@@ -7,8 +7,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -152,12 +152,15 @@ class RunLogger:
                 self._write(f"ended by {kind.__name__}: {message(error)}")
 
 
-def evaluation_logger(args: argparse.Namespace, rows: dict[str, str]) -> RunLogger:
-    """Open the run folder of a script that evaluates ``--model_path``; log ``rows``."""
+@contextmanager
+def evaluation_logger(
+    args: argparse.Namespace, rows: dict[str, str]
+) -> Iterator[RunLogger]:
+    """The logger of a script that evaluates ``--model_path``; ``rows`` come first."""
     folder = open_run_folder(args.exp_name, args.overwrite, None, [args.model_path])
-    logger = RunLogger(folder, vars(args))
-    logger.introduce(rows)
-    return logger
+    with RunLogger(folder, vars(args)) as logger:
+        logger.introduce(rows)
+        yield logger
 
 
 def progress(items: Iterable[Any] | None = None, **options: Any) -> tqdm:

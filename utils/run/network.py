@@ -146,7 +146,16 @@ def write_network(
     outputs: int | None = None,
     class_names: Sequence[str] | None = None,
 ) -> None:
-    """Rank 0 writes ``network.json`` into the folder of the weights."""
+    """Rank 0 writes ``network.json`` into the folder of the weights.
+
+    Args:
+        folder: ``checkpoints/<exp_name>/models``.
+        args: of the script, with the flags :data:`FLAGS`.
+        head, outputs, class_names: see :class:`Network`.
+
+    Raises:
+        UsageError: if it cannot be written.
+    """
     if distributed.rank() == 0:
         values = {name: getattr(args, name) for name in FLAGS}
         values |= {"head": head, "outputs": outputs, "class_names": class_names}

@@ -98,7 +98,10 @@ def data_loader(
     device: torch.device,
     collate: Callable[[list], Any] | None = None,
 ) -> TimedLoader:
-    """This rank's batches, loaded by ``num_workers`` processes, pinned for a GPU."""
+    """This rank's batches, loaded by ``num_workers`` processes, pinned for a GPU.
+
+    ``collate`` makes a batch of samples; None: PyTorch's.
+    """
     return TimedLoader(
         dataset,
         batch_sampler=sampler,
@@ -131,8 +134,12 @@ def to_device(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:
 def evaluation_batches(
     count: int, batch_size: int, name: str = "test", unit: str = "cloud"
 ) -> Iterator[slice]:
-    """This rank's ``count`` samples of an evaluation, which may be none, in batches of
-    ``batch_size`` over all ranks, at least one each; behind a progress bar.
+    """This rank's samples of an evaluation in batches, behind a progress bar.
+
+    Args:
+        count: samples of this rank, 0 or more; other ranks may have more or fewer.
+        batch_size: samples of a batch over all ranks, at least one each.
+        name, unit: of the bar.
 
     Raises:
         Interrupted: on all ranks, before the next batch, if one received a signal.
