@@ -126,8 +126,11 @@ def evaluate(
     args: argparse.Namespace,
     logger: RunLogger,
 ) -> dict[str, object]:
-    """Episodes of one setting, by rank 0: lines of the log, and the record. Queries are
-    also classified by ``copies``, features of corrupted clouds by kind."""
+    """Episodes of one setting, by rank 0: lines of the log, and the record.
+
+    ``copies`` are features of corrupted clouds by kind, whose queries are classified,
+    too.
+    """
     ways, shots = setting
 
     def episodes() -> dict[str, object]:

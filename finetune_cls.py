@@ -266,8 +266,11 @@ def check_weights(
     trained_classes: Sequence[str] | None,
     names: Sequence[str],
 ) -> None:
-    """Refuse weight files that leave required layers randomly initialised, or for
-    --eval were trained on other classes than the data set's, ``names``."""
+    """Refuse weight files that leave required layers randomly initialised.
+
+    For --eval their classes, ``trained_classes`` if known, must be the data set's,
+    ``names``.
+    """
     if args.eval and report.initialised:
         raise ValueError(
             "--eval needs the weights of a complete classifier; add --freeze_encoder "

@@ -132,8 +132,13 @@ def timed(run: Callable[[], object], device: torch.device) -> float:
 
 
 def measure_rates(setting: Setting, size: int = 2048, floats: int = 2**25) -> Rates:
-    """The machine's rates, medians of seven: products of square matrices of ``size``,
-    copies of float32 numbers."""
+    """The machine's rates, medians of seven.
+
+    Args:
+        setting: device and precision.
+        size: of the square matrices; four times as large on a GPU, to fill it.
+        floats: numbers of 4 bytes to copy.
+    """
     device = setting.device
     size *= 4 if device.type == "cuda" else 1  # to fill a GPU
 
@@ -183,8 +188,11 @@ def take_turns(
 
 
 def measure_apart(case: Case, setting: Setting, repeats: int) -> Measured:
-    """:func:`take_turns` on every rank of new processes; rank 0's result. Raises a
-    ChildFailedError if one ended early."""
+    """:func:`take_turns` on every rank of new processes; rank 0's result.
+
+    Raises:
+        ChildFailedError: if a process ended early.
+    """
     config = LaunchConfig(1, 1, case.processes, run_id="benchmarks", max_restarts=0)
     config.rdzv_backend, config.rdzv_endpoint = "c10d", "localhost:0"
     threads = case.threads or torch.get_num_threads()

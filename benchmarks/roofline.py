@@ -104,8 +104,12 @@ def pretraining_work(pairs: int, views: int = 1) -> Work:
 
 
 def few_shot_work(episodes: int, features: int = 2048) -> Work:
-    """Products of the support with itself and with 20 queries a class, in float64, in
-    so many episodes of each published setting."""
+    """Products of the support with itself and with 20 queries a class, in float64.
+
+    Args:
+        episodes: of each published setting.
+        features: numbers per cloud.
+    """
     operations = 0.0
     for ways, shots in PUBLISHED_SETTINGS:
         support, query = ways * shots, ways * 20

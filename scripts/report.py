@@ -97,8 +97,14 @@ def maps_and_neighbours(
     features = {w: report_data.features_of(splits, run) for w, run in judged.items()}
     seed, name = judged[TRAINED].args.seed, set_name(dataset, root)
     tested = {who: pair[1] for who, pair in features.items()}
-    clouds = (tested, test.labels, test.class_names)
-    figure = map_figure(*clouds, MAP_CLOUDS, seed, f"{name}, test split")
+    figure = map_figure(
+        tested,
+        test.labels,
+        test.class_names,
+        MAP_CLOUDS,
+        seed,
+        f"{name}, test split",
+    )
     maps = image(
         figure,
         f"Two t-SNE maps of test clouds of {name}, coloured by class: features of the "

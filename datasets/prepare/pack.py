@@ -69,7 +69,14 @@ def pack(
             )
     left, total = range(len(rows), len(raw.shapes)), len(raw.shapes)
     # disable=None: no bar without a terminal
-    bar = tqdm(left, "packing", total, initial=len(rows), unit="shape", disable=None)
+    bar = tqdm(
+        left,
+        desc="packing",
+        total=total,
+        initial=len(rows),
+        unit="shape",
+        disable=None,
+    )
     with open(folder / POINTS, "ab") as points, open(folder / IMAGES, "ab") as pixels:
         # Cut off what was written after the progress file.
         points.truncate(12 * sum(row[0] for row in rows))

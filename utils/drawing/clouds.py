@@ -83,8 +83,11 @@ def part_colours(parts: np.ndarray, category: int) -> np.ndarray:
 
 
 def check_empty(folder: str | Path, flag: str) -> None:
-    """Raise a ValueError that names the flag if the folder has files in it, or cannot
-    be written."""
+    """Refuse a folder with files in it, or one that cannot be written.
+
+    Raises:
+        ValueError: naming the flag.
+    """
     path = Path(folder)
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise ValueError(f"{flag} {folder} is not an empty folder: choose another")

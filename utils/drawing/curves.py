@@ -39,8 +39,9 @@ EPOCH_PANELS = {  # with the training split's value if there is one, drawn dashe
 
 
 def read_runs(folders: Sequence[str | Path]) -> dict[str, Records]:
-    """The records of training runs by the name of their folder, or by its path where
-    several have the same name.
+    """The records of training runs by the name of their folder.
+
+    Folders with the same name are called by their paths.
 
     Raises:
         UsageError: naming the folder that has no records of a training run.
@@ -77,8 +78,11 @@ def values_of(records: Records, key: str) -> np.ndarray:
 
 
 def curves_figure(runs: Mapping[str, Records]) -> Figure:
-    """A panel for every value that some of the :func:`read_runs` has recorded, and a
-    colour for every run."""
+    """A panel for every value that some run has recorded, and a colour for every run.
+
+    Args:
+        runs: records of metrics.jsonl by the name of the run, see :func:`read_runs`.
+    """
     panels = [
         (key, title)
         for key, title in (STEP_PANELS | EPOCH_PANELS).items()

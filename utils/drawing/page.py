@@ -60,8 +60,13 @@ def table(rows: Iterable[Sequence[str]], heads: Sequence[str] = ()) -> str:
 
 
 def page(title: str, lead: str, sections: Mapping[str, Sequence[str]]) -> bytes:
-    """The complete file, in UTF-8: the title, a sentence, and below the heading of each
-    section its introduction and HTML."""
+    """The complete file, in UTF-8.
+
+    Args:
+        title: of the page.
+        lead: a sentence below it.
+        sections: an introduction and HTML below each heading, in this order.
+    """
     body = "".join(
         f"<section>{text(heading, 'h2')}{text(words)}{''.join(parts)}</section>\n"
         for heading, (words, *parts) in sections.items()

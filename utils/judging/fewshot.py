@@ -60,8 +60,14 @@ def check_classes(
 def draw_episode(
     labels: np.ndarray, k_way: int, m_shot: int, n_query: int, seed: int, run: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Disjoint rows, support (k_way * m_shot,) and query (k_way * n_query,), of an
-    episode: a function of labels (M,), setting, seed and run alone."""
+    """Rows of an episode: a function of labels, setting, seed and run alone.
+
+    Args:
+        labels: (M,) classes, each with at least m_shot + n_query rows.
+
+    Returns:
+        support (k_way * m_shot,) and query (k_way * n_query,), disjoint.
+    """
     random = generator(EPISODE, seed, k_way, m_shot, n_query, run)
     classes = random.choice(np.unique(labels), k_way, replace=False)
     support, query = [], []

@@ -11,9 +11,16 @@ _BLOCK = 1024  # queries per matrix of cosines
 def nearest(
     queries: np.ndarray, candidates: np.ndarray, top: int = 5
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the ``candidates`` (M, F) most similar to each of ``queries`` (Q, F) by
-    cosine similarity in float64, and the cosines, the nearest first: (Q, top) each, or
-    (Q, M) if that is fewer."""
+    """The most similar features, by cosine similarity, in float64.
+
+    Args:
+        queries: (Q, F).
+        candidates: (M, F).
+        top: neighbours of each query; M of them if that is fewer.
+
+    Returns:
+        Rows of ``candidates`` and their cosines, (Q, top) each, the nearest first.
+    """
     unit, others = (
         F.normalize(torch.from_numpy(x).double(), dim=1) for x in (queries, candidates)
     )

@@ -18,15 +18,25 @@ CATEGORY_OF_PART = np.repeat(np.arange(16), PARTS_PER_CATEGORY)  # (50,)
 def confusion_matrix(
     target: np.ndarray, predicted: np.ndarray, num_classes: int
 ) -> np.ndarray:
-    """Counts (num_classes, num_classes) of integers (M,) in [0, num_classes): rows true
-    classes, columns predictions."""
+    """Counts (num_classes, num_classes): rows true classes, columns predictions.
+
+    Args:
+        target, predicted: (M,) integers in [0, num_classes).
+    """
     flat = np.bincount(target * num_classes + predicted, minlength=num_classes**2)
     return flat.reshape(num_classes, num_classes)
 
 
 def confusion_counts(target: Tensor, logits: Tensor) -> Tensor:
-    """:func:`confusion_matrix` (C * C,) float64 of classes (b,) and logits (b, C), on
-    their device, without waiting for a GPU."""
+    """:func:`confusion_matrix` of a training batch, without waiting for a GPU.
+
+    Args:
+        target: (b,) classes.
+        logits: (b, C).
+
+    Returns:
+        (C * C,) float64, on the inputs' device.
+    """
     classes = logits.shape[1]
     cells = target * classes + logits.argmax(dim=1)
     ones = torch.ones_like(cells, dtype=torch.float64)

@@ -66,8 +66,12 @@ def segment(
 
 
 def spread(values: np.ndarray, sampled: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """The value (P,) of each of ``points`` (P, 3), such as its part: that of ``values``
-    (N,) at the nearest of ``sampled`` (N, 3)."""
+    """The value (P,) of each point, taken from the nearest sampled point.
+
+    Args:
+        values: (N,), such as parts.
+        sampled, points: (N, 3) and (P, 3), in the same coordinates.
+    """
     from sklearn.neighbors import KDTree  # slow to import
 
     return values[KDTree(sampled).query(points, return_distance=False)[:, 0]]
@@ -102,8 +106,11 @@ def write_features(
 
 
 def read_features(args: argparse.Namespace) -> dict[str, np.ndarray]:
-    """The file ``--among`` of predict.py; a UsageError if it is not one of ``features``
-    or is of another network."""
+    """The file ``--among`` of predict.py.
+
+    Raises:
+        UsageError: if it is not one of ``features``, or is of another network.
+    """
     hint = f"`python predict.py features ... --model_path {args.model_path}` makes one"
     try:
         with np.load(args.among, allow_pickle=False) as file:

@@ -42,8 +42,15 @@ class LinearSVM:
 
 
 class SVMProblem:
-    """Features (M, F), integer labels (M,) and the Gram matrix, to fit for several C
-    and subsets of rows. A ValueError if the features are not finite."""
+    """Training rows and their Gram matrix, to fit for several C and subsets of rows.
+
+    Args:
+        features: (M, F).
+        labels: (M,) integers.
+
+    Raises:
+        ValueError: if the features are not finite.
+    """
 
     def __init__(self, features: np.ndarray, labels: np.ndarray) -> None:
         if not np.isfinite(features).all():
@@ -138,8 +145,13 @@ def held_out_split(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarra
 def choose_C(
     problem: SVMProblem, candidates: Sequence[float], seed: int = 0
 ) -> tuple[float, dict[float, float]]:
-    """The C with the best accuracy on a held-out fifth of the training set, ties going
-    to the smallest, and the held-out accuracy of every candidate."""
+    """The C with the best accuracy on a held-out fifth of the training set.
+
+    Does not use test data. Ties go to the smallest C.
+
+    Returns:
+        the chosen C, and the held-out accuracy of every candidate.
+    """
     if len(candidates) == 1:
         return float(candidates[0]), {}
     kept, held = held_out_split(problem.labels, seed)

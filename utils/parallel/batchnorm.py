@@ -38,8 +38,15 @@ def gather_statistics(packed: Tensor) -> Tensor:
 def combine_statistics(
     count: int, mean: Tensor, var: Tensor, over_ranks: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Count, mean and biased variance (C,) over all ranks, in float64, from those of
-    each rank, or of this one alone. ``count`` is per channel, and may be 0.
+    """Count, mean and biased variance over all ranks from those of each rank.
+
+    Args:
+        count: values of each channel on this rank; may be 0.
+        mean, var: (C,) of this rank.
+        over_ranks: False to use this rank alone.
+
+    Returns:
+        float64 tensors, the count a scalar.
 
     Raises:
         ValueError: if there is one value, which has no variance.
@@ -66,8 +73,11 @@ def running_statistics(batchnorm: _BatchNorm) -> tuple[Tensor, Tensor]:
 
 
 def norm_affine(batchnorm: _BatchNorm, mean: Tensor, var: Tensor) -> Tensor:
-    """BatchNorm by given statistics (C,) maps y to scale y + offset: scale, offset,
-    mean and inverse standard deviation, (4, C)."""
+    """BatchNorm by given statistics (C,), which maps y to scale y + offset.
+
+    Returns:
+        scale, offset, mean and inverse standard deviation, (4, C).
+    """
     inverse = (var.double() + batchnorm.eps).rsqrt()
     scale = batchnorm.weight.double() * inverse
     offset = batchnorm.bias.double() - mean.double() * scale

@@ -71,8 +71,10 @@ def _save(value: Any, path: str | Path, previous: str = "") -> None:
 
 
 def published_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The model's state dict on the CPU, with :func:`placeholders`, as the paper's code
-    loads it strictly; without DistributedDataParallel's prefix."""
+    """The model's state dict on the CPU, as the paper's code loads it strictly.
+
+    Names are those inside DistributedDataParallel, with :func:`placeholders`.
+    """
     state = unwrap(model).state_dict()
     # Contiguous: the memory format used in training does not belong in files.
     state = {name: value.cpu().contiguous() for name, value in state.items()}
@@ -126,8 +128,11 @@ def _read(path: str | Path) -> Any:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The entries of a weight file, without a ``module.`` prefix; a CheckpointError if
-    it cannot be read or is no flat state dict."""
+    """The entries of a weight file, without a ``module.`` prefix.
+
+    Raises:
+        CheckpointError: if the file cannot be read or is no flat state dict.
+    """
     state = _read(path)
     flat = isinstance(state, Mapping)
     if flat and {"format", "arguments"} <= state.keys():

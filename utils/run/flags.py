@@ -200,8 +200,13 @@ def add_dataset_flags(
     variants: tuple[str, ...],
     several: bool = False,
 ) -> None:
-    """``--dataset``, one or ``several``, and ScanObjectNN's variant; the first names
-    are the defaults."""
+    """``--dataset``, the first name being the default, and ScanObjectNN's variant.
+
+    Args:
+        group: gets the flags.
+        datasets, variants: names to choose from.
+        several: whether more than one data set may be named.
+    """
     first = datasets[0]
     group.add_argument(
         "--dataset",

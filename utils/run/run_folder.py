@@ -30,8 +30,12 @@ def run_folder(exp_name: str) -> Path:
 
 
 def is_resumed(exp_name: str, resume: bool) -> bool:
-    """Whether a run continues from a checkpoint, by ``--resume`` or because torchrun
-    has restarted it: rank 0 decides for all ranks."""
+    """Whether a run continues from a checkpoint: rank 0 decides for all ranks.
+
+    By ``--resume``, or because torchrun has restarted it. A restart continues only what
+    an earlier attempt of the same torchrun has opened: a folder that was refused is
+    refused again.
+    """
 
     def decide() -> bool:
         folder = run_folder(exp_name)
