@@ -173,6 +173,9 @@ def read_shard(
     Returns:
         key -> array of the rank's rows; the index of the first of them among all rows
         that count; the number of rows that count.
+
+    Raises:
+        DataError: as `read_hdf5`.
     """
     labels = read_hdf5(paths, {"label": fields["label"]})["label"]
     counted = np.arange(len(labels)) if keep is None else np.flatnonzero(labels == keep)

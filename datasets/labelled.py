@@ -41,6 +41,9 @@ def find_class_names(
 
     If `files` contain labels beyond the published names, without gaps, classes are
     called by their numbers. Pass the files of all splits, so that the splits agree.
+
+    Raises:
+        DataError: if a file is damaged, or a label is out of range.
     """
     listed = folder / "shape_names.txt"
     if listed.is_file():

@@ -107,7 +107,11 @@ class OwnFiles:
 
 
 def find_files(paths: Iterable[str | Path]) -> list[Path]:
-    """The files, and those of known formats anywhere in the folders, sorted."""
+    """The files, and those of known formats anywhere in the folders, sorted.
+
+    Raises:
+        DataError: if a path does not exist, or is a folder without such files.
+    """
     files = []
     for path in map(Path, paths):
         if path.is_dir():

@@ -194,7 +194,11 @@ def get(item: Item, root: Path, dry_run: bool) -> None:
 
 
 def get_weights(target: Path, dry_run: bool) -> None:
-    """Fetch the published weights, each read once as evaluation reads it."""
+    """Fetch the published weights into `target`, each read once as evaluation reads it.
+
+    Raises:
+        Failed: if that did not succeed.
+    """
     print(f"{target}: from {WEIGHTS_URL}", flush=True)
     if dry_run:
         return

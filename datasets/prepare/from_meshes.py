@@ -58,6 +58,9 @@ def find_meshes(folder: Path) -> dict[str, Path]:
 
     Levels below the class are joined by "__". Where two files would have one name, it
     ends in their suffixes: "chair_obj", "chair_stl".
+
+    Raises:
+        DataError: if there are none, or two still have the same name.
     """
     candidates: dict[str, list[Path]] = {}
     for parent, folders, files in os.walk(folder, followlinks=True):
@@ -222,7 +225,11 @@ def write_labels(
 
 
 def from_meshes(args: argparse.Namespace) -> None:
-    """Make the data set, and print what was made."""
+    """Make the data set, and print what was made.
+
+    Raises:
+        DataError: if no mesh can be used, or an argument does not fit.
+    """
     if not args.meshes.is_dir():
         raise DataError(f"--meshes {args.meshes}: no such folder")
     if args.out.resolve().is_relative_to(args.meshes.resolve()):

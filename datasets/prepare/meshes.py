@@ -106,7 +106,11 @@ def join(parts: Sequence[trimesh.Trimesh]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def load_mesh(path: str | os.PathLike) -> trimesh.Trimesh:
-    """All parts of a file as one mesh, vertices and faces alone."""
+    """All parts of a file as one mesh, vertices and faces alone.
+
+    Raises:
+        DataError: as `load_parts`.
+    """
     return trimesh.Trimesh(*join(load_parts(path)), process=False)
 
 
