@@ -16,7 +16,6 @@ import argparse
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 from datasets import CLASSIFICATION, SCANOBJECTNN_VARIANTS
 from models import ENCODERS
@@ -152,14 +151,23 @@ def evaluate(
     def judge() -> dict[str, object]:
         begin = time.perf_counter()
         train, test = zip(features, labels, strict=True)
-        chosen = (len(classes), args.C, args.seed)
-        judgement = judge_features(train, test, *chosen, test_every_C=True)
+        judgement = judge_features(
+            train, test, len(classes), args.C, args.seed, test_every_C=True
+        )
         path = logger.folder / f"confusion_{name}.csv"
         write_confusion(path, judgement.matrix, classes)
         seconds["svm_seconds"] = round(time.perf_counter() - begin, 2)
         tests = {"clean": test[0], **copies}
-        settings = (args.knn, args.labels_per_class, args.draws, args.seed)
-        by_clouds = judge_clouds(judgement.svm, train, tests, test[1], *settings)
+        by_clouds = judge_clouds(
+            judgement.svm,
+            train,
+            tests,
+            test[1],
+            knn=args.knn,
+            labels_per_class=args.labels_per_class,
+            draws=args.draws,
+            seed=args.seed,
+        )
         return {
             "C": judgement.C,
             **by_clouds.pop("clean"),
@@ -174,9 +182,13 @@ def evaluate(
     result = distributed.run_on_main(judge)
     logger.info(render(name, result))
     if args.save_features and distributed.rank() == 0:
-        names = ("train", "test", "train_labels", "test_labels")
-        arrays: dict[str, Any] = dict(zip(names, (*features, *labels), strict=True))
-        np.savez(args.save_features, **arrays)
+        np.savez(
+            args.save_features,
+            train=features[0],
+            train_labels=labels[0],
+            test=features[1],
+            test_labels=labels[1],
+        )
     return result
 
 

@@ -66,13 +66,22 @@ def _network(
     model: str, weights: str | None, k: int | None, emb_dims: int | None
 ) -> nn.Module:
     if weights is None:
-        size = (emb_dims or 1024, k or 15, 1024)
-        spec = network.Network(model, *size, "projection", None, None, "random weights")
+        spec = network.Network(
+            model=model,
+            emb_dims=emb_dims or 1024,
+            k=k or 15,
+            num_points=1024,
+            head="projection",
+            outputs=None,
+            class_names=None,
+            origin="random weights",
+        )
     else:
         path = _download(weights) if "://" in weights else pathlib.Path(weights)
         spec = network.read_network(path, model=model, k=k, emb_dims=emb_dims)
-    built = (spec.k, spec.emb_dims, spec.head, spec.outputs)
-    module = models.trained_network(model, *built)
+    module = models.trained_network(
+        model, spec.k, spec.emb_dims, spec.head, spec.outputs
+    )
     if weights is not None:
         checkpoint.load_encoder(module, str(path), seed=0)
     module.network = spec  # type: ignore[assignment]

@@ -51,11 +51,14 @@ def judge_clouds(
     are no labels left to choose C on.
 
     Args:
-        train: features (M, F) and labels (M,), to which ``svm`` is fitted.
+        svm: fitted to the training rows.
+        train: features (M, F) and labels (M,).
         tests: features (T, F) of each copy of the test clouds, "clean" first.
         labels: (T,) of the test clouds.
         knn: neighbours that vote; 0 for no k-NN.
-        labels_per_class: for each number, an SVM is fitted to so many, ``draws`` times.
+        labels_per_class: numbers of labelled clouds per class to fit an SVM to.
+        draws: draws for each of these numbers.
+        seed: for the draws.
 
     Returns:
         By copy: ``accuracy`` of the SVM, ``knn_accuracy``, ``labels_<n>_accuracy`` and

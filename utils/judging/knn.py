@@ -36,11 +36,15 @@ def knn_predict(
     """Classify each test row by a weighted vote of its nearest training rows.
 
     A neighbour votes with ``exp(cosine / TEMPERATURE)`` for its own class (DINO, Caron
-    et al., ICCV 2021). All rows vote if there are fewer than ``k``.
+    et al., ICCV 2021).
+
+    Args:
+        train, test: features (M, F) and (T, F), finite.
+        labels: (M,) of the training rows, integers >= 0.
+        k: neighbours that vote; all M if there are fewer.
 
     Returns:
-        (T,) labels, of ``test`` (T, F) by ``train`` (M, F) with integers >= 0 as
-        ``labels`` (M,): the class with most votes; ties go to the first.
+        (T,) labels: the class with most votes; ties go to the first.
 
     Raises:
         ValueError: if the features are not finite.
