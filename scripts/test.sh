@@ -18,8 +18,11 @@ elif [ "${1:-}" = --gpu ]; then
 fi
 ruff check .
 ruff format --check .
-mypy
+mypy & types=$! # beside the tests, which wait for processes now and then
 # One thread per process: tests are small, and some start up to four processes.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 # loadfile: runs that the tests of a file share are made once. tests/conftest.py has the order.
-exec python -m pytest -n 2 --dist loadfile --no-loadscope-reorder ${select[@]+"${select[@]}"} "$@"
+status=0
+python -m pytest -n 2 --dist loadfile --no-loadscope-reorder ${select[@]+"${select[@]}"} "$@" || status=$?
+wait "$types" || exit 1
+exit "$status"

@@ -4,7 +4,7 @@
 loss, the augmentation, the order of the samples or the optimiser shows here. If it is
 meant, write the file anew and say why in the commit:
 
-    python -m tests.test_reference --write
+    python -m tests.helpers.small_resnet tests/test_reference.py --write
 
 The folders hold weights and checkpoints that commit 9b60650 wrote in the middle of a
 run, and what that commit recorded when it resumed from them. They cannot be made anew:
@@ -25,6 +25,7 @@ from torch import nn
 
 from models import point_encoder
 from models.image import ImageEncoder
+from tests.helpers import small_resnet
 from tests.helpers.runs import records, run_main
 from tests.helpers.small_data import write_small_data
 from utils.run.checkpoint import load_pretrained
@@ -34,7 +35,7 @@ COMMON = (
     "--num_points 64 --k 5 --emb_dims 16 --batch_size 8 --num_workers 0 "
     "--wandb disabled --print_freq 1 --precision fp64 "
 )
-IMAGES = "--image_encoder resnet18 --image_size 32 "
+IMAGES = f"--image_encoder {small_resnet.NAME} --image_size 32 "
 RUNS = {
     "train_crosspoint": ("train_crosspoint", IMAGES),
     "train_crosspoint_seg": ("train_crosspoint", IMAGES + "--model dgcnn_seg "),
@@ -78,7 +79,9 @@ def test_an_old_checkpoint_resumes(case: str, tmp_path: Path, data: Path) -> Non
     models = tmp_path / "checkpoints" / "run" / "models"
     models.mkdir(parents=True)
     shutil.copy(REFERENCE / case / "checkpoint_last.pth", models)
-    words = "--epochs 6 --checkpoint_steps 1 --resume"
+    words = "--epochs 6 --resume"
+    if case == "train_crosspoint":
+        words += " --image_encoder resnet18"
     expected = json.loads((REFERENCE / case / "following.json").read_text())
     assert [line["step"] for line in expected if "step" in line] == [7, 8, 9, 10, 11]
     actual = curve(case, tmp_path, data, words)
