@@ -42,7 +42,7 @@ from utils.run.signals import Interrupted
 
 TORCHRUN = ("-m", "torch.distributed.run")
 SCRIPT = ("-m", "tests.helpers.small_resnet", str(ROOT / "train_crosspoint.py"))
-LONG = ("--epochs", "20")  # of three steps each: time enough to come between
+LONG = ("--epochs", "12")  # of three steps each: time enough to come between
 
 
 def start(folder: Path, data: Path, *words: str, launcher: Sequence[str] = ()) -> Any:
@@ -280,7 +280,7 @@ def test_a_signal_to_the_second_of_two_nodes_stops_both(
     said = "".join(text for _, text in ends)
     assert said.count("8 global, 4 a rank on 2 processes") == 1  # rank 0 alone speaks
     assert said.count("SIGTERM: stopped after step") == 1, said
-    assert steps_done(tmp_path) < 60
+    assert steps_done(tmp_path) < 36
     words = (synthetic_root, *LONG)
     resumed = two_ranks.run(pretrain, tmp_path, *words, "--resume")[0]
     same_run(two_ranks.run(pretrain, tmp_path / "one", *words)[0], resumed)
