@@ -101,7 +101,8 @@ def _edge_maximum(a, b, idx, offset, slope, out, start, end):
     neighbours, channels = idx.shape[1], a.shape[1]
     best = np.empty((2, channels), a.dtype)
     for i in range(start, end):
-        best[0] = a[idx[i, 0]]
+        for c in range(channels):
+            best[0, c] = a[idx[i, 0], c]
         old, new = 0, 1
         # Three at a time, to read and write the running maximum a third as often; the
         # last one again where fewer are left.

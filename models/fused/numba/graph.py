@@ -9,7 +9,7 @@ from models.fused.batch import RaggedBatch
 from models.fused.numba.tasks import ROWS, kernel, row_tasks, run_tasks, scratch
 
 DISTANCES = 2**19  # per task: they fit in the cache
-SHORT = 128  # candidates, at most, that are ranked by comparing all pairs, not sorted
+SHORT = 128  # candidates, at most, that are ranked by comparing all pairs
 
 
 @kernel
@@ -71,12 +71,23 @@ def _order(values, columns, origin, idx, ranks):
 
 
 @kernel
-def _sort(distance, columns, origin, idx):
-    """The nearest of many candidates; ties go to the first."""
-    within = np.sort(columns)
-    order = np.argsort(distance[within], kind="mergesort")  # stable
-    for c in range(min(len(idx), len(within))):
-        idx[c] = origin + within[order[c]]
+def _insert(distance, columns, origin, idx, nearest):
+    """The nearest of many candidates, kept in order; ties go to the first.
+
+    NumPy's sorts would take Numba as long to compile as all the rest.
+    """
+    found = 0
+    for j in columns:
+        d, row = distance[j], origin + j
+        if found < len(idx):
+            found += 1
+        elif (nearest[-1], idx[-1]) < (d, row):
+            continue
+        slot = found - 1
+        while slot > 0 and (d, row) < (nearest[slot - 1], idx[slot - 1]):
+            nearest[slot], idx[slot] = nearest[slot - 1], idx[slot - 1]
+            slot -= 1
+        nearest[slot], idx[slot] = d, row
 
 
 @kernel
@@ -125,7 +136,7 @@ def _select(product, axes, square, origin, k, coarse, idx):
             ranks = counts[:num_columns]
             _order(values[:num_columns], columns[:num_columns], origin, nearest, ranks)
         else:
-            _sort(distance, columns[:num_columns], origin, nearest)
+            _insert(distance, columns[:num_columns], origin, nearest, values[:k])
 
 
 def knn(x: torch.Tensor, batch: RaggedBatch, k: int) -> torch.Tensor:
@@ -168,7 +179,8 @@ def _repeat_duplicates(idx, counts, offsets):
     for cloud in range(len(offsets) - 1):
         width = min(k, offsets[cloud + 1] - offsets[cloud])
         for i in range(offsets[cloud], offsets[cloud + 1]):
-            old[:width] = idx[i, :width]
+            for slot in range(width):
+                old[slot] = idx[i, slot]
             filled = 0
             for slot in range(width):
                 for _ in range(int(counts[old[slot]])):

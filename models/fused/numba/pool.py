@@ -55,8 +55,8 @@ def _pool(
             top[new, c] = u if u > m else m
             arg[new, c] = row if u > m else before
         flush(part, slopes, i, start, end)
-    best[:] = top[end % 2]
-    argmax[:] = arg[end % 2]
+    for c in range(channels):
+        best[c], argmax[c] = top[end % 2, c], arg[end % 2, c]
 
 
 @operation
