@@ -146,6 +146,7 @@ print("imported", len({names!r}))
 """
 
 
+@pytest.mark.slow
 def test_importing_a_script_does_nothing():
     command = [sys.executable, "-c", IMPORT_ALL.format(names=SCRIPTS)]
     output = subprocess.check_output(command, cwd=ROOT, text=True, timeout=120)

@@ -16,6 +16,8 @@ from models.edgeconv import PlainClouds
 from models.fused.clouds import FusedClouds
 
 Kernels = ModuleType | SimpleNamespace
+# Its interpreter is slow. test_kernels is not, and runs each of its kernels.
+TRITON = pytest.param("triton", marks=pytest.mark.slow)
 
 
 def load_kernels(name: str) -> Kernels:
@@ -53,13 +55,13 @@ def use_kernels(name: str, monkeypatch: pytest.MonkeyPatch) -> Kernels:
     return package
 
 
-@pytest.fixture(params=["numba", "triton"])
+@pytest.fixture(params=["numba", TRITON])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kernels:
     """Each package of kernels; the fused form uses it as well."""
     return use_kernels(request.param, monkeypatch)
 
 
-@pytest.fixture(params=["plain", "numba", "triton"])
+@pytest.fixture(params=["plain", "numba", TRITON])
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type:
     """Each form of the point operations, the fused one with each package."""
     if request.param == "plain":

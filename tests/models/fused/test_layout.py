@@ -81,7 +81,12 @@ def nothing_is_initialised(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.filterwarnings("ignore:.*deterministic")
 @pytest.mark.parametrize(
-    ("package", "training"), [("numba", True), ("numba", False), ("triton", True)]
+    ("package", "training"),
+    [
+        ("numba", True),
+        ("numba", False),
+        pytest.param("triton", True, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("name", ENCODERS)
 def test_padding_changes_no_number(
