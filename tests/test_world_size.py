@@ -39,11 +39,11 @@ CASES = {
 # One with BatchNorm on edges, one with dropout, for what all scripts have from the same
 # code.
 SOME = ("dgcnn", "train_partseg")
-QUICK = ("dgcnn", "finetune_cls")
+QUICK = ("finetune_cls",)
 
 
 def runs(*cases: tuple[int, str]) -> pytest.MarkDecorator:
-    """A test's world sizes and cases; slow, but for two in the smallest world."""
+    """A test's world sizes and cases; slow, but for one in the smallest world."""
     smallest = cases[0][0]
     marks = [() if w == smallest and c in QUICK else pytest.mark.slow for w, c in cases]
     params = [pytest.param(*c, marks=m) for c, m in zip(cases, marks, strict=True)]
