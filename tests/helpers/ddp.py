@@ -23,8 +23,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-# After one rank has raised, the others may hang in a collective it left out.
-GRACE_S = 15.0
 
 
 def free_port() -> int:
@@ -44,6 +42,7 @@ class Pool:
     def __init__(self, world_size: int, collective_timeout_s: float = 60.0) -> None:
         self.world_size = world_size
         self.timeout_s = 300.0
+        self.grace_s = 15.0  # one rank has raised: others may wait for it for ever
         self.collective_timeout_s = collective_timeout_s
         self.processes: list[int] = []  # their numbers
         self._ranks: list[ProcessPoolExecutor] = []
@@ -63,7 +62,7 @@ class Pool:
             self._start()
         calls = [rank.submit(_call, function, *args) for rank in self._ranks]
         _, others = wait(calls, self.timeout_s, FIRST_EXCEPTION)
-        _, silent = wait(others, GRACE_S)
+        _, silent = wait(others, self.grace_s)
         lost = [isinstance(x.exception(), BrokenProcessPool) for x in {*calls} - silent]
         if silent or any(lost):
             self.close()

@@ -225,7 +225,7 @@ def test_a_lost_rank_is_noticed_and_a_busy_one_waited_for(tmp_path: Path) -> Non
         assert pool.run(slow_on_main) == [2.0] * 2
         late = pool.run(gather_late)[0]
         assert "imed out" in late and cli.is_loss_of_a_rank(late)
-        pool.timeout_s = 5.0
+        pool.timeout_s, pool.grace_s = 5.0, 5.0  # rank 1 notices after 2 s
         for number in (signal.SIGKILL, signal.SIGSTOP):
             pool.close()
             with pytest.raises(BrokenProcessPool):
