@@ -74,7 +74,7 @@ def _order(values, columns, origin, idx, ranks):
 def _insert(distance, columns, origin, idx, nearest):
     """The nearest of many candidates, kept in order; ties go to the first.
 
-    NumPy's sorts would take Numba as long to compile as all the rest.
+    NumPy's sorts would take longer to compile than all else in `_select`.
     """
     found = 0
     for j in columns:

@@ -6,7 +6,7 @@ Compiled kernels are cached on disk, in ``__pycache__`` beside the source or in
 Kernels double-buffer a running maximum: they read one row and write the other. Updating
 one row in place leaves most entries as they are, which LLVM compiles to masked stores,
 and those are slow on AMD's processors. They copy rows in loops: with ``x[:] = y`` Numba
-compiles the formatting of an error message too, and takes twice as long.
+compiles the formatting of an error message too, and takes a third longer.
 """
 
 import dataclasses
