@@ -74,9 +74,15 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
         check_flags(args)
         network = settle(args, PUBLISHED)
         form, reason = chosen_form(args.edgeconv, process.device)
-        options = (args.num_points, process.shard, args.variant)
         sets = {
-            name: labelled_clouds(name, args.data_root, args.split, *options)
+            name: labelled_clouds(
+                name,
+                args.data_root,
+                args.split,
+                num_points=args.num_points,
+                shard=process.shard,
+                variant=args.variant,
+            )
             for name in args.dataset
         }
         torch.manual_seed(args.seed)

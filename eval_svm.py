@@ -15,6 +15,7 @@ labels, corrupted test clouds (docs/evaluation.md). Compare with an untrained en
 import argparse
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 from datasets import CLASSIFICATION, SCANOBJECTNN_VARIANTS
@@ -83,12 +84,15 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
         check_flags(args)
         network = settle(args, PUBLISHED)
         form, reason = chosen_form(args.edgeconv, process.device)
-        options = (args.num_points, process.shard, args.variant)
+        read = partial(
+            labelled_clouds,
+            data_root=args.data_root,
+            num_points=args.num_points,
+            shard=process.shard,
+            variant=args.variant,
+        )
         sets = {
-            name: [
-                labelled_clouds(name, args.data_root, split, *options)
-                for split in ("train", "test")
-            ]
+            name: [read(name, split=split) for split in ("train", "test")]
             for name in args.dataset
         }
         torch.manual_seed(args.seed)

@@ -17,6 +17,7 @@ and the logits are gathered, so the figures do not depend on the number of proce
 import argparse
 import math
 from collections.abc import Sequence
+from functools import partial
 
 from datasets import CLASSIFICATION, SCANOBJECTNN_VARIANTS
 from models import CLASSIFIERS
@@ -105,11 +106,16 @@ def main(args: argparse.Namespace, process: distributed.Process) -> None:
         check_flags(args, resumed)
         network = settle(args, PUBLISHED, resumed)
         form, reason = chosen_form(args.edgeconv, device)
-        source_args = (args.dataset, args.data_root)
-        data = {"num_points": args.num_points, "variant": args.variant}
-        test = labelled_clouds(*source_args, "test", shard=process.shard, **data)
+        read = partial(
+            labelled_clouds,
+            args.dataset,
+            args.data_root,
+            num_points=args.num_points,
+            variant=args.variant,
+        )
+        test = read("test", shard=process.shard)
         if not args.eval:
-            train = labelled_clouds(*source_args, "train", **data)
+            train = read("train")
             rows = labelled_share(train.labels, args.label_fraction, args.seed)
             train.points, train.labels = train.points[rows], train.labels[rows]
             sampler = GlobalBatchSampler(
