@@ -50,7 +50,7 @@ def use_rows(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.mark.slow
 def test_every_section_on_the_cpu(tmp_path: Path, monkeypatch) -> None:
-    # Rows of other sizes, or of kernels that tests/models holds against Numba's.
+    # Other sizes and networks, and kernels that tests/models holds against Numba's.
     left_out = "dgcnn_seg|bf16|float16|TF32 on|strided|features|3 channels|2 proc"
     left_out += "|kernel (knn|edge)|4 steps, layout|step, padded|dgcnn step"
     rows = check.all_rows(gpu=False)
